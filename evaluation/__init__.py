@@ -1,0 +1,1 @@
+"""Error rates, decoding and multiplication counts of trained recognisers."""

@@ -1,0 +1,1 @@
+"""Corpus in, Parquet feature shards out."""

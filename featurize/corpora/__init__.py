@@ -1,0 +1,1 @@
+"""Readers of corpora in their distributed layouts, and the synthetic corpus."""

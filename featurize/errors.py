@@ -1,0 +1,9 @@
+"""The one error type that a person is meant to read."""
+
+
+class PipelineError(ValueError):
+    """Something the person running the pipeline can mend; the message says what and how.
+
+    The command line prints the message alone, without a traceback. A plain ``ValueError``
+    from a library stays a bug report.
+    """

@@ -1,0 +1,181 @@
+"""Locations: a directory or file on a local path or on S3, through fsspec.
+
+Everything the pipeline stores goes through here, so that a local run and an S3 run are the
+same code. Writing one object is atomic: locally a temporary file is renamed, on S3 an object
+appears only when its upload completes.
+"""
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+import fsspec
+import pyarrow.fs
+from fsspec.implementations.local import LocalFileSystem
+
+from featurize.errors import PipelineError
+
+_SCHEME = re.compile(r"^([a-z0-9+.-]+)://")
+
+
+@lru_cache(maxsize=1)
+def _s3_filesystem(process_id: int) -> fsspec.AbstractFileSystem:
+    """One S3 filesystem per process; credentials and endpoint come from the environment only."""
+    config: dict[str, Any] = {
+        "retries": {"max_attempts": 5, "mode": "standard"},
+        "connect_timeout": 10,
+        "read_timeout": 60,
+    }
+    if os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3"):
+        # S3-compatible stores do not know AWS's newer default checksums.
+        config |= {
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        }
+    return fsspec.filesystem("s3", config_kwargs=config, use_listings_cache=False)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place named by a local path or an ``s3://bucket/key`` address.
+
+    Attributes:
+        uri: absolute local path without a trailing slash, or ``s3://bucket/key``.
+    """
+
+    uri: str
+
+    @classmethod
+    def of(cls, uri: "str | Path | Location") -> "Location":
+        """Normalise what a person types.
+
+        Raises:
+            PipelineError: when the scheme is neither a plain path nor ``s3://``.
+        """
+        if isinstance(uri, Location):
+            return uri
+        text = str(uri)
+        scheme = _SCHEME.match(text)
+        if scheme is None:
+            return cls(os.path.abspath(os.path.expanduser(text)))
+        if scheme.group(1) != "s3":
+            raise PipelineError(
+                f"location {text!r}: only local paths and s3:// addresses are supported"
+            )
+        bucket, _, key = text[len("s3://") :].partition("/")
+        if not bucket:
+            raise PipelineError(f"location {text!r}: an s3:// address needs a bucket name")
+        return cls(f"s3://{bucket}/{key}".rstrip("/"))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a path on this machine."""
+        return not self.uri.startswith("s3://")
+
+    @property
+    def filesystem(self) -> fsspec.AbstractFileSystem:
+        """The fsspec filesystem that serves this location."""
+        return LocalFileSystem() if self.is_local else _s3_filesystem(os.getpid())
+
+    @property
+    def path(self) -> str:
+        """The path as the filesystem knows it (``bucket/key`` on S3)."""
+        return self.uri if self.is_local else self.uri[len("s3://") :]
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def parent(self) -> "Location":
+        """The location that holds this one."""
+        return Location(self.uri.rsplit("/", 1)[0])
+
+    def arrow(self) -> pyarrow.fs.FileSystem:
+        """The same filesystem for pyarrow (s3fs underneath on S3, never pyarrow's own client)."""
+        if self.is_local:
+            return pyarrow.fs.LocalFileSystem()
+        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.filesystem))
+
+    def child(self, *parts: str) -> "Location":
+        """The location below this one; a part may not climb out of it.
+
+        Raises:
+            PipelineError: when a part is absolute or contains ``..``.
+        """
+        for part in parts:
+            if part.startswith("/") or ".." in PurePosixPath(part).parts:
+                raise PipelineError(f"{part!r} does not lie below {self.uri}")
+        return Location("/".join([self.uri, *parts]))
+
+    def exists(self) -> bool:
+        """Whether a file or directory stands here."""
+        return bool(self.filesystem.exists(self.path))
+
+    def is_dir(self) -> bool:
+        """Whether a directory (or an S3 prefix with objects) stands here."""
+        return bool(self.filesystem.isdir(self.path))
+
+    def children(self) -> list["Location"]:
+        """Direct children, sorted by name; empty where nothing stands."""
+        if not self.is_dir():
+            return []
+        names = self.filesystem.ls(self.path, detail=False)
+        prefix = "" if self.is_local else "s3://"
+        return sorted(
+            (Location(prefix + str(name).rstrip("/")) for name in names), key=lambda loc: loc.uri
+        )
+
+    @contextmanager
+    def open_read(self) -> Iterator[IO[bytes]]:
+        """Open for random-access binary reading."""
+        with self.filesystem.open(self.path, "rb") as stream:
+            yield cast(IO[bytes], stream)
+
+    def read_bytes(self) -> bytes:
+        """The whole content."""
+        return cast(bytes, self.filesystem.cat_file(self.path))
+
+    @contextmanager
+    def open_write(self) -> Iterator[IO[bytes]]:
+        """Write one object that becomes visible whole or not at all."""
+        if self.is_local:
+            target = Path(self.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+            try:
+                with temporary.open("wb") as stream:
+                    yield stream
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+            return
+        stream = self.filesystem.open(self.path, "wb", block_size=16 * 2**20)
+        try:
+            yield cast(IO[bytes], stream)
+        except BaseException:
+            stream.discard()
+            raise
+        stream.close()
+
+    def write_bytes(self, data: bytes) -> None:
+        """Replace the content atomically."""
+        with self.open_write() as stream:
+            stream.write(data)
+
+    def remove(self) -> None:
+        """Remove the file or the whole tree, if there is one."""
+        if self.exists():
+            self.filesystem.rm(self.path, recursive=True)
+
+    def __str__(self) -> str:
+        return self.uri

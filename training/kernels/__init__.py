@@ -1,0 +1,1 @@
+"""Backends of the LIF recurrence; ``training.recurrence`` chooses among them."""
