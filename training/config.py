@@ -1,0 +1,158 @@
+"""Configuration of models and their training, validated where it is defined."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from featurize.typed_config import TypedConfig
+from training.quantizer import UNQUANTIZED_BITS
+from training.recurrence_types import Backend
+
+ModelName = Literal["conventional", "v1", "v2", "lstm", "gru"]
+SPIKING_MODELS: tuple[ModelName, ...] = ("conventional", "v1", "v2")
+
+
+class ModelConfig(TypedConfig):
+    """One recogniser: a recurrent network between feature frames and symbol scores."""
+
+    model: ModelName = Field("v2", description="Recurrence: a spiking model, LSTM or GRU.")
+    num_layers: int = Field(2, ge=1, le=16, description="Recurrent layers.")
+    hidden_size: int = Field(550, ge=1, le=8192, description="Neurons per recurrent layer.")
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="Dropout of the cell drive, one mask per layer and sequence."
+    )
+    num_bits: int = Field(
+        6, description="Bits of a spike, sign included: 1 to 8, or 32 for no quantisation."
+    )
+    threshold: int = Field(3, ge=0, description="Spike levels of magnitude up to this are silent.")
+    range_update: Literal["step", "timestep"] = Field(
+        "step",
+        description="When the quantiser's range moves: once per training step, or at every time "
+        "step as the authors' code does (slow, for comparison).",
+    )
+    backend: Backend = Field("auto", description="Implementation of the LIF recurrence.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not (1 <= self.num_bits <= 8 or self.num_bits == UNQUANTIZED_BITS):
+            raise ValueError(f"num_bits={self.num_bits}: use 1 to 8, or 32 for no quantisation")
+        top_level = max(1, 2 ** (self.num_bits - 1) - 1)
+        if self.num_bits != UNQUANTIZED_BITS and self.threshold >= top_level:
+            raise ValueError(
+                f"threshold={self.threshold} silences every spike of {self.num_bits} bits "
+                f"(levels reach {top_level}); use a smaller threshold or more bits"
+            )
+        if self.range_update == "timestep" and self.backend not in ("auto", "reference"):
+            raise ValueError(
+                f"range_update=timestep needs backend=reference, not {self.backend}"
+            )
+        return self
+
+    @property
+    def is_spiking(self) -> bool:
+        """Whether the model communicates by spikes."""
+        return self.model in SPIKING_MODELS
+
+
+class CurriculumStage(TypedConfig):
+    """A number of epochs on sequences of at most a given length."""
+
+    num_epochs: int = Field(ge=1, description="Epochs of this stage.")
+    chunk_frames: int | None = Field(
+        None,
+        ge=1,
+        description="Frame targets: utterances are cut into chunks of this many frames. CTC: "
+        "longer utterances wait for a later stage. Empty: whole utterances.",
+    )
+
+
+class OptimizerConfig(TypedConfig):
+    """Adam and the learning-rate rule."""
+
+    learning_rate: float = Field(1e-3, gt=0, description="Initial learning rate of Adam.")
+    min_learning_rate: float = Field(1.25e-4, gt=0, description="Floor of the learning rate.")
+    halve_below_improvement: float = Field(
+        0.0,
+        ge=0,
+        description="Halve the learning rate after an epoch whose dev error improved by less "
+        "than this share.",
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+    max_gradient_norm: float | None = Field(
+        None, gt=0, description="Clip the gradient's global norm to this; empty for no clipping."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate={self.min_learning_rate} exceeds "
+                f"learning_rate={self.learning_rate}; lower the floor"
+            )
+        return self
+
+
+class SpecAugmentConfig(TypedConfig):
+    """Masks over time and frequency (Park et al. 2019), on normalised features."""
+
+    num_time_masks: int = Field(2, ge=0, description="Time masks per utterance.")
+    max_time_share: float = Field(0.05, ge=0, le=1, description="Longest time mask, share of T.")
+    num_feature_masks: int = Field(2, ge=0, description="Feature masks per utterance.")
+    max_feature_share: float = Field(
+        0.2, ge=0, le=1, description="Widest feature mask, share of the features."
+    )
+
+
+class TrainConfig(TypedConfig):
+    """Everything that determines a trained recogniser, besides its features."""
+
+    model: ModelConfig = Field(default_factory=ModelConfig, description="The network.")
+    objective: Literal["ctc", "frame"] = Field(
+        "ctc", description="CTC over the labels, or cross-entropy over the frame alignment."
+    )
+    curriculum: tuple[CurriculumStage, ...] = Field(
+        (CurriculumStage(num_epochs=10),), min_length=1, description="Stages, in order."
+    )
+    batch_size: int = Field(
+        64, ge=1, description="Sequences per step over all workers together."
+    )
+    optimizer: OptimizerConfig = Field(
+        default_factory=OptimizerConfig, description="Adam and the learning-rate rule."
+    )
+    spec_augment: SpecAugmentConfig | None = Field(
+        None, description="Feature masking in training; empty for none."
+    )
+    shuffle_window_rows: int = Field(
+        4096, ge=1, description="Utterances mixed with one another when batches are drawn; "
+        "bounds the feature memory of a worker."
+    )
+    seed: int = Field(0, ge=0, description="Seed of initialisation, batches, dropout and masks.")
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of all curriculum stages."""
+        return sum(stage.num_epochs for stage in self.curriculum)
+
+    def chunk_frames(self, epoch: int) -> int | None:
+        """The curriculum's sequence length in an epoch, counted from 0."""
+        for stage in self.curriculum:
+            if epoch < stage.num_epochs:
+                return stage.chunk_frames
+            epoch -= stage.num_epochs
+        raise AssertionError("epoch beyond the curriculum")
+
+
+class WorkerConfig(TypedConfig):
+    """Where training runs; never changes what it computes, so it is no part of a fingerprint."""
+
+    num_workers: int = Field(1, ge=1, description="Training workers.")
+    use_gpu: bool = Field(False, description="Give each worker one GPU (NCCL); else CPUs (gloo).")
+    cpus_per_worker: float = Field(1.0, gt=0, description="CPUs reserved for each worker.")
+    threads_per_worker: int | None = Field(
+        None, ge=1, description="Compute threads of a worker; empty: cores of the node shared out."
+    )
+    bfloat16: bool = Field(False, description="Autocast to bfloat16 on GPU.")
+    max_failures: int = Field(2, ge=0, description="Worker losses survived by resuming.")
+    in_process: bool = Field(
+        False, description="Train in this process without Ray (one worker; tests and debugging)."
+    )

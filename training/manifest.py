@@ -1,0 +1,79 @@
+"""What a finished training run says of itself."""
+
+from featurize.schema import CmvnStatistics, LabelInventory
+from featurize.stage import StageManifest
+from featurize.typed_config import TypedConfig
+from training.config import TrainConfig
+
+TRAIN_SCHEMA_VERSION = 1
+
+
+class EpochMetrics(TypedConfig):
+    """One epoch's row of ``metrics.parquet``.
+
+    Attributes:
+        train_loss: mean loss per target (CTC: per label; frame: per frame).
+        dev_loss: the same on the dev split.
+        dev_error: CTC: label error rate of greedy decoding; frame: frame error rate.
+        frames_per_s: training frames through all workers per second.
+        spike_density: share of non-zero outputs on dev, encoder first; empty for LSTM and GRU.
+    """
+
+    epoch: int
+    train_loss: float
+    dev_loss: float
+    dev_error: float
+    learning_rate: float
+    frames_per_s: float
+    num_frames: int
+    num_utterances: int
+    seconds: float
+    spike_density: tuple[float, ...]
+
+
+class TrainProgress(TypedConfig):
+    """How far a running training is, written by rank 0 for whoever watches.
+
+    Attributes:
+        epoch: the running epoch, from 0.
+        step: steps done in it.
+        num_steps: steps it has.
+        loss: running mean of its training loss.
+        epochs: finished epochs.
+    """
+
+    epoch: int
+    num_epochs: int
+    step: int
+    num_steps: int
+    loss: float
+    epochs: tuple[EpochMetrics, ...]
+
+
+class TrainManifest(StageManifest):
+    """The training manifest; everything a recogniser needs beside its weights.
+
+    Attributes:
+        features: address of the feature set the model was trained on.
+        best_epoch: epoch (from 0) with the lowest dev error; its weights are in ``weights``.
+        weights: file of the best epoch's weights, safetensors.
+        weights_sha256: its checksum.
+        label_statistics: safetensors file with ``frame_counts`` (S,) of the training alignment
+            (absent for CTC) and ``bigram_counts`` (S + 1, S + 1) of the training label sequences;
+            row S counts starts, column S ends.
+    """
+
+    config: TrainConfig
+    features: str
+    num_features: int
+    frame_shift_s: float
+    labels: LabelInventory
+    cmvn: CmvnStatistics
+    best_epoch: int
+    best_dev_error: float
+    num_epochs: int
+    num_parameters: int
+    weights: str
+    weights_sha256: str
+    label_statistics: str
+    metrics: tuple[EpochMetrics, ...]

@@ -1,0 +1,23 @@
+"""What every recogniser returns.
+
+Shape legend: T time, B batch, H neurons of a site, O outputs.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class NetworkOutput(NamedTuple):
+    """A forward pass.
+
+    Attributes:
+        log_probs_TBO: log-softmax scores; arbitrary at padding frames.
+        state: opaque recurrent state after each utterance's last frame, to be passed back in.
+        site_outputs: what each site sends on, (T, B, H) each, zero at padding frames: the input
+            encoder (for LSTM and GRU the input itself), then every layer. Counting reads these.
+    """
+
+    log_probs_TBO: Tensor
+    state: tuple[tuple[Tensor, ...], ...]
+    site_outputs: tuple[Tensor, ...]
