@@ -43,9 +43,7 @@ class ModelConfig(TypedConfig):
                 f"(levels reach {top_level}); use a smaller threshold or more bits"
             )
         if self.range_update == "timestep" and self.backend not in ("auto", "reference"):
-            raise ValueError(
-                f"range_update=timestep needs backend=reference, not {self.backend}"
-            )
+            raise ValueError(f"range_update=timestep needs backend=reference, not {self.backend}")
         return self
 
     @property
@@ -113,9 +111,7 @@ class TrainConfig(TypedConfig):
     curriculum: tuple[CurriculumStage, ...] = Field(
         (CurriculumStage(num_epochs=10),), min_length=1, description="Stages, in order."
     )
-    batch_size: int = Field(
-        64, ge=1, description="Sequences per step over all workers together."
-    )
+    batch_size: int = Field(64, ge=1, description="Sequences per step over all workers together.")
     optimizer: OptimizerConfig = Field(
         default_factory=OptimizerConfig, description="Adam and the learning-rate rule."
     )
@@ -123,8 +119,10 @@ class TrainConfig(TypedConfig):
         None, description="Feature masking in training; empty for none."
     )
     shuffle_window_rows: int = Field(
-        4096, ge=1, description="Utterances mixed with one another when batches are drawn; "
-        "bounds the feature memory of a worker."
+        4096,
+        ge=1,
+        description="Utterances mixed with one another when batches are drawn; "
+        "bounds the feature memory of a worker.",
     )
     seed: int = Field(0, ge=0, description="Seed of initialisation, batches, dropout and masks.")
 

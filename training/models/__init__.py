@@ -1,1 +1,20 @@
 """Recognisers behind one interface: spiking (conventional, v1, v2) and LSTM, GRU."""
+
+from training.config import ModelConfig
+from training.models.dense import DenseNetwork
+from training.models.network import SpeechNetwork
+from training.models.spiking import SpikingNetwork
+
+__all__ = ["SpeechNetwork", "build_network"]
+
+
+def build_network(config: ModelConfig, num_features: int, num_outputs: int) -> SpeechNetwork:
+    """Build a freshly initialised recogniser (seed torch before for a repeatable one).
+
+    Args:
+        config: which model and how large.
+        num_features: values per input frame.
+        num_outputs: scores per frame; symbols, plus one blank (the last) for CTC.
+    """
+    network = SpikingNetwork if config.is_spiking else DenseNetwork
+    return network(config, num_features, num_outputs)

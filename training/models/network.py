@@ -1,0 +1,101 @@
+"""The interface of every recogniser, and the output layer they share.
+
+Shape legend: T time, B batch, F input features, H neurons, O outputs.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from training.config import ModelConfig
+from training.models.batch_norm import FrameBatchNorm
+from training.models.frames import ValidFrames
+from training.models.output import NetworkOutput
+
+
+class OutputLayer(nn.Module):
+    """``log_softmax(BN(W_o Y))``, W_o uniform in +-sqrt(0.01 / (H + O)).
+
+    Args:
+        num_inputs: H.
+        num_outputs: O.
+    """
+
+    def __init__(self, num_inputs: int, num_outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(num_inputs, num_outputs, bias=False)
+        bound = math.sqrt(0.01 / (num_inputs + num_outputs))
+        nn.init.uniform_(self.linear.weight, -bound, bound)
+        self.norm = FrameBatchNorm(num_outputs)
+
+    def forward(self, below_TBH: Tensor, frames: ValidFrames) -> Tensor:
+        """Log-probabilities, (T, B, O); zero at padding frames."""
+        scores_NO = self.norm(self.linear(frames.pack(below_TBH)))
+        return frames.unpack(torch.log_softmax(scores_NO.float(), dim=-1))
+
+
+class SpeechNetwork(nn.Module):
+    """A recogniser: feature frames in, log-probabilities of symbols out.
+
+    Args:
+        config: which model and how large.
+        num_features: F.
+        num_outputs: O.
+    """
+
+    def __init__(self, config: ModelConfig, num_features: int, num_outputs: int) -> None:
+        super().__init__()
+        self.config = config
+        self.num_features = num_features
+        self.num_outputs = num_outputs
+
+    def forward(
+        self,
+        x_TBF: Tensor,
+        lengths_B: Tensor,
+        state: tuple[tuple[Tensor, ...], ...] | None = None,
+        dropout_masks: Sequence[Tensor] | None = None,
+    ) -> NetworkOutput:
+        """Score a padded batch; padding changes nothing.
+
+        Args:
+            x_TBF: normalised features, float32, any finite value at padding frames.
+            lengths_B: valid frames, (B,) int64, 0 to T.
+            state: ``NetworkOutput.state`` of the frames before, or None at the start.
+            dropout_masks: one (B, H) mask per layer, already scaled; None for no dropout.
+        """
+        raise NotImplementedError
+
+    def sample_dropout(self, batch_size: int, generator: torch.Generator) -> list[Tensor] | None:
+        """Draw one mask per layer for a batch, ``Bernoulli(keep) / keep``; None without dropout.
+
+        Args:
+            batch_size: utterances of the global batch; a worker takes its rows of the result.
+            generator: CPU generator seeded by the step, so that the masks do not depend on the
+                number of workers.
+        """
+        keep = 1.0 - self.config.dropout
+        if keep == 1.0:
+            return None
+        shape = (batch_size, self.config.hidden_size)
+        return [
+            torch.empty(shape).bernoulli_(keep, generator=generator).div_(keep)
+            for _ in range(self.config.num_layers)
+        ]
+
+    def after_step(self) -> None:
+        """What must happen after every optimiser step; nothing unless a model says so."""
+
+    def recurrent_modules(self) -> list[nn.Module]:
+        """The recurrent layers, with their normalisation."""
+        raise NotImplementedError
+
+    def num_parameters(self) -> int:
+        """All learned values."""
+        return sum(p.numel() for p in self.parameters())
+
+    def num_recurrent_parameters(self) -> int:
+        """Learned values of the recurrent layers: their matrices, biases and normalisation."""
+        return sum(p.numel() for m in self.recurrent_modules() for p in m.parameters())

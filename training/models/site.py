@@ -1,0 +1,65 @@
+"""A quantiser site: the range of one population of spiking neurons, and how it moves."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from training.collectives import all_max
+from training.config import ModelConfig
+from training.quantizer import UNQUANTIZED_BITS, Quantizer, RangeTracker
+from training.recurrence_types import RecurrenceOutput
+
+Recurrence = Callable[[Quantizer, RangeTracker | None], RecurrenceOutput]
+
+
+class QuantizerSite(nn.Module):
+    """Runs a recurrence with the site's quantiser and keeps its range.
+
+    The range is constant within a forward pass; ``extremes`` of a training pass wait in
+    ``pending`` until the loop, after the optimiser's step, reduces them over workers and moves
+    the range. Before the first step there is no range: the first training pass runs once
+    unquantised to see one.
+
+    Args:
+        config: bits, threshold and the rule of the range.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_bits = config.num_bits
+        self.threshold = config.threshold
+        self.per_step = config.range_update == "timestep"
+        self.tracker = RangeTracker()
+        self.pending: Tensor | None = None
+
+    def quantizer(self) -> Quantizer:
+        """The quantiser with the present range."""
+        return Quantizer(self.tracker.range_M(), self.num_bits, self.threshold)
+
+    def run(self, recurrence: Recurrence) -> RecurrenceOutput:
+        """Run the recurrence, and in training remember its extremes."""
+        if not self.training or self.num_bits == UNQUANTIZED_BITS:
+            return recurrence(self.quantizer(), None)
+        if self.per_step:
+            return recurrence(self.quantizer(), self.tracker)
+        if int(self.tracker.num_updates) == 0:
+            with torch.no_grad():
+                unquantized = self.quantizer()._replace(num_bits=UNQUANTIZED_BITS)
+                self._observe(recurrence(unquantized, None))
+                self.apply_pending()
+        output = recurrence(self.quantizer(), None)
+        self._observe(output)
+        return output
+
+    def _observe(self, output: RecurrenceOutput) -> None:
+        self.pending = torch.stack([-output.minimum.detach(), output.maximum.detach()])
+
+    def apply_pending(self) -> None:
+        """Move the range by the last training pass's extremes, reduced over workers."""
+        if self.pending is None:
+            return
+        negated_minimum, maximum = all_max(self.pending)
+        self.pending = None
+        if bool(torch.isfinite(maximum)):
+            self.tracker.update(-negated_minimum, maximum)

@@ -1,0 +1,193 @@
+"""The spiking recognisers of DESIGN section 3: encoder, LIF layers, output.
+
+Shape legend: T time, B batch, F input features, H neurons, N packed valid frames, O outputs.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from training import recurrence
+from training.config import ModelConfig
+from training.lif import LifState
+from training.models.batch_norm import FrameBatchNorm
+from training.models.frames import ValidFrames
+from training.models.network import OutputLayer, SpeechNetwork
+from training.models.output import NetworkOutput
+from training.models.site import QuantizerSite
+from training.quantizer import Quantizer, RangeTracker
+from training.recurrence_types import RecurrenceOutput
+
+
+def uniform_linear(num_inputs: int, num_outputs: int) -> nn.Linear:
+    """A bias-free linear map, uniform in +-sqrt(3 / fan_in)."""
+    linear = nn.Linear(num_inputs, num_outputs, bias=False)
+    bound = math.sqrt(3.0 / num_inputs)
+    nn.init.uniform_(linear.weight, -bound, bound)
+    return linear
+
+
+class LifLayer(nn.Module):
+    """What the spiking layers share: BN(W X) on packed frames, and a quantiser site.
+
+    Args:
+        num_inputs: neurons (or features) of the site below.
+        num_drives: rows of W per neuron: 1 conventional, 2 gated.
+        config: the network's configuration.
+    """
+
+    def __init__(self, num_inputs: int, num_drives: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.hidden_size = config.hidden_size
+        self.backend = config.backend
+        self.input_map = uniform_linear(num_inputs, num_drives * config.hidden_size)
+        self.norm = FrameBatchNorm(num_drives * config.hidden_size)
+        self.site = QuantizerSite(config)
+
+    def drive(self, below_TBF: Tensor, frames: ValidFrames) -> Tensor:
+        """``BN(W X)``, (T, B, num_drives * H), zero at padding frames."""
+        return frames.unpack(self.norm(self.input_map(frames.pack(below_TBF))))
+
+    def forward(
+        self, below_TBF: Tensor, frames: ValidFrames, state: LifState, mask_BH: Tensor | None
+    ) -> RecurrenceOutput:
+        """Advance the layer over a sequence."""
+        raise NotImplementedError
+
+
+class ConventionalLayer(LifLayer):
+    """Conventional LIF: ``I_t = m * BN(W X_t) + tau * I_{t-1}``, tau learned in [0, 1]."""
+
+    def __init__(self, num_inputs: int, config: ModelConfig) -> None:
+        super().__init__(num_inputs, 1, config)
+        self.decay = nn.Parameter(torch.ones(config.hidden_size))
+
+    def forward(
+        self, below_TBF: Tensor, frames: ValidFrames, state: LifState, mask_BH: Tensor | None
+    ) -> RecurrenceOutput:
+        """Advance the layer; ``mask_BH`` is the dropout mask m, already scaled."""
+        drive = self.drive(below_TBF, frames)
+        if mask_BH is not None:
+            drive = drive * mask_BH
+
+        def run(quantizer: Quantizer, per_step: RangeTracker | None) -> RecurrenceOutput:
+            return recurrence.conventional(
+                drive,
+                self.decay,
+                frames.lengths_B,
+                state,
+                quantizer,
+                backend=self.backend,
+                per_step_range=per_step,
+            )
+
+        return self.site.run(run)
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Keep tau in [0, 1] (the authors' clamp never applies)."""
+        self.decay.clamp_(0.0, 1.0)
+
+
+class GatedLayer(LifLayer):
+    """Improved LIF v1, or v2 with recurrent weights ``[U_f; U_c]``."""
+
+    def __init__(self, num_inputs: int, config: ModelConfig) -> None:
+        super().__init__(num_inputs, 2, config)
+        self.recurrent_weight: nn.Parameter | None = None
+        if config.model == "v2":
+            weight = torch.empty(2 * config.hidden_size, config.hidden_size)
+            nn.init.orthogonal_(weight, gain=math.sqrt(2.0))
+            self.recurrent_weight = nn.Parameter(weight)
+
+    def forward(
+        self, below_TBF: Tensor, frames: ValidFrames, state: LifState, mask_BH: Tensor | None
+    ) -> RecurrenceOutput:
+        """Advance the layer; ``mask_BH`` is the dropout mask m, already scaled."""
+        forget_drive, cell_drive = self.drive(below_TBF, frames).chunk(2, dim=-1)
+
+        def run(quantizer: Quantizer, per_step: RangeTracker | None) -> RecurrenceOutput:
+            return recurrence.gated(
+                forget_drive,
+                cell_drive,
+                mask_BH,
+                self.recurrent_weight,
+                frames.lengths_B,
+                state,
+                quantizer,
+                backend=self.backend,
+                per_step_range=per_step,
+            )
+
+        return self.site.run(run)
+
+
+class SpikingNetwork(SpeechNetwork):
+    """Encoder, LIF layers and output of a spiking recogniser.
+
+    Args:
+        config: model, size, bits and threshold.
+        num_features: F.
+        num_outputs: O.
+    """
+
+    def __init__(self, config: ModelConfig, num_features: int, num_outputs: int) -> None:
+        super().__init__(config, num_features, num_outputs)
+        self.encoder_site = QuantizerSite(config)
+        layer_type = ConventionalLayer if config.model == "conventional" else GatedLayer
+        sizes = [num_features] + [config.hidden_size] * config.num_layers
+        self.layers = nn.ModuleList(layer_type(size, config) for size in sizes[:-1])
+        self.output = OutputLayer(config.hidden_size, num_outputs)
+
+    def forward(
+        self,
+        x_TBF: Tensor,
+        lengths_B: Tensor,
+        state: tuple[tuple[Tensor, ...], ...] | None = None,
+        dropout_masks: Sequence[Tensor] | None = None,
+    ) -> NetworkOutput:
+        """See ``SpeechNetwork.forward``; ``state`` holds a ``LifState`` per site."""
+        frames = ValidFrames(lengths_B, x_TBF.shape[0])
+        states = self._states(state, x_TBF)
+
+        def encode(quantizer: Quantizer, per_step: RangeTracker | None) -> RecurrenceOutput:
+            return recurrence.encoder(
+                x_TBF,
+                lengths_B,
+                states[0],
+                quantizer,
+                backend=self.config.backend,
+                per_step_range=per_step,
+            )
+
+        encoded = self.encoder_site.run(encode)
+        outputs, after = [encoded.spikes_TBH], [encoded.state]
+        for number, layer in enumerate(self.layers):
+            mask_BH = dropout_masks[number] if dropout_masks is not None else None
+            result: RecurrenceOutput = layer(outputs[-1], frames, states[number + 1], mask_BH)
+            outputs.append(result.spikes_TBH)
+            after.append(result.state)
+        return NetworkOutput(self.output(outputs[-1], frames), tuple(after), tuple(outputs))
+
+    def _states(
+        self, state: tuple[tuple[Tensor, ...], ...] | None, x_TBF: Tensor
+    ) -> list[LifState]:
+        if state is not None:
+            return [LifState(*site) for site in state]
+        sizes = [self.num_features] + [self.config.hidden_size] * self.config.num_layers
+        return [LifState.zeros(x_TBF.shape[1], size, x_TBF.device) for size in sizes]
+
+    def after_step(self) -> None:
+        """Move every quantiser's range and keep the decays in [0, 1]."""
+        self.encoder_site.apply_pending()
+        for layer in self.layers:
+            assert isinstance(layer, LifLayer)
+            layer.site.apply_pending()
+            if isinstance(layer, ConventionalLayer):
+                layer.constrain()
+
+    def recurrent_modules(self) -> list[nn.Module]:
+        """The LIF layers."""
+        return list(self.layers)
