@@ -76,4 +76,5 @@ class TrainManifest(StageManifest):
     weights: str
     weights_sha256: str
     label_statistics: str
+    label_statistics_sha256: str
     metrics: tuple[EpochMetrics, ...]

@@ -1,0 +1,395 @@
+"""The fused CPU backend on tensors: allocation, work sharing and calls of the kernels.
+
+Shape legend: T time, B batch, H neurons, W = H rounded up to whole vectors.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from training.kernels import cpu_gated, cpu_products, cpu_scan, threads
+from training.kernels.simd import LANES
+from training.lif import SATURATION
+from training.quantizer import UNQUANTIZED_BITS, Quantizer, level_scale
+
+Array = np.ndarray[Any, Any]
+
+
+class Saved(NamedTuple):
+    """What a forward pass keeps for the backward pass; empty tensors where nothing is.
+
+    Attributes:
+        currents: I, (T, B, H).
+        inside: bits of ``|V| <= M``, (T, B, W / 8) uint8.
+        gates: F, (T, B, H), gated layers.
+        cells: C, (T, B, H), gated layers.
+    """
+
+    currents: Tensor
+    inside: Tensor
+    gates: Tensor
+    cells: Tensor
+
+
+class ForwardResult(NamedTuple):
+    """Result of a forward pass; see ``RecurrenceOutput`` for the first six."""
+
+    spikes: Tensor
+    synaptic_current: Tensor
+    residue: Tensor
+    last_spikes: Tensor
+    minimum: Tensor
+    maximum: Tensor
+    saved: Saved
+
+
+def _flat(tensor: Tensor) -> Array:
+    return tensor.detach().contiguous().reshape(-1).numpy()
+
+
+def _strided(tensor: Tensor) -> tuple[Array, tuple[int, int]]:
+    """A drive as a flat array with its strides; copied only if its neurons are not adjacent."""
+    tensor = tensor.detach()
+    if tensor.numel() == 0:
+        return np.zeros(0, np.float32), (0, 0)
+    if tensor.stride(2) != 1 and tensor.shape[2] > 1:
+        tensor = tensor.contiguous()
+    strides = (tensor.stride(0), tensor.stride(1))
+    extent = (
+        1
+        + sum((size - 1) * stride for size, stride in zip(tensor.shape[:2], strides, strict=True))
+        + tensor.shape[2]
+        - 1
+    )
+    return tensor.as_strided((extent,), (1,)).numpy(), strides
+
+
+def _padded(tensor: Tensor) -> Tensor:
+    """A fresh copy with rows of whole vectors, zeros at the end."""
+    extra = -tensor.shape[-1] % LANES
+    return pad(tensor.detach(), (0, extra)) if extra else tensor.detach().clone()
+
+
+def _unpadded(tensor: Tensor, num_neurons: int) -> Tensor:
+    return tensor if tensor.shape[-1] == num_neurons else tensor[..., :num_neurons].contiguous()
+
+
+def _shares(lengths_B: Tensor) -> list[Array]:
+    """Utterances dealt to the threads by falling length, so that their work is about equal."""
+    order = torch.argsort(lengths_B, descending=True, stable=True).numpy()
+    count = min(threads.num_threads(), len(order))
+    return [np.ascontiguousarray(order[part::count]) for part in range(count)]
+
+
+def _tiles(matrix: Tensor, width: int) -> Array:
+    """A (rows, columns) weight as column tiles (tiles, rows, width), zero-padded, flat."""
+    rows, columns = matrix.shape
+    padded = pad(matrix.detach(), (0, -columns % width))
+    return _flat(padded.view(rows, -1, width).transpose(0, 1))
+
+
+def _kernel_quantizer(quantizer: Quantizer) -> tuple[np.float32, np.float32, np.float32, bool, Any]:
+    is_quantized = quantizer.num_bits != UNQUANTIZED_BITS
+    range_M = float(quantizer.range_M)
+    scale = float(level_scale(quantizer.range_M, quantizer.num_bits)) if is_quantized else 1.0
+    return (
+        np.float32(range_M),
+        np.float32(scale),
+        np.float32(quantizer.threshold),
+        is_quantized,
+        np.float32(SATURATION),
+    )
+
+
+def _shape(spikes_TBH: Tensor) -> tuple[int, int, int, int]:
+    num_frames, batch_size, num_neurons = spikes_TBH.shape
+    return num_frames, batch_size, num_neurons, num_neurons + -num_neurons % LANES
+
+
+def _last_spikes(spikes_TBH: Tensor, lengths_B: Tensor, initial_BH: Tensor) -> Tensor:
+    if spikes_TBH.shape[0] == 0:
+        return initial_BH.detach().clone()
+    last = (lengths_B - 1).clamp(min=0)
+    found = spikes_TBH[last, torch.arange(len(last))]
+    return torch.where((lengths_B > 0).unsqueeze(1), found, initial_BH.detach())
+
+
+def _new_extremes(count: int) -> Tensor:
+    extremes = torch.full((count, 2, LANES), torch.inf)
+    extremes[:, 1] = -torch.inf
+    return extremes
+
+
+def _run(shares: list[Array], call: Callable[[int, Array], Callable[[], object]]) -> None:
+    threads.run([call(part, rows) for part, rows in enumerate(shares)])
+
+
+def scan_forward(
+    drive_TBH: Tensor,
+    decay_H: Tensor | None,
+    lengths_B: Tensor,
+    synaptic_current_BH: Tensor,
+    residue_BH: Tensor,
+    spikes_BH: Tensor,
+    quantizer: Quantizer,
+    save: bool,
+) -> ForwardResult:
+    """Encoder (no decay) or conventional layer; every tensor float32 on the CPU."""
+    shape = _shape(drive_TBH)
+    num_frames, batch_size, num_neurons, width = shape
+    drive, strides = _strided(drive_TBH)
+    current, residue = _padded(synaptic_current_BH), _padded(residue_BH)
+    decay = torch.zeros(width) if decay_H is None else _padded(decay_H)
+    spikes = torch.empty(drive_TBH.shape)
+    has_current = decay_H is not None
+    currents = torch.empty(drive_TBH.shape if save and has_current else 0)
+    inside = torch.empty((num_frames, batch_size, width // LANES) if save else 0, dtype=torch.uint8)
+    shares = _shares(lengths_B)
+    extremes = _new_extremes(len(shares))
+
+    def call(part: int, rows: Array) -> Callable[[], object]:
+        return partial(
+            cpu_scan.scan_forward,
+            rows,
+            _flat(lengths_B),
+            shape,
+            drive,
+            strides,
+            _flat(decay),
+            has_current,
+            _flat(current),
+            _flat(residue),
+            _flat(spikes),
+            _flat(currents),
+            _flat(inside),
+            save,
+            _flat(extremes[part]),
+            _kernel_quantizer(quantizer),
+        )
+
+    _run(shares, call)
+    empty = torch.empty(0)
+    return ForwardResult(
+        spikes,
+        _unpadded(current, num_neurons),
+        _unpadded(residue, num_neurons),
+        _last_spikes(spikes, lengths_B, spikes_BH),
+        extremes[:, 0].amin() if len(shares) else torch.tensor(torch.inf),
+        extremes[:, 1].amax() if len(shares) else torch.tensor(-torch.inf),
+        Saved(currents, inside, empty, empty.clone()),
+    )
+
+
+class ScanGradients(NamedTuple):
+    """Gradients of the encoder or the conventional layer."""
+
+    drive: Tensor
+    decay: Tensor
+    synaptic_current: Tensor
+    residue: Tensor
+    spikes: Tensor
+
+
+def scan_backward(
+    grad_TBH: Tensor,
+    grad_state: tuple[Tensor, Tensor, Tensor],
+    decay_H: Tensor | None,
+    lengths_B: Tensor,
+    initial_current_BH: Tensor,
+    saved: Saved,
+    is_quantized: bool,
+) -> ScanGradients:
+    """Gradients, given those of the spikes and of the final state (I, R, Y)."""
+    shape = _shape(grad_TBH)
+    num_neurons, width = shape[2:]
+    decay = torch.zeros(width) if decay_H is None else _padded(decay_H)
+    grad_current, grad_residue, grad_last = (_padded(grad) for grad in grad_state)
+    shares = _shares(lengths_B)
+    grad_decay = torch.zeros(len(shares), width)
+    grad_drive = torch.empty(grad_TBH.shape)
+    initial = _padded(initial_current_BH)
+
+    def call(part: int, rows: Array) -> Callable[[], object]:
+        return partial(
+            cpu_scan.scan_backward,
+            rows,
+            _flat(lengths_B),
+            shape,
+            _flat(grad_TBH),
+            _flat(decay),
+            decay_H is not None,
+            _flat(initial),
+            _flat(saved.currents),
+            _flat(saved.inside),
+            is_quantized,
+            _flat(grad_last),
+            _flat(grad_current),
+            _flat(grad_residue),
+            _flat(grad_drive),
+            _flat(grad_decay[part]),
+        )
+
+    _run(shares, call)
+    empty_sequence = (lengths_B == 0).unsqueeze(1)
+    return ScanGradients(
+        grad_drive,
+        grad_decay.sum(0)[:num_neurons].clone(),
+        _unpadded(grad_current, num_neurons),
+        _unpadded(grad_residue, num_neurons),
+        torch.where(empty_sequence, grad_state[2], 0.0),
+    )
+
+
+def gated_forward(
+    forget_TBH: Tensor,
+    cell_TBH: Tensor,
+    mask_BH: Tensor | None,
+    weight_2HH: Tensor | None,
+    lengths_B: Tensor,
+    synaptic_current_BH: Tensor,
+    residue_BH: Tensor,
+    spikes_BH: Tensor,
+    quantizer: Quantizer,
+    save: bool,
+) -> ForwardResult:
+    """Layers v1 (no weight) and v2; every tensor float32 on the CPU."""
+    shape = _shape(forget_TBH)
+    num_frames, batch_size, num_neurons, width = shape
+    forget, forget_strides = _strided(forget_TBH)
+    cell, cell_strides = _strided(cell_TBH)
+    nothing = np.zeros(0, np.float32)
+    gather_weight = dense_weight = nothing
+    if weight_2HH is not None:
+        gather_weight = _tiles(weight_2HH.T, cpu_products.GATHER_WIDTH)
+        dense_weight = _tiles(weight_2HH.T, cpu_products.DENSE_WIDTH)
+    current, residue = _padded(synaptic_current_BH), _padded(residue_BH)
+    spikes = torch.empty(forget_TBH.shape)
+    saved = Saved(
+        torch.empty(forget_TBH.shape if save else 0),
+        torch.empty((num_frames, batch_size, width // LANES) if save else 0, dtype=torch.uint8),
+        torch.empty(forget_TBH.shape if save else 0),
+        torch.empty(forget_TBH.shape if save else 0),
+    )
+    shares = _shares(lengths_B)
+    extremes = _new_extremes(len(shares))
+
+    def call(part: int, rows: Array) -> Callable[[], object]:
+        return partial(
+            cpu_gated.gated_forward,
+            rows,
+            _flat(lengths_B),
+            shape,
+            forget,
+            forget_strides,
+            cell,
+            cell_strides,
+            nothing if mask_BH is None else _flat(mask_BH),
+            mask_BH is not None,
+            gather_weight,
+            dense_weight,
+            weight_2HH is not None,
+            _flat(current),
+            _flat(residue),
+            _flat(spikes_BH),
+            _flat(spikes),
+            _flat(saved.gates),
+            _flat(saved.cells),
+            _flat(saved.currents),
+            _flat(saved.inside),
+            save,
+            _flat(extremes[part]),
+            _kernel_quantizer(quantizer),
+        )
+
+    _run(shares, call)
+    return ForwardResult(
+        spikes,
+        _unpadded(current, num_neurons),
+        _unpadded(residue, num_neurons),
+        _last_spikes(spikes, lengths_B, spikes_BH),
+        extremes[:, 0].amin() if len(shares) else torch.tensor(torch.inf),
+        extremes[:, 1].amax() if len(shares) else torch.tensor(-torch.inf),
+        saved,
+    )
+
+
+class GatedGradients(NamedTuple):
+    """Gradients of a gated layer; both drives in one (T, B, 2H) tensor, forget first."""
+
+    drive: Tensor
+    weight: Tensor
+    synaptic_current: Tensor
+    residue: Tensor
+    spikes: Tensor
+
+
+def gated_backward(
+    grad_TBH: Tensor,
+    grad_state: tuple[Tensor, Tensor, Tensor],
+    mask_BH: Tensor | None,
+    weight_2HH: Tensor | None,
+    lengths_B: Tensor,
+    initial_current_BH: Tensor,
+    initial_spikes_BH: Tensor,
+    spikes_TBH: Tensor,
+    saved: Saved,
+    is_quantized: bool,
+) -> GatedGradients:
+    """Gradients, given those of the spikes and of the final state (I, R, Y)."""
+    shape = _shape(grad_TBH)
+    num_frames, batch_size, num_neurons, _ = shape
+    nothing = np.zeros(0, np.float32)
+    has_weight = weight_2HH is not None
+    dense_weight = _tiles(weight_2HH, cpu_products.DENSE_WIDTH) if has_weight else nothing
+    grad_current, grad_residue, grad_last = (_padded(grad) for grad in grad_state)
+    grad_drive = torch.empty(num_frames, batch_size, 2 * num_neurons)
+
+    def call(part: int, rows: Array) -> Callable[[], object]:
+        return partial(
+            cpu_gated.gated_backward,
+            rows,
+            _flat(lengths_B),
+            shape,
+            _flat(grad_TBH),
+            nothing if mask_BH is None else _flat(mask_BH),
+            mask_BH is not None,
+            dense_weight,
+            has_weight,
+            _flat(initial_current_BH),
+            _flat(saved.gates),
+            _flat(saved.cells),
+            _flat(saved.currents),
+            _flat(saved.inside),
+            is_quantized,
+            _flat(grad_last),
+            _flat(grad_current),
+            _flat(grad_residue),
+            _flat(grad_drive),
+        )
+
+    _run(_shares(lengths_B), call)
+    grad_weight = torch.empty(0)
+    if has_weight:
+        grad_weight = recurrent_weight_gradient(grad_drive, spikes_TBH, initial_spikes_BH)
+    return GatedGradients(
+        grad_drive,
+        grad_weight,
+        _unpadded(grad_current, num_neurons),
+        _unpadded(grad_residue, num_neurons),
+        _unpadded(grad_last, num_neurons),
+    )
+
+
+def recurrent_weight_gradient(
+    grad_drive_TBG: Tensor, spikes_TBH: Tensor, initial_spikes_BH: Tensor
+) -> Tensor:
+    """``dU = sum_t gp_t^T Y_{t-1}``, (2H, H), as one product over all frames."""
+    if grad_drive_TBG.shape[0] == 0:
+        return torch.zeros(grad_drive_TBG.shape[2], spikes_TBH.shape[2])
+    grad = grad_drive_TBG[0].T @ initial_spikes_BH
+    return grad.addmm_(grad_drive_TBG[1:].flatten(0, 1).T, spikes_TBH[:-1].flatten(0, 1))

@@ -1,0 +1,387 @@
+"""CPU kernels of the gated recurrences: v1, and v2 with its recurrent product.
+
+Forward, with p the drives plus the recurrent product of v2::
+
+    F = sigma(p_f)    C = ReLU(p_c)    I_t = F I_{t-1} + (1 - F) C m    then firing
+
+Backward, ``gV`` as in ``cpu_scan`` with the recurrent gradient added to that of the spikes::
+
+    gI_t = gV_t + F_{t+1} gI_{t+1}
+    gp_f = gI_t (I_{t-1} - C m) F (1 - F)      gp_c = gI_t (1 - F) m [C > 0]
+    gY_{t-1} += U_f^T gp_f + U_c^T gp_c
+
+Kept for the backward pass: F, C and I in float32 and a bit ``inside``; the drives are not.
+Utterances are independent, so a call runs its ``rows`` through the whole sequence alone.
+"""
+
+import numpy as np
+
+from training.kernels.cpu_firing import (
+    ONE,
+    ZERO,
+    clamped,
+    clear,
+    fire,
+    larger,
+    logistic,
+    read,
+    smaller,
+    track_extremes,
+    write,
+)
+from training.kernels.cpu_products import (
+    DENSE_ROWS,
+    DENSE_WIDTH,
+    GATHER_WIDTH,
+    SPARSE_BELOW,
+    gather,
+    list_nonzeros,
+    multiply,
+)
+from training.kernels.cpu_scan import num_bytes, num_running
+from training.kernels.jit import helper, kernel
+from training.kernels.simd import LANES, greater, load, pack_bits, select, splat, store, unpack_bits
+
+
+@helper
+def product_width(num_columns):  # type: ignore[no-untyped-def]
+    """Room for a row of a product, whichever way it is computed."""
+    gathered = (num_columns + GATHER_WIDTH - 1) // GATHER_WIDTH * GATHER_WIDTH
+    dense = (num_columns + DENSE_WIDTH - 1) // DENSE_WIDTH * DENSE_WIDTH
+    return max(gathered, dense) + LANES
+
+
+@helper
+def recurrent_product(  # type: ignore[no-untyped-def]
+    spikes, starts, count, num_neurons, gather_weight, dense_weight, indices, values, counts, out
+):
+    """``Y U^T`` of ``count`` rows into ``out``, sparse or dense by the rows' density."""
+    num_columns = 2 * num_neurons
+    stride = product_width(num_columns)
+    total = 0
+    for i in range(count):
+        counts[i] = list_nonzeros(spikes, starts[i], num_neurons, indices, values, i * num_neurons)
+        total += counts[i]
+    if total <= SPARSE_BELOW * count * num_neurons:
+        for n in range((num_columns + GATHER_WIDTH - 1) // GATHER_WIDTH):
+            tile = n * num_neurons * GATHER_WIDTH
+            for i in range(count):
+                to = i * stride + n * GATHER_WIDTH
+                gather(
+                    gather_weight, tile, indices, values, i * num_neurons, counts[i], out, to, False
+                )
+    else:
+        num_tiles = (num_columns + DENSE_WIDTH - 1) // DENSE_WIDTH
+        multiply(spikes, starts, count, num_neurons, dense_weight, num_tiles, out, stride)
+
+
+@helper
+def gated_row(  # type: ignore[no-untyped-def]
+    num_neurons,
+    forget,
+    forget_at,
+    cell,
+    cell_at,
+    recurrent,
+    recurrent_at,
+    has_recurrence,
+    mask,
+    mask_at,
+    has_mask,
+    current,
+    residue,
+    state,
+    spikes,
+    gates,
+    cells,
+    currents,
+    at,
+    inside,
+    byte,
+    save,
+    extremes,
+    quantizer,
+):
+    """One frame of one utterance."""
+    range_M, scale, threshold, is_quantized, saturation = quantizer
+    limit = splat(saturation)
+    one = splat(ONE)
+    zero = splat(ZERO)
+    for h in range(0, num_neurons, LANES):
+        left = num_neurons - h
+        forget_drive = read(forget, forget_at + h, left)
+        cell_drive = read(cell, cell_at + h, left)
+        if has_recurrence:
+            forget_drive = forget_drive + load(recurrent, recurrent_at + h)
+            cell_drive = cell_drive + load(recurrent, recurrent_at + num_neurons + h)
+        gate = logistic(forget_drive)
+        flow = smaller(larger(cell_drive, zero), limit)
+        if save:
+            write(gates, at + h, left, gate)
+            write(cells, at + h, left, flow)
+        if has_mask:
+            flow = flow * read(mask, mask_at + h, left)
+        flow = clamped(gate * load(current, state + h) + (one - gate) * flow, limit)
+        store(current, state + h, flow)
+        potential = clamped(load(residue, state + h) + flow, limit)
+        track_extremes(extremes, potential, left)
+        spike, is_inside = fire(potential, range_M, scale, threshold, is_quantized)
+        store(residue, state + h, potential - spike)
+        write(spikes, at + h, left, spike)
+        if save:
+            write(currents, at + h, left, flow)
+            inside[byte + h // LANES] = pack_bits(is_inside)
+
+
+@kernel
+def gated_forward(  # type: ignore[no-untyped-def]
+    rows,
+    lengths,
+    shape,
+    forget,
+    forget_strides,
+    cell,
+    cell_strides,
+    mask,
+    has_mask,
+    gather_weight,
+    dense_weight,
+    has_recurrence,
+    current,
+    residue,
+    initial_spikes,
+    spikes,
+    gates,
+    cells,
+    currents,
+    inside,
+    save,
+    extremes,
+    quantizer,
+):
+    """The gated layers forward.
+
+    Args:
+        rows: utterances of this call, by falling length.
+        lengths: frames of every utterance.
+        shape: frames, utterances, neurons, padded row width of the state.
+        forget: forget drive; ``forget_strides`` are its steps per frame and per utterance.
+        cell: cell drive; ``cell_strides`` likewise.
+        mask: dropout mask per utterance and neuron, where ``has_mask``.
+        gather_weight: U in tiles for ``gather``, where ``has_recurrence``.
+        dense_weight: U in tiles for ``multiply``.
+        current: I, state in and out, padded rows.
+        residue: R, state in and out, padded rows.
+        initial_spikes: Y before the first frame.
+        spikes: Y, written everywhere, 0 at padding frames.
+        gates: F, written where ``save``; likewise ``cells`` C, ``currents`` I, ``inside`` bits.
+        extremes: eight minima, then eight maxima of V.
+        quantizer: range M, scale, threshold, whether quantised, saturation.
+    """
+    num_frames, batch_size, num_neurons, width = shape
+    active = len(rows)
+    room = len(rows) + DENSE_ROWS if has_recurrence else 0
+    stride = product_width(2 * num_neurons)
+    recurrent = np.zeros(room * stride, np.float32)
+    indices = np.empty(room * num_neurons, np.int32)
+    values = np.empty(room * num_neurons, np.float32)
+    counts = np.empty(room, np.int64)
+    starts = np.empty(room, np.int64)
+    for t in range(num_frames):
+        active = num_running(rows, lengths, t, active)
+        if has_recurrence and active > 0:
+            for i in range(active):
+                starts[i] = (max(t - 1, 0) * batch_size + rows[i]) * num_neurons
+            recurrent_product(
+                spikes if t > 0 else initial_spikes,
+                starts,
+                active,
+                num_neurons,
+                gather_weight,
+                dense_weight,
+                indices,
+                values,
+                counts,
+                recurrent,
+            )
+        for i in range(len(rows)):
+            b = rows[i]
+            at = (t * batch_size + b) * num_neurons
+            if i >= active:
+                clear(spikes, at, num_neurons)
+                continue
+            gated_row(
+                num_neurons,
+                forget,
+                t * forget_strides[0] + b * forget_strides[1],
+                cell,
+                t * cell_strides[0] + b * cell_strides[1],
+                recurrent,
+                i * stride,
+                has_recurrence,
+                mask,
+                b * num_neurons,
+                has_mask,
+                current,
+                residue,
+                b * width,
+                spikes,
+                gates,
+                cells,
+                currents,
+                at,
+                inside,
+                (t * batch_size + b) * num_bytes(num_neurons),
+                save,
+                extremes,
+                quantizer,
+            )
+
+
+@helper
+def gated_row_backward(  # type: ignore[no-untyped-def]
+    num_neurons,
+    grad_spikes,
+    at,
+    grad_recurrent,
+    recurrent_at,
+    gates,
+    cells,
+    before,
+    before_at,
+    mask,
+    mask_at,
+    has_mask,
+    inside,
+    byte,
+    is_quantized,
+    grad_current,
+    grad_residue,
+    state,
+    grad_drive,
+    drive_at,
+):
+    """One frame of one utterance, backwards."""
+    one = splat(ONE)
+    zero = splat(ZERO)
+    for h in range(0, num_neurons, LANES):
+        left = num_neurons - h
+        grad = read(grad_spikes, at + h, left) + load(grad_recurrent, recurrent_at + h)
+        if is_quantized:
+            is_inside = unpack_bits(inside[byte + h // LANES])
+            grad = select(is_inside, grad, load(grad_residue, state + h))
+        store(grad_residue, state + h, grad)
+        grad = grad + load(grad_current, state + h)
+        gate = read(gates, at + h, left)
+        cell = read(cells, at + h, left)
+        keep = one - gate
+        grad_cell = grad * keep
+        masked = cell
+        if has_mask:
+            dropout = read(mask, mask_at + h, left)
+            masked = cell * dropout
+            grad_cell = grad_cell * dropout
+        grad_forget = grad * (read(before, before_at + h, left) - masked) * (gate * keep)
+        write(grad_drive, drive_at + h, left, grad_forget)
+        write(
+            grad_drive,
+            drive_at + num_neurons + h,
+            left,
+            select(greater(cell, zero), grad_cell, zero),
+        )
+        store(grad_current, state + h, grad * gate)
+
+
+@kernel
+def gated_backward(  # type: ignore[no-untyped-def]
+    rows,
+    lengths,
+    shape,
+    grad_spikes,
+    mask,
+    has_mask,
+    dense_weight,
+    has_recurrence,
+    initial_current,
+    gates,
+    cells,
+    currents,
+    inside,
+    is_quantized,
+    grad_last_spikes,
+    grad_current,
+    grad_residue,
+    grad_drive,
+):
+    """The gated layers backward.
+
+    Args:
+        rows: utterances of this call, by falling length.
+        lengths: frames of every utterance.
+        shape: frames, utterances, neurons, padded row width of the state.
+        grad_spikes: incoming gradient of Y.
+        mask: dropout mask, where ``has_mask``.
+        dense_weight: U in tiles for the product ``gp U``, where ``has_recurrence``.
+        initial_current: I before the first frame, dense rows.
+        gates: F; likewise ``cells``, ``currents`` and ``inside``, as saved by the forward pass.
+        is_quantized: false for 32 bits.
+        grad_last_spikes: gradient of the final state's spikes in; with a recurrence, that of
+            the initial state's spikes out. Padded rows, as the two below.
+        grad_current: gradient of the final state's I in, of the initial state's I out.
+        grad_residue: likewise for R.
+        grad_drive: gradients of both drives, (T, B, 2H), written everywhere.
+    """
+    num_frames, batch_size, num_neurons, width = shape
+    num_tiles = (num_neurons + DENSE_WIDTH - 1) // DENSE_WIDTH
+    stride = num_tiles * DENSE_WIDTH
+    product = np.zeros((len(rows) + DENSE_ROWS) * stride, np.float32)
+    starts = np.empty(len(rows) + DENSE_ROWS, np.int64)
+    active = 0
+    for t in range(num_frames - 1, -1, -1):
+        while active < len(rows) and lengths[rows[active]] > t:
+            active += 1
+        for i in range(len(rows)):
+            b = rows[i]
+            starts[i] = (t * batch_size + b) * 2 * num_neurons
+            if i >= active:
+                clear(grad_drive, starts[i], 2 * num_neurons)
+                continue
+            at = (t * batch_size + b) * num_neurons
+            gated_row_backward(
+                num_neurons,
+                grad_spikes,
+                at,
+                grad_last_spikes,
+                b * width,
+                gates,
+                cells,
+                currents if t > 0 else initial_current,
+                at - batch_size * num_neurons if t > 0 else b * num_neurons,
+                mask,
+                b * num_neurons,
+                has_mask,
+                inside,
+                (t * batch_size + b) * num_bytes(num_neurons),
+                is_quantized,
+                grad_current,
+                grad_residue,
+                b * width,
+                grad_drive,
+                starts[i],
+            )
+            if not has_recurrence:
+                clear(grad_last_spikes, b * width, width)
+        if has_recurrence and active > 0:
+            multiply(
+                grad_drive,
+                starts,
+                active,
+                2 * num_neurons,
+                dense_weight,
+                num_tiles,
+                product,
+                stride,
+            )
+            for i in range(active):
+                for h in range(0, width, LANES):
+                    store(grad_last_spikes, rows[i] * width + h, load(product, i * stride + h))

@@ -1,0 +1,167 @@
+"""Matrix products of the recurrent layer on the CPU, sparse and dense.
+
+A thread multiplies few rows (its share of the utterances) by a whole weight at every frame.
+The weight is packed once per pass into column tiles that fit the second-level cache:
+
+- ``gather``: spikes are mostly 0, so add up the weight rows of the non-zero ones. A tile is
+  eight vectors wide, all of it accumulated in registers: one addition of a weight per
+  non-zero, nothing for zeros.
+- ``multiply_rows``: the dense product, four rows by three vectors in registers.
+
+Sparse is compared with dense in ``evaluation/results``; ``SPARSE_BELOW`` is where they meet.
+"""
+
+import numpy as np
+
+from training.kernels.cpu_firing import ZERO
+from training.kernels.jit import helper, kernel
+from training.kernels.simd import LANES, fused_multiply_add, load, splat, store
+
+GATHER_WIDTH = 8 * LANES
+DENSE_WIDTH = 3 * LANES
+DENSE_ROWS = 4
+SPARSE_BELOW = 0.4
+
+
+@helper
+def list_nonzeros(array, start, count, indices, values, at):  # type: ignore[no-untyped-def]
+    """Write position and value of the non-zeros of a row; returns how many."""
+    found = 0
+    for h in range(count):
+        value = array[start + h]
+        indices[at + found] = h
+        values[at + found] = value
+        if value != ZERO:
+            found += 1
+    return found
+
+
+@helper
+def gather(weight, tile, indices, values, at, count, out, to, is_added):  # type: ignore[no-untyped-def]
+    """``out[to:to+64] = sum_n values[n] * weight[tile + 64 indices[n]]``, or added to it."""
+    if is_added:
+        sum0 = load(out, to)
+        sum1 = load(out, to + LANES)
+        sum2 = load(out, to + 2 * LANES)
+        sum3 = load(out, to + 3 * LANES)
+        sum4 = load(out, to + 4 * LANES)
+        sum5 = load(out, to + 5 * LANES)
+        sum6 = load(out, to + 6 * LANES)
+        sum7 = load(out, to + 7 * LANES)
+    else:
+        sum0 = sum1 = sum2 = sum3 = sum4 = sum5 = sum6 = sum7 = splat(ZERO)
+    for n in range(at, at + count):
+        row = tile + GATHER_WIDTH * np.int64(indices[n])
+        value = splat(values[n])
+        sum0 = fused_multiply_add(value, load(weight, row), sum0)
+        sum1 = fused_multiply_add(value, load(weight, row + LANES), sum1)
+        sum2 = fused_multiply_add(value, load(weight, row + 2 * LANES), sum2)
+        sum3 = fused_multiply_add(value, load(weight, row + 3 * LANES), sum3)
+        sum4 = fused_multiply_add(value, load(weight, row + 4 * LANES), sum4)
+        sum5 = fused_multiply_add(value, load(weight, row + 5 * LANES), sum5)
+        sum6 = fused_multiply_add(value, load(weight, row + 6 * LANES), sum6)
+        sum7 = fused_multiply_add(value, load(weight, row + 7 * LANES), sum7)
+    store(out, to, sum0)
+    store(out, to + LANES, sum1)
+    store(out, to + 2 * LANES, sum2)
+    store(out, to + 3 * LANES, sum3)
+    store(out, to + 4 * LANES, sum4)
+    store(out, to + 5 * LANES, sum5)
+    store(out, to + 6 * LANES, sum6)
+    store(out, to + 7 * LANES, sum7)
+
+
+@helper
+def multiply_rows(left, a, b, c, d, weight, tile, depth, out, to, stride):  # type: ignore[no-untyped-def]
+    """Four rows of ``left`` (at a, b, c, d) times a dense tile, into four rows of ``out``."""
+    a0 = a1 = a2 = b0 = b1 = b2 = splat(ZERO)
+    c0 = c1 = c2 = d0 = d1 = d2 = splat(ZERO)
+    for k in range(depth):
+        at = tile + k * DENSE_WIDTH
+        w0 = load(weight, at)
+        w1 = load(weight, at + LANES)
+        w2 = load(weight, at + 2 * LANES)
+        value = splat(left[a + k])
+        a0 = fused_multiply_add(value, w0, a0)
+        a1 = fused_multiply_add(value, w1, a1)
+        a2 = fused_multiply_add(value, w2, a2)
+        value = splat(left[b + k])
+        b0 = fused_multiply_add(value, w0, b0)
+        b1 = fused_multiply_add(value, w1, b1)
+        b2 = fused_multiply_add(value, w2, b2)
+        value = splat(left[c + k])
+        c0 = fused_multiply_add(value, w0, c0)
+        c1 = fused_multiply_add(value, w1, c1)
+        c2 = fused_multiply_add(value, w2, c2)
+        value = splat(left[d + k])
+        d0 = fused_multiply_add(value, w0, d0)
+        d1 = fused_multiply_add(value, w1, d1)
+        d2 = fused_multiply_add(value, w2, d2)
+    store(out, to, a0)
+    store(out, to + LANES, a1)
+    store(out, to + 2 * LANES, a2)
+    store(out, to + stride, b0)
+    store(out, to + stride + LANES, b1)
+    store(out, to + stride + 2 * LANES, b2)
+    store(out, to + 2 * stride, c0)
+    store(out, to + 2 * stride + LANES, c1)
+    store(out, to + 2 * stride + 2 * LANES, c2)
+    store(out, to + 3 * stride, d0)
+    store(out, to + 3 * stride + LANES, d1)
+    store(out, to + 3 * stride + 2 * LANES, d2)
+
+
+@helper
+def multiply(left, starts, count, depth, weight, num_tiles, out, stride):  # type: ignore[no-untyped-def]
+    """Dense product of ``count`` rows of ``left`` into rows of ``out``, ``stride`` apart.
+
+    ``out`` needs room for ``count`` rounded up to four rows; the rows in excess repeat the last.
+    """
+    last = count - 1
+    for n in range(num_tiles):
+        tile = n * depth * DENSE_WIDTH
+        for i in range(0, count, DENSE_ROWS):
+            multiply_rows(
+                left,
+                starts[i],
+                starts[min(i + 1, last)],
+                starts[min(i + 2, last)],
+                starts[min(i + 3, last)],
+                weight,
+                tile,
+                depth,
+                out,
+                i * stride + n * DENSE_WIDTH,
+                stride,
+            )
+
+
+@kernel
+def transposed_nonzeros(spikes, num_columns, block, counts, indices, values):  # type: ignore[no-untyped-def]
+    """Non-zeros of the (block, column) matrix at ``spikes``, listed by column.
+
+    Args:
+        spikes: flat, row major, the rows of this block only.
+        num_columns: neurons.
+        block: number of rows.
+        counts: written, non-zeros before each column, (num_columns + 1,).
+        indices: written, row of each non-zero.
+        values: written, value of each non-zero.
+    """
+    counts[:] = 0
+    for row in range(block):
+        for h in range(num_columns):
+            if spikes[row * num_columns + h] != ZERO:
+                counts[h + 1] += 1
+    for h in range(num_columns):
+        counts[h + 1] += counts[h]
+    for row in range(block):
+        for h in range(num_columns):
+            value = spikes[row * num_columns + h]
+            if value != ZERO:
+                indices[counts[h]] = row
+                values[counts[h]] = value
+                counts[h] += 1
+    for h in range(num_columns, 0, -1):
+        counts[h] = counts[h - 1]
+    counts[0] = 0

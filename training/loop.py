@@ -1,0 +1,254 @@
+"""The training loop, free of any framework: one worker's part of it.
+
+Every random draw is seeded by (seed, epoch, step), never carried, so that a resumed run equals
+an uninterrupted one, and drawn for the global batch, so that any number of workers agrees.
+
+Shape legend: T time, B batch, F features, O outputs.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import kaldialign
+import torch
+from torch import Tensor, nn
+
+from featurize.errors import PipelineError
+from training.batching import Batch
+from training.checkpoint import CheckpointState, CheckpointStore
+from training.collectives import all_sum, rank, world_size
+from training.config import TrainConfig
+from training.data import GlobalStep, TrainingData
+from training.losses import ctc_loss_sum, frame_loss_sum, greedy_ctc_labels
+from training.manifest import EpochMetrics, TrainProgress
+from training.models import SpeechNetwork
+from training.models.output import NetworkOutput
+
+logger = logging.getLogger(__name__)
+
+ProgressCallback = Callable[[TrainProgress], None]
+
+
+@dataclass
+class DevScores:
+    """Results on the dev split, over all workers."""
+
+    loss: float
+    error: float
+    spike_density: tuple[float, ...]
+
+
+@dataclass
+class TrainingLoop:
+    """One worker's training.
+
+    Attributes:
+        network: the recogniser, on ``device``.
+        module: what is called forward: the network, or its data-parallel wrapper.
+        config: what to train.
+        data: batches of the train and dev splits.
+        store: where checkpoints go; rank 0 writes.
+        device: where the network is.
+        bfloat16: autocast (CUDA only).
+        on_progress: called on rank 0 after every step and epoch.
+    """
+
+    network: SpeechNetwork
+    module: nn.Module
+    config: TrainConfig
+    data: TrainingData
+    store: CheckpointStore
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    bfloat16: bool = False
+    on_progress: ProgressCallback | None = None
+
+    def __post_init__(self) -> None:
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=self.config.optimizer.learning_rate,
+            weight_decay=self.config.optimizer.weight_decay,
+        )
+        self.epochs: tuple[EpochMetrics, ...] = ()
+        self.learning_rate = self.config.optimizer.learning_rate
+
+    def run(self) -> None:
+        """Train from the newest complete checkpoint, if any, to the last epoch."""
+        state = self.store.newest()
+        if state is not None:
+            self._resume(state)
+        for epoch in range(len(self.epochs), self.config.num_epochs):
+            metrics = self.run_epoch(epoch)
+            self.learning_rate = self._next_learning_rate(metrics)
+            self.epochs = (*self.epochs, metrics)
+            if rank() == 0:
+                self.store.save(self.network, self.optimizer, self.learning_rate, self.epochs)
+            self._tell(epoch, metrics.train_loss, 0, 0)
+            logger.info(
+                "epoch %d/%d: train loss %.3f, dev error %.2f%%, %.0f frames/s",
+                epoch + 1,
+                self.config.num_epochs,
+                metrics.train_loss,
+                100 * metrics.dev_error,
+                metrics.frames_per_s,
+            )
+
+    def _resume(self, state: CheckpointState) -> None:
+        logger.info("resuming after epoch %d", state.epoch + 1)
+        self.store.restore(state, self.network, self.optimizer)
+        self.epochs = state.epochs
+        self.learning_rate = state.learning_rate
+
+    def _next_learning_rate(self, metrics: EpochMetrics) -> float:
+        """Halve when the dev error stops improving on the epoch before, down to the floor."""
+        rule = self.config.optimizer
+        if not self.epochs:
+            return self.learning_rate
+        before = self.epochs[-1].dev_error
+        improvement = (before - metrics.dev_error) / before if before > 0 else 0.0
+        if improvement > rule.halve_below_improvement:
+            return self.learning_rate
+        return max(self.learning_rate / 2, rule.min_learning_rate)
+
+    def _tell(self, epoch: int, loss: float, step: int, num_steps: int) -> None:
+        if self.on_progress is not None and rank() == 0:
+            self.on_progress(
+                TrainProgress(
+                    epoch=epoch,
+                    num_epochs=self.config.num_epochs,
+                    step=step,
+                    num_steps=num_steps,
+                    loss=loss,
+                    epochs=self.epochs,
+                )
+            )
+
+    def run_epoch(self, epoch: int) -> EpochMetrics:
+        """Train one epoch and score the dev split."""
+        started = time.monotonic()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.network.train()
+        loss_sum = torch.zeros((), dtype=torch.float64)
+        num_targets = num_frames = num_sequences = 0
+        for step in self.data.train_steps(epoch):
+            loss_sum += self.train_step(epoch, step)
+            num_targets += step.num_targets
+            num_frames += step.num_frames
+            num_sequences += step.num_whole_utterances
+            # Rank 0's share stands for the whole while the epoch runs.
+            running_loss = float(loss_sum) * world_size() / num_targets
+            self._tell(epoch, running_loss, step.number + 1, step.num_steps)
+        train_loss = float(all_sum(loss_sum)) / num_targets
+        self._check_finite(train_loss, epoch)
+        trained_s = time.monotonic() - started
+        dev = self.score_dev()
+        return EpochMetrics(
+            epoch=epoch,
+            train_loss=train_loss,
+            dev_loss=dev.loss,
+            dev_error=dev.error,
+            learning_rate=self.learning_rate,
+            frames_per_s=num_frames / trained_s,
+            num_frames=num_frames,
+            num_utterances=num_sequences,
+            seconds=time.monotonic() - started,
+            spike_density=dev.spike_density,
+        )
+
+    @staticmethod
+    def _check_finite(loss: float, epoch: int) -> None:
+        if not math.isfinite(loss):
+            raise PipelineError(
+                f"training diverged in epoch {epoch + 1} (loss {loss}); lower "
+                "train.optimizer.learning_rate or set train.optimizer.max_gradient_norm"
+            )
+
+    def train_step(self, epoch: int, step: GlobalStep) -> Tensor:
+        """One optimiser step; returns this worker's loss sum, detached, float64 on the CPU."""
+        batch = step.batch.to(self.device)
+        generator = torch.Generator().manual_seed(
+            (self.config.seed * 1_000_003 + epoch) * 1_000_003 + step.number
+        )
+        masks = self.network.sample_dropout(step.global_size, generator)
+        local = None if masks is None else [self._local(mask, step) for mask in masks]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss_sum = self._loss_sum(self._forward(batch, local), batch)
+        # Data-parallel averages gradients over workers; the objective is their sum.
+        (loss_sum * (world_size() / step.num_targets)).backward()
+        if self.config.optimizer.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(
+                self.network.parameters(), self.config.optimizer.max_gradient_norm
+            )
+        self.optimizer.step()
+        self.network.after_step()
+        return loss_sum.detach().double().cpu()
+
+    def _local(self, mask: Tensor, step: GlobalStep) -> Tensor:
+        """This worker's rows; the stand-in for an empty slice needs one row of anything."""
+        rows = mask[step.local] if step.local.stop > step.local.start else mask[:1]
+        return rows.to(self.device)
+
+    def _forward(self, batch: Batch, masks: list[Tensor] | None) -> NetworkOutput:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            output: NetworkOutput = self.module(batch.x_TBF, batch.lengths_B, None, masks)
+        return output
+
+    def _loss_sum(self, output: NetworkOutput, batch: Batch) -> Tensor:
+        if self.config.objective == "ctc":
+            return ctc_loss_sum(
+                output.log_probs_TBO, batch.lengths_B, batch.labels_BL, batch.label_lengths_B
+            )
+        assert batch.alignment_TB is not None
+        return frame_loss_sum(output.log_probs_TBO, batch.alignment_TB)
+
+    @torch.no_grad()
+    def score_dev(self) -> DevScores:
+        """Loss, greedy error and spike density of the dev split, over all workers."""
+        self.network.eval()
+        num_sites = self.config.model.num_layers + 1
+        # loss, targets, errors, error targets, frames, then non-zeros of each site
+        sums = torch.zeros(5 + num_sites, dtype=torch.float64)
+        widths = [1.0] * num_sites
+        for step in self.data.dev_steps():
+            batch = step.batch.to(self.device)
+            output = self._forward(batch, None)
+            sums[0] += self._loss_sum(output, batch).double().cpu()
+            sums[1] += batch.label_lengths_B.sum() if self._is_ctc else batch.lengths_B.sum()
+            errors, total = self._errors(output, batch)
+            sums[2] += errors
+            sums[3] += total
+            sums[4] += batch.lengths_B.sum()
+            for site, activity in enumerate(output.site_outputs):
+                sums[5 + site] += torch.count_nonzero(activity).double().cpu()
+                widths[site] = float(activity.shape[2])
+        all_sum(sums)
+        density: tuple[float, ...] = ()
+        if self.config.model.is_spiking:
+            shares = (sums[5:] / sums[4] / torch.tensor(widths)).tolist()
+            density = tuple(float(share) for share in shares)
+        return DevScores(float(sums[0] / sums[1]), float(sums[2] / sums[3]), density)
+
+    @property
+    def _is_ctc(self) -> bool:
+        return self.config.objective == "ctc"
+
+    def _errors(self, output: NetworkOutput, batch: Batch) -> tuple[int, int]:
+        """Label errors of greedy CTC decoding, or wrong frames; and how many there could be."""
+        if not self._is_ctc:
+            assert batch.alignment_TB is not None
+            real = batch.alignment_TB >= 0
+            wrong = (output.log_probs_TBO.argmax(2) != batch.alignment_TB) & real
+            return int(wrong.sum()), int(real.sum())
+        errors = total = 0
+        decoded = greedy_ctc_labels(output.log_probs_TBO, batch.lengths_B)
+        for hypothesis, labels, length in zip(
+            decoded, batch.labels_BL.tolist(), batch.label_lengths_B.tolist(), strict=True
+        ):
+            reference = [str(label) for label in labels[:length]]
+            distance = kaldialign.edit_distance(reference, [str(label) for label in hypothesis])
+            errors += int(distance["total"])
+            total += length
+        return errors, total

@@ -1,0 +1,164 @@
+"""Training on a Ray cluster, or on this machine's own, through Ray Train.
+
+Ray starts the workers, connects them (gloo on CPUs, NCCL on GPUs) and restarts them after a
+failure; checkpoints are this project's own, so a restarted run resumes from the newest complete one.
+"""
+
+import logging
+import os
+from typing import Any
+
+from featurize.errors import PipelineError
+from featurize.locations import Location
+from training.config import TrainConfig, WorkerConfig
+from training.loop import ProgressCallback
+from training.progress import ProgressFile, watching
+
+# Read by Ray at import: faster polling of finished workers, no metrics server, and no
+# replacement of the built-in print.
+_RAY_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TQDM_PATCH_PRINT": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+for _name, _value in _RAY_ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+import ray.train  # noqa: E402
+import ray.train.torch  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+_FAILURE_NAME = "failure.txt"
+
+
+def fit(
+    config: TrainConfig,
+    features: Location,
+    run: Location,
+    workers: WorkerConfig,
+    on_progress: ProgressCallback | None,
+) -> None:
+    """Train with Ray Train until the last epoch's checkpoint stands below ``run``.
+
+    Args:
+        config: what to train.
+        features: a finished feature set, readable from every node.
+        run: where checkpoints go, writable from every node.
+        workers: how many, and on what.
+        on_progress: called in this process while training goes.
+
+    Raises:
+        PipelineError: when the cluster lacks the resources, training diverges, or workers
+            failed more often than ``max_failures``.
+    """
+    _connect()
+    _check_resources(workers)
+    run.child(_FAILURE_NAME).remove()
+    trainer = ray.train.torch.TorchTrainer(
+        _worker_entry,
+        train_loop_config={
+            "config": config.model_dump_json(),
+            "workers": workers.model_dump_json(),
+            "features": features.uri,
+            "run": run.uri,
+        },
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers.num_workers,
+            use_gpu=workers.use_gpu,
+            resources_per_worker=_resources_per_worker(workers),
+        ),
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
+        run_config=ray.train.RunConfig(
+            name="ray",
+            storage_path=run.path,
+            storage_filesystem=run.arrow(),
+            failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
+        ),
+    )
+    with watching(run, on_progress or _ignore):
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise PipelineError(
+                f"training failed on its workers: {_root_cause(error)}; finished epochs are kept "
+                f"at {run}, running the stage again resumes there"
+            ) from error
+    run.child("ray").remove()
+    failure = run.child(_FAILURE_NAME)
+    if failure.exists():
+        message = failure.read_bytes().decode()
+        failure.remove()
+        raise PipelineError(message)
+
+
+def _ignore(_: object) -> None:
+    """Nobody watches."""
+
+
+def _connect() -> None:
+    """Join the cluster at RAY_ADDRESS, or start a local one of this process's own."""
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(**quiet)
+        else:
+            # A stale file of a killed cluster must not be joined: "local" starts a new one.
+            ray.init("local", include_dashboard=False, **quiet)
+    except ConnectionError as error:
+        raise PipelineError(
+            f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}; "
+            "start it, or unset RAY_ADDRESS to train on this machine"
+        ) from error
+
+
+def _resources_per_worker(workers: WorkerConfig) -> dict[str, float]:
+    resources = {"CPU": workers.cpus_per_worker}
+    if workers.use_gpu:
+        resources["GPU"] = 1.0
+    return resources
+
+
+def _check_resources(workers: WorkerConfig) -> None:
+    """Refuse what would wait forever."""
+    available = ray.cluster_resources()
+    for name, amount in _resources_per_worker(workers).items():
+        needed = amount * workers.num_workers
+        if needed > available.get(name, 0.0):
+            raise PipelineError(
+                f"num_workers={workers.num_workers} needs {needed:g} {name} and the Ray cluster "
+                f"has {available.get(name, 0.0):g}; use fewer workers or a larger cluster"
+            )
+
+
+def _root_cause(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[-1] if text else type(error).__name__
+
+
+def _worker_entry(settings: dict[str, str]) -> None:
+    """Runs in each Ray Train worker."""
+    from training.worker import train_worker
+
+    workers = WorkerConfig.model_validate_json(settings["workers"])
+    run = Location(settings["run"])
+    context = ray.train.get_context()
+    try:
+        train_worker(
+            TrainConfig.model_validate_json(settings["config"]),
+            Location(settings["features"]),
+            run,
+            workers,
+            device=ray.train.torch.get_device(),
+            on_progress=ProgressFile(run),
+        )
+    except PipelineError as error:
+        # Restarting would meet the same error again, so it travels as a result.
+        if context.get_world_rank() == 0:
+            run.child(_FAILURE_NAME).write_bytes(str(error).encode())

@@ -1,0 +1,160 @@
+"""The training stage: features in, a trained recogniser out."""
+
+import logging
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from featurize.errors import PipelineError
+from featurize.locations import Location
+from featurize.schema import FeaturizeManifest
+from featurize.shards import read_label_columns
+from featurize.stage import (
+    StageResult,
+    fingerprint,
+    read_manifest,
+    run_stage,
+    software_versions,
+    timestamp,
+)
+from training.checkpoint import CheckpointStore, num_outputs, save_tensors
+from training.config import TrainConfig, WorkerConfig
+from training.label_statistics import label_statistics
+from training.manifest import TRAIN_SCHEMA_VERSION, TrainManifest, TrainProgress
+from training.models import build_network
+from training.worker import train_worker
+
+logger = logging.getLogger(__name__)
+
+STAGE = "training"
+STAGE_VERSION = 1
+
+OnProgress = Callable[[TrainProgress], None]
+
+
+def training_fingerprint(config: TrainConfig, features: FeaturizeManifest) -> str:
+    """Name of the run: its configuration (less the backend) and its features."""
+    determined = config.model_dump(mode="json")
+    # Backends compute the same thing, so the choice does not name another result.
+    del determined["model"]["backend"]
+    return fingerprint(
+        {"version": STAGE_VERSION, "config": determined, "features": features.fingerprint}
+    )
+
+
+def train(
+    config: TrainConfig,
+    features: Location,
+    runs: Location,
+    workers: WorkerConfig,
+    *,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+) -> StageResult:
+    """Train a recogniser at ``runs/training/<fingerprint>``, or find it trained.
+
+    An interrupted run resumes from its newest complete checkpoint.
+
+    Args:
+        config: what to train.
+        features: a finished feature set.
+        runs: root of all stages' results.
+        workers: how many workers, where.
+        force: train again even if finished.
+        on_progress: called with the state of the run while it goes.
+
+    Raises:
+        PipelineError: when the features are unfinished or unfit, or training diverges.
+    """
+    manifest = read_manifest(features, FeaturizeManifest)
+    name = training_fingerprint(config, manifest)
+    run = runs.child(STAGE, name)
+
+    def work(location: Location) -> TrainManifest:
+        _run_workers(config, features, location, workers, on_progress)
+        return _finish(config, features, manifest, location, name)
+
+    return run_stage(run, name, work, force=force)
+
+
+def _run_workers(
+    config: TrainConfig,
+    features: Location,
+    run: Location,
+    workers: WorkerConfig,
+    on_progress: OnProgress | None,
+) -> None:
+    if not workers.in_process:
+        # Ray takes seconds to import, and nothing else here needs it.
+        from training.ray_trainer import fit
+
+        fit(config, features, run, workers, on_progress)
+        return
+    if workers.num_workers != 1:
+        raise PipelineError(
+            f"in_process training has one worker, not num_workers={workers.num_workers}; leave "
+            "in_process off to use Ray"
+        )
+    train_worker(config, features, run, workers, on_progress=on_progress)
+
+
+def _finish(
+    config: TrainConfig,
+    features: Location,
+    manifest: FeaturizeManifest,
+    run: Location,
+    name: str,
+) -> TrainManifest:
+    """Write what outlives the checkpoints: best weights, metrics, label statistics."""
+    store = CheckpointStore(run)
+    state = store.newest()
+    if state is None or len(state.epochs) < config.num_epochs:
+        raise PipelineError(f"training at {run} stopped before its last epoch; run it again")
+    best = next(metrics for metrics in state.epochs if metrics.epoch == state.best_epoch)
+    weights_sha256 = save_tensors(run.child("weights.safetensors"), store.best_weights(state))
+    statistics = _label_statistics(features, manifest)
+    statistics_sha256 = save_tensors(run.child("label_statistics.safetensors"), statistics)
+    with run.child("metrics.parquet").open_write() as stream:
+        pq.write_table(pa.Table.from_pylist([m.model_dump() for m in state.epochs]), stream)
+    outputs = num_outputs(len(manifest.labels.symbols), config.objective)
+    network = build_network(config.model, manifest.num_features, outputs)
+    return TrainManifest(
+        stage=STAGE,
+        schema_version=TRAIN_SCHEMA_VERSION,
+        fingerprint=name,
+        upstream={"features": manifest.fingerprint},
+        created_at=timestamp(),
+        versions=software_versions("torch", "numpy", "ray", "pyarrow"),
+        config=config,
+        features=features.uri,
+        num_features=manifest.num_features,
+        frame_shift_s=manifest.frame_shift_s,
+        labels=manifest.labels,
+        cmvn=manifest.cmvn,
+        best_epoch=best.epoch,
+        best_dev_error=best.dev_error,
+        num_epochs=len(state.epochs),
+        num_parameters=network.num_parameters(),
+        weights="weights.safetensors",
+        weights_sha256=weights_sha256,
+        label_statistics="label_statistics.safetensors",
+        label_statistics_sha256=statistics_sha256,
+        metrics=state.epochs,
+    )
+
+
+def _label_statistics(features: Location, manifest: FeaturizeManifest) -> dict[str, Tensor]:
+    subsets = set(manifest.splits["train"])
+    entries = [
+        entry
+        for shard in manifest.shards
+        if shard.subset in subsets
+        for entry in read_label_columns(features, shard)
+    ]
+    return label_statistics(
+        (entry.labels for entry in entries),
+        (entry.alignment for entry in entries if entry.alignment is not None),
+        len(manifest.labels.symbols),
+    )

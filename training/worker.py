@@ -1,0 +1,72 @@
+"""What one training worker does, whoever started it."""
+
+import logging
+import os
+
+import torch
+from torch import nn
+
+from featurize.locations import Location
+from featurize.schema import FeaturizeManifest
+from featurize.stage import read_manifest
+from training.checkpoint import CheckpointStore, num_outputs
+from training.config import TrainConfig, WorkerConfig
+from training.data import TrainingData
+from training.loop import ProgressCallback, TrainingLoop
+from training.models import build_network
+
+logger = logging.getLogger(__name__)
+
+
+def set_threads(workers: WorkerConfig) -> None:
+    """Give this worker its share of the node's cores for tensor work."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    share = max(1, (cores or 1) // workers.num_workers)
+    torch.set_num_threads(workers.threads_per_worker or share)
+
+
+def train_worker(
+    config: TrainConfig,
+    features: Location,
+    run: Location,
+    workers: WorkerConfig,
+    *,
+    device: torch.device | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> None:
+    """Train to the end, resuming where a checkpoint is; collectives must be set up.
+
+    Args:
+        config: what to train.
+        features: a finished feature set.
+        run: where checkpoints and progress go.
+        workers: threads and precision.
+        device: this worker's device; the CPU by default.
+        on_progress: called on rank 0.
+    """
+    device = device or torch.device("cpu")
+    set_threads(workers)
+    manifest = read_manifest(features, FeaturizeManifest)
+    data = TrainingData(features, manifest, config)
+    # Every worker draws the same initial weights.
+    torch.manual_seed(config.seed)
+    outputs = num_outputs(len(manifest.labels.symbols), config.objective)
+    network = build_network(config.model, manifest.num_features, outputs).to(device)
+    module: nn.Module = network
+    if workers.num_workers > 1:
+        devices = [device.index or 0] if device.type == "cuda" else None
+        # Statistics are reduced where they are computed, so buffers need no broadcast.
+        module = nn.parallel.DistributedDataParallel(
+            network, device_ids=devices, broadcast_buffers=False
+        )
+    loop = TrainingLoop(
+        network=network,
+        module=module,
+        config=config,
+        data=data,
+        store=CheckpointStore(run),
+        device=device,
+        bfloat16=workers.bfloat16 and device.type == "cuda",
+        on_progress=on_progress,
+    )
+    loop.run()
