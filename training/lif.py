@@ -18,6 +18,14 @@ from torch import Tensor
 
 from training.quantizer import Quantizer, fire
 
+SATURATION = 1e30
+"""Largest magnitude of a current, a cell's drive or a potential: no overflow, hence no NaN."""
+
+
+def saturate(value: Tensor) -> Tensor:
+    """Keep ``value`` within ``SATURATION``; no ordinary value comes near it."""
+    return torch.clamp(value, -SATURATION, SATURATION)
+
 
 class LifState(NamedTuple):
     """State of one layer between time steps.
@@ -62,7 +70,7 @@ def fire_step(
         residue: R of the step before, (B, H).
         quantizer: the site's quantiser.
     """
-    potential = residue + drive
+    potential = saturate(residue + drive)
     spikes = fire(potential, quantizer)
     return StepOutput(LifState(synaptic_current, potential - spikes, spikes), potential)
 
@@ -83,7 +91,7 @@ def conventional_step(
         state: the state of the step before.
         quantizer: the layer's quantiser.
     """
-    current = drive + decay * state.synaptic_current
+    current = saturate(drive + decay * state.synaptic_current)
     return fire_step(current, current, state.residue, quantizer)
 
 
@@ -115,8 +123,8 @@ def gated_step(
         forget_drive = forget_drive + from_forget
         cell_drive = cell_drive + from_cell
     forget = torch.sigmoid(forget_drive)
-    cell = torch.relu(cell_drive)
+    cell = saturate(torch.relu(cell_drive))
     if dropout_mask is not None:
         cell = cell * dropout_mask
-    current = forget * state.synaptic_current + (1.0 - forget) * cell
+    current = saturate(forget * state.synaptic_current + (1.0 - forget) * cell)
     return fire_step(current, current, state.residue, quantizer)

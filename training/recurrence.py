@@ -3,12 +3,75 @@
 Shape legend: T time, B batch, H neurons.
 """
 
+import functools
+import logging
+
+import torch
 from torch import Tensor
 
-from training.kernels import reference
+from featurize.errors import PipelineError
+from training.kernels import operators, reference
 from training.lif import LifState
 from training.quantizer import Quantizer, RangeTracker
 from training.recurrence_types import Backend, RecurrenceOutput
+
+logger = logging.getLogger(__name__)
+
+
+@functools.cache
+def _log_choice(requested: str, chosen: str, device: str) -> None:
+    logger.info("LIF recurrence: backend=%s on %s (asked for %s)", chosen, device, requested)
+
+
+def choose_backend(requested: Backend, device: torch.device, is_per_step: bool) -> Backend:
+    """The backend that will run.
+
+    Args:
+        requested: as configured; ``auto`` takes the fastest that can do the work.
+        device: where the tensors are.
+        is_per_step: whether the quantiser's range moves at every time step.
+
+    Raises:
+        PipelineError: if the requested backend cannot do it.
+    """
+    if is_per_step and requested not in ("auto", "reference"):
+        raise PipelineError(
+            f"backend={requested} keeps the quantiser's range constant over a sequence; "
+            "range_update=timestep needs backend=reference (or auto)"
+        )
+    if requested == "cpu" and device.type != "cpu":
+        raise PipelineError(f"backend=cpu cannot work on {device}; use backend=auto")
+    chosen = requested
+    if requested == "auto":
+        chosen = "cpu" if device.type == "cpu" and not is_per_step else "reference"
+    _log_choice(requested, chosen, device.type)
+    return chosen
+
+
+def _state(state: LifState) -> tuple[Tensor, Tensor, Tensor]:
+    return state.synaptic_current.float(), state.residue.float(), state.spikes.float()
+
+
+def _will_differentiate(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _result(outputs: operators.Forward) -> RecurrenceOutput:
+    spikes, current, residue, last_spikes, minimum, maximum = outputs[:6]
+    state = LifState(current, residue, last_spikes)
+    return RecurrenceOutput(spikes, state, minimum.detach(), maximum.detach())
+
+
+def _scan(
+    drive: Tensor,
+    decay: Tensor | None,
+    lengths_B: Tensor,
+    state: LifState,
+    quantizer: Quantizer,
+    backend: Backend,
+) -> RecurrenceOutput:
+    tensors = (drive.float(), decay, lengths_B.long(), *_state(state))
+    return _result(operators.scan(*tensors, *quantizer, _will_differentiate(*tensors), backend))
 
 
 def encoder(
@@ -30,6 +93,9 @@ def encoder(
         backend: which implementation; ``auto`` takes the fastest for the tensor's device.
         per_step_range: move this range at every time step (reference backend only).
     """
+    backend = choose_backend(backend, drive_TBH.device, per_step_range is not None)
+    if backend != "reference":
+        return _scan(drive_TBH, None, lengths_B, state, quantizer, backend)
     return reference.encoder(drive_TBH, lengths_B, state, quantizer, per_step_range)
 
 
@@ -54,6 +120,9 @@ def conventional(
         backend: see ``encoder``.
         per_step_range: see ``encoder``.
     """
+    backend = choose_backend(backend, drive_TBH.device, per_step_range is not None)
+    if backend != "reference":
+        return _scan(drive_TBH, decay_H.float(), lengths_B, state, quantizer, backend)
     return reference.conventional(drive_TBH, decay_H, lengths_B, state, quantizer, per_step_range)
 
 
@@ -82,6 +151,19 @@ def gated(
         backend: see ``encoder``.
         per_step_range: see ``encoder``.
     """
+    backend = choose_backend(backend, forget_drive_TBH.device, per_step_range is not None)
+    if backend != "reference":
+        tensors = (
+            forget_drive_TBH.float(),
+            cell_drive_TBH.float(),
+            None if dropout_mask_BH is None else dropout_mask_BH.float(),
+            None if recurrent_weight_2HH is None else recurrent_weight_2HH.float(),
+            lengths_B.long(),
+            *_state(state),
+        )
+        return _result(
+            operators.gated(*tensors, *quantizer, _will_differentiate(*tensors), backend)
+        )
     return reference.gated(
         forget_drive_TBH,
         cell_drive_TBH,

@@ -5,7 +5,7 @@ Shape legend: T time, B batch, H neurons, W = H rounded up to whole vectors.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,39 +13,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from training.kernels import cpu_gated, cpu_products, cpu_scan, threads
+from training.kernels.saved import ForwardResult, GatedGradients, Saved, ScanGradients
 from training.kernels.simd import LANES
 from training.lif import SATURATION
 from training.quantizer import UNQUANTIZED_BITS, Quantizer, level_scale
 
 Array = np.ndarray[Any, Any]
-
-
-class Saved(NamedTuple):
-    """What a forward pass keeps for the backward pass; empty tensors where nothing is.
-
-    Attributes:
-        currents: I, (T, B, H).
-        inside: bits of ``|V| <= M``, (T, B, W / 8) uint8.
-        gates: F, (T, B, H), gated layers.
-        cells: C, (T, B, H), gated layers.
-    """
-
-    currents: Tensor
-    inside: Tensor
-    gates: Tensor
-    cells: Tensor
-
-
-class ForwardResult(NamedTuple):
-    """Result of a forward pass; see ``RecurrenceOutput`` for the first six."""
-
-    spikes: Tensor
-    synaptic_current: Tensor
-    residue: Tensor
-    last_spikes: Tensor
-    minimum: Tensor
-    maximum: Tensor
-    saved: Saved
 
 
 def _flat(tensor: Tensor) -> Array:
@@ -72,7 +45,10 @@ def _strided(tensor: Tensor) -> tuple[Array, tuple[int, int]]:
 def _padded(tensor: Tensor) -> Tensor:
     """A fresh copy with rows of whole vectors, zeros at the end."""
     extra = -tensor.shape[-1] % LANES
-    return pad(tensor.detach(), (0, extra)) if extra else tensor.detach().clone()
+    tensor = tensor.detach()
+    if extra:
+        return pad(tensor, (0, extra)).contiguous()
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _unpadded(tensor: Tensor, num_neurons: int) -> Tensor:
@@ -183,16 +159,6 @@ def scan_forward(
         extremes[:, 1].amax() if len(shares) else torch.tensor(-torch.inf),
         Saved(currents, inside, empty, empty.clone()),
     )
-
-
-class ScanGradients(NamedTuple):
-    """Gradients of the encoder or the conventional layer."""
-
-    drive: Tensor
-    decay: Tensor
-    synaptic_current: Tensor
-    residue: Tensor
-    spikes: Tensor
 
 
 def scan_backward(
@@ -316,16 +282,6 @@ def gated_forward(
         extremes[:, 1].amax() if len(shares) else torch.tensor(-torch.inf),
         saved,
     )
-
-
-class GatedGradients(NamedTuple):
-    """Gradients of a gated layer; both drives in one (T, B, 2H) tensor, forget first."""
-
-    drive: Tensor
-    weight: Tensor
-    synaptic_current: Tensor
-    residue: Tensor
-    spikes: Tensor
 
 
 def gated_backward(

@@ -369,7 +369,7 @@ def gated_backward(  # type: ignore[no-untyped-def]
                 grad_drive,
                 starts[i],
             )
-            if not has_recurrence:
+            if not has_recurrence and t == lengths[b] - 1:
                 clear(grad_last_spikes, b * width, width)
         if has_recurrence and active > 0:
             multiply(

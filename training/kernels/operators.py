@@ -1,0 +1,278 @@
+"""The recurrences as operators of PyTorch: ``spikeline::scan`` and ``spikeline::gated``.
+
+Registered through ``torch.library``, with shapes for tracing and gradients, so that autograd,
+``torch.compile`` and autocast treat them as they treat built-in operators. An argument names
+the implementation; what it keeps for the backward pass leaves the operator as extra outputs.
+
+Shape legend: T time, B batch, H neurons.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.kernels.saved import ForwardResult, Saved
+from training.quantizer import UNQUANTIZED_BITS, Quantizer
+
+LANES = 8
+Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+NUM_DIFFERENTIABLE = 4
+
+
+def _implementation(backend: str) -> ModuleType:
+    if backend == "cpu":
+        from training.kernels import cpu
+
+        return cpu
+    raise ValueError(f"backend={backend!r} has no fused kernels")
+
+
+def _outputs(result: ForwardResult) -> Forward:
+    return (*result[:6], *result.saved)
+
+
+@torch.library.custom_op("spikeline::scan", mutates_args=())
+def scan(
+    drive: Tensor,
+    decay: Tensor | None,
+    lengths: Tensor,
+    synaptic_current: Tensor,
+    residue: Tensor,
+    spikes: Tensor,
+    range_M: Tensor,
+    num_bits: int,
+    threshold: int,
+    save: bool,
+    backend: str,
+) -> Forward:
+    """Encoder (no decay) or conventional layer over a sequence."""
+    quantizer = Quantizer(range_M, num_bits, threshold)
+    return _outputs(
+        _implementation(backend).scan_forward(
+            drive, decay, lengths, synaptic_current, residue, spikes, quantizer, save
+        )
+    )
+
+
+@torch.library.custom_op("spikeline::gated", mutates_args=())
+def gated(
+    forget: Tensor,
+    cell: Tensor,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    lengths: Tensor,
+    synaptic_current: Tensor,
+    residue: Tensor,
+    spikes: Tensor,
+    range_M: Tensor,
+    num_bits: int,
+    threshold: int,
+    save: bool,
+    backend: str,
+) -> Forward:
+    """Layer v1 (no weight) or v2 over a sequence."""
+    quantizer = Quantizer(range_M, num_bits, threshold)
+    return _outputs(
+        _implementation(backend).gated_forward(
+            forget, cell, mask, weight, lengths, synaptic_current, residue, spikes, quantizer, save
+        )
+    )
+
+
+def _fake_forward(drive: Tensor, save: bool, has_current: bool, has_gates: bool) -> Forward:
+    num_frames, batch_size, num_neurons = drive.shape
+    empty = 0
+
+    def sequence(kept: bool) -> Tensor:
+        return drive.new_empty(drive.shape if kept else empty, dtype=torch.float32)
+
+    def state() -> Tensor:
+        return drive.new_empty((batch_size, num_neurons), dtype=torch.float32)
+
+    def scalar() -> Tensor:
+        return drive.new_empty((), dtype=torch.float32)
+
+    num_bytes = (num_neurons + LANES - 1) // LANES
+    inside_shape = (num_frames, batch_size, num_bytes) if save else (empty,)
+    return (
+        sequence(True),
+        state(),
+        state(),
+        state(),
+        scalar(),
+        scalar(),
+        sequence(save and has_current),
+        drive.new_empty(inside_shape, dtype=torch.uint8),
+        sequence(save and has_gates),
+        sequence(save and has_gates),
+    )
+
+
+@scan.register_fake
+def _(drive, decay, lengths, current, residue, spikes, range_M, num_bits, threshold, save, backend):  # type: ignore[no-untyped-def]
+    return _fake_forward(drive, save, decay is not None, False)
+
+
+@gated.register_fake
+def _(  # type: ignore[no-untyped-def]
+    forget,
+    cell,
+    mask,
+    weight,
+    lengths,
+    current,
+    residue,
+    spikes,
+    range_M,
+    num_bits,
+    threshold,
+    save,
+    backend,
+):
+    return _fake_forward(forget, save, True, True)
+
+
+@torch.library.custom_op("spikeline::scan_backward", mutates_args=())
+def scan_backward(
+    grad: Tensor,
+    grad_current: Tensor,
+    grad_residue: Tensor,
+    grad_spikes: Tensor,
+    decay: Tensor | None,
+    lengths: Tensor,
+    initial_current: Tensor,
+    currents: Tensor,
+    inside: Tensor,
+    is_quantized: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of drive, decay and initial state (I, R, Y)."""
+    empty = grad.new_empty(0)
+    return tuple(  # type: ignore[return-value]
+        _implementation(backend).scan_backward(
+            grad,
+            (grad_current, grad_residue, grad_spikes),
+            decay,
+            lengths,
+            initial_current,
+            Saved(currents, inside, empty, empty),
+            is_quantized,
+        )
+    )
+
+
+@scan_backward.register_fake
+def _(grad, grad_current, grad_residue, grad_spikes, *others):  # type: ignore[no-untyped-def]
+    state = (torch.empty_like(g) for g in (grad_current, grad_residue, grad_spikes))
+    return (torch.empty_like(grad), grad.new_empty(grad.shape[2]), *state)
+
+
+@torch.library.custom_op("spikeline::gated_backward", mutates_args=())
+def gated_backward(
+    grad: Tensor,
+    grad_current: Tensor,
+    grad_residue: Tensor,
+    grad_spikes: Tensor,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    lengths: Tensor,
+    initial_current: Tensor,
+    initial_spikes: Tensor,
+    spikes: Tensor,
+    currents: Tensor,
+    inside: Tensor,
+    gates: Tensor,
+    cells: Tensor,
+    is_quantized: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of both drives (T, B, 2H), weight and initial state (I, R, Y)."""
+    return tuple(  # type: ignore[return-value]
+        _implementation(backend).gated_backward(
+            grad,
+            (grad_current, grad_residue, grad_spikes),
+            mask,
+            weight,
+            lengths,
+            initial_current,
+            initial_spikes,
+            spikes,
+            Saved(currents, inside, gates, cells),
+            is_quantized,
+        )
+    )
+
+
+@gated_backward.register_fake
+def _(grad, grad_current, grad_residue, grad_spikes, mask, weight, *others):  # type: ignore[no-untyped-def]
+    num_frames, batch_size, num_neurons = grad.shape
+    state = (torch.empty_like(g) for g in (grad_current, grad_residue, grad_spikes))
+    return (
+        grad.new_empty((num_frames, batch_size, 2 * num_neurons)),
+        grad.new_empty(0 if weight is None else tuple(weight.shape)),
+        *state,
+    )
+
+
+def _materialized(gradients: tuple[Tensor | None, ...], like: tuple[Tensor, ...]) -> list[Tensor]:
+    """Gradients of the differentiable outputs, zeros where nothing depends on one."""
+    return [
+        torch.zeros_like(output) if gradient is None else gradient
+        for gradient, output in zip(gradients, like, strict=False)
+    ]
+
+
+def _keep_scan(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
+    _, decay, lengths, current, _, _, _, ctx.num_bits, _, _, ctx.backend = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(decay, lengths, current, output[0], output[6], output[7])
+
+
+def _differentiate_scan(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    decay, lengths, current, spikes, currents, inside = ctx.saved_tensors
+    like = (spikes, current, current, current)
+    drive, grad_decay, *state = scan_backward(
+        *_materialized(gradients[:NUM_DIFFERENTIABLE], like),
+        decay,
+        lengths,
+        current,
+        currents,
+        inside,
+        ctx.num_bits != UNQUANTIZED_BITS,
+        ctx.backend,
+    )
+    return drive, None if decay is None else grad_decay, None, *state, *[None] * 5
+
+
+def _keep_gated(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
+    _, _, mask, weight, lengths, current, _, initial_spikes = inputs[:8]
+    ctx.num_bits, ctx.backend = inputs[9], inputs[12]
+    ctx.set_materialize_grads(False)
+    kept = (mask, weight, lengths, current, initial_spikes, output[0], *output[6:])
+    ctx.save_for_backward(*kept)
+
+
+def _differentiate_gated(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    mask, weight, lengths, current, initial_spikes, spikes, *saved = ctx.saved_tensors
+    like = (spikes, current, current, current)
+    drive, grad_weight, *state = gated_backward(
+        *_materialized(gradients[:NUM_DIFFERENTIABLE], like),
+        mask,
+        weight,
+        lengths,
+        current,
+        initial_spikes,
+        spikes,
+        *saved,
+        ctx.num_bits != UNQUANTIZED_BITS,
+        ctx.backend,
+    )
+    forget, cell = drive.chunk(2, dim=-1)
+    weight_gradient = None if weight is None else grad_weight
+    return forget, cell, None, weight_gradient, None, *state, *[None] * 5
+
+
+scan.register_autograd(_differentiate_scan, setup_context=_keep_scan)
+gated.register_autograd(_differentiate_gated, setup_context=_keep_gated)
