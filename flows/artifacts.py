@@ -1,0 +1,129 @@
+"""Prefect artifacts: what a run leaves behind in the Prefect UI.
+
+Keys are lower-case letters, digits and dashes; values are plain Python and finite, because the
+server stores anything else wrongly or not at all.
+"""
+
+import base64
+import logging
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+)
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+
+from featurize.locations import Location
+
+_LOGGER = logging.getLogger(__name__)
+_UPDATE_INTERVAL_S = 1.0
+MAX_IMAGE_BYTES = 4 * 2**20
+
+
+def artifact_key(*parts: str) -> str:
+    """A key Prefect takes: lower-case letters, digits and single dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-") or "artifact"
+
+
+def plain_cell(value: object) -> str | int | float | None:
+    """A table cell the server can store: NumPy scalars become Python's, NaN and inf text."""
+    if value is None or isinstance(value, bool | str):
+        return None if value is None else str(value)
+    if isinstance(value, int):
+        return value
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return str(value)
+    return number if math.isfinite(number) else str(number)
+
+
+def publish_table(
+    key: str, rows: Sequence[Mapping[str, object]], description: str | None = None
+) -> UUID:
+    """Publish a table artifact of the current run."""
+    table = [{name: plain_cell(value) for name, value in row.items()} for row in rows]
+    return UUID(str(create_table_artifact(table=table, key=key, description=description)))
+
+
+def publish_markdown(key: str, markdown: str, description: str | None = None) -> UUID:
+    """Publish a markdown artifact of the current run."""
+    return UUID(
+        str(create_markdown_artifact(markdown=markdown, key=key, description=description))
+    )
+
+
+def publish_link(key: str, location: Location, text: str) -> UUID:
+    """Publish where a result lies."""
+    link = location.uri if not location.is_local else f"file://{location.uri}"
+    return UUID(str(create_link_artifact(link=link, link_text=location.uri, key=key,
+                                         description=text)))
+
+
+def publish_image(key: str, png: bytes, description: str) -> UUID:
+    """Publish a PNG as an image artifact."""
+    return UUID(
+        str(create_image_artifact(image_url=png_data_uri(png), key=key, description=description))
+    )
+
+
+def png_data_uri(png: bytes) -> str:
+    """A PNG as a data address, for markdown and image artifacts.
+
+    Raises:
+        ValueError: when it is no PNG, or too large for the server.
+    """
+    if not png.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError("not a PNG image")
+    if len(png) > MAX_IMAGE_BYTES:
+        raise ValueError(f"image of {len(png)} bytes; artifacts hold up to {MAX_IMAGE_BYTES}")
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+class ProgressArtifact:
+    """A live progress artifact of the current run, safe to move from any thread.
+
+    Prefect's own ``update_progress_artifact`` does nothing outside the run's context, where a
+    training callback stands; the client works everywhere. A server that cannot be reached never
+    stops the work: it is said once in the log.
+    """
+
+    def __init__(self, key: str, description: str) -> None:
+        self._id = UUID(
+            str(create_progress_artifact(progress=0.0, key=key, description=description))
+        )
+        self._last_update_s = -math.inf
+        self._is_unreachable = False
+
+    def update(self, share: float, description: str | None = None) -> None:
+        """Move the artifact, at most once a second save for the end.
+
+        Args:
+            share: done, from 0 to 1.
+            description: replaces the words beside it.
+        """
+        now_s = time.monotonic()
+        if self._is_unreachable or (
+            share < 1.0 and now_s - self._last_update_s < _UPDATE_INTERVAL_S
+        ):
+            return
+        self._last_update_s = now_s
+        percent = 100.0 * min(max(float(share), 0.0), 1.0) if math.isfinite(share) else 0.0
+        change = ArtifactUpdate(data=percent)
+        if description is not None:
+            change = ArtifactUpdate(data=percent, description=description)
+        try:
+            with get_client(sync_client=True) as client:
+                client.update_artifact(self._id, change)
+        except Exception as error:
+            self._is_unreachable = True
+            _LOGGER.warning("progress is no longer published to Prefect: %s", error)

@@ -1,0 +1,171 @@
+"""The embedded default: a Prefect server of our own for the length of one command.
+
+Prefect can start a temporary server itself, but then a person sees its log, waits for it
+while nothing else happens, and is left with it when the command is killed. Here the listening
+socket is opened first and handed to the server's process, so that there is no port to race
+for; the server starts while the command imports its libraries; its output goes to a file; and
+it ends when our end of a pipe closes, however this process ends.
+
+Settings come from the environment and from Prefect's active profile: with ``PREFECT_API_URL``
+set, nothing is started.
+"""
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from featurize.errors import PipelineError
+
+STARTUP_TIMEOUT_S = 180.0
+_STOP_TIMEOUT_S = 10.0
+_POLL_S = 0.1
+
+
+@dataclass
+class EmbeddedServer:
+    """A running server process.
+
+    Attributes:
+        api_url: the value of ``PREFECT_API_URL`` that reaches it.
+        log: file with its output.
+    """
+
+    process: "subprocess.Popen[bytes]"
+    api_url: str
+    log: Path
+
+    def stop(self) -> None:
+        """Close the pipe the server watches and wait for its end; harmless when repeated."""
+        if self.process.stdin is not None and not self.process.stdin.closed:
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout=_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start_server() -> EmbeddedServer:
+    """Start a Prefect API server on a loopback port; it is not ready yet when this returns.
+
+    The database is that of the person's Prefect home, so that ``prefect server start`` shows
+    the runs afterwards.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    descriptor, log_path = tempfile.mkstemp(prefix="spikeline-prefect-", suffix=".log")
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment |= {
+        "PREFECT_UI_ENABLED": "0",
+        "PREFECT__SERVER_EPHEMERAL": "1",
+        "PREFECT__SERVER_FINAL": "1",
+        # The heartbeat also fights the migrations of a fresh database for its lock.
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    with listener, os.fdopen(descriptor, "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.server_process", str(listener.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=[listener.fileno()],
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for us; the server ends with the pipe
+        )
+    server = EmbeddedServer(process, f"http://127.0.0.1:{port}/api", Path(log_path))
+    atexit.register(server.stop)
+    return server
+
+
+def _configured_api_url() -> str | None:
+    """The server a person has chosen, by the environment or by Prefect's active profile."""
+    if os.environ.get("PREFECT_API_URL"):
+        return os.environ["PREFECT_API_URL"]
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", str(home / "profiles.toml")))
+    if not profiles.exists():
+        return None
+    # Only a person who has profiles pays for this import before the server's start.
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url
+
+
+def _answers(api_url: str, timeout_s: float) -> bool:
+    request = urllib.request.Request(api_url.rstrip("/") + "/health")  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
+            return bool(response.status == 200)
+    except urllib.error.HTTPError as error:
+        # A protected server answers, and Prefect's own client carries the credentials.
+        return error.code in (401, 403)
+    except OSError:
+        return False
+
+
+def _wait_until_ready(server: EmbeddedServer) -> None:
+    deadline = time.monotonic() + STARTUP_TIMEOUT_S
+    while not _answers(server.api_url, timeout_s=5.0):
+        if server.process.poll() is not None or time.monotonic() > deadline:
+            server.stop()
+            raise PipelineError(
+                f"the embedded Prefect server did not start; its log is {server.log}. If another "
+                "version of Prefect wrote the database in your Prefect home, set PREFECT_HOME to "
+                "an empty folder"
+            )
+        time.sleep(_POLL_S)
+
+
+class PrefectApi:
+    """Prefect's API for this process: the configured server, or an embedded one.
+
+    Construct it early, before Prefect is imported: an embedded server then starts while the
+    rest is imported. Call :meth:`ready` before the first flow.
+    """
+
+    def __init__(self) -> None:
+        configured = _configured_api_url()
+        self._server = None if configured else start_server()
+        self.api_url = configured or (self._server.api_url if self._server else "")
+        self._is_ready = False
+        if self._server is not None:
+            # Prefect reads its settings once, at import, from the environment.
+            os.environ["PREFECT_API_URL"] = self._server.api_url
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the server is ours."""
+        return self._server is not None
+
+    def ready(self) -> None:
+        """Wait until the server answers.
+
+        Raises:
+            PipelineError: when it does not; the message says what to look at.
+        """
+        if self._is_ready:
+            return
+        if self._server is not None:
+            _wait_until_ready(self._server)
+        elif not _answers(self.api_url, timeout_s=10.0):
+            raise PipelineError(
+                f"no Prefect server answers at {self.api_url}; start it, or unset PREFECT_API_URL "
+                "(or the profile that sets it) to use the embedded one"
+            )
+        self._is_ready = True
+
+    def close(self) -> None:
+        """Stop an embedded server; a configured one is left alone."""
+        if self._server is not None:
+            self._server.stop()
+            if os.environ.get("PREFECT_API_URL") == self._server.api_url:
+                del os.environ["PREFECT_API_URL"]

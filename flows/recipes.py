@@ -1,0 +1,250 @@
+"""Named recipes: everything a pipeline run needs except where its corpus lies.
+
+A recipe is data. ``--set key=value`` changes a copy of it (``flows.overrides``); the stages
+below never see more than their own configuration.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from evaluation.config import EvaluateConfig
+from featurize.config import FeaturizeConfig, SplitsConfig
+from featurize.errors import PipelineError
+from featurize.typed_config import TypedConfig
+from flows.suggestions import did_you_mean
+from training.config import (
+    CurriculumStage,
+    ModelConfig,
+    ModelName,
+    OptimizerConfig,
+    TrainConfig,
+)
+
+
+class SyntheticCorpusConfig(TypedConfig):
+    """The corpus a demonstration synthesises for itself."""
+
+    layout: Literal["librispeech", "timit"] = Field(
+        "timit", description="Corpus layout that is written, and read back."
+    )
+    minutes: float = Field(30.0, gt=0, le=6000, description="Speech, minutes, all subsets.")
+    seed: int = Field(0, ge=0, description="Seed of sentences, voices and their assignment.")
+
+
+class Recipe(TypedConfig):
+    """A named pipeline."""
+
+    name: str = Field(description="Name on the command line.")
+    explanation: str = Field(min_length=1, description="What it trains, on what, in plain words.")
+    deviations: tuple[str, ...] = Field(
+        (), description="Where it differs from Ponghiran & Roy, AAAI 2022."
+    )
+    featurize: FeaturizeConfig = Field(description="Features and labels.")
+    models: tuple[TrainConfig, ...] = Field(min_length=1, description="One training per model.")
+    evaluate: EvaluateConfig = Field(description="Decoding and scoring.")
+    synthetic: SyntheticCorpusConfig | None = Field(
+        None, description="Synthesise this corpus where none is given; empty: a corpus is needed."
+    )
+    num_workers: int = Field(1, ge=1, description="Training workers unless --workers is given.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = self.model_names
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"models names {repeated[0]} twice; name each model once")
+        if self.featurize.labels != "alignment" and "frame" in {m.objective for m in self.models}:
+            raise ValueError(
+                f"objective=frame needs featurize.labels=alignment, not {self.featurize.labels}"
+            )
+        return self
+
+    @property
+    def model_names(self) -> tuple[ModelName, ...]:
+        """The models, in order."""
+        return tuple(config.model.model for config in self.models)
+
+
+ALL_MODELS: tuple[ModelName, ...] = ("conventional", "v1", "v2", "gru", "lstm")
+
+_PAPER_CURRICULUM = tuple(
+    CurriculumStage(num_epochs=epochs, chunk_frames=frames)
+    for epochs, frames in ((5, 100), (4, 200), (4, 400), (4, 800), (7, 1000))
+)
+
+
+def _trainings(models: tuple[ModelName, ...], template: TrainConfig) -> tuple[TrainConfig, ...]:
+    """The same training for each model."""
+    return tuple(
+        template.model_copy(
+            update={"model": template.model.model_copy(update={"model": name})}
+        )
+        for name in models
+    )
+
+
+def _demo() -> Recipe:
+    return Recipe(
+        name="demo",
+        explanation=(
+            "Half an hour of synthetic speech (made here, no download), exact frame targets, "
+            "a small spiking recogniser (v2) beside a GRU of the same size. Ends in minutes on "
+            "two CPU cores with error rates and multiplications per frame."
+        ),
+        deviations=(
+            "synthetic speech in place of TIMIT",
+            "phone targets from the synthesiser in place of senones from a Kaldi alignment",
+            "Viterbi over a phone bigram in place of an HMM decoding graph",
+            "a smaller network and a short curriculum, to end in minutes",
+        ),
+        featurize=FeaturizeConfig(
+            corpus="timit",
+            splits=SplitsConfig(train=("train",), dev=("dev",), test=("test",)),
+            labels="alignment",
+            utterances_per_shard=128,
+        ),
+        models=_trainings(
+            ("v2", "gru"),
+            TrainConfig(
+                model=ModelConfig(hidden_size=128, dropout=0.1),
+                objective="frame",
+                curriculum=(
+                    CurriculumStage(num_epochs=3, chunk_frames=100),
+                    CurriculumStage(num_epochs=3, chunk_frames=200),
+                ),
+                batch_size=32,
+                optimizer=OptimizerConfig(learning_rate=3e-3, max_gradient_norm=5.0),
+            ),
+        ),
+        evaluate=EvaluateConfig(),
+        synthetic=SyntheticCorpusConfig(layout="timit", minutes=30.0, seed=0),
+    )
+
+
+def _mini_librispeech() -> Recipe:
+    return Recipe(
+        name="mini-librispeech",
+        explanation=(
+            "All five models on a Mini LibriSpeech of train-mini, dev-mini and test-mini "
+            "(2.6, 0.3 and 0.6 hours of read speech), CTC over phones from CMUdict, three "
+            "frames joined into one. An hour or a few on two CPU cores."
+        ),
+        deviations=(
+            "2.6 hours of training speech in place of 100",
+            "CTC over phones in place of frame targets (senones) from a Kaldi alignment",
+            "three 10 ms frames joined into one 30 ms step",
+            "a smaller network, batch and curriculum",
+        ),
+        featurize=FeaturizeConfig(
+            corpus="librispeech",
+            splits=SplitsConfig(train=("train-mini",), dev=("dev-mini",), test=("test-mini",)),
+            labels="phones",
+            stack=3,
+            stride=3,
+            cmvn="speaker",
+            utterances_per_shard=128,
+        ),
+        models=_trainings(
+            ALL_MODELS,
+            TrainConfig(
+                model=ModelConfig(hidden_size=256),
+                objective="ctc",
+                curriculum=(CurriculumStage(num_epochs=12),),
+                batch_size=16,
+                optimizer=OptimizerConfig(max_gradient_norm=5.0),
+            ),
+        ),
+        evaluate=EvaluateConfig(),
+    )
+
+
+def _librispeech_100h() -> Recipe:
+    return Recipe(
+        name="librispeech-100h",
+        explanation=(
+            "The paper's LibriSpeech experiment: train-clean-100, dev-clean, test-clean; 40 "
+            "filterbank values per 10 ms frame, two layers of 550, dropout 0.2, Adam at 1e-3 "
+            "halved down to 1.25e-4, batches of 64, 24 epochs of growing length. All five models."
+        ),
+        deviations=(
+            "CTC over phones from CMUdict in place of frame targets (senones) from a Kaldi "
+            "alignment, so no alignment is needed first",
+            "with CTC the growing chunk length is a growing utterance length: longer utterances "
+            "wait for a later stage; a last whole-utterance epoch is added for the longest",
+            "decoded without the HMM graph and word language model: phone error rates",
+        ),
+        featurize=FeaturizeConfig(
+            corpus="librispeech",
+            splits=SplitsConfig(
+                train=("train-clean-100",), dev=("dev-clean",), test=("test-clean",)
+            ),
+            labels="phones",
+            cmvn="speaker",
+            utterances_per_shard=512,
+        ),
+        models=_trainings(
+            ALL_MODELS,
+            TrainConfig(
+                model=ModelConfig(hidden_size=550, num_layers=2, dropout=0.2),
+                objective="ctc",
+                curriculum=(*_PAPER_CURRICULUM, CurriculumStage(num_epochs=1)),
+                batch_size=64,
+                optimizer=OptimizerConfig(learning_rate=1e-3, min_learning_rate=1.25e-4),
+            ),
+        ),
+        evaluate=EvaluateConfig(),
+        num_workers=2,
+    )
+
+
+def _timit() -> Recipe:
+    return Recipe(
+        name="timit",
+        explanation=(
+            "The paper's TIMIT experiment: frame targets, 48 phones scored as 39, the standard "
+            "core test and dev speakers; two layers of 550, dropout 0.2, Adam at 1e-3 halved "
+            "down to 1.25e-4, batches of 64, 24 epochs of growing chunk length. All five models."
+        ),
+        deviations=(
+            "targets are the 48 phones of the hand-made .PHN files in place of senones from a "
+            "Kaldi alignment",
+            "Viterbi over a phone bigram in place of an HMM decoding graph",
+        ),
+        featurize=FeaturizeConfig(
+            corpus="timit",
+            splits=SplitsConfig(train=("train",), dev=("dev",), test=("test",)),
+            labels="alignment",
+            cmvn="speaker",
+        ),
+        models=_trainings(
+            ALL_MODELS,
+            TrainConfig(
+                model=ModelConfig(hidden_size=550, num_layers=2, dropout=0.2),
+                objective="frame",
+                curriculum=_PAPER_CURRICULUM,
+                batch_size=64,
+                optimizer=OptimizerConfig(learning_rate=1e-3, min_learning_rate=1.25e-4),
+            ),
+        ),
+        evaluate=EvaluateConfig(),
+    )
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (_demo(), _mini_librispeech(), _librispeech_100h(), _timit())
+}
+
+
+def recipe_named(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        PipelineError: naming the recipes there are.
+    """
+    if name not in RECIPES:
+        raise PipelineError(
+            f"no recipe {name!r}{did_you_mean(name, RECIPES)}; recipes: {', '.join(RECIPES)}"
+        )
+    return RECIPES[name]
