@@ -5,8 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from featurize.typed_config import TypedConfig
-from training.quantizer import UNQUANTIZED_BITS
-from training.recurrence_types import Backend
+from training.choices import UNQUANTIZED_BITS, Backend
 
 ModelName = Literal["conventional", "v1", "v2", "lstm", "gru"]
 SPIKING_MODELS: tuple[ModelName, ...] = ("conventional", "v1", "v2")

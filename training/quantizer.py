@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-UNQUANTIZED_BITS = 32
+from training.choices import UNQUANTIZED_BITS as UNQUANTIZED_BITS
+
 RANGE_MOMENTUM = 0.1
 
 

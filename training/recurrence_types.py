@@ -1,12 +1,11 @@
 """What every backend of the recurrence returns."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
+from training.choices import Backend as Backend
 from training.lif import LifState
-
-Backend = Literal["auto", "reference", "cpu", "triton"]
 
 
 class RecurrenceOutput(NamedTuple):
