@@ -1,0 +1,143 @@
+"""Configuration of a feature set, validated where it is defined."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from featurize.corpora.entry import CorpusKind
+from featurize.mel import fft_size, mel_filters
+from featurize.schema import FeatureDtype, LabelKind
+from featurize.typed_config import TypedConfig
+
+OutOfVocabularyRule = Literal["unknown", "spell", "reject"]
+
+
+class SplitsConfig(TypedConfig):
+    """Which subsets of the corpus are trained on, chosen by and scored on."""
+
+    train: tuple[str, ...] = Field(min_length=1, description="Subsets to train on.")
+    dev: tuple[str, ...] = Field(
+        min_length=1, description="Subsets that steer the learning rate and pick the checkpoint."
+    )
+    test: tuple[str, ...] = Field((), description="Subsets only ever scored.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = self.subsets
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(
+                f"subset {repeated[0]!r} is named twice; a subset belongs to one split, else "
+                "the scores are of sentences trained on"
+            )
+        return self
+
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        """Every subset, train first."""
+        return (*self.train, *self.dev, *self.test)
+
+    def as_dict(self) -> dict[str, tuple[str, ...]]:
+        """Split name to subsets, as the manifest keeps it."""
+        return {"train": self.train, "dev": self.dev, "test": self.test}
+
+
+class FeaturizeConfig(TypedConfig):
+    """Everything that determines a feature set, besides the corpus."""
+
+    corpus: CorpusKind = Field("librispeech", description="Layout of the corpus.")
+    splits: SplitsConfig = Field(description="Subsets used to train, to choose and to score.")
+    sample_rate_hz: int = Field(
+        16000, ge=8000, le=48000, description="Audio at another rate is resampled, and counted."
+    )
+    min_duration_s: float = Field(
+        0.1, ge=0, description="Shorter utterances are rejected (too_short)."
+    )
+    max_duration_s: float = Field(
+        40.0, gt=0, le=600, description="Longer utterances are rejected (too_long)."
+    )
+    features: Literal["fbank", "mfcc"] = Field(
+        "fbank", description="Log mel filterbank energies, or cepstra of them, as Kaldi's."
+    )
+    num_bins: int = Field(40, ge=4, le=128, description="Mel filters.")
+    num_ceps: int = Field(13, ge=1, le=128, description="Cepstra per frame; mfcc only.")
+    frame_length_s: float = Field(0.025, gt=0, le=0.2, description="Analysis window, seconds.")
+    frame_shift_s: float = Field(0.010, gt=0, le=0.2, description="Step between windows, seconds.")
+    dither: float = Field(
+        0.0, ge=0, description="Noise on 16-bit samples, seeded by the utterance id; 0 for none."
+    )
+    deltas: Literal[0, 1, 2] = Field(
+        0, description="Append first, or first and second, time differences."
+    )
+    stack: int = Field(
+        1, ge=1, le=16, description="Consecutive frames joined into one; only full stacks are kept."
+    )
+    stride: int = Field(1, ge=1, le=16, description="Frames between two stacks.")
+    cmvn: Literal["none", "global", "speaker"] = Field(
+        "global",
+        description="Mean and variance normalisation on reading: over the train split, or over "
+        "each speaker's own utterances.",
+    )
+    labels: LabelKind = Field("characters", description="What the recogniser puts out.")
+    lexicon: str | None = Field(
+        None,
+        description="Pronunciation file, one 'WORD PH PH ...' a line, for phone labels; "
+        "empty for CMUdict.",
+    )
+    out_of_vocabulary: OutOfVocabularyRule = Field(
+        "unknown",
+        description="A word the lexicon lacks: one 'spn' symbol (unknown), phones guessed from "
+        "its letters (spell), or the utterance is rejected (reject). Always counted.",
+    )
+    feature_dtype: FeatureDtype = Field("float16", description="Stored precision.")
+    utterances_per_shard: int = Field(
+        256, ge=1, le=65536, description="Most utterances in one shard file."
+    )
+    row_group_size: int = Field(
+        8, ge=1, le=4096, description="Utterances of similar length read together."
+    )
+    max_reject_share: float = Field(
+        0.01, ge=0, le=1, description="The run fails past this share of unusable utterances."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the assignment of utterances to shards.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.frame_shift_s > self.frame_length_s:
+            raise ValueError(
+                f"frame_shift_s={self.frame_shift_s} exceeds frame_length_s="
+                f"{self.frame_length_s} and would skip audio; use a smaller shift"
+            )
+        if self.max_duration_s < max(self.min_duration_s, self.frame_length_s):
+            raise ValueError(
+                f"max_duration_s={self.max_duration_s} is below min_duration_s or one window; "
+                "raise it"
+            )
+        if self.features == "mfcc" and self.num_ceps > self.num_bins:
+            raise ValueError(
+                f"num_ceps={self.num_ceps} exceeds num_bins={self.num_bins}; lower num_ceps"
+            )
+        mel_filters(
+            self.num_bins,
+            fft_size(round(self.sample_rate_hz * self.frame_length_s)),
+            self.sample_rate_hz,
+        )
+        if self.stride > self.stack and self.stack > 1:
+            raise ValueError(
+                f"stride={self.stride} exceeds stack={self.stack} and would drop frames between "
+                "stacks; use stride <= stack, or stack=1 to keep every stride-th frame alone"
+            )
+        if self.lexicon is not None and self.labels != "phones":
+            raise ValueError(f"lexicon is used by labels=phones only, not {self.labels}; remove it")
+        return self
+
+    @property
+    def num_features(self) -> int:
+        """F, values in one row of the stored features."""
+        static = self.num_bins if self.features == "fbank" else self.num_ceps
+        return static * (1 + self.deltas) * self.stack
+
+    @property
+    def stored_frame_shift_s(self) -> float:
+        """Seconds between two rows of the stored features."""
+        return self.frame_shift_s * self.stride

@@ -1,0 +1,182 @@
+"""Doing many independent things at once: in order, in threads, in processes, or as Ray tasks.
+
+Every way keeps a bounded number of items in flight, returns results in the order of the items,
+and raises the first failure after cancelling what has not begun.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from concurrent.futures.thread import ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field
+
+from featurize.errors import PipelineError
+from featurize.typed_config import TypedConfig
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+Progress = Callable[[int, int], None]
+"""Called with (number done, number in all) after each item."""
+
+
+class FanOut(TypedConfig):
+    """Where the shards are made; never changes their content, so it is in no fingerprint."""
+
+    kind: Literal["sequential", "threads", "processes", "ray"] = Field(
+        "threads",
+        description="One after another, in threads or processes of this machine, or as Ray "
+        "tasks (on the cluster at RAY_ADDRESS, else on this machine).",
+    )
+    num_workers: int | None = Field(
+        None, ge=1, le=4096, description="Items at once; empty for one per available core."
+    )
+    max_in_flight: int | None = Field(
+        None, ge=1, description="Items handed out and unfinished; empty for twice the workers."
+    )
+
+    def workers(self, num_cores: int) -> int:
+        """Items at once on so many cores."""
+        return self.num_workers or max(1, num_cores)
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_fan_out(
+    work: Callable[[ItemT], ResultT],
+    items: Sequence[ItemT],
+    fan_out: FanOut,
+    progress: Progress | None = None,
+) -> list[ResultT]:
+    """Apply ``work`` to every item.
+
+    Args:
+        work: a module-level function; items and results must pickle for processes and Ray.
+        items: what to work on.
+        fan_out: where.
+        progress: told after each finished item.
+
+    Returns:
+        Results in the order of the items.
+
+    Raises:
+        PipelineError: when workers die or the Ray cluster cannot be reached.
+        Exception: the first one that ``work`` raises.
+    """
+    report = progress or (lambda done, total: None)
+    if fan_out.kind == "ray":
+        return _run_on_ray(work, items, fan_out, report)
+    if fan_out.kind == "sequential" or len(items) < 2:
+        results = []
+        for item in items:
+            results.append(work(item))
+            report(len(results), len(items))
+        return results
+    num_workers = min(fan_out.workers(available_cores()), len(items))
+    executor: Executor
+    if fan_out.kind == "threads":
+        executor = ThreadPoolExecutor(num_workers, thread_name_prefix="featurize")
+    else:
+        # Forking a process that has threads (torch, Ray, Prefect) can deadlock: spawn.
+        executor = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"))
+    limit = fan_out.max_in_flight or 2 * num_workers
+    try:
+        return _drain(executor, work, items, limit, report)
+    except BrokenProcessPool as error:
+        raise PipelineError(
+            "a featurizing process died, most likely for want of memory; use fewer workers or "
+            "smaller utterances_per_shard"
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _drain(
+    executor: Executor,
+    work: Callable[[ItemT], ResultT],
+    items: Sequence[ItemT],
+    limit: int,
+    report: Progress,
+) -> list[ResultT]:
+    results: dict[int, ResultT] = {}
+    pending: dict[Future[ResultT], int] = {}
+    queue = iter(enumerate(items))
+    while True:
+        while len(pending) < limit and (following := next(queue, None)) is not None:
+            pending[executor.submit(work, following[1])] = following[0]
+        if not pending:
+            return [results[number] for number in range(len(items))]
+        for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            results[pending.pop(future)] = future.result()
+            report(len(results), len(items))
+
+
+@contextmanager
+def _ray_session(num_workers: int | None) -> Iterator[Any]:
+    """Use the running Ray, or the cluster at RAY_ADDRESS, or start a local one and stop it."""
+    import ray
+
+    if ray.is_initialized():
+        yield ray
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if not address:
+        # "local" never joins the leftovers of a killed cluster on this machine.
+        options |= {
+            "address": "local",
+            "num_cpus": num_workers or available_cores(),
+            "include_dashboard": False,
+        }
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        problem = str(error).strip().splitlines()
+        raise PipelineError(
+            f"Ray at {address or 'this machine'} cannot be used: {problem[0] if problem else error}"
+            "; check RAY_ADDRESS and the token, or use another fan-out"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _run_on_ray(
+    work: Callable[[ItemT], ResultT], items: Sequence[ItemT], fan_out: FanOut, report: Progress
+) -> list[ResultT]:
+    if not items:
+        return []
+    with _ray_session(fan_out.num_workers) as ray:
+        task = ray.remote(num_cpus=1, max_retries=2)(work)
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        limit = fan_out.max_in_flight or 2 * fan_out.workers(cores)
+        results: dict[int, ResultT] = {}
+        pending: dict[Any, int] = {}
+        queue = iter(enumerate(items))
+        try:
+            while True:
+                while len(pending) < limit and (following := next(queue, None)) is not None:
+                    pending[task.remote(following[1])] = following[0]
+                if not pending:
+                    return [results[number] for number in range(len(items))]
+                for reference in ray.wait(list(pending), num_returns=1)[0]:
+                    results[pending.pop(reference)] = ray.get(reference)
+                    report(len(results), len(items))
+        except ray.exceptions.RayTaskError as error:
+            raise (error.cause or error) from error
+        except ray.exceptions.WorkerCrashedError as error:
+            raise PipelineError(
+                "a Ray worker died, most likely for want of memory; use smaller "
+                "utterances_per_shard"
+            ) from error
+        finally:
+            for reference in pending:
+                ray.cancel(reference)

@@ -1,0 +1,156 @@
+"""From samples to the rows a recogniser reads: fbank or MFCC, deltas, frame stacking.
+
+One rule for lengths: only whole windows, and of those only whole stacks. Row i of the output
+joins frames i * stride .. i * stride + stack - 1, and what is said "at" the row is what is said
+at the centre sample of its middle frame (the earlier of two middle ones).
+
+Shape legend: T rows, t frames before stacking, F features per row.
+"""
+
+import hashlib
+import math
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize.config import FeaturizeConfig
+from featurize.fbank import SAMPLE_SCALE, FilterbankExtractor
+
+_DELTA_WINDOW = 2
+_CEPSTRAL_LIFTER = 22.0
+
+
+def delta_filter(order: int) -> NDArray[np.float64]:
+    """Kaldi's delta weights: n / (2 sum n^2) for n in -2..2, convolved with itself ``order`` times.
+
+    Returns:
+        (4 * order + 1,) weights of the neighbouring frames, centred.
+    """
+    offsets = np.arange(-_DELTA_WINDOW, _DELTA_WINDOW + 1, dtype=np.float64)
+    first = offsets / np.square(offsets).sum()
+    weights = np.ones(1)
+    for _ in range(order):
+        weights = np.convolve(weights, first)
+    return weights
+
+
+def append_deltas(features: NDArray[np.float32], order: int) -> NDArray[np.float32]:
+    """Append time differences as Kaldi's ``add-deltas`` does: edges repeat the outermost frame.
+
+    Differs from applying ``torchaudio.functional.compute_deltas`` twice only in the two
+    outermost frames on each side of the second difference, where that repeats first differences.
+
+    Args:
+        features: (t, F).
+        order: 0, 1 or 2.
+
+    Returns:
+        (t, F * (1 + order)): static values, then first, then second differences.
+    """
+    if not order or not len(features):
+        return np.tile(features, (1, 1 + order))
+    blocks = [features]
+    for degree in range(1, order + 1):
+        weights = delta_filter(degree)
+        reach = len(weights) // 2
+        padded = np.pad(features, ((reach, reach), (0, 0)), mode="edge")
+        blocks.append(
+            sum(
+                np.float32(weight) * padded[offset : offset + len(features)]
+                for offset, weight in enumerate(weights)
+                if weight
+            )
+        )
+    return np.concatenate(blocks, axis=1, dtype=np.float32)
+
+
+def num_stacks(num_frames: int, stack: int, stride: int) -> int:
+    """T: the full stacks among t frames, 1 + floor((t - stack) / stride), or 0."""
+    return 0 if num_frames < stack else 1 + (num_frames - stack) // stride
+
+
+def stack_frames(features: NDArray[np.float32], stack: int, stride: int) -> NDArray[np.float32]:
+    """Join ``stack`` frames, every ``stride`` frames; an incomplete last stack is dropped.
+
+    Args:
+        features: (t, F).
+
+    Returns:
+        (T, stack * F), the earliest frame first.
+    """
+    count = num_stacks(len(features), stack, stride)
+    if not count:
+        return np.empty((0, features.shape[1] * stack), dtype=features.dtype)
+    columns = [features[k : k + (count - 1) * stride + 1 : stride] for k in range(stack)]
+    return np.concatenate(columns, axis=1)
+
+
+def cepstral_transform(num_bins: int, num_ceps: int) -> NDArray[np.float64]:
+    """Orthonormal DCT-II times Kaldi's lifter 1 + 11 sin(pi i / 22).
+
+    Returns:
+        (num_bins, num_ceps).
+    """
+    bins, ceps = np.arange(num_bins)[:, None], np.arange(num_ceps)[None]
+    dct = np.sqrt(2.0 / num_bins) * np.cos(np.pi / num_bins * (bins + 0.5) * ceps)
+    dct[:, 0] = math.sqrt(1.0 / num_bins)
+    lifter = 1.0 + 0.5 * _CEPSTRAL_LIFTER * np.sin(np.pi * ceps / _CEPSTRAL_LIFTER)
+    return np.asarray(dct * lifter)
+
+
+class FeatureExtractor:
+    """Computes a configuration's features; holds all constants, so build one per process."""
+
+    def __init__(self, config: FeaturizeConfig) -> None:
+        """Prepare window, filters and transforms.
+
+        Raises:
+            ValueError: when the configuration leaves a mel filter empty.
+        """
+        self.config = config
+        self.filterbank = FilterbankExtractor(
+            config.sample_rate_hz, config.frame_length_s, config.frame_shift_s, config.num_bins
+        )
+        self._cepstra = (
+            cepstral_transform(config.num_bins, config.num_ceps).astype(np.float32)
+            if config.features == "mfcc"
+            else None
+        )
+
+    def num_frames(self, num_samples: int) -> int:
+        """T of an utterance of so many samples."""
+        frames = self.filterbank.num_frames(num_samples)
+        return num_stacks(frames, self.config.stack, self.config.stride)
+
+    def centre_samples(self, num_frames: int) -> NDArray[np.int64]:
+        """Sample at the centre of each row's middle frame, (T,)."""
+        middle = (self.config.stack - 1) // 2
+        frames = np.arange(num_frames, dtype=np.int64) * self.config.stride + middle
+        return frames * self.filterbank.shift_samples + self.filterbank.window_samples // 2
+
+    def __call__(self, samples: NDArray[np.float32], utterance_id: str = "") -> NDArray[np.float32]:
+        """Features of one utterance.
+
+        Args:
+            samples: (num_samples,) mono at the configured rate, in [-1, 1).
+            utterance_id: seeds the dither, so that a rerun gives the same bytes.
+
+        Returns:
+            (T, F) float32, before normalisation; T may be 0.
+        """
+        if self.config.dither:
+            seed = int.from_bytes(hashlib.sha256(utterance_id.encode()).digest()[:8], "little")
+            noise = np.random.default_rng(seed).standard_normal(len(samples), dtype=np.float32)
+            samples = samples + noise * np.float32(self.config.dither / SAMPLE_SCALE)
+        features = self.filterbank(samples)
+        if self._cepstra is not None:
+            features = features @ self._cepstra
+        features = append_deltas(features, self.config.deltas)
+        return stack_frames(features, self.config.stack, self.config.stride)
+
+
+@lru_cache(maxsize=8)
+def feature_extractor(config: FeaturizeConfig) -> FeatureExtractor:
+    """The extractor of a configuration, built once per process."""
+    return FeatureExtractor(config)

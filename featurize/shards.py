@@ -1,0 +1,290 @@
+"""Reading and checking shards, and an index over them that leaves the features alone.
+
+A shard is trusted as far as it can be checked cheaply on every read: Parquet page checksums,
+schema version, the shape against the number of bytes, label ids against the inventory.
+``verify_shard`` also checks the whole file against the manifest's SHA-256.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from featurize.errors import PipelineError
+from featurize.locations import Location
+from featurize.schema import (
+    SCHEMA_VERSION,
+    SHARD_SCHEMA,
+    FeatureRow,
+    FeaturizeManifest,
+    LabelInventory,
+    ShardInfo,
+)
+
+_DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
+_REDO = "remove the location and featurize again"
+_CHUNK_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class ShardIndex:
+    """Where each utterance lies, in shard order; the arrays have one entry per utterance.
+
+    Attributes:
+        shards: the indexed shards; ``shard`` counts into this tuple.
+        utterance_ids: name of each utterance.
+        shard: number of the shard, int32.
+        row_group: row group within the shard, int32.
+        row: row within the row group, int32.
+        num_frames: T, int32.
+        num_labels: length of the label sequence, int32.
+    """
+
+    shards: tuple[ShardInfo, ...]
+    utterance_ids: tuple[str, ...]
+    shard: NDArray[np.int32]
+    row_group: NDArray[np.int32]
+    row: NDArray[np.int32]
+    num_frames: NDArray[np.int32]
+    num_labels: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        """Number of utterances."""
+        return len(self.utterance_ids)
+
+
+def read_rows(
+    location: Location,
+    shard: ShardInfo,
+    row_groups: Sequence[int] | None = None,
+    *,
+    inventory: LabelInventory | None = None,
+) -> list[FeatureRow]:
+    """Read utterances with their features.
+
+    Args:
+        location: the feature set.
+        shard: which of its shards.
+        row_groups: which row groups, in this order; all where None.
+        inventory: where given, label and alignment ids are checked against it.
+
+    Returns:
+        Rows in file order; ``features`` is a read-only view in the stored precision.
+
+    Raises:
+        PipelineError: when the file is missing, damaged, or of another schema version; names
+            the file and how to redo it.
+    """
+    file = location.child(shard.file)
+    with open_shard(file, shard) as parquet:
+        groups = list(range(parquet.num_row_groups)) if row_groups is None else list(row_groups)
+        table = parquet.read_row_groups(groups, use_threads=False)
+    num_symbols = None if inventory is None else len(inventory.symbols)
+    return _rows(file, table, num_symbols)
+
+
+def iter_rows(
+    location: Location, manifest: FeaturizeManifest, subsets: Iterable[str]
+) -> Iterator[FeatureRow]:
+    """All rows of some subsets, one row group in memory at a time."""
+    for shard in shards_of(manifest, subsets):
+        for group in range(_num_row_groups(location, shard)):
+            yield from read_rows(location, shard, [group], inventory=manifest.labels)
+
+
+def shards_of(manifest: FeaturizeManifest, subsets: Iterable[str]) -> tuple[ShardInfo, ...]:
+    """The shards of some subsets, in manifest order.
+
+    Raises:
+        PipelineError: when a subset is not in the feature set.
+    """
+    wanted = set(subsets)
+    unknown = sorted(wanted - set(manifest.subsets))
+    if unknown:
+        raise PipelineError(
+            f"subset {unknown[0]!r} is not in this feature set; it has "
+            f"{', '.join(sorted(manifest.subsets))}"
+        )
+    return tuple(shard for shard in manifest.shards if shard.subset in wanted)
+
+
+def read_index(
+    location: Location, manifest: FeaturizeManifest, subsets: Iterable[str]
+) -> ShardIndex:
+    """Index some subsets from the small columns alone; no feature byte is read.
+
+    Raises:
+        PipelineError: as ``read_rows``, and when a shard has other counts than its manifest.
+    """
+    shards = shards_of(manifest, subsets)
+    ids: list[str] = []
+    columns: dict[str, list[NDArray[np.int32]]] = {
+        name: [] for name in ("shard", "row_group", "row", "num_frames", "num_labels")
+    }
+    for number, shard in enumerate(shards):
+        file = location.child(shard.file)
+        with open_shard(file, shard) as parquet:
+            sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
+            table = parquet.read(["utterance_id", "num_frames", "labels"], use_threads=False)
+        num_frames = table["num_frames"].to_numpy()
+        if (len(table), int(num_frames.sum())) != (shard.num_utterances, shard.num_frames):
+            raise damaged(file, "its counts are not the manifest's")
+        ids.extend(table["utterance_id"].to_pylist())
+        columns["shard"].append(np.full(len(table), number))
+        columns["row_group"].append(np.repeat(np.arange(len(sizes)), sizes))
+        columns["row"].append(np.concatenate([np.arange(size) for size in sizes]))
+        columns["num_frames"].append(num_frames)
+        lengths = [_list_lengths(chunk) for chunk in table["labels"].chunks]
+        columns["num_labels"].append(np.concatenate(lengths))
+    arrays = {
+        name: np.concatenate(parts).astype(np.int32) if parts else np.empty(0, dtype=np.int32)
+        for name, parts in columns.items()
+    }
+    return ShardIndex(shards=shards, utterance_ids=tuple(ids), **arrays)
+
+
+def verify_shard(location: Location, shard: ShardInfo) -> None:
+    """Check a whole file against the size and SHA-256 the manifest vouches for.
+
+    Raises:
+        PipelineError: when it is missing or any byte differs.
+    """
+    file = location.child(shard.file)
+    if not file.exists():
+        raise damaged(file, "it is missing")
+    digest, num_bytes = sha256_of(file)
+    if num_bytes != shard.num_bytes:
+        raise damaged(file, f"it has {num_bytes} bytes instead of {shard.num_bytes}")
+    if digest != shard.sha256:
+        raise damaged(file, "its SHA-256 is not the manifest's")
+
+
+def sha256_of(file: Location) -> tuple[str, int]:
+    """SHA-256 and size of a file, read in pieces."""
+    digest, num_bytes = hashlib.sha256(), 0
+    with file.open_read() as stream:
+        while piece := stream.read(_CHUNK_BYTES):
+            digest.update(piece)
+            num_bytes += len(piece)
+    return digest.hexdigest(), num_bytes
+
+
+def damaged(file: Location, problem: str) -> PipelineError:
+    return PipelineError(f"shard {file} cannot be used: {problem}; {_REDO}")
+
+
+@lru_cache(maxsize=1024)
+def _footer(file: Location, sha256: str) -> pq.FileMetaData:
+    """A shard's footer; kept, because training reads single row groups of a file many times."""
+    with file.arrow().open_input_file(file.path) as source:
+        return pq.ParquetFile(source, memory_map=False).metadata
+
+
+@contextmanager
+def open_shard(file: Location, shard: ShardInfo) -> Iterator[pq.ParquetFile]:
+    """Open with page checksums on; whatever pyarrow makes of damage becomes a PipelineError."""
+    try:
+        footer = _footer(file, shard.sha256)
+        _check_version(file, footer)
+        with file.arrow().open_input_file(file.path) as source:
+            yield pq.ParquetFile(
+                source, metadata=footer, page_checksum_verification=True, pre_buffer=True
+            )
+    except FileNotFoundError as error:
+        raise damaged(file, "it is missing") from error
+    except (pa.ArrowException, OSError, IndexError, UnicodeDecodeError) as error:
+        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise damaged(file, f"it is damaged ({problem})") from error
+
+
+def _num_row_groups(location: Location, shard: ShardInfo) -> int:
+    with open_shard(location.child(shard.file), shard) as parquet:
+        return int(parquet.num_row_groups)
+
+
+def _check_version(file: Location, footer: pq.FileMetaData) -> None:
+    stored = (
+        (footer.metadata or {}).get(b"spikeline_schema_version", b"none").decode("ascii", "replace")
+    )
+    if stored != str(SCHEMA_VERSION):
+        raise damaged(
+            file, f"it has schema version {stored[:20]} and this version reads {SCHEMA_VERSION}"
+        )
+    if not footer.schema.to_arrow_schema().equals(SHARD_SCHEMA):
+        raise damaged(file, "its columns are not the schema's")
+
+
+def _list_lengths(lists: pa.ListArray) -> NDArray[np.int32]:
+    return np.diff(lists.offsets.to_numpy()).astype(np.int32)
+
+
+def _rows(file: Location, table: pa.Table, num_symbols: int | None) -> list[FeatureRow]:
+    # Columns as plain lists: the wide one stays Arrow buffers, which numpy views uncopied.
+    small = {
+        name: table[name].to_pylist()
+        for name in SHARD_SCHEMA.names
+        if name not in ("features", "labels", "alignment")
+    }
+    lists = {name: int_lists(table[name]) for name in ("labels", "alignment")}
+    rows = []
+    for i, scalar in enumerate(table["features"]):
+        name = small["utterance_id"][i]
+        labels, alignment = lists["labels"][i], lists["alignment"][i]
+        features = _features(
+            file,
+            name,
+            scalar.as_buffer(),
+            small["feature_dtype"][i],
+            (small["num_frames"][i], small["num_features"][i]),
+        )
+        if labels is None or (alignment is not None and len(alignment) != len(features)):
+            raise damaged(file, f"{name}: labels or alignment do not fit the features")
+        if num_symbols is not None:
+            for ids in (labels, alignment):
+                if ids is not None and len(ids) and not 0 <= ids.min() <= ids.max() < num_symbols:
+                    raise damaged(file, f"{name}: a label id lies outside 0..{num_symbols - 1}")
+        rows.append(
+            FeatureRow(
+                utterance_id=name,
+                speaker_id=small["speaker_id"][i],
+                chapter_id=small["chapter_id"][i],
+                subset=small["subset"][i],
+                text=small["text"][i],
+                labels=labels,
+                num_samples=small["num_samples"][i],
+                features=features,
+                alignment=alignment,
+            )
+        )
+    return rows
+
+
+def int_lists(column: pa.ChunkedArray) -> list[NDArray[np.int32] | None]:
+    """Rows of a list<int32> column as arrays, without a Python object per number."""
+    rows: list[NDArray[np.int32] | None] = []
+    for chunk in column.chunks:
+        values, offsets = chunk.values.to_numpy(), chunk.offsets.to_numpy()
+        valid = chunk.is_valid().to_pylist()
+        rows.extend(
+            values[offsets[i] : offsets[i + 1]] if valid[i] else None for i in range(len(chunk))
+        )
+    return rows
+
+
+def _features(
+    file: Location, name: str, data: pa.Buffer, dtype_name: str, shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    dtype = _DTYPES.get(dtype_name)
+    if dtype is None:
+        raise damaged(file, f"{name}: unknown feature dtype {dtype_name[:20]!r}")
+    if min(shape) < 1 or shape[0] * shape[1] * dtype.itemsize != data.size:
+        raise damaged(
+            file, f"{name}: {data.size} bytes do not hold {shape[0]} x {shape[1]} {dtype_name}"
+        )
+    return np.frombuffer(data, dtype=dtype).reshape(shape)
