@@ -55,7 +55,7 @@ class Reject:
     detail: str
 
 
-class RejectedUtterance(Exception):  # noqa: N818 - a verdict, not a programming error
+class RejectedUtterance(Exception):
     """Raised where one utterance turns out unusable; carries the reason for its reject row."""
 
     def __init__(self, reason: RejectReason, detail: str) -> None:

@@ -1,0 +1,262 @@
+"""The LibriSpeech reader: the directory layout as distributed, any subset names.
+
+``ROOT/SPEAKERS.TXT`` and ``ROOT/subset/speaker/chapter/`` with ``speaker-chapter-NNNN.flac`` and
+one ``speaker-chapter.trans.txt``. A TIMIT-style ``speaker-chapter-NNNN.PHN`` beside a FLAC is
+taken as its alignment; the synthetic corpus writes them.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+from featurize.corpora.entry import CorpusEntry, CorpusListing, Reject, RejectReason
+from featurize.corpora.listing import (
+    CorpusFile,
+    list_files,
+    make_listing,
+    names_for_message,
+    read_texts,
+)
+from featurize.errors import PipelineError
+from featurize.locations import Location
+
+SPEAKERS_FILE = "SPEAKERS.TXT"
+_NESTED_FOLDER = "LibriSpeech"
+_MAX_SPEAKERS_BYTES = 16 * 2**20
+_UTTERANCE_ID = re.compile(r"(\d+)-(\d+)-\d+", re.ASCII)
+
+
+def find_root(root: Location) -> Location:
+    """The folder that holds SPEAKERS.TXT: the root itself or its ``LibriSpeech`` child.
+
+    Raises:
+        PipelineError: when there is neither, saying what stands there instead.
+    """
+    if not root.is_dir():
+        raise PipelineError(f"corpus root {root} is not a folder; check the path")
+    for candidate in (root, root.child(_NESTED_FOLDER)):
+        if candidate.child(SPEAKERS_FILE).exists():
+            return candidate
+    names = names_for_message(child.name for child in root.children())
+    raise PipelineError(
+        f"{root} is not a LibriSpeech root: it has no {SPEAKERS_FILE} (it holds: {names}); give "
+        "the folder that holds SPEAKERS.TXT and the subsets"
+    )
+
+
+def subsets_of(root: Location) -> tuple[str, ...]:
+    """The names of the folders below a LibriSpeech root, sorted."""
+    base = find_root(root)
+    return tuple(child.name for child in base.children() if child.is_dir())
+
+
+def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
+    """List the utterances of some subsets.
+
+    Args:
+        root: a folder with SPEAKERS.TXT and the subsets, or the folder above, local or on S3.
+        subsets: names of subset folders, such as ``train-clean-100``.
+
+    Returns:
+        The listing; its root is the folder that holds SPEAKERS.TXT.
+
+    Raises:
+        PipelineError: when the root or a subset is missing, or SPEAKERS.TXT does not parse.
+    """
+    base = find_root(root)
+    speakers = read_speakers(base.child(SPEAKERS_FILE))
+    scanner = _Scanner(base, speakers)
+    for subset in dict.fromkeys(subsets):
+        scanner.scan_subset(subset)
+    return make_listing(base, scanner.entries, scanner.rejects, scanner.files)
+
+
+def read_speakers(location: Location) -> frozenset[str]:
+    """The speaker ids of SPEAKERS.TXT: ``ID | SEX | SUBSET | MINUTES | NAME``, ``;`` comments.
+
+    Raises:
+        PipelineError: on a line of another form, or a file that is not such a table.
+    """
+    with location.open_read() as stream:
+        content = stream.read(_MAX_SPEAKERS_BYTES + 1)
+    if len(content) > _MAX_SPEAKERS_BYTES:
+        raise PipelineError(f"{location} is too large to be LibriSpeech's speaker table")
+    speakers = set()
+    for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith(";"):
+            continue
+        fields = [field.strip() for field in line.split("|", 4)]
+        if len(fields) < 4 or not fields[0]:
+            raise PipelineError(
+                f"{location}, line {number}: expected 'ID | SEX | SUBSET | MINUTES | NAME', found "
+                f"{line[:60]!r}; mend the line or take it out"
+            )
+        speakers.add(fields[0])
+    return frozenset(speakers)
+
+
+class _Scanner:
+    """Gathers entries and rejects over the subsets of one corpus."""
+
+    def __init__(self, root: Location, speakers: frozenset[str]) -> None:
+        self.root = root
+        self.speakers = speakers
+        self.files: dict[str, CorpusFile] = {}
+        self.entries: list[CorpusEntry] = []
+        self.rejects: list[Reject] = []
+        self._seen: set[str] = set()
+
+    def scan_subset(self, subset: str) -> None:
+        """List one subset."""
+        if not subset or "/" in subset or subset.startswith("."):
+            raise PipelineError(f"subset {subset!r}: a subset is the name of a folder in the root")
+        if not self.root.child(subset).is_dir():
+            present = (c.name for c in self.root.children() if c.is_dir())
+            raise PipelineError(
+                f"no subset {subset!r} in {self.root}; it has: {names_for_message(present)}"
+            )
+        files = list_files(self.root, subset)
+        self.files.update((file.path, file) for file in files)
+        audio: dict[str, dict[str, CorpusFile]] = defaultdict(dict)
+        alignments: dict[str, CorpusFile] = {}
+        transcripts: list[CorpusFile] = []
+        for file in files:
+            stem, extension = PurePosixPath(file.path).stem, PurePosixPath(file.path).suffix.lower()
+            if extension == ".flac":
+                if stem in audio[file.folder]:
+                    self._reject(stem, subset, file.path, "duplicate_utterance", "two FLAC files")
+                else:
+                    audio[file.folder][stem] = file
+            elif extension == ".phn":
+                alignments[f"{file.folder}/{stem}"] = file
+            elif file.name.endswith(".trans.txt"):
+                transcripts.append(file)
+        contents = read_texts(self.root, transcripts)
+        for file in transcripts:
+            self._scan_chapter(subset, file, contents[file.path], audio[file.folder], alignments)
+        for folder in audio.values():
+            for utterance_id, file in folder.items():
+                self._reject(
+                    utterance_id,
+                    subset,
+                    file.path,
+                    "missing_transcript",
+                    "no line of the chapter's .trans.txt names this audio",
+                )
+
+    def _scan_chapter(
+        self,
+        subset: str,
+        file: CorpusFile,
+        content: bytes | None,
+        audio: dict[str, CorpusFile],
+        alignments: Mapping[str, CorpusFile],
+    ) -> None:
+        """Match one chapter's transcript with its audio; audio that is matched is taken out."""
+        if content is None:
+            self._reject(
+                file.name, subset, file.path, "malformed_transcript", "the file cannot be read"
+            )
+            return
+        for number, line in enumerate(content.split(b"\n"), start=1):
+            if not line.strip():
+                continue
+            where = f"line {number} of {file.name}"
+            utterance_id, text, fault = _parse_line(line, file.name.removesuffix(".trans.txt"))
+            if fault is not None:
+                reason, detail = fault
+                named = audio.pop(utterance_id, None)
+                path = named.path if named is not None else file.path
+                self._reject(
+                    utterance_id or f"{file.name}:{number}",
+                    subset,
+                    path,
+                    reason,
+                    f"{where}: {detail}",
+                )
+            elif utterance_id in self._seen:
+                self._reject(
+                    utterance_id,
+                    subset,
+                    file.path,
+                    "duplicate_utterance",
+                    f"{where} names it again; the first is kept",
+                )
+                audio.pop(utterance_id, None)
+            else:
+                self._seen.add(utterance_id)
+                self._add(subset, utterance_id, text, file, audio, alignments)
+
+    def _add(
+        self,
+        subset: str,
+        utterance_id: str,
+        text: str,
+        transcript: CorpusFile,
+        audio: dict[str, CorpusFile],
+        alignments: Mapping[str, CorpusFile],
+    ) -> None:
+        """Add one well-formed transcript line as an entry, unless audio or speaker is missing."""
+        file = audio.pop(utterance_id, None)
+        if file is None:
+            self._reject(
+                utterance_id,
+                subset,
+                transcript.path,
+                "missing_audio",
+                f"{utterance_id}.flac is not there",
+            )
+            return
+        speaker, chapter, _ = utterance_id.split("-")
+        if speaker not in self.speakers:
+            self._reject(
+                utterance_id,
+                subset,
+                file.path,
+                "unknown_speaker",
+                f"speaker {speaker} is not in {SPEAKERS_FILE}",
+            )
+            return
+        alignment = alignments.get(f"{file.folder}/{utterance_id}")
+        self.entries.append(
+            CorpusEntry(
+                utterance_id=utterance_id,
+                speaker_id=speaker,
+                chapter_id=chapter,
+                subset=subset,
+                text=text,
+                audio=file.path,
+                alignment=alignment.path if alignment is not None else None,
+            )
+        )
+
+    def _reject(
+        self, utterance_id: str, subset: str, path: str, reason: RejectReason, detail: str
+    ) -> None:
+        self.rejects.append(Reject(utterance_id, subset, path, reason, detail))
+
+
+def _parse_line(line: bytes, chapter: str) -> tuple[str, str, tuple[RejectReason, str] | None]:
+    """Split a transcript line into id and text, or say what is wrong with it.
+
+    A faulty line still gives the id it starts with, where it has one, so that the utterance is
+    rejected once: for its line, and not again for lacking one.
+    """
+    try:
+        decoded = line.decode("utf-8").strip()
+        not_utf8 = False
+    except UnicodeDecodeError:
+        decoded, not_utf8 = line.decode("utf-8", "replace").strip(), True
+    head, _, text = decoded.partition(" ")
+    match = _UTTERANCE_ID.match(decoded)
+    claimed = match[0] if match is not None else ""
+    if not_utf8:
+        return claimed, "", ("malformed_transcript", "not UTF-8")
+    if match is None or head != claimed or f"{match[1]}-{match[2]}" != chapter:
+        detail = f"expected '{chapter}-NNNN WORDS', found {decoded[:60]!r}"
+        return claimed, "", ("malformed_transcript", detail)
+    words = " ".join(text.split())
+    if not words:
+        return claimed, "", ("empty_transcript", "no words after the id")
+    return claimed, words, None

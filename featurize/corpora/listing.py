@@ -1,0 +1,131 @@
+"""What corpus readers share: listing files once, reading many small ones, and the digest."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from featurize.corpora.entry import CorpusEntry, CorpusListing, Reject
+from featurize.errors import PipelineError
+from featurize.locations import Location
+
+# Both layouts are three folders deep below a subset; a loop of links ends here.
+_MAX_DEPTH = 6
+_MAX_TEXT_BYTES = 32 * 2**20
+_TEXTS_PER_REQUEST = 256
+
+
+@dataclass(frozen=True)
+class CorpusFile:
+    """A file below the corpus root.
+
+    Attributes:
+        path: relative to the root.
+        size: bytes.
+        mark: what changes when the content does: whole seconds of modification time locally,
+            the ETag on S3.
+    """
+
+    path: str
+    size: int
+    mark: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def folder(self) -> str:
+        """The path of the folder that holds the file."""
+        return str(PurePosixPath(self.path).parent)
+
+
+def list_files(root: Location, folder: str) -> list[CorpusFile]:
+    """List all files below one folder of a corpus with a single recursive call, sorted by path.
+
+    Raises:
+        PipelineError: when the store does not answer.
+    """
+    location = root.child(folder)
+    prefix = root.path.rstrip("/") + "/"
+    try:
+        found: Mapping[str, Mapping[str, Any]] = location.filesystem.find(
+            location.path, maxdepth=_MAX_DEPTH, detail=True
+        )
+    except (OSError, BotoCoreError, ClientError) as error:
+        raise PipelineError(f"cannot list {location}: {error}") from error
+    files = [
+        CorpusFile(str(path)[len(prefix) :], int(info["size"]), _mark(info))
+        for path, info in found.items()
+        if str(path).startswith(prefix)
+    ]
+    return sorted(files, key=lambda file: file.path)
+
+
+def _mark(info: Mapping[str, Any]) -> str:
+    etag = info.get("ETag")
+    return str(etag).strip('"') if etag is not None else str(int(info.get("mtime", 0)))
+
+
+def read_texts(root: Location, files: Sequence[CorpusFile]) -> dict[str, bytes | None]:
+    """Read many small files, concurrently where the store allows.
+
+    Returns:
+        Path to content; None for a file that cannot be read or is larger than any transcript.
+    """
+    filesystem = root.filesystem
+    contents: dict[str, bytes | None] = {
+        file.path: None for file in files if file.size > _MAX_TEXT_BYTES
+    }
+    wanted = [file for file in files if file.size <= _MAX_TEXT_BYTES]
+    for start in range(0, len(wanted), _TEXTS_PER_REQUEST):
+        batch = wanted[start : start + _TEXTS_PER_REQUEST]
+        paths = {root.child(file.path).path: file.path for file in batch}
+        # A list of one path must still give a mapping, so the paths go in as they are.
+        answers: Mapping[str, Any] = filesystem.cat(list(paths), on_error="return")
+        if not isinstance(answers, Mapping):
+            answers = {next(iter(paths)): answers}
+        for full_path, path in paths.items():
+            answer = answers.get(full_path)
+            contents[path] = bytes(answer) if isinstance(answer, bytes) else None
+    return contents
+
+
+def make_listing(
+    root: Location,
+    entries: Iterable[CorpusEntry],
+    rejects: Iterable[Reject],
+    files: Mapping[str, CorpusFile],
+) -> CorpusListing:
+    """Sort the entries and seal them with their digest.
+
+    Args:
+        root: the corpus root.
+        entries: usable utterances.
+        rejects: unusable ones.
+        files: every listed file by its path; an entry's audio and alignment are among them.
+    """
+    ordered = sorted(entries, key=lambda entry: (entry.subset, entry.utterance_id))
+    digest = hashlib.sha256()
+    for entry in sorted(ordered, key=lambda entry: entry.audio):
+        parts = [entry.subset, entry.utterance_id, entry.speaker_id, entry.text]
+        for path in (entry.audio, entry.alignment):
+            if path is not None:
+                parts += [path, str(files[path].size), files[path].mark]
+        digest.update("\0".join(parts).encode() + b"\n")
+    # Rejects are published with the features, so a new one makes a new feature set.
+    ordered_rejects = sorted(rejects, key=lambda reject: (reject.subset, reject.path))
+    for reject in ordered_rejects:
+        digest.update("\0".join(["reject", reject.path, reject.reason]).encode() + b"\n")
+    return CorpusListing(root, tuple(ordered), tuple(ordered_rejects), digest.hexdigest())
+
+
+def names_for_message(names: Iterable[str], limit: int = 12) -> str:
+    """A short readable list of names, for error messages."""
+    ordered = sorted(names)
+    shown = ", ".join(ordered[:limit]) or "nothing"
+    return shown + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
