@@ -55,13 +55,10 @@ def append_deltas(features: NDArray[np.float32], order: int) -> NDArray[np.float
         weights = delta_filter(degree)
         reach = len(weights) // 2
         padded = np.pad(features, ((reach, reach), (0, 0)), mode="edge")
-        blocks.append(
-            sum(
-                np.float32(weight) * padded[offset : offset + len(features)]
-                for offset, weight in enumerate(weights)
-                if weight
-            )
-        )
+        difference = np.zeros_like(features)
+        for offset in np.flatnonzero(weights):
+            difference += np.float32(weights[offset]) * padded[offset : offset + len(features)]
+        blocks.append(difference)
     return np.concatenate(blocks, axis=1, dtype=np.float32)
 
 

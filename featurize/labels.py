@@ -85,7 +85,7 @@ def labeller(config: FeaturizeConfig) -> Labeller:
 
 
 def frames_needed(ids: Sequence[int] | NDArray[np.int32]) -> int:
-    """Fewest frames that CTC can spell a label sequence in: one each, and a blank between equals."""
+    """Fewest frames CTC can spell labels in: one each, and a blank between equal neighbours."""
     labels = np.asarray(ids)
     return len(labels) + int((labels[1:] == labels[:-1]).sum())
 

@@ -55,7 +55,7 @@ class Lexicon:
     pronunciations: dict[str, tuple[str, ...]]
 
     def lookup(self, word: str) -> tuple[str, ...] | None:
-        """Phones of an upper-case word or of a listed word's possessive; None where it is missing."""
+        """Phones of an upper-case word, or of a listed word's possessive; None where missing."""
         phones = self.pronunciations.get(word)
         if phones is None and word.endswith("'S"):
             stem = self.pronunciations.get(word[:-2])

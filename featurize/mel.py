@@ -34,7 +34,7 @@ def mel_filters(num_bins: int, fft_size: int, sample_rate_hz: int) -> NDArray[np
         ValueError: when a filter is too narrow to hold a single spectrum bin.
     """
 
-    def mel(frequency_hz: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    def mel(frequency_hz: NDArray[np.floating] | float) -> NDArray[np.float64]:
         return np.asarray(1127.0 * np.log1p(np.asarray(frequency_hz) / 700.0))
 
     edges = np.linspace(mel(LOW_FREQ_HZ), mel(sample_rate_hz / 2), num_bins + 2)

@@ -19,6 +19,10 @@ from featurize.typed_config import TypedConfig
 SCHEMA_VERSION = 1
 
 FeatureDtype = Literal["float16", "float32"]
+STORED_DTYPES: dict[str, "np.dtype[np.floating]"] = {
+    "float16": np.dtype("<f2"),
+    "float32": np.dtype("<f4"),
+}
 LabelKind = Literal["characters", "phones", "alignment"]
 
 SHARD_SCHEMA = pa.schema(
@@ -57,7 +61,7 @@ class FeatureRow:
     Attributes:
         labels: target symbol ids, (num_labels,) int32.
         num_samples: audio samples after resampling to the configured rate.
-        features: (T, F), before mean and variance normalisation.
+        features: (T, F) in the stored precision, before mean and variance normalisation.
         alignment: target id of each frame, (T,) int32, or None.
     """
 
@@ -68,7 +72,7 @@ class FeatureRow:
     text: str
     labels: NDArray[np.int32]
     num_samples: int
-    features: NDArray[np.float32]
+    features: NDArray[np.floating]
     alignment: NDArray[np.int32] | None
 
 

@@ -10,9 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from featurize.locations import Location
-from featurize.schema import SHARD_SCHEMA, FeatureDtype, FeatureRow, ShardInfo
-
-_DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
+from featurize.schema import SHARD_SCHEMA, STORED_DTYPES, FeatureDtype, FeatureRow, ShardInfo
 
 
 class _HashingStream:
@@ -60,7 +58,7 @@ def pack_row(row: FeatureRow, dtype: FeatureDtype) -> dict[str, object]:
     Raises:
         ValueError: when a value does not fit the dtype; that would silently store infinity.
     """
-    packed = row.features.astype(_DTYPES[dtype], copy=False)
+    packed = row.features.astype(STORED_DTYPES[dtype], copy=False)
     if not np.isfinite(packed).all():
         raise ValueError(f"{row.utterance_id}: features are not finite in {dtype}")
     return {
@@ -83,7 +81,7 @@ def unpacked_features(packed: dict[str, object]) -> NDArray[np.floating]:
     """The features of a packed row as a reader will see them, (T, F)."""
     data, dtype = packed["features"], str(packed["feature_dtype"])
     assert isinstance(data, bytes)
-    return np.frombuffer(data, dtype=_DTYPES[dtype]).reshape(
+    return np.frombuffer(data, dtype=STORED_DTYPES[dtype]).reshape(
         int(str(packed["num_frames"])), int(str(packed["num_features"]))
     )
 

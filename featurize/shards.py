@@ -21,13 +21,13 @@ from featurize.locations import Location
 from featurize.schema import (
     SCHEMA_VERSION,
     SHARD_SCHEMA,
+    STORED_DTYPES,
     FeatureRow,
     FeaturizeManifest,
     LabelInventory,
     ShardInfo,
 )
 
-_DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 _REDO = "remove the location and featurize again"
 _CHUNK_BYTES = 4 * 2**20
 
@@ -176,6 +176,7 @@ def sha256_of(file: Location) -> tuple[str, int]:
 
 
 def damaged(file: Location, problem: str) -> PipelineError:
+    """The error of a shard that cannot be used; names the file and how to redo it."""
     return PipelineError(f"shard {file} cannot be used: {problem}; {_REDO}")
 
 
@@ -221,7 +222,7 @@ def _check_version(file: Location, footer: pq.FileMetaData) -> None:
 
 
 def _list_lengths(lists: pa.ListArray) -> NDArray[np.int32]:
-    return np.diff(lists.offsets.to_numpy()).astype(np.int32)
+    return np.asarray(np.diff(lists.offsets.to_numpy()), dtype=np.int32)
 
 
 def _rows(file: Location, table: pa.Table, num_symbols: int | None) -> list[FeatureRow]:
@@ -279,8 +280,8 @@ def int_lists(column: pa.ChunkedArray) -> list[NDArray[np.int32] | None]:
 
 def _features(
     file: Location, name: str, data: pa.Buffer, dtype_name: str, shape: tuple[int, int]
-) -> NDArray[np.float32]:
-    dtype = _DTYPES.get(dtype_name)
+) -> NDArray[np.floating]:
+    dtype = STORED_DTYPES.get(dtype_name)
     if dtype is None:
         raise damaged(file, f"{name}: unknown feature dtype {dtype_name[:20]!r}")
     if min(shape) < 1 or shape[0] * shape[1] * dtype.itemsize != data.size:
