@@ -301,7 +301,9 @@ def gated_backward(
     num_frames, batch_size, num_neurons, _ = shape
     nothing = np.zeros(0, np.float32)
     has_weight = weight_2HH is not None
-    dense_weight = _tiles(weight_2HH, cpu_products.DENSE_WIDTH) if has_weight else nothing
+    dense_weight = nothing
+    if weight_2HH is not None:
+        dense_weight = _tiles(weight_2HH, cpu_products.DENSE_WIDTH)
     grad_current, grad_residue, grad_last = (_padded(grad) for grad in grad_state)
     grad_drive = torch.empty(num_frames, batch_size, 2 * num_neurons)
 
