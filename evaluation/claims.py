@@ -1,0 +1,207 @@
+"""What the numbers mean, in plain words, beside what the paper claims.
+
+The paper: Ponghiran & Roy 2022, arXiv 2109.01905, on TIMIT and LibriSpeech 100 h, decoded with an
+HMM graph. Its claims are a yardstick and no expectation: other corpora and recipes differ.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from evaluation.metrics import EvaluationMetrics, ModelMetrics, RateDifference
+from training.config import SPIKING_MODELS
+
+Verdict = Literal["holds", "does not hold", "undecided"]
+
+MODEL_TITLES = {
+    "v2": "SNN v2",
+    "v1": "SNN v1",
+    "conventional": "conventional SNN",
+    "gru": "GRU",
+    "lstm": "LSTM",
+}
+_RATE_TITLES = {
+    "per": "phone error rate",
+    "wer": "word error rate",
+    "cer": "character error rate",
+}
+
+# Points by which v2 may err more than an LSTM and still be as close as the paper says (TIMIT).
+_CLOSE_POINTS = 1.10
+_PARAMETER_RATIO = (1.8, 2.2)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper and what this evaluation says to it.
+
+    Attributes:
+        claim: what is claimed.
+        timit: the paper's figure on TIMIT, empty where it gives none.
+        librispeech: the paper's figure on LibriSpeech 100 h.
+        here: this evaluation's figure.
+        verdict: whether the claim holds here.
+    """
+
+    claim: str
+    timit: str
+    librispeech: str
+    here: str
+    verdict: Verdict
+
+
+def title_of(model: ModelMetrics) -> str:
+    """The model's name in a sentence; with its run where a kind comes twice."""
+    return MODEL_TITLES[model.model] + model.label.removeprefix(model.model).replace("-", " ")
+
+
+def points(difference: RateDifference) -> str:
+    """A difference of error rates in percentage points with its interval."""
+    low, high = 100 * difference.low, 100 * difference.high
+    return f"{100 * difference.value:+.2f} points (95% interval {low:+.2f} to {high:+.2f})"
+
+
+def _first(metrics: EvaluationMetrics, kind: str) -> ModelMetrics | None:
+    return next((model for model in metrics.models if model.model == kind), None)
+
+
+def _difference(
+    metrics: EvaluationMetrics, one: ModelMetrics, other: ModelMetrics
+) -> RateDifference | None:
+    for difference in metrics.differences:
+        if (difference.model, difference.compared_with, difference.rate) == (
+            one.label,
+            other.label,
+            metrics.primary_rate,
+        ):
+            return difference
+    return None
+
+
+def summary_lines(metrics: EvaluationMetrics) -> list[str]:
+    """The result in sentences, each from the numbers alone."""
+    models = metrics.models
+    rate = _RATE_TITLES[metrics.primary_rate]
+    first = models[0]
+    hours = first.num_frames * first.frame_shift_s / 3600
+    duration = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+    lines = [
+        f"{len(models)} recogniser{'s' if len(models) > 1 else ''} on {first.num_utterances} "
+        f"utterances ({duration}) of {', '.join(metrics.subsets)}."
+    ]
+    best = min(models, key=lambda model: _value(model, metrics))
+    lines.append(
+        f"The lowest {rate} is {100 * _value(best, metrics):.2f}%, by the {title_of(best)}."
+    )
+    for model in models:
+        if model.model in SPIKING_MODELS:
+            lines += _spiking_lines(metrics, model)
+    return lines
+
+
+def _value(model: ModelMetrics, metrics: EvaluationMetrics) -> float:
+    rate = getattr(model.error_rates, metrics.primary_rate)
+    assert rate is not None
+    return float(rate.value)
+
+
+def _spiking_lines(metrics: EvaluationMetrics, model: ModelMetrics) -> list[str]:
+    title = title_of(model)
+    dense = _first(metrics, "gru") or _first(metrics, "lstm")
+    saving = model.saving.gru
+    published = model.saving_as_published.gru
+    if saving is None:
+        cost = "needs no multiplications in its matrix products, only additions"
+    else:
+        cost = f"needs {factor(saving)} multiplications than a GRU of the same size"
+    if published is not None:
+        cost += f" ({published:.2f} times by the paper's way of counting)"
+    if dense is None:
+        return [f"The {title} {cost}; no dense model is in this comparison."]
+    difference = _difference(metrics, model, dense)
+    if difference is None:
+        return [f"The {title} {cost}."]
+    return [f"The {title} is {compared(difference)} the {title_of(dense)}, and {cost}."]
+
+
+def factor(ratio: float) -> str:
+    """A saving in words: fewer where it is one, more where it is not."""
+    if ratio >= 1:
+        return f"{ratio:.2f} times fewer"
+    return f"{1 / ratio:.2f} times more"
+
+
+def compared(difference: RateDifference) -> str:
+    """A difference in words, ready for the other model's name; honest about noise."""
+    size = f"{abs(100 * difference.value):.2f} points"
+    low, high = 100 * difference.low, 100 * difference.high
+    interval = f"95% interval of the difference {low:+.2f} to {high:+.2f}"
+    if difference.low <= 0 <= difference.high:
+        side = "above" if difference.value > 0 else "below"
+        return f"not clearly apart ({size} {side}; {interval}) from"
+    word = "worse" if difference.value > 0 else "better"
+    return f"{size} {word} ({interval}) than"
+
+
+def paper_claims(metrics: EvaluationMetrics) -> list[Claim]:
+    """The paper's claims that the models of this evaluation can answer."""
+    claims = []
+    v2, lstm, v1 = _first(metrics, "v2"), _first(metrics, "lstm"), _first(metrics, "v1")
+    conventional = _first(metrics, "conventional")
+    if v2 and lstm and (found := _difference(metrics, v2, lstm)):
+        close = "v2 errs little more than an LSTM (points)"
+        claims.append(Claim(close, "1.10", "0.36", points(found), _within(found)))
+    if v1 and v2 and (found := _difference(metrics, v1, v2)):
+        claims.append(
+            Claim("v1 errs more than v2 (points)", "1.64", "5.57", points(found), _more(found))
+        )
+    if conventional and v1 and (found := _difference(metrics, conventional, v1)):
+        claims.append(
+            Claim(
+                "the conventional SNN errs more than v1 (points)",
+                "8.98",
+                "9.84",
+                points(found),
+                _more(found),
+            )
+        )
+    if v2 and lstm and _same_size(v2, lstm):
+        ratio = lstm.parameters.recurrent_layers / v2.parameters.recurrent_layers
+        low, high = _PARAMETER_RATIO
+        verdict: Verdict = "holds" if low <= ratio <= high else "does not hold"
+        claims.append(
+            Claim("recurrent-layer parameters, LSTM over v2", "2", "2", f"{ratio:.2f}", verdict)
+        )
+    if v2:
+        claims.append(_saving_claim("v2", v2, "10.13", "11.14", 10.13))
+    if v1:
+        claims.append(_saving_claim("v1", v1, "4.37 to 5.40", "", 4.37))
+    return claims
+
+
+def _same_size(one: ModelMetrics, other: ModelMetrics) -> bool:
+    return (one.num_layers, one.hidden_size) == (other.num_layers, other.hidden_size)
+
+
+def _within(difference: RateDifference) -> Verdict:
+    if 100 * difference.high <= _CLOSE_POINTS:
+        return "holds"
+    return "does not hold" if 100 * difference.low > _CLOSE_POINTS else "undecided"
+
+
+def _more(difference: RateDifference) -> Verdict:
+    if difference.low > 0:
+        return "holds"
+    return "does not hold" if difference.high < 0 else "undecided"
+
+
+def _saving_claim(
+    kind: str, model: ModelMetrics, timit: str, librispeech: str, least: float
+) -> Claim:
+    """Compared by the paper's own way of counting; the audited ratio stands beside it."""
+    published, audited = model.saving_as_published.gru, model.saving.gru
+    here = "no multiplications" if audited is None else f"{audited:.2f} audited"
+    if published is not None:
+        here = f"{published:.2f} as published, {here}"
+    reached = published is not None and published >= least
+    verdict: Verdict = "holds" if reached else "does not hold"
+    return Claim(f"multiplications, GRU over {kind}", timit, librispeech, here, verdict)

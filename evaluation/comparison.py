@@ -1,0 +1,81 @@
+"""The comparison as a table and as markdown, for terminals and Prefect artifacts."""
+
+from evaluation.claims import paper_claims, summary_lines
+from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
+from evaluation.scoring import RateName
+
+_RATES: tuple[tuple[RateName, str], ...] = (("per", "PER"), ("wer", "WER"), ("cer", "CER"))
+_MARKDOWN_SPECIAL = "\\`*_{}[]<>#|~!&"
+
+
+def format_rate(rate: ErrorRate) -> str:
+    """An error rate with its interval, in percent."""
+    return f"{100 * rate.value:.2f}% ({100 * rate.low:.2f} to {100 * rate.high:.2f})"
+
+
+def format_factor(ratio: float | None) -> str:
+    """A saving; a model without multiplications has none to divide by."""
+    return "no mult." if ratio is None else f"{ratio:.2f}x"
+
+
+def _row(model: ModelMetrics, metrics: EvaluationMetrics) -> dict[str, str]:
+    row = {"Model": model.label}
+    for name, title in _RATES:
+        if any(getattr(other.error_rates, name) is not None for other in metrics.models):
+            rate = getattr(model.error_rates, name)
+            row[title] = "" if rate is None else format_rate(rate)
+    counts = model.multiplications_per_frame
+    density = " / ".join(f"{100 * value:.1f}%" for value in model.spike_density)
+    return row | {
+        "Parameters": f"{model.parameters.total:,}",
+        "Recurrent part": f"{model.parameters.recurrent_layers:,}",
+        "Spike density": density or "dense",
+        "Mult./frame (audited)": f"{counts.audited:,.0f}",
+        "Mult./frame (as published)": f"{counts.as_published:,.0f}",
+        "Add./frame": f"{model.additions_per_frame:,.0f}",
+        "GRU/model": format_factor(model.saving.gru),
+        "LSTM/model": format_factor(model.saving.lstm),
+    }
+
+
+def comparison_table(metrics: EvaluationMetrics) -> list[dict[str, str]]:
+    """One row per model, ready to print; every row has the same keys in the same order."""
+    return [_row(model, metrics) for model in metrics.models]
+
+
+def escape_markdown(text: str) -> str:
+    """Text that markdown (and the HTML in it) leaves as it is, on one line."""
+    single = " ".join(text.split())
+    return "".join(f"\\{char}" if char in _MARKDOWN_SPECIAL else char for char in single)
+
+
+def _markdown_table(rows: list[dict[str, str]]) -> list[str]:
+    header = list(rows[0])
+    lines = [f"| {' | '.join(header)} |", f"|{'|'.join([' --- '] * len(header))}|"]
+    lines += [f"| {' | '.join(escape_markdown(v) for v in row.values())} |" for row in rows]
+    return lines
+
+
+def claims_table(metrics: EvaluationMetrics) -> list[dict[str, str]]:
+    """One row per claim of the paper that this evaluation can answer."""
+    return [
+        {
+            "Claim of the paper": claim.claim,
+            "TIMIT": claim.timit or "-",
+            "LibriSpeech 100 h": claim.librispeech or "-",
+            "Here": claim.here,
+            "Verdict here": claim.verdict,
+        }
+        for claim in paper_claims(metrics)
+    ]
+
+
+def summary_markdown(metrics: EvaluationMetrics) -> str:
+    """The result in sentences, the comparison and the paper's claims, as GitHub's markdown."""
+    lines = ["## Evaluation", ""]
+    lines += [f"- {escape_markdown(line)}" for line in summary_lines(metrics)]
+    lines += ["", *_markdown_table(comparison_table(metrics))]
+    claims = claims_table(metrics)
+    if claims:
+        lines += ["", "### Beside the paper", "", *_markdown_table(claims)]
+    return "\n".join(lines) + "\n"

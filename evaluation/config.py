@@ -1,0 +1,80 @@
+"""Configuration of an evaluation."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from featurize.typed_config import TypedConfig
+
+DecoderName = Literal["auto", "greedy", "beam", "viterbi"]
+
+
+class BeamConfig(TypedConfig):
+    """Lexicon-free beam search over CTC scores."""
+
+    beam_size: int = Field(32, ge=1, le=4096, description="Hypotheses kept after each frame.")
+    beam_threshold: float = Field(
+        50.0, gt=0, description="Drop a hypothesis this far (natural log) below the best one."
+    )
+
+
+class ViterbiConfig(TypedConfig):
+    """Search for the best phone sequence of a frame model, over a bigram of the training labels.
+
+    A path's score is the sum over frames of ``log p(s | x) - prior_scale log p(s)`` and, at
+    every change of phone, ``bigram_weight log p(s' | s) - insertion_penalty``.
+    """
+
+    bigram_weight: float = Field(1.0, ge=0, description="Weight of the phone bigram.")
+    insertion_penalty: float = Field(
+        0.0, description="Subtracted at every change of phone; larger gives fewer phones."
+    )
+    prior_scale: float = Field(
+        0.5,
+        ge=0,
+        description="Share of the log prior taken off the log posterior; 1 is Bayes' rule, "
+        "0 scores posteriors as they are.",
+    )
+    smoothing: float = Field(
+        0.5, gt=0, description="Added to every bigram and prior count before normalising."
+    )
+    tune_on_dev: bool = Field(
+        False,
+        description="Choose weight, penalty and prior scale per model by a small grid on dev.",
+    )
+    tune_max_utterances: int = Field(
+        200, ge=1, le=10_000, description="Dev utterances used for tuning, spread evenly."
+    )
+
+
+class EvaluateConfig(TypedConfig):
+    """Everything that determines an evaluation, besides its models and features."""
+
+    split: str = Field(
+        "test",
+        min_length=1,
+        description="Split of the feature set to score: train, dev or test.",
+    )
+    subsets: tuple[str, ...] = Field(
+        (), description="Corpus subsets to score instead of a split, by name; empty for the split."
+    )
+    decoder: DecoderName = Field(
+        "auto",
+        description="How scores become symbols: greedy or beam for CTC, viterbi for frame models; "
+        "auto takes greedy for CTC and viterbi for frame models.",
+    )
+    beam: BeamConfig = Field(default_factory=BeamConfig, description="CTC beam search.")
+    viterbi: ViterbiConfig = Field(
+        default_factory=ViterbiConfig, description="Phone search of frame models."
+    )
+    num_bootstrap: int = Field(
+        1000, ge=100, le=1_000_000, description="Resamplings behind each 95% interval."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the resamplings.")
+    batch_size: int = Field(32, ge=1, le=4096, description="Utterances per forward pass.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.subsets)) != len(self.subsets):
+            raise ValueError("subsets: a name is given twice; name each subset once")
+        return self

@@ -1,0 +1,307 @@
+"""The evaluation stage: trained recognisers and features in, one comparison out."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+from evaluation.config import EvaluateConfig, ViterbiConfig
+from evaluation.decoding import build_decoder, choose_decoder
+from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
+from evaluation.metrics import EvaluationMetrics, ParameterCounts
+from evaluation.multiplications import count_terms
+from evaluation.outcome import Example, ModelOutcome, model_metrics, paired_differences
+from evaluation.plots import draw_plots
+from evaluation.recognise import (
+    Recognition,
+    check_compatible,
+    choose_cmvn,
+    count_utterances,
+    network_shape,
+    recognise,
+    select_subsets,
+    stream_batches,
+)
+from evaluation.report import render_report
+from evaluation.scoring import Bootstrap, count_edits, primary_rate, scored_transcript
+from evaluation.tables import (
+    HYPOTHESIS_SCHEMA,
+    MULTIPLICATION_SCHEMA,
+    TableWriter,
+    hypothesis_row,
+    multiplication_row,
+)
+from evaluation.tuning import ScoredUtterance, tune_viterbi
+from featurize.errors import PipelineError
+from featurize.locations import Location
+from featurize.schema import FeaturizeManifest
+from featurize.stage import (
+    StageResult,
+    fingerprint,
+    read_manifest,
+    run_stage,
+    software_versions,
+    timestamp,
+)
+from training.checkpoint import Recogniser, load_recogniser
+from training.manifest import TrainManifest
+
+logger = logging.getLogger(__name__)
+
+STAGE = "evaluation"
+STAGE_VERSION = 1
+NUM_EXAMPLES = 5
+
+OnProgress = Callable[[EvaluateProgress], None]
+
+
+def evaluate(
+    config: EvaluateConfig,
+    models: Sequence[Location],
+    features: Location,
+    runs: Location,
+    *,
+    force: bool = False,
+    progress: OnProgress | None = None,
+) -> StageResult:
+    """Compare recognisers at ``runs/evaluation/<fingerprint>``, or find them compared.
+
+    Writes ``hypotheses.parquet``, ``multiplications.parquet``, ``metrics.json``, ``plots/*.png``
+    and ``report.html``.
+
+    Args:
+        config: what to score and how.
+        models: finished training runs, in the order of the comparison.
+        features: a finished feature set; models may have been trained on another one with the
+            same kind of frames and labels.
+        runs: root of all stages' results.
+        force: evaluate again even if finished.
+        progress: called after every batch.
+
+    Raises:
+        PipelineError: when a model or the features are unfinished or do not fit each other.
+    """
+    if not models:
+        raise PipelineError("no model to evaluate; name at least one finished training run")
+    manifest = read_manifest(features, FeaturizeManifest)
+    trained = [read_manifest(model, TrainManifest) for model in models]
+    for model, address in zip(trained, models, strict=True):
+        check_compatible(model, str(address), manifest)
+        choose_decoder(config, model.config.objective, str(address))
+    select_subsets(config, manifest)
+    model_labels(trained)
+    name = evaluation_fingerprint(config, trained, manifest)
+
+    def work(location: Location) -> EvaluateManifest:
+        evaluation = _Evaluation(config, features, manifest, location, progress)
+        return evaluation.run(models, trained, name)
+
+    return run_stage(runs.child(STAGE, name), name, work, force=force)
+
+
+def evaluation_fingerprint(
+    config: EvaluateConfig, models: Sequence[TrainManifest], features: FeaturizeManifest
+) -> str:
+    """Name of an evaluation: its configuration, models and features."""
+    return fingerprint(
+        {
+            "version": STAGE_VERSION,
+            "config": config,
+            "models": [model.fingerprint for model in models],
+            "features": features.fingerprint,
+        }
+    )
+
+
+def model_labels(models: Sequence[TrainManifest]) -> tuple[str, ...]:
+    """A name for each model: its kind, and where a kind comes twice, its run.
+
+    Raises:
+        PipelineError: when one training run is given twice.
+    """
+    fingerprints = [model.fingerprint for model in models]
+    if len(set(fingerprints)) != len(fingerprints):
+        raise PipelineError("a training run is given twice; name each model once")
+    kinds = [model.config.model.model for model in models]
+    return tuple(
+        kind if kinds.count(kind) == 1 else f"{kind}-{name[:6]}"
+        for kind, name in zip(kinds, fingerprints, strict=True)
+    )
+
+
+class _Evaluation:
+    """One run of the stage: its inputs, and where its results go."""
+
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        features: Location,
+        manifest: FeaturizeManifest,
+        target: Location,
+        progress: OnProgress | None,
+    ) -> None:
+        self.config = config
+        self.features = features
+        self.manifest = manifest
+        self.target = target
+        self.progress = progress
+        self.subsets = select_subsets(config, manifest)
+        self.num_utterances = count_utterances(manifest, self.subsets)
+
+    def run(
+        self, addresses: Sequence[Location], trained: Sequence[TrainManifest], name: str
+    ) -> EvaluateManifest:
+        """Evaluate every model, then write what follows from all of them."""
+        labels = model_labels(trained)
+        outcomes = []
+        with (
+            TableWriter(self.target.child("hypotheses.parquet"), HYPOTHESIS_SCHEMA) as hypotheses,
+            TableWriter(
+                self.target.child("multiplications.parquet"), MULTIPLICATION_SCHEMA
+            ) as multiplications,
+        ):
+            for number, (address, label) in enumerate(zip(addresses, labels, strict=True)):
+                tell = self._teller(label, number, len(labels))
+                outcomes.append(self._run_model(address, label, hypotheses, multiplications, tell))
+        metrics = self._metrics(outcomes)
+        self.target.child("metrics.json").write_bytes(metrics.model_dump_json(indent=1).encode())
+        plots = draw_plots(metrics, {o.label: o.manifest for o in outcomes})
+        for plot in plots:
+            self.target.child("plots", f"{plot.name}.png").write_bytes(plot.png)
+        created_at = timestamp()
+        examples = {o.label: o.examples for o in outcomes}
+        report = render_report(metrics, plots, examples, created_at)
+        self.target.child("report.html").write_bytes(report.encode())
+        files = ["hypotheses.parquet", "multiplications.parquet", "metrics.json", "report.html"]
+        return EvaluateManifest(
+            stage=STAGE,
+            schema_version=EVALUATE_SCHEMA_VERSION,
+            fingerprint=name,
+            upstream={"features": self.manifest.fingerprint}
+            | {label: model.fingerprint for label, model in zip(labels, trained, strict=True)},
+            created_at=created_at,
+            versions=software_versions("torch", "numpy", "kaldialign", "pyarrow", "matplotlib"),
+            config=self.config,
+            features=self.features.uri,
+            models=tuple(address.uri for address in addresses),
+            subsets=self.subsets,
+            num_utterances=self.num_utterances,
+            files=(*files, *(f"plots/{plot.name}.png" for plot in plots)),
+        )
+
+    def _teller(self, label: str, number: int, num_models: int) -> Callable[[int], None]:
+        def tell(num_done: int) -> None:
+            if self.progress is not None:
+                self.progress(
+                    EvaluateProgress(
+                        model=label,
+                        model_number=number,
+                        num_models=num_models,
+                        num_done=num_done,
+                        num_utterances=self.num_utterances,
+                    )
+                )
+
+        return tell
+
+    def _run_model(
+        self,
+        address: Location,
+        label: str,
+        hypotheses: TableWriter,
+        multiplications: TableWriter,
+        tell: Callable[[int], None],
+    ) -> ModelOutcome:
+        """Recognise, score and count every utterance with one model."""
+        recogniser = load_recogniser(address)
+        outcome = self._start(recogniser, address, label)
+        viterbi = outcome.viterbi or self.config.viterbi
+        decode = build_decoder(outcome.decoder, recogniser, self.config, viterbi)
+        inventory = self.manifest.labels
+        step = max(1, self.num_utterances // NUM_EXAMPLES)
+        for number, recognition in enumerate(self._recognise(recogniser, self.subsets)):
+            row = recognition.row
+            reference = scored_transcript(row.labels.tolist(), inventory)
+            hypothesis = scored_transcript(decode(recognition.log_probs_TO), inventory)
+            symbols = count_edits(reference.symbols, hypothesis.symbols)
+            words = None
+            if reference.words is not None and hypothesis.words is not None:
+                words = count_edits(reference.words, hypothesis.words)
+            outcome.add(symbols, words, recognition.activity)
+            hypotheses.add(hypothesis_row(row, label, (reference, hypothesis), symbols, words))
+            for term in count_terms(outcome.shape, recognition.activity):
+                frames = recognition.activity.num_frames
+                multiplications.add(multiplication_row(row.utterance_id, label, frames, term))
+            if number % step == 0 and len(outcome.examples) < NUM_EXAMPLES:
+                outcome.examples.append(
+                    Example(
+                        row.utterance_id,
+                        reference.words or reference.symbols,
+                        hypothesis.symbols if hypothesis.words is None else hypothesis.words,
+                    )
+                )
+            if (number + 1) % self.config.batch_size == 0 or number + 1 == self.num_utterances:
+                tell(number + 1)
+        logger.info("%s: %d utterances recognised", label, len(outcome.symbols))
+        return outcome
+
+    def _start(self, recogniser: Recogniser, address: Location, label: str) -> ModelOutcome:
+        manifest, network = recogniser.manifest, recogniser.network
+        decoder = choose_decoder(self.config, manifest.config.objective, label)
+        viterbi = self.config.viterbi if decoder == "viterbi" else None
+        if viterbi is not None and viterbi.tune_on_dev:
+            viterbi = self._tune(recogniser, viterbi, label)
+        return ModelOutcome(
+            label=label,
+            run=address.uri,
+            manifest=manifest,
+            shape=network_shape(recogniser),
+            parameters=ParameterCounts(
+                total=network.num_parameters(),
+                recurrent_layers=network.num_recurrent_parameters(),
+            ),
+            decoder=decoder,
+            viterbi=viterbi,
+        )
+
+    def _recognise(
+        self, recogniser: Recogniser, subsets: Sequence[str], every: int = 1
+    ) -> Iterator[Recognition]:
+        batches = stream_batches(
+            self.features, self.manifest, subsets, self.config.batch_size, every=every
+        )
+        return recognise(recogniser, batches, choose_cmvn(recogniser.manifest, self.manifest))
+
+    def _tune(self, recogniser: Recogniser, config: ViterbiConfig, label: str) -> ViterbiConfig:
+        subsets = self.manifest.splits.get("dev", ())
+        total = count_utterances(self.manifest, subsets)
+        if total == 0:
+            raise PipelineError(
+                "viterbi.tune_on_dev needs a dev split and the feature set has none; "
+                "set it to false"
+            )
+        step = -(-total // config.tune_max_utterances)
+        spread = [
+            ScoredUtterance(recognition.log_probs_TO, recognition.row.labels.tolist())
+            for recognition in self._recognise(recogniser, subsets, every=step)
+        ]
+        tuned = tune_viterbi(config, recogniser, spread, self.manifest.labels)
+        logger.info(
+            "%s: bigram_weight=%g insertion_penalty=%g prior_scale=%g, by %d dev utterances",
+            label,
+            tuned.bigram_weight,
+            tuned.insertion_penalty,
+            tuned.prior_scale,
+            len(spread),
+        )
+        return tuned
+
+    def _metrics(self, outcomes: Sequence[ModelOutcome]) -> EvaluationMetrics:
+        primary = primary_rate(self.manifest.labels.kind)
+        draws = Bootstrap(self.num_utterances, self.config.num_bootstrap, self.config.seed)
+        return EvaluationMetrics(
+            features=self.features.uri,
+            subsets=self.subsets,
+            label_kind=self.manifest.labels.kind,
+            primary_rate=primary,
+            models=tuple(model_metrics(outcome, primary, draws) for outcome in outcomes),
+            differences=paired_differences(outcomes, primary, draws),
+        )

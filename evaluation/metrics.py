@@ -1,0 +1,117 @@
+"""``metrics.json``: the contract between an evaluation and whoever reads its result."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from evaluation.config import DecoderName, ViterbiConfig
+from evaluation.scoring import RateName
+from featurize.schema import LabelKind
+from featurize.typed_config import TypedConfig
+from training.config import ModelName
+
+METRICS_SCHEMA_VERSION: Literal[1] = 1
+
+
+class ErrorRate(TypedConfig):
+    """An error rate as a fraction, with its bootstrap 95% interval over utterances."""
+
+    value: float = Field(description="Errors over reference symbols; may exceed 1.")
+    low: float = Field(description="Lower end of the 95% interval.")
+    high: float = Field(description="Upper end of the 95% interval.")
+
+
+class ErrorRates(TypedConfig):
+    """Phone, word and character error rate; empty where the labels do not give one."""
+
+    per: ErrorRate | None = Field(None, description="Phone error rate.")
+    wer: ErrorRate | None = Field(None, description="Word error rate.")
+    cer: ErrorRate | None = Field(None, description="Character error rate, spaces included.")
+
+
+class ParameterCounts(TypedConfig):
+    """Learned values."""
+
+    total: int = Field(description="Of the whole network.")
+    recurrent_layers: int = Field(description="Of the recurrent layers: without encoder, output.")
+
+
+class MultiplicationCounts(TypedConfig):
+    """Multiplications per frame, padding excluded; see ``evaluation.multiplications``."""
+
+    audited: float = Field(
+        description="Matrix terms, exact: the sum over utterances of non-zero inputs times "
+        "fan-out, over the frames."
+    )
+    as_published: float = Field(description="As the authors' script counts, for comparison.")
+    terms: dict[str, float] = Field(
+        description="By term: feed_forward_l, recurrent_l, output (they add up to audited) and "
+        "elementwise (not part of it)."
+    )
+    audited_closed_form: float = Field(
+        description="Matrix terms from mean non-zeros; above audited by what v2's last frames "
+        "would have fed back."
+    )
+
+
+class Saving(TypedConfig):
+    """How many times fewer multiplications than a dense model of the same size.
+
+    Empty where the model needs no matrix multiplications at all (single-bit spikes).
+    """
+
+    gru: float | None = Field(description="GRU's over this model's.")
+    lstm: float | None = Field(description="LSTM's over this model's.")
+
+
+class ModelMetrics(TypedConfig):
+    """One recogniser on the evaluated utterances."""
+
+    model: ModelName = Field(description="Kind of recogniser.")
+    label: str = Field(description="Its name in this evaluation, unique.")
+    run: str = Field(description="Address of the training run.")
+    training_fingerprint: str = Field(description="Fingerprint of the training run.")
+    decoder: DecoderName = Field(description="Decoder used.")
+    viterbi: ViterbiConfig | None = Field(None, description="Weights of the phone search, if any.")
+    num_layers: int = Field(description="Recurrent layers.")
+    hidden_size: int = Field(description="Neurons per layer.")
+    num_bits: int | None = Field(description="Bits of a spike; empty for dense models.")
+    num_utterances: int = Field(description="Utterances scored.")
+    num_frames: int = Field(description="Frames scored, without padding.")
+    frame_shift_s: float = Field(description="Seconds between frames.")
+    error_rates: ErrorRates = Field(description="Error rates with intervals.")
+    parameters: ParameterCounts = Field(description="Learned values.")
+    spike_density: tuple[float, ...] = Field(
+        description="Share of non-zero outputs: encoder, then layers; empty for dense models."
+    )
+    multiplications_per_frame: MultiplicationCounts = Field(description="Multiplications.")
+    additions_per_frame: float = Field(description="Additions, matrix and elementwise.")
+    saving: Saving = Field(description="Against dense models of the same size, audited counts.")
+    saving_as_published: Saving = Field(description="The same by the authors' counts.")
+    training_seconds: float = Field(description="Time of the training epochs together.")
+    num_epochs: int = Field(description="Training epochs.")
+
+
+class RateDifference(TypedConfig):
+    """Error rate of one model minus another's, paired by utterance, as a fraction."""
+
+    model: str = Field(description="Label of the model.")
+    compared_with: str = Field(description="Label of the model it is compared with.")
+    rate: RateName = Field(description="Which error rate.")
+    value: float = Field(description="Difference; positive where the model errs more.")
+    low: float = Field(description="Lower end of the 95% interval.")
+    high: float = Field(description="Upper end of the 95% interval.")
+
+
+class EvaluationMetrics(TypedConfig):
+    """The whole of ``metrics.json``."""
+
+    schema_version: Literal[1] = METRICS_SCHEMA_VERSION
+    features: str = Field(description="Address of the feature set.")
+    subsets: tuple[str, ...] = Field(description="Corpus subsets scored.")
+    label_kind: LabelKind = Field(description="What the labels are.")
+    primary_rate: RateName = Field(description="The error rate over the labels themselves.")
+    models: tuple[ModelMetrics, ...] = Field(description="The recognisers, in the order given.")
+    differences: tuple[RateDifference, ...] = Field(
+        (), description="Between kinds of model, where both are there."
+    )

@@ -1,0 +1,197 @@
+"""What one model did on all utterances, and the metrics that follow."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.config import DecoderName, ViterbiConfig
+from evaluation.metrics import (
+    ErrorRate,
+    ErrorRates,
+    ModelMetrics,
+    MultiplicationCounts,
+    ParameterCounts,
+    RateDifference,
+    Saving,
+)
+from evaluation.multiplications import (
+    Activity,
+    NetworkShape,
+    as_published,
+    audited,
+    closed_form,
+    count_terms,
+    dense_cost,
+    mean_nonzeros,
+)
+from evaluation.scoring import Bootstrap, EditCounts, Estimate, RateName
+from training.config import SPIKING_MODELS
+from training.manifest import TrainManifest
+
+# The paper's comparisons, and every spiking kind with every dense one.
+COMPARISONS = (
+    ("v1", "v2"),
+    ("conventional", "v1"),
+    *itertools.product(SPIKING_MODELS, ("lstm", "gru")),
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """An utterance shown in the report: scored symbols or words of reference and hypothesis."""
+
+    utterance_id: str
+    reference: tuple[str, ...]
+    hypothesis: tuple[str, ...]
+
+
+@dataclass
+class ModelOutcome:
+    """One model's results, gathered utterance by utterance.
+
+    Attributes:
+        label: its name in this evaluation.
+        run: address of its training run.
+        manifest: what the run says of itself.
+        shape: what its counts depend on.
+        parameters: learned values.
+        decoder: the decoder used.
+        viterbi: weights of the phone search, where it is used.
+        symbols: edits per utterance.
+        words: edits of words per utterance; empty where the labels have no words.
+        activity: summed over utterances; None before the first.
+        examples: a few utterances to show.
+    """
+
+    label: str
+    run: str
+    manifest: TrainManifest
+    shape: NetworkShape
+    parameters: ParameterCounts
+    decoder: DecoderName
+    viterbi: ViterbiConfig | None
+    symbols: list[EditCounts] = field(default_factory=list)
+    words: list[EditCounts] = field(default_factory=list)
+    activity: Activity | None = None
+    examples: list[Example] = field(default_factory=list)
+
+    def add(self, symbols: EditCounts, words: EditCounts | None, activity: Activity) -> None:
+        """Take in one utterance."""
+        self.symbols.append(symbols)
+        if words is not None:
+            self.words.append(words)
+        self.activity = activity if self.activity is None else self.activity + activity
+
+
+def _errors(edits: Sequence[EditCounts]) -> NDArray[np.int64]:
+    return np.array([e.errors for e in edits], np.int64)
+
+
+def _lengths(edits: Sequence[EditCounts]) -> NDArray[np.int64]:
+    return np.array([e.reference_length for e in edits], np.int64)
+
+
+def _error_rates(outcome: ModelOutcome, primary: RateName, bootstrap: Bootstrap) -> ErrorRates:
+    def rate(edits: Sequence[EditCounts]) -> ErrorRate:
+        estimate = bootstrap.error_rate(_errors(edits), _lengths(edits))
+        return ErrorRate(value=estimate.value, low=estimate.low, high=estimate.high)
+
+    wer = rate(outcome.words) if outcome.words else None
+    if primary == "cer":
+        return ErrorRates(cer=rate(outcome.symbols), wer=wer)
+    return ErrorRates(per=rate(outcome.symbols), wer=wer)
+
+
+def _saving(gru: float, lstm: float, own: float) -> Saving:
+    if own == 0:
+        return Saving(gru=None, lstm=None)
+    return Saving(gru=gru / own, lstm=lstm / own)
+
+
+def model_metrics(outcome: ModelOutcome, primary: RateName, bootstrap: Bootstrap) -> ModelMetrics:
+    """Everything that ``metrics.json`` says of one model.
+
+    Args:
+        outcome: of at least one utterance.
+        primary: the rate over symbols.
+        bootstrap: the draws, common to all models.
+    """
+    activity, shape, config = outcome.activity, outcome.shape, outcome.manifest.config
+    assert activity is not None
+    terms = count_terms(shape, activity)
+    frames = max(1, activity.num_frames)
+    means = mean_nonzeros(activity)
+    counts = MultiplicationCounts(
+        audited=audited(terms) / frames,
+        as_published=as_published(shape, means),
+        terms={term.term: term.multiplications / frames for term in terms},
+        audited_closed_form=closed_form(shape, means),
+    )
+    gru, lstm = dense_cost(shape, "gru"), dense_cost(shape, "lstm")
+    density = tuple(n / size for n, size in zip(means, shape.site_sizes, strict=True))
+    return ModelMetrics(
+        model=shape.model,
+        label=outcome.label,
+        run=outcome.run,
+        training_fingerprint=outcome.manifest.fingerprint,
+        decoder=outcome.decoder,
+        viterbi=outcome.viterbi,
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        num_bits=shape.num_bits if shape.is_spiking else None,
+        num_utterances=len(outcome.symbols),
+        num_frames=activity.num_frames,
+        frame_shift_s=outcome.manifest.frame_shift_s,
+        error_rates=_error_rates(outcome, primary, bootstrap),
+        parameters=outcome.parameters,
+        spike_density=density if shape.is_spiking else (),
+        multiplications_per_frame=counts,
+        additions_per_frame=sum(term.additions for term in terms) / frames,
+        saving=_saving(gru[0], lstm[0], counts.audited),
+        saving_as_published=_saving(gru[1], lstm[1], counts.as_published),
+        training_seconds=sum(epoch.seconds for epoch in outcome.manifest.metrics),
+        num_epochs=config.num_epochs,
+    )
+
+
+def paired_differences(
+    outcomes: Sequence[ModelOutcome], primary: RateName, bootstrap: Bootstrap
+) -> tuple[RateDifference, ...]:
+    """Differences of error rates between kinds of model, each for the first model of its kind.
+
+    Args:
+        outcomes: of the same utterances in the same order.
+        primary: the rate over symbols.
+        bootstrap: the draws.
+    """
+    first: dict[str, ModelOutcome] = {}
+    for outcome in outcomes:
+        first.setdefault(outcome.shape.model, outcome)
+    found = []
+    for name, other_name in COMPARISONS:
+        if name not in first or other_name not in first:
+            continue
+        one, other = first[name], first[other_name]
+        rates: list[tuple[RateName, list[EditCounts], list[EditCounts]]] = [
+            (primary, one.symbols, other.symbols)
+        ]
+        if one.words:
+            rates.append(("wer", one.words, other.words))
+        for rate, edits, other_edits in rates:
+            difference: Estimate = bootstrap.difference(
+                _errors(edits), _errors(other_edits), _lengths(edits)
+            )
+            found.append(
+                RateDifference(
+                    model=one.label,
+                    compared_with=other.label,
+                    rate=rate,
+                    value=difference.value,
+                    low=difference.low,
+                    high=difference.high,
+                )
+            )
+    return tuple(found)

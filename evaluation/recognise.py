@@ -1,0 +1,179 @@
+"""Running a trained recogniser over a feature set, with bounded memory.
+
+Shape legend: T time, B batch, O outputs.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evaluation.config import EvaluateConfig
+from evaluation.multiplications import Activity, NetworkShape, measure_activity
+from featurize.errors import PipelineError
+from featurize.locations import Location
+from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest
+from featurize.shards import iter_rows
+from training.batching import collate
+from training.checkpoint import Recogniser
+from training.manifest import TrainManifest
+
+
+def select_subsets(config: EvaluateConfig, features: FeaturizeManifest) -> tuple[str, ...]:
+    """The corpus subsets that a configuration scores.
+
+    Raises:
+        PipelineError: when there is no such split or subset, or nothing in it.
+    """
+    if config.subsets:
+        unknown = sorted(set(config.subsets) - set(features.subsets))
+        if unknown:
+            raise PipelineError(
+                f"subset {unknown[0]!r} is not in the feature set; it has "
+                f"{', '.join(sorted(features.subsets))}"
+            )
+        chosen = config.subsets
+    else:
+        chosen = features.splits.get(config.split, ())
+        if not chosen:
+            usable = sorted(name for name, subsets in features.splits.items() if subsets)
+            raise PipelineError(
+                f"split={config.split} has no subsets in this feature set; use one of "
+                f"{', '.join(usable)}, or name subsets"
+            )
+    if count_utterances(features, chosen) == 0:
+        raise PipelineError(
+            f"nothing to score: {', '.join(chosen)} holds no utterance; see rejects.parquet of "
+            "the feature set"
+        )
+    return chosen
+
+
+def count_utterances(features: FeaturizeManifest, subsets: Sequence[str]) -> int:
+    """Utterances in the named subsets."""
+    return sum(shard.num_utterances for shard in features.shards if shard.subset in set(subsets))
+
+
+def check_compatible(model: TrainManifest, address: str, features: FeaturizeManifest) -> None:
+    """Make sure that a model can read the features and means the same by its labels.
+
+    It need not have been trained on this very feature set.
+
+    Raises:
+        PipelineError: naming what differs.
+    """
+    remedy = "evaluate it on features made with the configuration it was trained on"
+    if model.num_features != features.num_features:
+        raise PipelineError(
+            f"model {address} reads {model.num_features} features a frame, the feature set has "
+            f"{features.num_features}; {remedy}"
+        )
+    if not math.isclose(model.frame_shift_s, features.frame_shift_s, rel_tol=1e-6):
+        raise PipelineError(
+            f"model {address} was trained on frames {model.frame_shift_s} s apart, the feature "
+            f"set has frames {features.frame_shift_s} s apart; {remedy}"
+        )
+    ours, theirs = model.labels, features.labels
+    if (ours.kind, ours.symbols) != (theirs.kind, theirs.symbols):
+        raise PipelineError(
+            f"model {address} was trained on {len(ours.symbols)} {ours.kind} symbols, the feature "
+            f"set has {len(theirs.symbols)} {theirs.kind} symbols or other ones; {remedy}"
+        )
+    if model.cmvn.mode == "speaker" and features.cmvn.mode != "speaker":
+        raise PipelineError(
+            f"model {address} needs features normalised by speaker, the feature set has "
+            f"cmvn={features.cmvn.mode}; {remedy}"
+        )
+
+
+def choose_cmvn(model: TrainManifest, features: FeaturizeManifest) -> CmvnStatistics:
+    """The statistics to normalise by: the model's, and in speaker mode the test speakers' own."""
+    if model.cmvn.mode != "speaker":
+        return model.cmvn
+    return CmvnStatistics(
+        mode="speaker",
+        mean=model.cmvn.mean,
+        std=model.cmvn.std,
+        speaker_mean=features.cmvn.speaker_mean,
+        speaker_std=features.cmvn.speaker_std,
+    )
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """One utterance through a network, before decoding.
+
+    Attributes:
+        row: the utterance.
+        log_probs_TO: scores of its frames.
+        activity: what its sites sent on.
+    """
+
+    row: FeatureRow
+    log_probs_TO: NDArray[np.float32]
+    activity: Activity
+
+
+def stream_batches(
+    features: Location,
+    manifest: FeaturizeManifest,
+    subsets: Sequence[str],
+    batch_size: int,
+    *,
+    every: int = 1,
+) -> Iterator[list[FeatureRow]]:
+    """Read utterances as they are needed, in the order of the shards.
+
+    A row group holds utterances of similar length, so that batches pad little.
+
+    Args:
+        features: the feature set's location.
+        manifest: its manifest.
+        subsets: subsets to read.
+        batch_size: utterances per batch; fewer in the last.
+        every: take only each utterance whose number (from 0) this divides.
+    """
+    rows = itertools.islice(iter_rows(features, manifest, subsets), 0, None, every)
+    while batch := list(itertools.islice(rows, batch_size)):
+        yield batch
+
+
+def network_shape(recogniser: Recogniser) -> NetworkShape:
+    """What the counts need to know of a recogniser."""
+    network = recogniser.network
+    return NetworkShape.of(network.config, network.num_features, network.num_outputs)
+
+
+def recognise(
+    recogniser: Recogniser, batches: Iterator[list[FeatureRow]], cmvn: CmvnStatistics
+) -> Iterator[Recognition]:
+    """Score every utterance and count its activity, in order.
+
+    Args:
+        recogniser: the model, in evaluation mode.
+        batches: utterances; those of similar length together waste least.
+        cmvn: statistics to normalise by.
+
+    Raises:
+        PipelineError: when the network's scores are not finite.
+    """
+    shape = network_shape(recogniser)
+    for rows in batches:
+        batch = collate(rows, cmvn)
+        with torch.inference_mode():
+            output = recogniser.network(batch.x_TBF, batch.lengths_B)
+            activities = measure_activity(shape, output.site_outputs, batch.lengths_B)
+        log_probs_BTO = output.log_probs_TBO.transpose(0, 1).numpy()
+        for number, (row, activity) in enumerate(zip(rows, activities, strict=True)):
+            scores = np.ascontiguousarray(log_probs_BTO[number, : activity.num_frames])
+            if not np.isfinite(scores).all():
+                raise PipelineError(
+                    f"model {shape.model} gives scores that are not finite for "
+                    f"{row.utterance_id}; its training diverged: train it again with a lower "
+                    "learning rate"
+                )
+            yield Recognition(row, scores, activity)
