@@ -10,8 +10,9 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import Field
 
@@ -22,6 +23,11 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 Progress = Callable[[int, int], None]
 """Called with (number done, number in all) after each item."""
+
+_OUT_OF_MEMORY = (
+    "a featurizing {} died, most likely for want of memory; use fewer workers or smaller "
+    "utterances_per_shard"
+)
 
 
 class FanOut(TypedConfig):
@@ -47,6 +53,66 @@ class FanOut(TypedConfig):
 def available_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class WorkerPool:
+    """Workers that stay while the context of :func:`worker_pool` lasts; safe from any thread.
+
+    Attributes:
+        num_workers: items worth handing in at once.
+    """
+
+    def __init__(self, num_workers: int, run: Callable[[Callable[..., Any], Any], Any]) -> None:
+        self.num_workers = num_workers
+        self._run = run
+
+    def run(self, work: Callable[[ItemT], ResultT], item: ItemT) -> ResultT:
+        """Apply ``work`` to one item on a worker, and wait for it.
+
+        Args:
+            work: a module-level function; item and result must pickle for processes and Ray.
+            item: what to work on.
+
+        Raises:
+            PipelineError: when the worker dies.
+            Exception: what ``work`` raises.
+        """
+        return cast(ResultT, self._run(work, item))
+
+
+@contextmanager
+def worker_pool(fan_out: FanOut) -> Iterator[WorkerPool]:
+    """Workers for a caller with threads of its own, such as a flow with a task per item.
+
+    Raises:
+        PipelineError: when the Ray cluster cannot be reached.
+    """
+    num_workers = 1 if fan_out.kind == "sequential" else fan_out.workers(available_cores())
+    if fan_out.kind == "ray":
+        with _ray_session(fan_out.num_workers) as ray:
+            cores = int(ray.cluster_resources().get("CPU", 1))
+            yield WorkerPool(fan_out.workers(cores), partial(_run_one_on_ray, ray))
+    elif fan_out.kind == "processes":
+        with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as executor:
+            yield WorkerPool(num_workers, partial(_run_one_in_process, executor))
+    else:
+        yield WorkerPool(num_workers, lambda work, item: work(item))
+
+
+def _run_one_in_process(executor: Executor, work: Callable[..., Any], item: object) -> Any:
+    try:
+        return executor.submit(work, item).result()
+    except BrokenProcessPool as error:
+        raise PipelineError(_OUT_OF_MEMORY.format("process")) from error
+
+
+def _run_one_on_ray(ray: Any, work: Callable[..., Any], item: object) -> Any:
+    try:
+        return ray.get(ray.remote(num_cpus=1, max_retries=2)(work).remote(item))
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause or error) from error
+    except ray.exceptions.WorkerCrashedError as error:
+        raise PipelineError(_OUT_OF_MEMORY.format("Ray worker")) from error
 
 
 def run_fan_out(
@@ -90,10 +156,7 @@ def run_fan_out(
     try:
         return _drain(executor, work, items, limit, report)
     except BrokenProcessPool as error:
-        raise PipelineError(
-            "a featurizing process died, most likely for want of memory; use fewer workers or "
-            "smaller utterances_per_shard"
-        ) from error
+        raise PipelineError(_OUT_OF_MEMORY.format("process")) from error
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -173,10 +236,7 @@ def _run_on_ray(
         except ray.exceptions.RayTaskError as error:
             raise (error.cause or error) from error
         except ray.exceptions.WorkerCrashedError as error:
-            raise PipelineError(
-                "a Ray worker died, most likely for want of memory; use smaller "
-                "utterances_per_shard"
-            ) from error
+            raise PipelineError(_OUT_OF_MEMORY.format("Ray worker")) from error
         finally:
             for reference in pending:
                 ray.cancel(reference)

@@ -5,7 +5,6 @@ from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import firwin, resample_poly
 
 # The low-pass keeps 95% of the narrower band; 48 zero crossings a side and a Kaiser window of
 # beta 9 put images and aliases about 90 dB down.
@@ -16,6 +15,9 @@ _KAISER_BETA = 9.0
 
 @lru_cache(maxsize=16)
 def _low_pass(up: int, down: int) -> NDArray[np.float32]:
+    # SciPy's signal package takes over a second to import, and most corpora need no resampling.
+    from scipy.signal import firwin
+
     widest = max(up, down)
     taps: NDArray[np.float32] = firwin(
         2 * _NUM_ZERO_CROSSINGS * widest + 1, _PASSBAND / widest, window=("kaiser", _KAISER_BETA)
@@ -40,6 +42,8 @@ def resample(
     """
     if from_rate_hz == to_rate_hz:
         return samples
+    from scipy.signal import resample_poly
+
     common = gcd(from_rate_hz, to_rate_hz)
     up, down = to_rate_hz // common, from_rate_hz // common
     converted: NDArray[np.float32] = resample_poly(samples, up, down, window=_low_pass(up, down))

@@ -57,16 +57,15 @@ def publish_table(
 
 def publish_markdown(key: str, markdown: str, description: str | None = None) -> UUID:
     """Publish a markdown artifact of the current run."""
-    return UUID(
-        str(create_markdown_artifact(markdown=markdown, key=key, description=description))
-    )
+    return UUID(str(create_markdown_artifact(markdown=markdown, key=key, description=description)))
 
 
 def publish_link(key: str, location: Location, text: str) -> UUID:
     """Publish where a result lies."""
     link = location.uri if not location.is_local else f"file://{location.uri}"
-    return UUID(str(create_link_artifact(link=link, link_text=location.uri, key=key,
-                                         description=text)))
+    return UUID(
+        str(create_link_artifact(link=link, link_text=location.uri, key=key, description=text))
+    )
 
 
 def publish_image(key: str, png: bytes, description: str) -> UUID:

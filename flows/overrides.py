@@ -2,7 +2,7 @@
 
 Keys are dotted paths. ``train.x`` changes every model's training, ``train.gru.x`` that of one
 model, ``models=v2,gru`` chooses the models; ``featurize.x``, ``evaluate.x``, ``synthetic.x`` and
-``num_workers`` are the recipe's own fields. A value is JSON where it parses as JSON, else text;
+``workers.x`` are the recipe's own fields. A value is JSON where it parses as JSON, else text;
 a list may also be written with commas.
 """
 
@@ -98,9 +98,7 @@ def _require_known(
         raise PipelineError(f"--set {key}: no such key{did_you_mean(key, known_keys(recipe))}")
 
 
-def _set_text(
-    model: ModelT, parts: tuple[str, ...], text: str, key: str
-) -> ModelT:
+def _set_text(model: ModelT, parts: tuple[str, ...], text: str, key: str) -> ModelT:
     """Try the readings of a text in turn; the first reading's error is the one to report."""
     first_error: PipelineError | None = None
     for value in _readings(text):
@@ -125,9 +123,7 @@ def _readings(text: str) -> list[Any]:
     return readings
 
 
-def _validated(
-    model: ModelT, parts: tuple[str, ...], value: Any, shown: str
-) -> ModelT:
+def _validated(model: ModelT, parts: tuple[str, ...], value: Any, shown: str) -> ModelT:
     content = model.model_dump()
     target = content
     for part in parts[:-1]:

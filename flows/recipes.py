@@ -4,12 +4,13 @@ A recipe is data. ``--set key=value`` changes a copy of it (``flows.overrides``)
 below never see more than their own configuration.
 """
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from evaluation.config import EvaluateConfig
 from featurize.config import FeaturizeConfig, SplitsConfig
+from featurize.corpora.synthetic import SyntheticConfig
 from featurize.errors import PipelineError
 from featurize.typed_config import TypedConfig
 from flows.suggestions import did_you_mean
@@ -19,17 +20,8 @@ from training.config import (
     ModelName,
     OptimizerConfig,
     TrainConfig,
+    WorkerConfig,
 )
-
-
-class SyntheticCorpusConfig(TypedConfig):
-    """The corpus a demonstration synthesises for itself."""
-
-    layout: Literal["librispeech", "timit"] = Field(
-        "timit", description="Corpus layout that is written, and read back."
-    )
-    minutes: float = Field(30.0, gt=0, le=6000, description="Speech, minutes, all subsets.")
-    seed: int = Field(0, ge=0, description="Seed of sentences, voices and their assignment.")
 
 
 class Recipe(TypedConfig):
@@ -43,10 +35,12 @@ class Recipe(TypedConfig):
     featurize: FeaturizeConfig = Field(description="Features and labels.")
     models: tuple[TrainConfig, ...] = Field(min_length=1, description="One training per model.")
     evaluate: EvaluateConfig = Field(description="Decoding and scoring.")
-    synthetic: SyntheticCorpusConfig | None = Field(
+    synthetic: SyntheticConfig | None = Field(
         None, description="Synthesise this corpus where none is given; empty: a corpus is needed."
     )
-    num_workers: int = Field(1, ge=1, description="Training workers unless --workers is given.")
+    workers: WorkerConfig = Field(
+        default_factory=WorkerConfig, description="Training workers unless --workers is given."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -77,9 +71,7 @@ _PAPER_CURRICULUM = tuple(
 def _trainings(models: tuple[ModelName, ...], template: TrainConfig) -> tuple[TrainConfig, ...]:
     """The same training for each model."""
     return tuple(
-        template.model_copy(
-            update={"model": template.model.model_copy(update={"model": name})}
-        )
+        template.model_copy(update={"model": template.model.model_copy(update={"model": name})})
         for name in models
     )
 
@@ -118,7 +110,8 @@ def _demo() -> Recipe:
             ),
         ),
         evaluate=EvaluateConfig(),
-        synthetic=SyntheticCorpusConfig(layout="timit", minutes=30.0, seed=0),
+        synthetic=SyntheticConfig(layout="timit", minutes=30.0, seed=0),
+        workers=WorkerConfig(in_process=True),
     )
 
 
@@ -194,7 +187,7 @@ def _librispeech_100h() -> Recipe:
             ),
         ),
         evaluate=EvaluateConfig(),
-        num_workers=2,
+        workers=WorkerConfig(num_workers=2),
     )
 
 
@@ -232,8 +225,7 @@ def _timit() -> Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (_demo(), _mini_librispeech(), _librispeech_100h(), _timit())
+    recipe.name: recipe for recipe in (_demo(), _mini_librispeech(), _librispeech_100h(), _timit())
 }
 
 

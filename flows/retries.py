@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
 
 RETRY_DELAYS_S = [1.0, 5.0, 20.0]
 NUM_RETRIES = len(RETRY_DELAYS_S)
@@ -31,3 +32,9 @@ def retry_io_errors(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) 
     except Exception as error:
         return is_io_error(error)
     return False
+
+
+def is_first_attempt() -> bool:
+    """Whether the task around this call has not failed before; true outside a task."""
+    context = TaskRunContext.get()
+    return context is None or context.task_run.run_count <= 1

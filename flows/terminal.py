@@ -103,6 +103,8 @@ def open_screen() -> Iterator[Screen]:
     screen = Screen(Console(file=sys.stderr, highlight=False))
     handler = _ScreenHandler(screen.console)
     loggers = [logging.getLogger(name) for name in PACKAGES]
+    # Epochs are told from the progress (``flows.progress``), which also comes from Ray's workers.
+    logging.getLogger("training.loop").setLevel(logging.WARNING)
     before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)

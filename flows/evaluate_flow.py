@@ -1,0 +1,107 @@
+"""The evaluation flow: trained recognisers and a feature set in, one comparison out."""
+
+import logging
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from evaluation.config import EvaluateConfig
+from evaluation.evaluate import evaluate
+from evaluation.metrics import EvaluationMetrics
+from evaluation.report import summary_markdown
+from featurize.locations import Location
+from featurize.stage import StageResult
+from flows.artifacts import (
+    artifact_key,
+    png_data_uri,
+    publish_image,
+    publish_link,
+    publish_markdown,
+    publish_table,
+)
+from flows.comparison import comparison_rows, read_metrics
+from flows.progress import EvaluationProgress, stage_progress
+from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
+from flows.run_logging import send_logs_to_runs
+
+_LOGGER = logging.getLogger(__name__)
+send_logs_to_runs()
+
+
+@flow(name="evaluate", flow_run_name="evaluate-{config.split}")
+def evaluate_flow(
+    config: EvaluateConfig, models: list[str], features: str, runs: str, force: bool = False
+) -> StageResult:
+    """Compare recognisers on a feature set, or find them compared.
+
+    Args:
+        config: what is scored, and how.
+        models: addresses of finished training runs, in the order of the comparison.
+        features: address of a finished feature set.
+        runs: root of all stages' results, a path or ``s3://`` address.
+        force: evaluate again even if finished.
+    """
+    result = evaluate_models(config, models, features, runs, force)
+    publish_comparison(result)
+    publish_plots(result)
+    return result
+
+
+@task(
+    name="evaluate-models",
+    task_run_name="evaluate-{config.split}",
+    retries=NUM_RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=retry_io_errors,
+    cache_policy=NO_CACHE,
+)
+def evaluate_models(
+    config: EvaluateConfig, models: list[str], features: str, runs: str, force: bool
+) -> StageResult:
+    """Run the evaluation stage."""
+    with stage_progress("evaluating", "evaluate", config.split) as shown:
+        result = evaluate(
+            config,
+            [Location.of(model) for model in models],
+            Location.of(features),
+            Location.of(runs),
+            force=force and is_first_attempt(),
+            progress=EvaluationProgress(shown),
+        )
+        shown.update(1.0, "already evaluated" if result.skipped else "evaluated")
+    return result
+
+
+@task(name="publish-comparison", cache_policy=NO_CACHE)
+def publish_comparison(result: StageResult) -> None:
+    """Publish the comparison as a table, the summary as markdown, the result as a link."""
+    metrics = read_metrics(result.location)
+    done = "already evaluated" if result.skipped else "evaluated"
+    _LOGGER.info("%-12s %s: %s", "evaluation", done, result.location)
+    publish_link("evaluation", result.location, f"{done}; open report.html")
+    publish_table("comparison", comparison_rows(metrics), _scored(metrics))
+    publish_markdown("summary", _illustrated_summary(result.location, metrics), _scored(metrics))
+
+
+@task(name="publish-plots", cache_policy=NO_CACHE)
+def publish_plots(result: StageResult) -> None:
+    """Publish every plot as an image artifact."""
+    for plot in result.location.child("plots").children():
+        if plot.name.endswith(".png"):
+            name = plot.name.removesuffix(".png")
+            publish_image(artifact_key("plot", name), plot.read_bytes(), name.replace("_", " "))
+
+
+def _scored(metrics: EvaluationMetrics) -> str:
+    first = metrics.models[0]
+    return (
+        f"{first.num_utterances} utterances of {', '.join(metrics.subsets)}, "
+        f"{first.num_frames * first.frame_shift_s / 3600:.2f} hours"
+    )
+
+
+def _illustrated_summary(location: Location, metrics: EvaluationMetrics) -> str:
+    """The summary with its plots below it; an image in markdown is shown as an image."""
+    plots = [p for p in location.child("plots").children() if p.name.endswith(".png")]
+    images = (f"![{p.name.removesuffix('.png')}]({png_data_uri(p.read_bytes())})" for p in plots)
+    return "\n\n".join([summary_markdown(metrics), *images])

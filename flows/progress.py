@@ -1,0 +1,101 @@
+"""Progress of the stages, told three ways at once: a bar, log lines, a Prefect artifact."""
+
+import contextvars
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from evaluation.manifest import EvaluateProgress
+from flows import terminal
+from flows.artifacts import ProgressArtifact, artifact_key
+from training.config import TrainConfig
+from training.manifest import EpochMetrics, TrainProgress
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class StageProgress:
+    """A bar and an artifact that move together."""
+
+    def __init__(self, bar: terminal.Bar, artifact: ProgressArtifact) -> None:
+        self._bar = bar
+        self._artifact = artifact
+
+    def update(self, share: float, note: str) -> None:
+        """Move both.
+
+        Args:
+            share: done, from 0 to 1.
+            note: where the stage is, in a few words.
+        """
+        self._bar.update(share, note)
+        self._artifact.update(share, note)
+
+
+@contextmanager
+def stage_progress(title: str, *key: str) -> Iterator[StageProgress]:
+    """Progress of a stage for as long as the context lasts; needs a Prefect run around it.
+
+    Args:
+        title: what is done, for the bar.
+        key: parts of the artifact's key.
+    """
+    artifact = ProgressArtifact(artifact_key(*key, "progress"), title)
+    with terminal.bar(title) as bar:
+        yield StageProgress(bar, artifact)
+
+
+def epoch_line(metrics: EpochMetrics, num_epochs: int) -> str:
+    """One finished epoch in one line."""
+    line = (
+        f"epoch {metrics.epoch + 1:>2}/{num_epochs}  loss {metrics.train_loss:7.3f}  "
+        f"dev error {metrics.dev_error:6.1%}  {metrics.frames_per_s:>9,.0f} frames/s"
+    )
+    if metrics.spike_density:
+        line += "  spikes " + " ".join(f"{density:.2f}" for density in metrics.spike_density)
+    return line
+
+
+class TrainingProgress:
+    """Takes a training's progress and tells it; called from whatever thread watches.
+
+    Args:
+        config: what is trained.
+        shown: the bar and artifact.
+    """
+
+    def __init__(self, config: TrainConfig, shown: StageProgress) -> None:
+        self._name = config.model.model
+        self._shown = shown
+        self._num_told = 0
+        # Logging from a watching thread belongs to the run that started it.
+        self._context = contextvars.copy_context()
+
+    def __call__(self, progress: TrainProgress) -> None:
+        """Show a state of the run; a repeated or restarted epoch is told once."""
+        self._context.run(self._tell, progress)
+
+    def _tell(self, progress: TrainProgress) -> None:
+        for metrics in progress.epochs[self._num_told :]:
+            _LOGGER.info("%-12s %s", self._name, epoch_line(metrics, progress.num_epochs))
+        self._num_told = max(self._num_told, len(progress.epochs))
+        within = progress.step / progress.num_steps if progress.num_steps else 1.0
+        note = f"epoch {progress.epoch + 1}/{progress.num_epochs}  loss {progress.loss:.3f}"
+        if progress.epochs:
+            note += f"  dev error {progress.epochs[-1].dev_error:.1%}"
+        self._shown.update((progress.epoch + within) / progress.num_epochs, note)
+
+
+class EvaluationProgress:
+    """Takes an evaluation's progress and tells it."""
+
+    def __init__(self, shown: StageProgress) -> None:
+        self._shown = shown
+
+    def __call__(self, progress: EvaluateProgress) -> None:
+        """Show a state of the evaluation."""
+        total = progress.num_models * max(1, progress.num_utterances)
+        done = progress.model_number * progress.num_utterances + progress.num_done
+        self._shown.update(
+            done / total, f"{progress.model}: {progress.num_done}/{progress.num_utterances}"
+        )

@@ -1,0 +1,95 @@
+"""The training flow: a feature set in, one trained recogniser out."""
+
+import logging
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from featurize.locations import Location
+from featurize.stage import StageResult, read_manifest
+from flows.artifacts import artifact_key, publish_link, publish_table
+from flows.progress import TrainingProgress, stage_progress
+from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
+from flows.run_logging import send_logs_to_runs
+from training.config import TrainConfig, WorkerConfig
+from training.manifest import TrainManifest
+from training.train import train
+
+_LOGGER = logging.getLogger(__name__)
+send_logs_to_runs()
+
+
+@flow(name="train", flow_run_name="train-{config.model.model}", validate_parameters=True)
+def train_flow(
+    config: TrainConfig,
+    features: str,
+    runs: str,
+    workers: WorkerConfig = WorkerConfig(),  # noqa: B008 - frozen, and the UI form's default
+    force: bool = False,
+) -> StageResult:
+    """Train a recogniser on a feature set, or find it trained.
+
+    Args:
+        config: what to train.
+        features: address of a finished feature set.
+        runs: root of all stages' results, a path or ``s3://`` address.
+        workers: where training runs; never changes the result.
+        force: train again even if finished.
+    """
+    result = train_model(config, features, runs, workers, force)
+    publish_training(result)
+    return result
+
+
+@task(
+    name="train-model",
+    task_run_name="train-{config.model.model}",
+    retries=NUM_RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=retry_io_errors,
+    cache_policy=NO_CACHE,
+)
+def train_model(
+    config: TrainConfig, features: str, runs: str, workers: WorkerConfig, force: bool
+) -> StageResult:
+    """Run the training stage; another try resumes from the newest checkpoint."""
+    with stage_progress(f"training {config.model.model}", "train", config.model.model) as shown:
+        result = train(
+            config,
+            Location.of(features),
+            Location.of(runs),
+            workers,
+            force=force and is_first_attempt(),
+            on_progress=TrainingProgress(config, shown),
+        )
+        shown.update(1.0, "already trained" if result.skipped else "trained")
+    return result
+
+
+@task(name="publish-training", cache_policy=NO_CACHE)
+def publish_training(result: StageResult) -> None:
+    """Publish where the recogniser is, and its epochs as a table."""
+    manifest = read_manifest(result.location, TrainManifest)
+    model = manifest.config.model.model
+    best = f"dev error {manifest.best_dev_error:.1%} after epoch {manifest.best_epoch + 1}"
+    if result.skipped:
+        _LOGGER.info("%-12s already trained, %s: %s", model, best, result.location)
+    else:
+        _LOGGER.info("%-12s trained, %s: %s", model, best, result.location)
+    publish_link(artifact_key("train", model), result.location, f"{model}: {best}")
+    publish_table(
+        artifact_key("train", model, "epochs"),
+        [
+            {
+                "epoch": metrics.epoch + 1,
+                "train loss": metrics.train_loss,
+                "dev loss": metrics.dev_loss,
+                "dev error": metrics.dev_error,
+                "learning rate": metrics.learning_rate,
+                "frames/s": metrics.frames_per_s,
+                "spike density": " ".join(f"{d:.3f}" for d in metrics.spike_density),
+            }
+            for metrics in manifest.metrics
+        ],
+        f"{model}: {best}",
+    )
