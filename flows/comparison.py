@@ -1,8 +1,10 @@
-"""The comparison table of an evaluation, as rows for the UI and as a table for a terminal."""
+"""An evaluation's comparison, read back and laid out for a terminal."""
 
 from pydantic import ValidationError
+from rich import box
 from rich.table import Table
 
+from evaluation.comparison import format_factor
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
 from featurize.errors import PipelineError
 from featurize.locations import Location
@@ -33,44 +35,34 @@ def _rates(model: ModelMetrics) -> dict[str, ErrorRate]:
     return {name: rate for name, rate in named.items() if rate is not None}
 
 
-def _rate(rate: ErrorRate) -> str:
-    return f"{rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%})"
+def _rate(rate: ErrorRate | None) -> str:
+    if rate is None:
+        return "-"
+    return f"{rate.value:.1%}\n{100 * rate.low:.1f} to {100 * rate.high:.1f}"
 
 
-def _times(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}x"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _row(model: ModelMetrics) -> dict[str, str]:
-    multiplications = model.multiplications_per_frame
+def _cells(model: ModelMetrics, rate_names: list[str]) -> dict[str, str]:
+    rates = _rates(model)
+    counts = model.multiplications_per_frame
     return {
         "model": model.label,
-        **{name: _rate(rate) for name, rate in _rates(model).items()},
-        "multiplications/frame": _count(multiplications.audited),
-        "as published": _count(multiplications.as_published),
-        "saving over GRU": _times(model.saving.gru),
-        "spike density": " ".join(f"{d:.2f}" for d in model.spike_density) or "-",
-        "parameters": _count(model.parameters.total),
+        **{name: _rate(rates.get(name)) for name in rate_names},
+        "mult. per frame": f"{counts.audited:,.0f}",
+        "as published": f"{counts.as_published:,.0f}",
+        "saving over GRU": format_factor(model.saving.gru),
+        "spike density": " ".join(f"{d:.2f}" for d in model.spike_density) or "dense",
+        "parameters": f"{model.parameters.total:,}",
     }
 
 
-def comparison_rows(metrics: EvaluationMetrics) -> list[dict[str, str]]:
-    """One row per model, every column in every row."""
-    return [_row(model) for model in metrics.models]
-
-
 def comparison_table(metrics: EvaluationMetrics) -> Table:
-    """The same for a terminal."""
-    rows = comparison_rows(metrics)
-    first = metrics.models[0]
-    table = Table(
-        title=f"{first.num_utterances} utterances of {', '.join(metrics.subsets)}",
-        caption="error rates with 95% intervals; saving by audited counts",
-    )
+    """One row per model, narrow enough for 80 columns.
+
+    Densities are of the encoder, then the layers; the saving is by audited counts.
+    """
+    names = list(dict.fromkeys(name for model in metrics.models for name in _rates(model)))
+    rows = [_cells(model, names) for model in metrics.models]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
     for name in rows[0]:
         table.add_column(name, justify="left" if name == "model" else "right")
     for row in rows:

@@ -26,6 +26,7 @@ from featurize.errors import PipelineError
 
 STARTUP_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 10.0
+_DRAIN_TIMEOUT_S = 5.0
 _POLL_S = 0.1
 
 
@@ -125,6 +126,17 @@ def _wait_until_ready(server: EmbeddedServer) -> None:
         time.sleep(_POLL_S)
 
 
+def _send_what_waits() -> None:
+    """Let Prefect's background threads send the last logs and events before the server goes."""
+    if "prefect.flows" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=_DRAIN_TIMEOUT_S)
+
+
 class PrefectApi:
     """Prefect's API for this process: the configured server, or an embedded one.
 
@@ -166,6 +178,7 @@ class PrefectApi:
     def close(self) -> None:
         """Stop an embedded server; a configured one is left alone."""
         if self._server is not None:
+            _send_what_waits()
             self._server.stop()
             if os.environ.get("PREFECT_API_URL") == self._server.api_url:
                 del os.environ["PREFECT_API_URL"]

@@ -5,10 +5,10 @@ import logging
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from evaluation.comparison import comparison_table, summary_markdown
 from evaluation.config import EvaluateConfig
 from evaluation.evaluate import evaluate
 from evaluation.metrics import EvaluationMetrics
-from evaluation.report import summary_markdown
 from featurize.locations import Location
 from featurize.stage import StageResult
 from flows.artifacts import (
@@ -19,7 +19,7 @@ from flows.artifacts import (
     publish_markdown,
     publish_table,
 )
-from flows.comparison import comparison_rows, read_metrics
+from flows.comparison import read_metrics
 from flows.progress import EvaluationProgress, stage_progress
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs
@@ -79,7 +79,7 @@ def publish_comparison(result: StageResult) -> None:
     done = "already evaluated" if result.skipped else "evaluated"
     _LOGGER.info("%-12s %s: %s", "evaluation", done, result.location)
     publish_link("evaluation", result.location, f"{done}; open report.html")
-    publish_table("comparison", comparison_rows(metrics), _scored(metrics))
+    publish_table("comparison", comparison_table(metrics), _scored(metrics))
     publish_markdown("summary", _illustrated_summary(result.location, metrics), _scored(metrics))
 
 

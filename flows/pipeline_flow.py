@@ -64,7 +64,7 @@ def pipeline_flow(
         runs: root of all stages' results, a path or ``s3://`` address.
         workers: where training runs; empty for the recipe's own.
     """
-    features = featurize_flow(recipe.featurize, corpus, runs)
+    features = featurize_flow(recipe.featurize, corpus, runs, recipe.fan_out)
     models = {
         config.model.model: train_flow(
             config, features.location.uri, runs, workers or recipe.workers

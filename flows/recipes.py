@@ -12,6 +12,7 @@ from evaluation.config import EvaluateConfig
 from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.synthetic import SyntheticConfig
 from featurize.errors import PipelineError
+from featurize.fanout import FanOut
 from featurize.typed_config import TypedConfig
 from flows.suggestions import did_you_mean
 from training.config import (
@@ -38,6 +39,7 @@ class Recipe(TypedConfig):
     synthetic: SyntheticConfig | None = Field(
         None, description="Synthesise this corpus where none is given; empty: a corpus is needed."
     )
+    fan_out: FanOut = Field(default_factory=FanOut, description="Where feature shards are made.")
     workers: WorkerConfig = Field(
         default_factory=WorkerConfig, description="Training workers unless --workers is given."
     )

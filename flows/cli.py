@@ -1,0 +1,206 @@
+"""The ``spikeline`` command line.
+
+Imports of the stages stand inside the commands, so that help, lists and mistakes come at once.
+"""
+
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import click
+import typer
+
+from flows.failures import INTERRUPT_EXIT_CODE, MISTAKE_EXIT_CODE, explain, one_line
+
+app = typer.Typer(
+    name="spikeline",
+    help="Train spiking speech recognisers and count what their sparsity saves.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+corpus_app = typer.Typer(help="Make a corpus.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure this machine beside other tools.", no_args_is_help=True)
+app.add_typer(corpus_app, name="corpus")
+app.add_typer(bench_app, name="bench")
+
+RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe; see spikeline recipes.")]
+CorpusOption = Annotated[str, typer.Option("--corpus", help="Root of the corpus: path or s3://.")]
+FeaturesOption = Annotated[
+    str, typer.Option("--features", help="A finished feature set: path or s3://.")
+]
+RunsOption = Annotated[str, typer.Option("--runs", help="Root of all results: path or s3://.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable."),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Training workers (Ray).")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Do it again even if it is done.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"spikeline {importlib.metadata.version('spikeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train spiking speech recognisers and count what their sparsity saves."""
+
+
+@app.command()
+def recipes(as_json: JsonOption = False) -> None:
+    """List and explain the recipes."""
+    from flows.recipe_commands import list_recipes
+
+    list_recipes(as_json)
+
+
+@app.command()
+def demo(
+    runs: RunsOption = "demo-runs",
+    overrides: SetOption = None,
+    workers: WorkersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Synthesise a corpus and run the whole pipeline on it; minutes, and nothing to download."""
+    from flows.stage_commands import run_demo
+
+    run_demo(runs, overrides or (), workers, as_json)
+
+
+@corpus_app.command("synthesize")
+def corpus_synthesize(
+    out: Annotated[str, typer.Argument(help="Folder to write.")],
+    layout: Annotated[
+        str, typer.Option(help="Corpus layout: librispeech or timit.", metavar="LAYOUT")
+    ] = "librispeech",
+    minutes: Annotated[float, typer.Option(help="Speech, minutes.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Seed of sentences and voices.")] = 0,
+    speakers: Annotated[int, typer.Option(help="Speakers.")] = 40,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a corpus of synthetic read speech."""
+    from flows.recipe_commands import synthesize
+
+    synthesize(out, layout, minutes, seed, speakers, as_json)
+
+
+@app.command()
+def featurize(
+    recipe: RecipeOption,
+    corpus: CorpusOption,
+    runs: RunsOption,
+    overrides: SetOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a corpus into feature shards."""
+    from flows.stage_commands import run_featurize
+
+    run_featurize(recipe, corpus, runs, overrides or (), force, as_json)
+
+
+@app.command()
+def train(
+    recipe: RecipeOption,
+    features: FeaturesOption,
+    runs: RunsOption,
+    model_name: Annotated[
+        list[str] | None,
+        typer.Option("--model-name", help="Train this model of the recipe alone; repeatable."),
+    ] = None,
+    workers: WorkersOption = None,
+    overrides: SetOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the recipe's models on a feature set."""
+    from flows.stage_commands import run_train
+
+    chosen = [f"models={','.join(model_name)}"] if model_name else []
+    run_train(recipe, features, runs, [*(overrides or ()), *chosen], workers, force, as_json)
+
+
+@app.command()
+def evaluate(
+    recipe: RecipeOption,
+    model: Annotated[
+        list[str], typer.Option("--model", help="A finished training run; repeatable.")
+    ],
+    features: FeaturesOption,
+    runs: RunsOption,
+    overrides: SetOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare trained models: error rates and multiplications per frame."""
+    from flows.stage_commands import run_evaluate
+
+    run_evaluate(recipe, model, features, runs, overrides or (), force, as_json)
+
+
+@app.command()
+def pipeline(
+    recipe: RecipeOption,
+    corpus: CorpusOption,
+    runs: RunsOption,
+    workers: WorkersOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run every stage; what is finished is found, not done again."""
+    from flows.stage_commands import run_pipeline
+
+    run_pipeline(recipe, corpus, runs, overrides or (), workers, as_json)
+
+
+def main() -> None:
+    """Entry point of the ``spikeline`` script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line; errors become one line on stderr.
+
+    Returns:
+        0; 2 for a mistake a person can mend; 130 when interrupted; 1 for a bug.
+    """
+    try:
+        code = app(args=list(arguments), prog_name="spikeline", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return MISTAKE_EXIT_CODE
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "spikeline"
+        return _fail(f"{error.format_message()} See {path} --help.", MISTAKE_EXIT_CODE)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail(
+            "interrupted; finished stages and epochs are kept, the same command goes on from there",
+            INTERRUPT_EXIT_CODE,
+        )
+    except Exception as error:
+        return _fail(*explain(error))
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"spikeline: {one_line(message)}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

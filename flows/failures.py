@@ -1,0 +1,74 @@
+"""Errors as one line for a person: what is wrong and what to do."""
+
+import tempfile
+import traceback
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from featurize.errors import PipelineError
+from flows.overrides import condense
+
+MISTAKE_EXIT_CODE = 2
+BUG_EXIT_CODE = 1
+INTERRUPT_EXIT_CODE = 130
+
+
+def one_line(text: object) -> str:
+    """Text with its line breaks and runs of blanks made single blanks."""
+    return " ".join(str(text).split())
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The line to print for an error, and the exit code.
+
+    What a person can mend ends with 2; anything else is a bug, ends with 1, and leaves its
+    traceback in a file that the line names.
+    """
+    for cause in _causes(error):
+        mendable = _mendable(cause)
+        if mendable is not None:
+            return one_line(mendable), MISTAKE_EXIT_CODE
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="spikeline-", suffix=".log", delete=False, encoding="utf-8"
+    ) as log:
+        log.writelines(traceback.format_exception(error))
+    summary = one_line(error)[:200]
+    return (
+        f"unexpected {type(error).__name__}: {summary}; this is a bug in spikeline, its traceback "
+        f"is in {log.name}",
+        BUG_EXIT_CODE,
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it wraps: Ray keeps a worker's error in ``cause``."""
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        current = queue.pop(0)
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        cause = getattr(current, "cause", None)
+        queue += [cause if isinstance(cause, BaseException) else None, current.__cause__]
+
+
+def _mendable(error: BaseException) -> str | None:
+    if isinstance(error, PipelineError):
+        return str(error)
+    if isinstance(error, ValidationError):
+        return f"{error.title}: {condense(error)}"
+    from_botocore = {c.__name__ for c in type(error).__mro__ if c.__module__.startswith("botocore")}
+    if from_botocore & {"NoCredentialsError", "PartialCredentialsError"}:
+        return (
+            f"{error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for "
+            "a store other than AWS)"
+        )
+    if from_botocore:
+        return f"S3: {error}; check the address, AWS_ENDPOINT_URL and the credentials"
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}:{where} cannot be used; check the path, rights and space"
+    return None

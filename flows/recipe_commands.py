@@ -1,0 +1,70 @@
+"""The commands that need no Prefect: listing recipes, synthesising a corpus."""
+
+from pathlib import Path
+from typing import cast
+
+from rich.text import Text
+
+from featurize.corpora.synthetic import Layout, SyntheticConfig, SyntheticSummary, synthesize_corpus
+from featurize.errors import PipelineError
+from flows import terminal
+from flows.command import command
+from flows.recipes import RECIPES, Recipe
+from flows.suggestions import did_you_mean
+
+LAYOUTS = ("librispeech", "timit")
+
+
+def list_recipes(as_json: bool) -> None:
+    """Print every recipe with its explanation and where it differs from the paper."""
+    with command(as_json) as running:
+        running.finish(
+            {"recipes": [recipe.model_dump(mode="json") for recipe in RECIPES.values()]},
+            *(_described(recipe) for recipe in RECIPES.values()),
+            Text("Change a setting with --set, for example --set train.model.hidden_size=256"),
+        )
+
+
+def _described(recipe: Recipe) -> Text:
+    text = Text(recipe.name, style="bold")
+    text.append(f"\n  {recipe.explanation}\n", style="not bold")
+    text.append(f"  Models: {', '.join(recipe.model_names)}.\n", style="not bold")
+    text.append("  Differs from the paper:\n", style="not bold")
+    for deviation in recipe.deviations:
+        text.append(f"    - {deviation}\n", style="not bold")
+    return text
+
+
+def synthesize(
+    out: str, layout: str, minutes: float, seed: int, speakers: int, as_json: bool
+) -> None:
+    """Write a synthetic corpus and say where it is and how to use it."""
+    if layout not in LAYOUTS:
+        raise PipelineError(
+            f"no layout {layout!r}{did_you_mean(layout, LAYOUTS)}; layouts: {', '.join(LAYOUTS)}"
+        )
+    with command(as_json) as running:
+        config = SyntheticConfig(
+            layout=cast(Layout, layout), minutes=minutes, seed=seed, num_speakers=speakers
+        )
+        summary = synthesize_with_bar(Path(out), config)
+        root = Path(out).absolute()
+        running.finish(
+            {"location": str(root), **summary.model_dump(mode="json")},
+            f"{sum(summary.minutes.values()):.1f} minutes of speech at {root}",
+            f"next: spikeline pipeline --recipe NAME --corpus {root} --runs runs",
+        )
+
+
+def synthesize_with_bar(target: Path, config: SyntheticConfig) -> SyntheticSummary:
+    """Write the corpus, or find it there."""
+    with terminal.bar("synthesising speech") as bar:
+        return synthesize_corpus(
+            target,
+            config.layout,
+            config.minutes,
+            config.seed,
+            num_speakers=config.num_speakers,
+            noise_dbfs=config.noise_dbfs,
+            progress=lambda done, total: bar.update(done / total, f"{done}/{total} speakers"),
+        )

@@ -1,0 +1,225 @@
+"""The commands that run flows: check what can be checked at once, run, show the result."""
+
+import logging
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import RenderableType
+
+from featurize.errors import PipelineError
+from featurize.locations import Location
+from featurize.stage import MANIFEST_NAME, StageResult, is_finished
+from flows.command import Command, command, prefect_api
+from flows.overrides import apply_overrides
+from flows.recipes import Recipe, recipe_named
+from training.config import WorkerConfig
+
+if TYPE_CHECKING:
+    from flows.pipeline_flow import PipelineOutcome
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def run_featurize(
+    name: str, corpus: str, runs: str, overrides: Sequence[str], force: bool, as_json: bool
+) -> None:
+    """Run the featurization flow."""
+    recipe = apply_overrides(recipe_named(name), overrides)
+    root, results = _corpus(corpus), Location.of(runs)
+    with command(as_json) as running, prefect_api() as api:
+        from flows.featurize_flow import featurize_flow
+
+        api.ready()
+        result = featurize_flow(recipe.featurize, root.uri, results.uri, recipe.fan_out, force)
+        running.finish(
+            _stage_json(result, running),
+            f"features: {result.location}",
+            _next("train", "--recipe", name, "--features", result.location.uri, "--runs", runs),
+        )
+
+
+def run_train(
+    name: str,
+    features: str,
+    runs: str,
+    overrides: Sequence[str],
+    num_workers: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Run the training flow for each of the recipe's models."""
+    recipe = apply_overrides(recipe_named(name), overrides)
+    upstream, results = _finished(features, "feature set", "featurize"), Location.of(runs)
+    workers = _workers(recipe, num_workers)
+    with command(as_json) as running, prefect_api() as api:
+        from flows.train_flow import train_flow
+
+        api.ready()
+        trained = {
+            config.model.model: train_flow(config, upstream.uri, results.uri, workers, force)
+            for config in recipe.models
+        }
+        models = [f"--model={result.location.uri}" for result in trained.values()]
+        running.finish(
+            {
+                "models": {model: _stage_json(result) for model, result in trained.items()},
+                "seconds": round(running.seconds, 3),
+            },
+            *(f"{model}: {result.location}" for model, result in trained.items()),
+            _next("evaluate", "--recipe", name, *models, "--features", features, "--runs", runs),
+        )
+
+
+def run_evaluate(
+    name: str,
+    models: Sequence[str],
+    features: str,
+    runs: str,
+    overrides: Sequence[str],
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Run the evaluation flow and show the comparison."""
+    recipe = apply_overrides(recipe_named(name), overrides)
+    upstream, results = _finished(features, "feature set", "featurize"), Location.of(runs)
+    trained = [_finished(model, "trained model", "train") for model in models]
+    with command(as_json) as running, prefect_api() as api:
+        from flows.evaluate_flow import evaluate_flow
+
+        api.ready()
+        result = evaluate_flow(
+            recipe.evaluate,
+            [location.uri for location in trained],
+            upstream.uri,
+            results.uri,
+            force,
+        )
+        running.finish(
+            _stage_json(result, running) | _metrics_json(result.location),
+            *_shown_comparison(result.location),
+        )
+
+
+def run_pipeline(
+    name: str,
+    corpus: str,
+    runs: str,
+    overrides: Sequence[str],
+    num_workers: int | None,
+    as_json: bool,
+) -> None:
+    """Run every stage and show the comparison."""
+    recipe = apply_overrides(recipe_named(name), overrides)
+    root, results = _corpus(corpus), Location.of(runs)
+    with command(as_json) as running, prefect_api() as api:
+        from flows.pipeline_flow import pipeline_flow
+
+        api.ready()
+        outcome = pipeline_flow(recipe, root.uri, results.uri, _workers(recipe, num_workers))
+        _finish_pipeline(running, outcome)
+
+
+def run_demo(runs: str, overrides: Sequence[str], num_workers: int | None, as_json: bool) -> None:
+    """Synthesise the demonstration's corpus below the runs and run every stage on it."""
+    recipe = apply_overrides(recipe_named("demo"), overrides)
+    results = Location.of(runs)
+    if not results.is_local:
+        raise PipelineError(f"--runs {runs}: the demonstration writes to a local folder")
+    if recipe.synthetic is None:
+        raise PipelineError("--set synthetic: the demonstration needs a synthetic corpus")
+    corpus = Path(results.path) / "corpus"
+    with command(as_json) as running, prefect_api() as api:
+        # The embedded server starts meanwhile.
+        from flows.recipe_commands import synthesize_with_bar
+
+        summary = synthesize_with_bar(corpus, recipe.synthetic)
+        _LOGGER.info(
+            "%-12s %.0f minutes of synthetic speech: %s",
+            "corpus",
+            sum(summary.minutes.values()),
+            corpus,
+        )
+        from flows.pipeline_flow import pipeline_flow
+
+        api.ready()
+        outcome = pipeline_flow(recipe, str(corpus), results.uri, _workers(recipe, num_workers))
+        _finish_pipeline(running, outcome)
+
+
+def _finish_pipeline(running: Command, outcome: "PipelineOutcome") -> None:
+    evaluation = Location.of(outcome.evaluation.location)
+    minutes, seconds = divmod(round(running.seconds), 60)
+    took = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    running.finish(
+        outcome.model_dump(mode="json")
+        | {"did_nothing": outcome.did_nothing, "seconds": round(running.seconds, 3)}
+        | _metrics_json(evaluation),
+        *_shown_comparison(evaluation),
+        (
+            f"nothing to do: every stage was finished already (looked in {took})"
+            if outcome.did_nothing
+            else f"took {took}"
+        ),
+    )
+
+
+def _corpus(corpus: str) -> Location:
+    location = Location.of(corpus)
+    if not location.is_dir():
+        raise PipelineError(
+            f"--corpus {corpus}: no such folder; name the root of the corpus, or make one with "
+            "spikeline corpus synthesize"
+        )
+    return location
+
+
+def _finished(address: str, what: str, stage_command: str) -> Location:
+    location = Location.of(address)
+    if not is_finished(location):
+        raise PipelineError(
+            f"{address}: no finished {what} there ({MANIFEST_NAME} is missing); check the path, "
+            f"or run spikeline {stage_command}"
+        )
+    return location
+
+
+def _workers(recipe: Recipe, num_workers: int | None) -> WorkerConfig:
+    if num_workers is None:
+        return recipe.workers
+    changed = {"num_workers": num_workers, "in_process": False}
+    return WorkerConfig.model_validate(recipe.workers.model_dump() | changed)
+
+
+def _next(*words: str) -> str:
+    return f"next: {shlex.join(('spikeline', *words))}"
+
+
+def _stage_json(result: StageResult, running: Command | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "location": result.location.uri,
+        "fingerprint": result.fingerprint,
+        "skipped": result.skipped,
+    }
+    return found if running is None else found | {"seconds": round(running.seconds, 3)}
+
+
+def _metrics_json(evaluation: Location) -> dict[str, Any]:
+    from flows.comparison import read_metrics
+
+    return {"metrics": read_metrics(evaluation).model_dump(mode="json")}
+
+
+def _shown_comparison(evaluation: Location) -> list[RenderableType]:
+    """The table, what it says in sentences, and where the report is."""
+    from evaluation.claims import summary_lines
+    from flows.comparison import comparison_table, read_metrics
+
+    metrics = read_metrics(evaluation)
+    return [
+        comparison_table(metrics),
+        *summary_lines(metrics),
+        "",
+        f"report: {evaluation.child('report.html')}",
+    ]
