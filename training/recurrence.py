@@ -1,5 +1,8 @@
 """The one entry point of the LIF recurrence; models call this and nothing below it.
 
+Whatever the backend, the recurrence runs in float32: drives of another type, and autocast,
+are converted on entry. Spikes and state come out in float32.
+
 Shape legend: T time, B batch, H neurons.
 """
 
@@ -44,12 +47,25 @@ def choose_backend(requested: Backend, device: torch.device, is_per_step: bool) 
     chosen = requested
     if requested == "auto":
         chosen = "cpu" if device.type == "cpu" and not is_per_step else "reference"
-    _log_choice(requested, chosen, device.type)
+    if not torch.compiler.is_compiling():
+        _log_choice(requested, chosen, device.type)
     return chosen
 
 
-def _state(state: LifState) -> tuple[Tensor, Tensor, Tensor]:
-    return state.synaptic_current.float(), state.residue.float(), state.spikes.float()
+def _require_shape(name: str, tensor: Tensor | None, *shape: int) -> None:
+    if tensor is not None and tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {shape}")
+
+
+def _prepare(drive_TBH: Tensor, lengths_B: Tensor, state: LifState) -> tuple[Tensor, LifState]:
+    """Lengths and state as the kernels take them: checked, int64 and float32."""
+    if drive_TBH.dim() != 3:
+        raise ValueError(f"a drive has shape {tuple(drive_TBH.shape)}; expected (T, B, H)")
+    _, batch_size, num_neurons = drive_TBH.shape
+    _require_shape("lengths_B", lengths_B, batch_size)
+    for name, tensor in zip(LifState._fields, state, strict=True):
+        _require_shape(f"state.{name}", tensor, batch_size, num_neurons)
+    return lengths_B.long(), LifState(*(tensor.float() for tensor in state))
 
 
 def _will_differentiate(*tensors: Tensor | None) -> bool:
@@ -63,15 +79,15 @@ def _result(outputs: operators.Forward) -> RecurrenceOutput:
 
 
 def _scan(
-    drive: Tensor,
-    decay: Tensor | None,
+    drive_TBH: Tensor,
+    decay_H: Tensor | None,
     lengths_B: Tensor,
     state: LifState,
     quantizer: Quantizer,
     backend: Backend,
 ) -> RecurrenceOutput:
-    tensors = (drive.float(), decay, lengths_B.long(), *_state(state))
-    return _result(operators.scan(*tensors, *quantizer, _will_differentiate(*tensors), backend))
+    save = _will_differentiate(drive_TBH, decay_H, *state)
+    return _result(operators.scan(drive_TBH, decay_H, lengths_B, *state, *quantizer, save, backend))
 
 
 def encoder(
@@ -92,8 +108,14 @@ def encoder(
         quantizer: range, bits, threshold.
         backend: which implementation; ``auto`` takes the fastest for the tensor's device.
         per_step_range: move this range at every time step (reference backend only).
+
+    Raises:
+        ValueError: if shapes do not fit together.
+        PipelineError: if the backend cannot do the work.
     """
     backend = choose_backend(backend, drive_TBH.device, per_step_range is not None)
+    lengths_B, state = _prepare(drive_TBH, lengths_B, state)
+    drive_TBH = drive_TBH.float()
     if backend != "reference":
         return _scan(drive_TBH, None, lengths_B, state, quantizer, backend)
     return reference.encoder(drive_TBH, lengths_B, state, quantizer, per_step_range)
@@ -119,10 +141,17 @@ def conventional(
         quantizer: range, bits, threshold.
         backend: see ``encoder``.
         per_step_range: see ``encoder``.
+
+    Raises:
+        ValueError: if shapes do not fit together.
+        PipelineError: if the backend cannot do the work.
     """
     backend = choose_backend(backend, drive_TBH.device, per_step_range is not None)
+    lengths_B, state = _prepare(drive_TBH, lengths_B, state)
+    _require_shape("decay_H", decay_H, drive_TBH.shape[2])
+    drive_TBH, decay_H = drive_TBH.float(), decay_H.float()
     if backend != "reference":
-        return _scan(drive_TBH, decay_H.float(), lengths_B, state, quantizer, backend)
+        return _scan(drive_TBH, decay_H, lengths_B, state, quantizer, backend)
     return reference.conventional(drive_TBH, decay_H, lengths_B, state, quantizer, per_step_range)
 
 
@@ -143,34 +172,33 @@ def gated(
     Args:
         forget_drive_TBH: ``BN(W_f X)``.
         cell_drive_TBH: ``BN(W_c X)``.
-        dropout_mask_BH: m, one mask per layer and sequence, or None.
+        dropout_mask_BH: m, one mask per layer and sequence, or None; gets no gradient.
         recurrent_weight_2HH: ``[U_f; U_c]``, (2H, H), or None for v1.
         lengths_B: valid frames, (B,) int64.
         state: state before the first frame.
         quantizer: range, bits, threshold.
         backend: see ``encoder``.
         per_step_range: see ``encoder``.
+
+    Raises:
+        ValueError: if shapes do not fit together.
+        PipelineError: if the backend cannot do the work.
     """
     backend = choose_backend(backend, forget_drive_TBH.device, per_step_range is not None)
-    if backend != "reference":
-        tensors = (
-            forget_drive_TBH.float(),
-            cell_drive_TBH.float(),
-            None if dropout_mask_BH is None else dropout_mask_BH.float(),
-            None if recurrent_weight_2HH is None else recurrent_weight_2HH.float(),
-            lengths_B.long(),
-            *_state(state),
-        )
-        return _result(
-            operators.gated(*tensors, *quantizer, _will_differentiate(*tensors), backend)
-        )
-    return reference.gated(
-        forget_drive_TBH,
-        cell_drive_TBH,
-        dropout_mask_BH,
-        recurrent_weight_2HH,
-        lengths_B,
-        state,
-        quantizer,
-        per_step_range,
+    lengths_B, state = _prepare(forget_drive_TBH, lengths_B, state)
+    _, batch_size, num_neurons = forget_drive_TBH.shape
+    _require_shape("cell_drive_TBH", cell_drive_TBH, *forget_drive_TBH.shape)
+    _require_shape("dropout_mask_BH", dropout_mask_BH, batch_size, num_neurons)
+    _require_shape("recurrent_weight_2HH", recurrent_weight_2HH, 2 * num_neurons, num_neurons)
+    mask = None if dropout_mask_BH is None else dropout_mask_BH.detach().float()
+    weight = None if recurrent_weight_2HH is None else recurrent_weight_2HH.float()
+    forget, cell = forget_drive_TBH.float(), cell_drive_TBH.float()
+    if backend == "reference":
+        with torch.autocast(forget.device.type, enabled=False):
+            return reference.gated(
+                forget, cell, mask, weight, lengths_B, state, quantizer, per_step_range
+            )
+    save = _will_differentiate(forget, cell, weight, *state)
+    return _result(
+        operators.gated(forget, cell, mask, weight, lengths_B, *state, *quantizer, save, backend)
     )

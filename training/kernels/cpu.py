@@ -55,8 +55,10 @@ def _unpadded(tensor: Tensor, num_neurons: int) -> Tensor:
     return tensor if tensor.shape[-1] == num_neurons else tensor[..., :num_neurons].contiguous()
 
 
-def _shares(lengths_B: Tensor) -> list[Array]:
+def _shares(lengths_B: Tensor, num_frames: int) -> list[Array]:
     """Utterances dealt to the threads by falling length, so that their work is about equal."""
+    if len(lengths_B) and not 0 <= int(lengths_B.amin()) <= int(lengths_B.amax()) <= num_frames:
+        raise ValueError(f"lengths_B must lie between 0 and T={num_frames}: {lengths_B.tolist()}")
     order = torch.argsort(lengths_B, descending=True, stable=True).numpy()
     count = min(threads.num_threads(), len(order))
     return [np.ascontiguousarray(order[part::count]) for part in range(count)]
@@ -125,7 +127,7 @@ def scan_forward(
     has_current = decay_H is not None
     currents = torch.empty(drive_TBH.shape if save and has_current else 0)
     inside = torch.empty((num_frames, batch_size, width // LANES) if save else 0, dtype=torch.uint8)
-    shares = _shares(lengths_B)
+    shares = _shares(lengths_B, shape[0])
     extremes = _new_extremes(len(shares))
 
     def call(part: int, rows: Array) -> Callable[[], object]:
@@ -175,7 +177,7 @@ def scan_backward(
     num_neurons, width = shape[2:]
     decay = torch.zeros(width) if decay_H is None else _padded(decay_H)
     grad_current, grad_residue, grad_last = (_padded(grad) for grad in grad_state)
-    shares = _shares(lengths_B)
+    shares = _shares(lengths_B, shape[0])
     grad_decay = torch.zeros(len(shares), width)
     grad_drive = torch.empty(grad_TBH.shape)
     initial = _padded(initial_current_BH)
@@ -241,7 +243,7 @@ def gated_forward(
         torch.empty(forget_TBH.shape if save else 0),
         torch.empty(forget_TBH.shape if save else 0),
     )
-    shares = _shares(lengths_B)
+    shares = _shares(lengths_B, shape[0])
     extremes = _new_extremes(len(shares))
 
     def call(part: int, rows: Array) -> Callable[[], object]:
@@ -330,7 +332,7 @@ def gated_backward(
             _flat(grad_drive),
         )
 
-    _run(_shares(lengths_B), call)
+    _run(_shares(lengths_B, shape[0]), call)
     grad_weight = torch.empty(0)
     if has_weight:
         grad_weight = recurrent_weight_gradient(grad_drive, spikes_TBH, initial_spikes_BH)
@@ -349,5 +351,6 @@ def recurrent_weight_gradient(
     """``dU = sum_t gp_t^T Y_{t-1}``, (2H, H), as one product over all frames."""
     if grad_drive_TBG.shape[0] == 0:
         return torch.zeros(grad_drive_TBG.shape[2], spikes_TBH.shape[2])
-    grad = grad_drive_TBG[0].T @ initial_spikes_BH
-    return grad.addmm_(grad_drive_TBG[1:].flatten(0, 1).T, spikes_TBH[:-1].flatten(0, 1))
+    with torch.autocast("cpu", enabled=False):
+        grad = grad_drive_TBG[0].T @ initial_spikes_BH
+        return grad.addmm_(grad_drive_TBG[1:].flatten(0, 1).T, spikes_TBH[:-1].flatten(0, 1))

@@ -38,7 +38,7 @@ from training.kernels.cpu_products import (
     list_nonzeros,
     multiply,
 )
-from training.kernels.cpu_scan import num_bytes, num_running
+from training.kernels.cpu_scan import clear_bits, num_bytes, num_running
 from training.kernels.jit import helper, kernel
 from training.kernels.simd import LANES, greater, load, pack_bits, select, splat, store, unpack_bits
 
@@ -209,6 +209,11 @@ def gated_forward(  # type: ignore[no-untyped-def]
             at = (t * batch_size + b) * num_neurons
             if i >= active:
                 clear(spikes, at, num_neurons)
+                if save:
+                    clear(gates, at, num_neurons)
+                    clear(cells, at, num_neurons)
+                    clear(currents, at, num_neurons)
+                    clear_bits(inside, t * batch_size + b, num_neurons)
                 continue
             gated_row(
                 num_neurons,

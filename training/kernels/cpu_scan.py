@@ -15,7 +15,6 @@ utterances. State arrays have rows padded to whole vectors (``width``).
 """
 
 from training.kernels.cpu_firing import (
-    ZERO,
     clamped,
     clear,
     fire,
@@ -39,6 +38,13 @@ def num_running(rows, lengths, t, bound):  # type: ignore[no-untyped-def]
 def num_bytes(num_neurons):  # type: ignore[no-untyped-def]
     """Bytes of a row of ``inside`` bits."""
     return (num_neurons + LANES - 1) // LANES
+
+
+@helper
+def clear_bits(inside, row, num_neurons):  # type: ignore[no-untyped-def]
+    """Zero one row of ``inside`` bits."""
+    count = num_bytes(num_neurons)
+    inside[row * count : (row + 1) * count] = 0
 
 
 @kernel
@@ -88,6 +94,10 @@ def scan_forward(  # type: ignore[no-untyped-def]
             at = (t * batch_size + b) * num_neurons
             if i >= active:
                 clear(spikes, at, num_neurons)
+                if save:
+                    if has_current:
+                        clear(saved_current, at, num_neurons)
+                    clear_bits(inside, t * batch_size + b, num_neurons)
                 continue
             source = t * drive_strides[0] + b * drive_strides[1]
             byte = (t * batch_size + b) * num_bytes(num_neurons)
@@ -178,6 +188,3 @@ def scan_backward(  # type: ignore[no-untyped-def]
                     store(grad_decay, h, load(grad_decay, h) + grad * before)
                     store(grad_current, state + h, grad * load(decay, h))
                 write(grad_drive, at + h, left, grad)
-
-
-__all__ = ["ZERO", "num_bytes", "num_running", "scan_backward", "scan_forward"]

@@ -150,7 +150,7 @@ def scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of drive, decay and initial state (I, R, Y)."""
     empty = grad.new_empty(0)
-    return tuple(  # type: ignore[return-value]
+    return tuple(
         _implementation(backend).scan_backward(
             grad,
             (grad_current, grad_residue, grad_spikes),
@@ -189,7 +189,7 @@ def gated_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of both drives (T, B, 2H), weight and initial state (I, R, Y)."""
-    return tuple(  # type: ignore[return-value]
+    return tuple(
         _implementation(backend).gated_backward(
             grad,
             (grad_current, grad_residue, grad_spikes),

@@ -52,6 +52,10 @@ def scan(
         observed = potential.detach()
         minimum = torch.minimum(minimum, observed.masked_fill(~valid_B1, torch.inf).min())
         maximum = torch.maximum(maximum, observed.masked_fill(~valid_B1, -torch.inf).max())
+    if not spikes:
+        return RecurrenceOutput(
+            state.spikes.new_zeros(0, *state.spikes.shape), state, minimum, maximum
+        )
     return RecurrenceOutput(torch.stack(spikes), state, minimum, maximum)
 
 
