@@ -86,10 +86,12 @@ def plan_epoch(
     waiting: list[TrainingSequence] = []
     num_rows = 0
     for position, key in enumerate(rng.permutation(len(keys))):
-        rows = groups[keys[key]]
-        num_rows += len(rows)
-        for row in rows:
-            waiting.extend(_sequences(row, index[row].num_frames, max_frames if cut else None))
+        members = groups[keys[key]]
+        num_rows += len(members)
+        for member in members:
+            waiting.extend(
+                _sequences(member, index[member].num_frames, max_frames if cut else None)
+            )
         is_last = position == len(keys) - 1
         if num_rows >= window_rows or is_last:
             drawn, waiting = _draw(waiting, batch_size, rng, keep_rest=not is_last)

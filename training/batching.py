@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from featurize.cmvn import Normaliser
 from featurize.schema import CmvnStatistics, FeatureRow
-from featurize.shards import normalise
 from training.losses import IGNORED_TARGET
 
 
@@ -94,7 +94,8 @@ def collate(rows: Sequence[FeatureRow], cmvn: CmvnStatistics) -> Batch:
         rows: at least one, all with the same number of features.
         cmvn: statistics to normalise by.
     """
+    normalise = Normaliser(cmvn)
     examples = [
-        Example(row.utterance_id, normalise(row, cmvn), row.labels, row.alignment) for row in rows
+        Example(row.utterance_id, normalise(row), row.labels, row.alignment) for row in rows
     ]
     return pad(examples, rows[0].features.shape[1])

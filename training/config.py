@@ -74,6 +74,9 @@ class OptimizerConfig(TypedConfig):
         description="Halve the learning rate after an epoch whose dev error improved by less "
         "than this share.",
     )
+    constant_epochs: int = Field(
+        0, ge=0, description="Epochs before the rule applies (CTC begins on a plateau)."
+    )
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
     max_gradient_norm: float | None = Field(
         None, gt=0, description="Clip the gradient's global norm to this; empty for no clipping."

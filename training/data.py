@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from featurize.cmvn import Normaliser
 from featurize.errors import PipelineError
 from featurize.locations import Location
 from featurize.schema import FeatureRow, FeaturizeManifest
-from featurize.shards import normalise, read_label_columns, read_rows
+from featurize.shard_labels import read_label_columns
+from featurize.shards import read_rows
 from training.batch_plan import GlobalBatch, IndexedRow, TrainingSequence, plan_epoch, worker_slice
 from training.batching import Batch, Example, pad
 from training.collectives import rank, world_size
@@ -83,7 +85,12 @@ class RowCache:
         """The row at a place of the index."""
         key = (where.shard, where.row_group)
         if key not in self._groups:
-            rows = read_rows(self._features, self._manifest.shards[where.shard], [where.row_group])
+            rows = read_rows(
+                self._features,
+                self._manifest.shards[where.shard],
+                [where.row_group],
+                inventory=self._manifest.labels,
+            )
             self._groups[key] = rows
             self._num_rows += len(rows)
             while self._num_rows > self._max_rows and len(self._groups) > 1:
@@ -149,6 +156,7 @@ class TrainingData:
     ) -> None:
         self.manifest = manifest
         self.config = config
+        self._normalise = Normaliser(manifest.cmvn)
         self.train = index_split(features, manifest, "train", config.objective)
         self.dev = index_split(features, manifest, "dev", config.objective)
         self._cache = RowCache(features, manifest, config.shuffle_window_rows)
@@ -201,7 +209,7 @@ class TrainingData:
         self, sequence: TrainingSequence, split: SplitIndex, cache: RowCache, epoch: int | None
     ) -> Example:
         row = cache.row(split.rows[sequence.row])
-        features = normalise(row, self.manifest.cmvn)[sequence.start : sequence.stop]
+        features = self._normalise(row)[sequence.start : sequence.stop]
         if epoch is not None and self.config.spec_augment is not None:
             rng = np.random.default_rng([self.config.seed, epoch, *sequence])
             features = spec_augment(features, self.config.spec_augment, rng)

@@ -104,7 +104,7 @@ class TrainingLoop:
     def _next_learning_rate(self, metrics: EpochMetrics) -> float:
         """Halve when the dev error stops improving on the epoch before, down to the floor."""
         rule = self.config.optimizer
-        if not self.epochs:
+        if not self.epochs or metrics.epoch < rule.constant_epochs:
             return self.learning_rate
         before = self.epochs[-1].dev_error
         improvement = (before - metrics.dev_error) / before if before > 0 else 0.0

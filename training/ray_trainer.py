@@ -1,7 +1,8 @@
 """Training on a Ray cluster, or on this machine's own, through Ray Train.
 
 Ray starts the workers, connects them (gloo on CPUs, NCCL on GPUs) and restarts them after a
-failure; checkpoints are this project's own, so a restarted run resumes from the newest complete one.
+failure; checkpoints are this project's own, so a restarted run resumes from the newest complete
+one.
 """
 
 import logging

@@ -10,7 +10,7 @@ from torch import Tensor
 from featurize.errors import PipelineError
 from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
-from featurize.shards import read_label_columns
+from featurize.shard_labels import read_label_columns
 from featurize.stage import (
     StageResult,
     fingerprint,

@@ -32,8 +32,8 @@ class DenseLayer(nn.Module):
     def __init__(self, num_inputs: int, config: ModelConfig) -> None:
         super().__init__()
         self.norm = FrameBatchNorm(num_inputs)
-        cell = nn.LSTM if config.model == "lstm" else nn.GRU
-        self.cell = cell(num_inputs, config.hidden_size)
+        cell_type = nn.LSTM if config.model == "lstm" else nn.GRU
+        self.cell: nn.RNNBase = cell_type(num_inputs, config.hidden_size)
         for name, parameter in self.cell.named_parameters():
             if name.startswith("weight_hh"):
                 for gate in parameter.data.split(config.hidden_size):
@@ -44,7 +44,8 @@ class DenseLayer(nn.Module):
                 nn.init.zeros_(parameter)
         if config.model == "lstm":
             # Remember by default (Jozefowicz et al. 2015): the forget gate is the second quarter.
-            self.cell.bias_ih_l0.data[config.hidden_size : 2 * config.hidden_size] = 1.0
+            bias = self.cell.get_parameter("bias_ih_l0")
+            nn.init.ones_(bias.data[config.hidden_size : 2 * config.hidden_size])
 
     def forward(
         self, below_TBF: Tensor, frames: ValidFrames, state: tuple[Tensor, ...] | None

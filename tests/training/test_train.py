@@ -1,0 +1,243 @@
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from featurize.errors import PipelineError
+from featurize.locations import Location
+from featurize.schema import FeaturizeManifest
+from featurize.stage import read_manifest
+from training.checkpoint import CheckpointStore, load_recogniser
+from training.config import (
+    CurriculumStage,
+    ModelConfig,
+    OptimizerConfig,
+    SpecAugmentConfig,
+    TrainConfig,
+    WorkerConfig,
+)
+from training.data import TrainingData, read_ahead
+from training.loop import TrainingLoop
+from training.manifest import TrainManifest
+from training.train import train
+
+HERE = WorkerConfig(in_process=True, threads_per_worker=1)
+
+
+def small(model="v2", objective="ctc", num_epochs=3, **changes):
+    settings = {
+        "model": ModelConfig(model=model, hidden_size=24, dropout=0.2)
+        if isinstance(model, str)
+        else model,
+        "objective": objective,
+        "curriculum": (CurriculumStage(num_epochs=num_epochs),),
+        "batch_size": 10,
+        "optimizer": OptimizerConfig(learning_rate=1e-2),
+    }
+    return TrainConfig(**(settings | changes))
+
+
+def losses(location):
+    return [m.train_loss for m in read_manifest(location, TrainManifest).metrics]
+
+
+def dev_losses(location):
+    return [m.dev_loss for m in read_manifest(location, TrainManifest).metrics]
+
+
+@pytest.mark.parametrize("model", ["conventional", "v1", "v2", "lstm", "gru"])
+@pytest.mark.parametrize("objective", ["ctc", "frame"])
+def test_every_model_learns_by_every_objective(planted_features, tmp_path, model, objective):
+    steady = OptimizerConfig(learning_rate=1e-2, constant_epochs=45)
+    network = ModelConfig(model=model, hidden_size=48, dropout=0.1)
+    config = small(network, objective, num_epochs=45, optimizer=steady)
+    result = train(config, planted_features, Location.of(tmp_path), HERE)
+    metrics = read_manifest(result.location, TrainManifest).metrics
+    chance = 0.8 if objective == "frame" else 1.0
+    assert metrics[-1].dev_error < 0.6 * chance
+    assert metrics[-1].train_loss < 0.6 * metrics[0].train_loss
+    assert all(m.num_utterances == 42 for m in metrics)
+    assert len(metrics[-1].spike_density) == (0 if model in ("lstm", "gru") else 3)
+
+
+def test_a_finished_run_is_not_repeated(planted_features, tmp_path):
+    runs = Location.of(tmp_path)
+    first = train(small(), planted_features, runs, HERE)
+    manifest = first.location.child("manifest.json").read_bytes()
+    second = train(small(), planted_features, runs, HERE)
+    assert not first.skipped
+    assert second.skipped
+    assert second.location.child("manifest.json").read_bytes() == manifest
+    backend = ModelConfig(model="v2", hidden_size=24, dropout=0.2, backend="reference")
+    assert train(small(model=backend), planted_features, runs, HERE).skipped
+
+
+def test_resumed_equals_uninterrupted(planted_features, tmp_path):
+    augmented = {"spec_augment": SpecAugmentConfig()}
+    whole = train(small(**augmented), planted_features, Location.of(tmp_path / "a"), HERE)
+
+    class Killed(Exception):
+        pass
+
+    def kill_in_second_epoch(progress):
+        if progress.epoch == 1 and progress.step == 2:
+            raise Killed
+
+    runs = Location.of(tmp_path / "b")
+    with pytest.raises(Killed):
+        train(small(**augmented), planted_features, runs, HERE, on_progress=kill_in_second_epoch)
+    seen = []
+    resumed = train(small(**augmented), planted_features, runs, HERE, on_progress=seen.append)
+    assert min(progress.epoch for progress in seen) == 1
+    assert losses(resumed.location) == losses(whole.location)
+    a, b = load_recogniser(whole.location), load_recogniser(resumed.location)
+    for (name, x), y in zip(
+        a.network.state_dict().items(), b.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(x, y), name
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("objective", "num_bits"), [("ctc", 32), ("frame", 6)])
+def test_one_and_two_ray_workers_agree(planted_features, tmp_path, objective, num_bits):
+    """Quantised spikes are discontinuous: once sums in another order (1e-7) flip one spike,
+    curves part by more than rounding. So the long curve is compared unquantised, and the
+    quantised one over a few gentle steps.
+    """
+    model = ModelConfig(model="v2", hidden_size=24, dropout=0.2, num_bits=num_bits)
+    rate = OptimizerConfig(learning_rate=1e-2 if num_bits == 32 else 2e-4)
+    config = small(model, objective, batch_size=7, optimizer=rate)
+    alone = train(config, planted_features, Location.of(tmp_path / "alone"), HERE)
+    seen = []
+    two = train(
+        config,
+        planted_features,
+        Location.of(tmp_path / "two"),
+        WorkerConfig(num_workers=2, cpus_per_worker=0.5, threads_per_worker=1),
+        on_progress=seen.append,
+    )
+    np.testing.assert_allclose(losses(two.location), losses(alone.location), rtol=1e-4)
+    np.testing.assert_allclose(dev_losses(two.location), dev_losses(alone.location), rtol=1e-3)
+    assert len(seen[-1].epochs) == 3
+    assert not two.location.child("ray").exists()
+    assert all(m.num_utterances == 42 for m in read_manifest(two.location, TrainManifest).metrics)
+
+
+@pytest.mark.integration
+def test_more_workers_than_the_cluster_holds_is_refused(planted_features, tmp_path):
+    greedy = WorkerConfig(num_workers=2, cpus_per_worker=500)
+    with pytest.raises(PipelineError, match="needs 1000 CPU and the Ray cluster has"):
+        train(small(), planted_features, Location.of(tmp_path), greedy)
+
+
+@pytest.mark.integration
+def test_divergence_in_a_ray_worker_is_one_clear_error(planted_features, tmp_path):
+    config = small("lstm", optimizer=OptimizerConfig(learning_rate=1e30))
+    with pytest.raises(PipelineError, match=r"diverged.*lower"):
+        train(config, planted_features, Location.of(tmp_path), WorkerConfig(cpus_per_worker=0.5))
+
+
+def test_checkpoints_keep_newest_and_best_and_pass_over_incomplete(planted_features, tmp_path):
+    result = train(small(num_epochs=5), planted_features, Location.of(tmp_path), HERE)
+    manifest = read_manifest(result.location, TrainManifest)
+    kept = {place.name for place in result.location.child("checkpoints").children()}
+    assert kept == {"epoch-0004", f"epoch-{manifest.best_epoch:04d}"}
+    best = min(manifest.metrics, key=lambda m: m.dev_error)
+    assert manifest.best_epoch == best.epoch
+    store = CheckpointStore(result.location)
+    store.directory(9).child("network.safetensors").write_bytes(b"half")
+    assert store.newest().epoch == 4
+
+
+def test_a_damaged_weights_file_is_refused(planted_features, tmp_path):
+    result = train(small(num_epochs=1), planted_features, Location.of(tmp_path), HERE)
+    weights = result.location.child("weights.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(bytes(content))
+    with pytest.raises(PipelineError, match=r"weights.safetensors is damaged.*train this model"):
+        load_recogniser(result.location)
+
+
+def test_metrics_and_label_statistics_stand_beside_the_weights(planted_features, tmp_path):
+    result = train(small(num_epochs=2), planted_features, Location.of(tmp_path), HERE)
+    with result.location.child("metrics.parquet").open_read() as stream:
+        table = pq.read_table(stream).to_pylist()
+    assert [row["epoch"] for row in table] == [0, 1]
+    statistics = load_recogniser(result.location).label_statistics
+    assert int(statistics["bigram_counts"][5].sum()) == 42
+    assert int(statistics["bigram_counts"][:, 5].sum()) == 42
+    manifest = read_manifest(planted_features, FeaturizeManifest)
+    frames = manifest.subsets["train-planted"].num_frames
+    assert int(statistics["frame_counts"].sum()) == frames
+
+
+def test_learning_rate_halves_when_dev_error_stops_improving(planted_features, tmp_path):
+    config = small(
+        "gru",
+        num_epochs=8,
+        optimizer=OptimizerConfig(
+            learning_rate=1e-2, min_learning_rate=3e-3, halve_below_improvement=0.5
+        ),
+    )
+    result = train(config, planted_features, Location.of(tmp_path), HERE)
+    metrics = read_manifest(result.location, TrainManifest).metrics
+    for before, this, after in zip(metrics, metrics[1:], metrics[2:], strict=False):
+        halved = (before.dev_error - this.dev_error) <= 0.5 * before.dev_error
+        expected = max(this.learning_rate / 2, 3e-3) if halved else this.learning_rate
+        assert after.learning_rate == pytest.approx(expected)
+    assert metrics[-1].learning_rate == pytest.approx(3e-3)
+
+
+def test_curriculum_lengths(planted_features, tmp_path):
+    stages = (CurriculumStage(num_epochs=1, chunk_frames=9), CurriculumStage(num_epochs=1))
+    config = small("v1", "frame", curriculum=stages)
+    manifest = read_manifest(planted_features, FeaturizeManifest)
+    data = TrainingData(planted_features, manifest, config)
+    first = list(data.train_steps(0))
+    assert max(step.batch.x_TBF.shape[0] for step in first) == 9
+    second = list(data.train_steps(1))
+    frames = manifest.subsets["train-planted"].num_frames
+    assert sum(s.num_frames for s in first) == sum(s.num_frames for s in second) == frames
+
+
+def test_row_cache_bounds_what_it_keeps(planted_features):
+    manifest = read_manifest(planted_features, FeaturizeManifest)
+    data = TrainingData(planted_features, manifest, small(shuffle_window_rows=6))
+    for _ in data.train_steps(0):
+        kept = sum(len(rows) for rows in data._cache._groups.values())
+        assert kept <= 6
+
+
+def test_read_ahead_hands_errors_on():
+    def broken():
+        yield from ()
+        raise PipelineError("the shard is gone")
+
+    with pytest.raises(PipelineError, match="the shard is gone"):
+        list(read_ahead(broken()))
+
+
+def test_frame_objective_without_alignment_names_the_remedy(planted_features, tmp_path):
+    manifest = json.loads(planted_features.child("manifest.json").read_bytes())
+    manifest["splits"]["train"] = []
+    broken = Location.of(tmp_path / "broken")
+    broken.child("manifest.json").write_bytes(json.dumps(manifest).encode())
+    with pytest.raises(PipelineError, match=r"train split .* has no usable utterance"):
+        train(small(), broken, Location.of(tmp_path), HERE)
+
+
+def test_gradient_clipping_bounds_the_step(planted_features):
+    config = small(optimizer=OptimizerConfig(max_gradient_norm=1e-3))
+    manifest = read_manifest(planted_features, FeaturizeManifest)
+    data = TrainingData(planted_features, manifest, config)
+    from training.models import build_network
+
+    network = build_network(config.model, 8, 6)
+    loop = TrainingLoop(network, network, config, data, CheckpointStore(Location.of("/nowhere")))
+    network.train()
+    loop.train_step(0, next(iter(data.train_steps(0))))
+    norm = torch.stack([p.grad.norm() for p in network.parameters()]).norm()
+    assert norm == pytest.approx(1e-3, rel=1e-3)
