@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
 from training.manifest import TrainManifest
@@ -31,6 +31,7 @@ _TERM_COLOURS = {
     "output": ("#009E73", ".."),
     "elementwise": ("#999999", "xx"),
 }
+_FILL_STYLES = ("full", "none", "left", "top")
 _LINE_STYLES = ("-", "--", ":", "-.")
 _RATE_NAMES = {"per": "Phone error rate", "wer": "Word error rate", "cer": "Character error rate"}
 _STYLE = {
@@ -120,27 +121,25 @@ def _error_against_cost(metrics: EvaluationMetrics) -> Plot:
     costs = [max(1.0, m.multiplications_per_frame.audited) for m in metrics.models]
     for model, cost in zip(metrics.models, costs, strict=True):
         rate = primary_error(model, metrics)
+        same_kind = [m.label for m in metrics.models if m.model == model.model]
         axes.errorbar(
             cost,
             rate.value,
             yerr=[[rate.value - rate.low], [rate.high - rate.value]],
             fmt=MODEL_MARKERS[model.model],
+            fillstyle=_FILL_STYLES[same_kind.index(model.label) % len(_FILL_STYLES)],
             markersize=9,
             capsize=4,
             color=MODEL_COLOURS[model.model],
-        )
-        axes.annotate(
-            model.label,
-            (cost, rate.value),
-            xytext=(10, 6),
-            textcoords="offset points",
-            color="#222222",
+            label=model.label,
         )
         spoken.append(f"{model.label} {rate.value:.1%} at {short_count(cost)}")
+    figure.legend(loc="outside lower center", ncols=min(5, len(metrics.models)))
     axes.set_xscale("log")
-    axes.set_xlim(min(costs) / 1.7, max(costs) * 2.6)
+    axes.set_xlim(min(costs) / 1.7, max(costs) * 1.7)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-    axes.xaxis.set_minor_formatter(FuncFormatter(_minor_count))
+    wide = max(costs) > 100 * min(costs)
+    axes.xaxis.set_minor_formatter(NullFormatter() if wide else FuncFormatter(_minor_count))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.set_xlabel("Multiplications per frame (audited, logarithmic)")
     axes.set_ylabel(f"{rate_title(metrics)}, 95% interval")
@@ -196,7 +195,7 @@ def _cost_by_term(metrics: EvaluationMetrics) -> Plot:
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-    axes.set_xlabel("Multiplications per frame")
+    axes.set_xlabel("Multiplications per frame, elementwise included")
     title = "Where the multiplications go"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11.5)
     figure.legend(loc="outside lower center", ncols=4)
@@ -237,6 +236,7 @@ def _density_by_site(metrics: EvaluationMetrics) -> Plot:
     axes.set_xticks(range(len(sites)), sites)
     axes.grid(axis="x", visible=False)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_ylim(0, 1.12 * max(0.01, *(max(model.spike_density) for model in spiking)))
     axes.set_ylabel("Non-zero outputs")
     title = "Spike density"
     axes.set_title(f"{title}: share of neurons that fire in a frame", loc="left", fontsize=11.5)

@@ -82,14 +82,15 @@ class TableWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            try:
+        try:
+            if error is None:
                 self._flush()
-                self._writer.close()
-            except BaseException as failure:
-                # The object must not appear with half its rows.
-                self._object.__exit__(type(failure), failure, failure.__traceback__)
-                raise
+            # Also after an error, though the object is dropped: an open writer would complain.
+            self._writer.close()
+        except BaseException as failure:
+            # The object must not appear with half its rows.
+            self._object.__exit__(type(failure), failure, failure.__traceback__)
+            raise
         self._object.__exit__(kind, error, traceback)
 
 

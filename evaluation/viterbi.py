@@ -67,9 +67,10 @@ def build_graph(
     np.fill_diagonal(smoothed, 0.0)
     smoothed[num_phones, num_phones] = 0.0
     probability = smoothed / smoothed.sum(1, keepdims=True)
-    with np.errstate(divide="ignore"):
-        bigram = np.log(probability)
-    weighted = np.where(probability > 0, config.bigram_weight * np.nan_to_num(bigram), -np.inf)
+    # What cannot happen stays impossible at any weight, zero included.
+    possible = probability > 0
+    weighted = np.full_like(probability, -np.inf)
+    weighted[possible] = config.bigram_weight * np.log(probability[possible])
     transition = leave[:, None] + weighted[:num_phones, :num_phones] - config.insertion_penalty
     np.fill_diagonal(transition, np.log1p(-1.0 / duration))
     prior = (frames + config.smoothing) / (frames + config.smoothing).sum()

@@ -1,0 +1,253 @@
+import io
+from html.parser import HTMLParser
+
+import pytest
+from matplotlib.image import imread
+
+from evaluation.claims import compared, factor, paper_claims, summary_lines
+from evaluation.comparison import comparison_table, escape_markdown, summary_markdown
+from evaluation.metrics import (
+    ErrorRate,
+    ErrorRates,
+    EvaluationMetrics,
+    ModelMetrics,
+    MultiplicationCounts,
+    ParameterCounts,
+    RateDifference,
+    Saving,
+)
+from evaluation.outcome import Example
+from evaluation.plots import MODEL_COLOURS, Plot, draw_plots, short_count
+from evaluation.report import marked_difference, render_report
+from featurize.stage import read_manifest
+from training.manifest import TrainManifest
+
+COST = {"v2": 400_000.0, "v1": 250_000.0, "conventional": 150_000.0, "gru": 4e6, "lstm": 5e6}
+
+
+def model_metrics(model, value, label=None, cost=None, recurrent=1_000_000):
+    cost = COST[model] if cost is None else cost
+    spiking = model in ("v2", "v1", "conventional")
+    ratio = Saving(gru=4e6 / cost, lstm=5e6 / cost) if cost else Saving(gru=None, lstm=None)
+    return ModelMetrics(
+        model=model,
+        label=label or model,
+        run="runs/<b>training",
+        training_fingerprint="x",
+        decoder="greedy",
+        num_layers=2,
+        hidden_size=550,
+        num_bits=6 if spiking else None,
+        num_utterances=100,
+        num_frames=360_000,
+        frame_shift_s=0.01,
+        error_rates=ErrorRates(per=ErrorRate(value=value, low=value - 0.01, high=value + 0.012)),
+        parameters=ParameterCounts(total=recurrent + 5, recurrent_layers=recurrent),
+        spike_density=(0.2, 0.1, 0.15) if spiking else (),
+        multiplications_per_frame=MultiplicationCounts(
+            audited=cost,
+            as_published=1.3 * cost,
+            terms={
+                "feed_forward_1": 0.2 * cost,
+                "recurrent_1": 0.7 * cost,
+                "output": 0.1 * cost,
+                "elementwise": 4000.0,
+            },
+            audited_closed_form=cost,
+        ),
+        additions_per_frame=cost + 7000,
+        saving=ratio,
+        saving_as_published=ratio,
+        training_seconds=60.0,
+        num_epochs=4,
+    )
+
+
+def difference(one, other, value, low, high):
+    return RateDifference(
+        model=one, compared_with=other, rate="per", value=value, low=low, high=high
+    )
+
+
+@pytest.fixture
+def metrics():
+    return EvaluationMetrics(
+        features="features|<x>",
+        subsets=("test-mini",),
+        label_kind="phones",
+        primary_rate="per",
+        models=(
+            model_metrics("v2", 0.202),
+            model_metrics("v1", 0.22),
+            model_metrics("conventional", 0.35),
+            model_metrics("gru", 0.19),
+            model_metrics("lstm", 0.195, recurrent=2_000_000),
+        ),
+        differences=(
+            difference("v2", "lstm", 0.007, 0.001, 0.0105),
+            difference("v2", "gru", 0.012, 0.003, 0.021),
+            difference("v1", "v2", 0.018, -0.002, 0.03),
+            difference("conventional", "v1", -0.13, -0.15, -0.11),
+        ),
+    )
+
+
+def test_summary_says_what_the_numbers_say(metrics):
+    lines = summary_lines(metrics)
+    assert lines[0] == "5 recognisers on 100 utterances (1.0 hours) of test-mini."
+    assert lines[1] == "The lowest phone error rate is 19.00%, by the GRU."
+    assert lines[2] == (
+        "The SNN v2 is 1.20 points worse (95% interval of the difference +0.30 to +2.10) than the "
+        "GRU, and needs 10.00 times fewer multiplications than a GRU of the same size (10.00 times "
+        "by the paper's way of counting)."
+    )
+
+
+def test_a_difference_within_noise_is_not_called_one():
+    assert compared(difference("a", "b", 0.01, -0.001, 0.03)).startswith("not clearly apart")
+    assert "better" in compared(difference("a", "b", -0.01, -0.02, -0.001))
+    assert "worse" in compared(difference("a", "b", 0.01, 0.001, 0.02))
+
+
+def test_costing_more_is_said():
+    assert factor(0.5) == "2.00 times more"
+    assert factor(2.0) == "2.00 times fewer"
+
+
+def test_verdicts_follow_the_intervals(metrics):
+    verdicts = {claim.claim: claim.verdict for claim in paper_claims(metrics)}
+    assert verdicts == {
+        "v2 errs little more than an LSTM (points)": "holds",
+        "v1 errs more than v2 (points)": "undecided",
+        "the conventional SNN errs more than v1 (points)": "does not hold",
+        "recurrent-layer parameters, LSTM over v2": "holds",
+        "multiplications, GRU over v2": "does not hold",
+        "multiplications, GRU over v1": "holds",
+    }
+
+
+def test_claims_need_their_models(metrics):
+    alone = metrics.model_copy(update={"models": metrics.models[3:], "differences": ()})
+    assert paper_claims(alone) == []
+    assert "Beside the paper" not in summary_markdown(alone)
+    assert "Beside the paper" not in render_report(alone, (), {}, "now")
+
+
+def test_single_bit_models_are_worded(metrics):
+    binary = metrics.model_copy(
+        update={"models": (model_metrics("v2", 0.3, cost=0.0),), "differences": ()}
+    )
+    text = " ".join(summary_lines(binary))
+    assert "no multiplications in its matrix products" in text
+    assert "no dense model is in this comparison" in text
+    assert comparison_table(binary)[0]["GRU/model"] == "no mult."
+
+
+def test_table_has_the_rates_that_exist_and_equal_keys(metrics):
+    rows = comparison_table(metrics)
+    assert [row["Model"] for row in rows] == ["v2", "v1", "conventional", "gru", "lstm"]
+    assert len({tuple(row) for row in rows}) == 1
+    assert rows[0]["PER"] == "20.20% (19.20 to 21.40)"
+    assert "WER" not in rows[0]
+    assert rows[0]["Mult./frame (audited)"] == "400,000"
+    assert rows[0]["GRU/model"] == "10.00x"
+    assert (rows[0]["Spike density"], rows[3]["Spike density"]) == (
+        "20.0% / 10.0% / 15.0%",
+        "dense",
+    )
+
+
+def test_markdown_tables_are_whole_and_text_is_escaped(metrics):
+    hostile = metrics.model_copy(update={"subsets": ("<img src=x>|a\nb",)})
+    text = summary_markdown(hostile)
+    assert "<img" not in text.replace("\\<img", "")
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    comparison = tables[: 2 + len(metrics.models)]
+    assert len({line.replace("\\|", "").count("|") for line in comparison}) == 1
+    assert escape_markdown("a|b\n*c*") == "a\\|b \\*c\\*"
+
+
+def test_differences_are_marked_and_escaped():
+    marked = marked_difference(("a", "b", "<i>"), ("a", "c", "<i>", "d"))
+    assert marked == "a <del>b</del> <ins>c</ins> &lt;i&gt; <ins>d</ins>"
+
+
+class Outline(HTMLParser):
+    """Checks nesting; keeps tags with their attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_report_is_whole_self_contained_and_accessible(metrics):
+    example = Example('u"><script>', ("K", "AE", "<b>"), ("K", "T", "<b>"))
+    plot = Plot("p", "A <plot>", 'Alt "text"', b"png")
+    page = render_report(metrics, [plot], {"v2": [example], "gru": [example]}, "2026-01-01")
+    outline = Outline()
+    outline.feed(page)
+    assert outline.open == []
+    tags = [tag for tag, _ in outline.seen]
+    assert not {"script", "link", "iframe", "object"} & set(tags)
+    assert dict(outline.seen)["html"] == {"lang": "en"}
+    for tag, attributes in outline.seen:
+        assert "onclick" not in attributes
+        if tag == "img":
+            assert attributes["src"].startswith("data:image/png;base64,")
+            assert attributes["alt"] == 'Alt "text"'
+        if tag == "th":
+            assert attributes["scope"] in ("col", "row", "rowgroup")
+    assert "http" not in page.replace("http-equiv", "")
+    assert "prefers-color-scheme: dark" in page
+    assert "u&quot;&gt;&lt;script&gt;" in page
+    assert summary_lines(metrics)[1] in page
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(950, "950"), (12_345, "12.3 k"), (1_240_000, "1.24 M"), (0, "0")]
+)
+def test_short_counts(value, text):
+    assert short_count(value) == text
+
+
+def test_plots_are_images_that_say_what_they_show(metrics, write_model):
+    training = read_manifest(write_model("v2"), TrainManifest)
+    plots = draw_plots(metrics, {model.label: training for model in metrics.models})
+    assert [plot.name for plot in plots] == [
+        "error_against_multiplications",
+        "multiplications_by_term",
+        "spike_density",
+        "learning_curves",
+    ]
+    for plot in plots:
+        image = imread(io.BytesIO(plot.png))
+        assert image.shape[1] > 900
+        assert image[..., :3].std() > 0.02
+        assert "v2" in plot.alt
+    assert "v2 20.2% at 400 k" in plots[0].alt
+    assert set(MODEL_COLOURS) == {model.model for model in metrics.models}
+
+
+def test_plots_of_dense_and_of_single_bit_models_alone(metrics, write_model):
+    training = read_manifest(write_model("gru"), TrainManifest)
+    dense = metrics.model_copy(update={"models": metrics.models[3:]})
+    names = [plot.name for plot in draw_plots(dense, dict.fromkeys(("gru", "lstm"), training))]
+    assert "spike_density" not in names
+    binary = metrics.model_copy(update={"models": (model_metrics("v2", 1.3, cost=0.0),)})
+    assert len(draw_plots(binary, {"v2": training})) == 4
+
+
+def test_labels_cannot_become_mathematics(metrics, write_model):
+    training = read_manifest(write_model("gru"), TrainManifest)
+    odd = metrics.model_copy(
+        update={"models": (model_metrics("gru", 0.2, label="gru-$\\frac{1}$"),)}
+    )
+    assert draw_plots(odd, {"gru-$\\frac{1}$": training})
