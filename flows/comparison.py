@@ -31,7 +31,7 @@ def read_metrics(evaluation: Location) -> EvaluationMetrics:
 
 def _rates(model: ModelMetrics) -> dict[str, ErrorRate]:
     rates = model.error_rates
-    named = {"phone errors": rates.per, "word errors": rates.wer, "character errors": rates.cer}
+    named = {"phone\nerrors": rates.per, "word\nerrors": rates.wer, "character\nerrors": rates.cer}
     return {name: rate for name, rate in named.items() if rate is not None}
 
 
@@ -47,11 +47,11 @@ def _cells(model: ModelMetrics, rate_names: list[str]) -> dict[str, str]:
     return {
         "model": model.label,
         **{name: _rate(rates.get(name)) for name in rate_names},
-        "mult. per frame": f"{counts.audited:,.0f}",
-        "as published": f"{counts.as_published:,.0f}",
-        "saving over GRU": format_factor(model.saving.gru),
-        "spike density": " ".join(f"{d:.2f}" for d in model.spike_density) or "dense",
-        "parameters": f"{model.parameters.total:,}",
+        "mult.\nper frame": f"{counts.audited:,.0f}",
+        "as\npublished": f"{counts.as_published:,.0f}",
+        "saving\nvs GRU": format_factor(model.saving.gru),
+        "spike\ndensity": " ".join(f"{d:.2f}" for d in model.spike_density) or "dense",
+        "para-\nmeters": f"{model.parameters.total:,}",
     }
 
 
@@ -62,9 +62,9 @@ def comparison_table(metrics: EvaluationMetrics) -> Table:
     """
     names = list(dict.fromkeys(name for model in metrics.models for name in _rates(model)))
     rows = [_cells(model, names) for model in metrics.models]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     for name in rows[0]:
-        table.add_column(name, justify="left" if name == "model" else "right")
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row.values())
     return table

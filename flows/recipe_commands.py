@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import cast
 
+from rich.console import RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from featurize.corpora.synthetic import Layout, SyntheticConfig, SyntheticSummary, synthesize_corpus
@@ -20,19 +22,21 @@ def list_recipes(as_json: bool) -> None:
     with command(as_json) as running:
         running.finish(
             {"recipes": [recipe.model_dump(mode="json") for recipe in RECIPES.values()]},
-            *(_described(recipe) for recipe in RECIPES.values()),
+            *(part for recipe in RECIPES.values() for part in _described(recipe)),
             Text("Change a setting with --set, for example --set train.model.hidden_size=256"),
         )
 
 
-def _described(recipe: Recipe) -> Text:
-    text = Text(recipe.name, style="bold")
-    text.append(f"\n  {recipe.explanation}\n", style="not bold")
-    text.append(f"  Models: {', '.join(recipe.model_names)}.\n", style="not bold")
-    text.append("  Differs from the paper:\n", style="not bold")
-    for deviation in recipe.deviations:
-        text.append(f"    - {deviation}\n", style="not bold")
-    return text
+def _described(recipe: Recipe) -> list[RenderableType]:
+    differences = [Padding(Text(f"- {line}"), (0, 0, 0, 4)) for line in recipe.deviations]
+    return [
+        Text(recipe.name, style="bold"),
+        Padding(Text(recipe.explanation), (0, 0, 0, 2)),
+        Padding(Text(f"Models: {', '.join(recipe.model_names)}."), (0, 0, 0, 2)),
+        Padding(Text("Differs from the paper:"), (0, 0, 0, 2)),
+        *differences,
+        "",
+    ]
 
 
 def synthesize(

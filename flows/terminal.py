@@ -24,12 +24,20 @@ from rich.text import Text
 PACKAGES = ("featurize", "training", "evaluation", "flows", "infra")
 
 
+# Epochs are told from the progress (``flows.progress``), which also comes from Ray's workers.
+_DETAILS = frozenset({"training.loop", "training.recurrence"})
+
+
 class _ScreenHandler(logging.Handler):
     """Prints records above the bars; a library's own format would repeat the time and name."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)
         self._console = console
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave details to the Prefect run's log."""
+        return record.levelno >= logging.WARNING or record.name not in _DETAILS
 
     def emit(self, record: logging.LogRecord) -> None:
         text = Text(record.getMessage())
@@ -103,8 +111,6 @@ def open_screen() -> Iterator[Screen]:
     screen = Screen(Console(file=sys.stderr, highlight=False))
     handler = _ScreenHandler(screen.console)
     loggers = [logging.getLogger(name) for name in PACKAGES]
-    # Epochs are told from the progress (``flows.progress``), which also comes from Ray's workers.
-    logging.getLogger("training.loop").setLevel(logging.WARNING)
     before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
