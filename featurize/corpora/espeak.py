@@ -143,8 +143,8 @@ class Speech:
 
     Attributes:
         samples: (num_samples,) int16 at 22,050 Hz.
-        phones: TIMIT-61 phones, contiguous from 0 to num_samples; silence is ``h#`` at both
-            ends and ``pau`` inside.
+        phones: TIMIT-61 phones, contiguous from 0 to num_samples; silence is ``h#`` at the
+            ends, where there is any, and ``pau`` inside.
         words: every word of the text in order. Where eSpeak speaks two words as one (``in
             the``), the boundary between them is placed in proportion to their letters.
     """

@@ -36,7 +36,7 @@ SAMPLE_RATE_HZ = 16_000
 MARKER_NAME = "synthetic.json"
 
 # Changes whenever the same configuration would give other speech.
-_GENERATOR_VERSION = 1
+_GENERATOR_VERSION = 2
 _SUBSETS: dict[Part, str] = {
     "train": "train-synthetic",
     "dev": "dev-synthetic",
@@ -287,8 +287,13 @@ def _make_utterance(
         return [Segment(at(start), at(end), name) for start, end, name in segments]
 
     phones = moved(speech.phones)
-    phones[0] = phones[0]._replace(start_sample=0)
-    phones[-1] = phones[-1]._replace(end_sample=len(samples))
+    # eSpeak itself begins or ends in silence with some phones only.
+    if phones[0].name == "h#":
+        del phones[0]
+    if phones[-1].name == "h#":
+        del phones[-1]
+    phones.insert(0, Segment(0, phones[0].start_sample, "h#"))
+    phones.append(Segment(phones[-1].end_sample, len(samples), "h#"))
     return _Utterance(samples, sentence, tuple(phones), tuple(moved(speech.words)))
 
 
