@@ -13,16 +13,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from training.kernels import cpu_gated, cpu_products, cpu_scan, threads
+from training.kernels.cpu_matrix import Array, flat, tiles, weight_gradient
 from training.kernels.saved import ForwardResult, GatedGradients, Saved, ScanGradients
 from training.kernels.simd import LANES
 from training.lif import SATURATION
 from training.quantizer import UNQUANTIZED_BITS, Quantizer, level_scale
-
-Array = np.ndarray[Any, Any]
-
-
-def _flat(tensor: Tensor) -> Array:
-    return tensor.detach().contiguous().reshape(-1).numpy()
 
 
 def _strided(tensor: Tensor) -> tuple[Array, tuple[int, int]]:
@@ -62,13 +57,6 @@ def _shares(lengths_B: Tensor, num_frames: int) -> list[Array]:
     order = torch.argsort(lengths_B, descending=True, stable=True).numpy()
     count = min(threads.num_threads(), len(order))
     return [np.ascontiguousarray(order[part::count]) for part in range(count)]
-
-
-def _tiles(matrix: Tensor, width: int) -> Array:
-    """A (rows, columns) weight as column tiles (tiles, rows, width), zero-padded, flat."""
-    rows, columns = matrix.shape
-    padded = pad(matrix.detach(), (0, -columns % width))
-    return _flat(padded.view(rows, -1, width).transpose(0, 1))
 
 
 def _kernel_quantizer(quantizer: Quantizer) -> tuple[np.float32, np.float32, np.float32, bool, Any]:
@@ -134,19 +122,19 @@ def scan_forward(
         return partial(
             cpu_scan.scan_forward,
             rows,
-            _flat(lengths_B),
+            flat(lengths_B),
             shape,
             drive,
             strides,
-            _flat(decay),
+            flat(decay),
             has_current,
-            _flat(current),
-            _flat(residue),
-            _flat(spikes),
-            _flat(currents),
-            _flat(inside),
+            flat(current),
+            flat(residue),
+            flat(spikes),
+            flat(currents),
+            flat(inside),
             save,
-            _flat(extremes[part]),
+            flat(extremes[part]),
             _kernel_quantizer(quantizer),
         )
 
@@ -186,20 +174,20 @@ def scan_backward(
         return partial(
             cpu_scan.scan_backward,
             rows,
-            _flat(lengths_B),
+            flat(lengths_B),
             shape,
-            _flat(grad_TBH),
-            _flat(decay),
+            flat(grad_TBH),
+            flat(decay),
             decay_H is not None,
-            _flat(initial),
-            _flat(saved.currents),
-            _flat(saved.inside),
+            flat(initial),
+            flat(saved.currents),
+            flat(saved.inside),
             is_quantized,
-            _flat(grad_last),
-            _flat(grad_current),
-            _flat(grad_residue),
-            _flat(grad_drive),
-            _flat(grad_decay[part]),
+            flat(grad_last),
+            flat(grad_current),
+            flat(grad_residue),
+            flat(grad_drive),
+            flat(grad_decay[part]),
         )
 
     _run(shares, call)
@@ -233,8 +221,8 @@ def gated_forward(
     nothing = np.zeros(0, np.float32)
     gather_weight = dense_weight = nothing
     if weight_2HH is not None:
-        gather_weight = _tiles(weight_2HH.T, cpu_products.GATHER_WIDTH)
-        dense_weight = _tiles(weight_2HH.T, cpu_products.DENSE_WIDTH)
+        gather_weight = tiles(weight_2HH.T, cpu_products.GATHER_WIDTH)
+        dense_weight = tiles(weight_2HH.T, cpu_products.DENSE_WIDTH)
     current, residue = _padded(synaptic_current_BH), _padded(residue_BH)
     spikes = torch.empty(forget_TBH.shape)
     saved = Saved(
@@ -250,27 +238,27 @@ def gated_forward(
         return partial(
             cpu_gated.gated_forward,
             rows,
-            _flat(lengths_B),
+            flat(lengths_B),
             shape,
             forget,
             forget_strides,
             cell,
             cell_strides,
-            nothing if mask_BH is None else _flat(mask_BH),
+            nothing if mask_BH is None else flat(mask_BH),
             mask_BH is not None,
             gather_weight,
             dense_weight,
             weight_2HH is not None,
-            _flat(current),
-            _flat(residue),
-            _flat(spikes_BH),
-            _flat(spikes),
-            _flat(saved.gates),
-            _flat(saved.cells),
-            _flat(saved.currents),
-            _flat(saved.inside),
+            flat(current),
+            flat(residue),
+            flat(spikes_BH),
+            flat(spikes),
+            flat(saved.gates),
+            flat(saved.cells),
+            flat(saved.currents),
+            flat(saved.inside),
             save,
-            _flat(extremes[part]),
+            flat(extremes[part]),
             _kernel_quantizer(quantizer),
         )
 
@@ -305,7 +293,7 @@ def gated_backward(
     has_weight = weight_2HH is not None
     dense_weight = nothing
     if weight_2HH is not None:
-        dense_weight = _tiles(weight_2HH, cpu_products.DENSE_WIDTH)
+        dense_weight = tiles(weight_2HH, cpu_products.DENSE_WIDTH)
     grad_current, grad_residue, grad_last = (_padded(grad) for grad in grad_state)
     grad_drive = torch.empty(num_frames, batch_size, 2 * num_neurons)
 
@@ -313,23 +301,23 @@ def gated_backward(
         return partial(
             cpu_gated.gated_backward,
             rows,
-            _flat(lengths_B),
+            flat(lengths_B),
             shape,
-            _flat(grad_TBH),
-            nothing if mask_BH is None else _flat(mask_BH),
+            flat(grad_TBH),
+            nothing if mask_BH is None else flat(mask_BH),
             mask_BH is not None,
             dense_weight,
             has_weight,
-            _flat(initial_current_BH),
-            _flat(saved.gates),
-            _flat(saved.cells),
-            _flat(saved.currents),
-            _flat(saved.inside),
+            flat(initial_current_BH),
+            flat(saved.gates),
+            flat(saved.cells),
+            flat(saved.currents),
+            flat(saved.inside),
             is_quantized,
-            _flat(grad_last),
-            _flat(grad_current),
-            _flat(grad_residue),
-            _flat(grad_drive),
+            flat(grad_last),
+            flat(grad_current),
+            flat(grad_residue),
+            flat(grad_drive),
         )
 
     _run(_shares(lengths_B, shape[0]), call)
@@ -351,6 +339,7 @@ def recurrent_weight_gradient(
     """``dU = sum_t gp_t^T Y_{t-1}``, (2H, H), as one product over all frames."""
     if grad_drive_TBG.shape[0] == 0:
         return torch.zeros(grad_drive_TBG.shape[2], spikes_TBH.shape[2])
-    with torch.autocast("cpu", enabled=False):
-        grad = grad_drive_TBG[0].T @ initial_spikes_BH
-        return grad.addmm_(grad_drive_TBG[1:].flatten(0, 1).T, spikes_TBH[:-1].flatten(0, 1))
+    gradient = weight_gradient(spikes_TBH[:-1].flatten(0, 1), grad_drive_TBG[1:].flatten(0, 1))
+    if initial_spikes_BH.any():
+        gradient += grad_drive_TBG[0].T @ initial_spikes_BH
+    return gradient

@@ -13,9 +13,18 @@ Sparse is compared with dense in ``evaluation/results``; ``SPARSE_BELOW`` is whe
 
 import numpy as np
 
-from training.kernels.cpu_firing import ZERO
-from training.kernels.jit import helper, kernel
-from training.kernels.simd import LANES, fused_multiply_add, load, splat, store
+from training.kernels.cpu_firing import ZERO, read
+from training.kernels.jit import helper
+from training.kernels.simd import (
+    LANES,
+    differs,
+    fused_multiply_add,
+    load,
+    lowest_bit,
+    pack_bits,
+    splat,
+    store,
+)
 
 GATHER_WIDTH = 8 * LANES
 DENSE_WIDTH = 3 * LANES
@@ -24,16 +33,24 @@ SPARSE_BELOW = 0.4
 
 
 @helper
+def nonzero_lanes(array, position, count):  # type: ignore[no-untyped-def]
+    """Bits of the non-zeros among up to eight floats of a row with ``count`` left."""
+    return pack_bits(differs(read(array, position, count), splat(ZERO)))
+
+
+@helper
 def list_nonzeros(array, start, count, indices, values, at):  # type: ignore[no-untyped-def]
     """Write position and value of the non-zeros of a row; returns how many."""
-    found = 0
-    for h in range(count):
-        value = array[start + h]
-        indices[at + found] = h
-        values[at + found] = value
-        if value != ZERO:
+    found = at
+    for h in range(0, count, LANES):
+        bits = nonzero_lanes(array, start + h, count - h)
+        while bits != 0:
+            position = h + lowest_bit(bits)
+            indices[found] = position
+            values[found] = array[start + position]
             found += 1
-    return found
+            bits = bits & (bits - np.uint8(1))
+    return found - at
 
 
 @helper
@@ -134,34 +151,3 @@ def multiply(left, starts, count, depth, weight, num_tiles, out, stride):  # typ
                 i * stride + n * DENSE_WIDTH,
                 stride,
             )
-
-
-@kernel
-def transposed_nonzeros(spikes, num_columns, block, counts, indices, values):  # type: ignore[no-untyped-def]
-    """Non-zeros of the (block, column) matrix at ``spikes``, listed by column.
-
-    Args:
-        spikes: flat, row major, the rows of this block only.
-        num_columns: neurons.
-        block: number of rows.
-        counts: written, non-zeros before each column, (num_columns + 1,).
-        indices: written, row of each non-zero.
-        values: written, value of each non-zero.
-    """
-    counts[:] = 0
-    for row in range(block):
-        for h in range(num_columns):
-            if spikes[row * num_columns + h] != ZERO:
-                counts[h + 1] += 1
-    for h in range(num_columns):
-        counts[h + 1] += counts[h]
-    for row in range(block):
-        for h in range(num_columns):
-            value = spikes[row * num_columns + h]
-            if value != ZERO:
-                indices[counts[h]] = row
-                values[counts[h]] = value
-                counts[h] += 1
-    for h in range(num_columns, 0, -1):
-        counts[h] = counts[h - 1]
-    counts[0] = 0

@@ -276,3 +276,44 @@ def _differentiate_gated(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | 
 
 scan.register_autograd(_differentiate_scan, setup_context=_keep_scan)
 gated.register_autograd(_differentiate_gated, setup_context=_keep_gated)
+
+
+@torch.library.custom_op("spikeline::spike_linear", mutates_args=())
+def spike_linear(spikes: Tensor, weight: Tensor) -> Tensor:
+    """``Y W^T`` on the CPU, sparse where spikes are few."""
+    from training.kernels import cpu_matrix
+
+    return cpu_matrix.times_weight(spikes, weight)
+
+
+@spike_linear.register_fake
+def _(spikes: Tensor, weight: Tensor) -> Tensor:
+    return spikes.new_empty((spikes.shape[0], weight.shape[0]))
+
+
+@torch.library.custom_op("spikeline::spike_weight_gradient", mutates_args=())
+def spike_weight_gradient(spikes: Tensor, grad: Tensor) -> Tensor:
+    """``g^T Y`` on the CPU, sparse where spikes are few."""
+    from training.kernels import cpu_matrix
+
+    return cpu_matrix.weight_gradient(spikes, grad)
+
+
+@spike_weight_gradient.register_fake
+def _(spikes: Tensor, grad: Tensor) -> Tensor:
+    return spikes.new_empty((grad.shape[1], spikes.shape[1]))
+
+
+def _keep_linear(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate_linear(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    spikes, weight = ctx.saved_tensors
+    needs_spikes, needs_weight = ctx.needs_input_grad
+    with torch.autocast("cpu", enabled=False):
+        grad_spikes = grad @ weight if needs_spikes else None
+    return grad_spikes, spike_weight_gradient(spikes, grad) if needs_weight else None
+
+
+spike_linear.register_autograd(_differentiate_linear, setup_context=_keep_linear)

@@ -195,6 +195,7 @@ def _comparison(symbol: str) -> Callable[..., Any]:
 
 greater = _comparison(">")
 at_most = _comparison("<=")
+differs = _comparison("!=")
 
 
 @intrinsic
@@ -225,6 +226,17 @@ def pack_bits(typing_context, bits):  # type: ignore[no-untyped-def]
         return builder.bitcast(args[0], ir.IntType(8))
 
     return types.uint8(Bits), build
+
+
+@intrinsic
+def lowest_bit(typing_context, byte):  # type: ignore[no-untyped-def]
+    """Position of the lowest set bit of a byte that is not 0."""
+
+    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        wide = builder.zext(args[0], ir.IntType(64))
+        return builder.cttz(wide, ir.Constant(ir.IntType(1), 1))
+
+    return types.intp(types.uint8), build
 
 
 @intrinsic
