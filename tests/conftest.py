@@ -65,9 +65,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     (root / "bucket").mkdir()
     key, secret = secrets.token_hex(10), secrets.token_hex(20)
     process = subprocess.Popen(
-        [rclone, "serve", "s3", "--auth-key", f"{key},{secret}"]
-        + ["--addr", "127.0.0.1:0", "--config", os.devnull, "--vfs-cache-mode", "off"]
-        + ["--dir-cache-time", "0s", str(root)],
+        [
+            *(rclone, "serve", "s3", "--auth-key", f"{key},{secret}", "--addr", "127.0.0.1:0"),
+            *("--config", os.devnull, "--dir-cache-time", "0s", str(root)),
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

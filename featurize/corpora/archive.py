@@ -89,10 +89,9 @@ def extract_archive(
         return existing
     if final.exists() and existing is None and not _is_empty_folder(final):
         raise PipelineError(f"{final} holds something else; choose another folder for {archive}")
-    final.parent.mkdir(parents=True, exist_ok=True)
     partial = final.with_name(f".{final.name}.{uuid.uuid4().hex}.partial")
     try:
-        partial.mkdir()
+        partial.mkdir(parents=True)
         num_files, num_bytes = _extract(archive, partial, limits or ExtractionLimits())
         marker = ExtractionMarker(
             archive=archive.name, size=size, num_files=num_files, num_bytes=num_bytes

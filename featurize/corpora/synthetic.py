@@ -2,34 +2,29 @@
 
 Everything downstream reads it through the same readers as the real corpora. The same
 configuration gives the same bytes (and modification times) whatever the number of processes: a
-speaker is made by one job from seeds of its own.
+speaker is made by one worker from seeds of its own.
 """
 
-import io
 import json
 import logging
-import multiprocessing
 import os
+import queue
 import shutil
+import subprocess
+import sys
+import tempfile
+import threading
 import uuid
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import soundfile
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from featurize.corpora.espeak import SAMPLE_RATE_HZ as ESPEAK_RATE_HZ
-from featurize.corpora.espeak import EspeakVoice, Segment, Speech
-from featurize.corpora.grammar import Part, draw_sentence, transcript
-from featurize.corpora.synthetic_speakers import SyntheticSpeaker, plan_speakers
+from featurize.corpora.grammar import Part
+from featurize.corpora.synthetic_speakers import plan_speakers
 from featurize.errors import PipelineError
 from featurize.locations import Location
-from featurize.resampling import resample
 from featurize.typed_config import TypedConfig
 
 SAMPLE_RATE_HZ = 16_000
@@ -37,15 +32,15 @@ MARKER_NAME = "synthetic.json"
 
 # Changes whenever the same configuration would give other speech.
 _GENERATOR_VERSION = 2
-_SUBSETS: dict[Part, str] = {
+SUBSETS: dict[Part, str] = {
     "train": "train-synthetic",
     "dev": "dev-synthetic",
     "test": "test-synthetic",
 }
-_UTTERANCES_PER_CHAPTER = 100
 # A fixed modification time keeps the corpus digest the same when the corpus is made again.
-_MODIFIED_AT = 1_600_000_000
+MODIFIED_AT = 1_600_000_000
 
+_WORKER_MODULE = "featurize.corpora.synthetic_worker"
 _log = logging.getLogger(__name__)
 
 Layout = Literal["librispeech", "timit"]
@@ -82,28 +77,20 @@ class SyntheticSummary(TypedConfig):
     num_speakers: dict[str, int]
 
 
-@dataclass(frozen=True)
-class _Job:
-    config: SyntheticConfig
-    speaker: SyntheticSpeaker
-    folder: str
+class SpeakerResult(TypedConfig):
+    """What a worker says of one finished speaker."""
+
+    index: int = Field(description="The speaker's position in the plan.")
+    num_utterances: int = Field(description="Utterances written.")
+    num_samples: int = Field(description="Samples written, at 16 kHz.")
 
 
-@dataclass(frozen=True)
-class _SpeakerResult:
-    speaker: SyntheticSpeaker
-    num_utterances: int
-    num_samples: int
+class WorkerOrder(TypedConfig):
+    """What a worker is told, on its standard input."""
 
-
-@dataclass(frozen=True)
-class _Utterance:
-    """One utterance at 16 kHz: (num_samples,) int16, with phones and words on its clock."""
-
-    samples: NDArray[np.int16]
-    sentence: str
-    phones: tuple[Segment, ...]
-    words: tuple[Segment, ...]
+    config: SyntheticConfig = Field(description="The corpus.")
+    folder: str = Field(description="Where to write it.")
+    speakers: tuple[int, ...] = Field(description="Positions in the plan of this worker's share.")
 
 
 def synthesize_corpus(
@@ -151,11 +138,11 @@ def synthesize_corpus(
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = final.with_name(f".{final.name}.{uuid.uuid4().hex}.partial")
     try:
-        results = _run_jobs(config, partial, num_processes, progress)
+        results = _run_workers(config, partial, num_processes, progress)
         summary = _summary(config, results)
         if config.layout == "librispeech":
-            _write(partial / "SPEAKERS.TXT", _speakers_file(results))
-        _write(partial / MARKER_NAME, summary.model_dump_json(indent=1) + "\n")
+            write_file(partial / "SPEAKERS.TXT", _speakers_file(config, results))
+        write_file(partial / MARKER_NAME, summary.model_dump_json(indent=1) + "\n")
         _publish(partial, final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -215,162 +202,117 @@ def _publish(partial: Path, final: Path) -> None:
         raise PipelineError(f"{final} appeared while it was being written; run again") from error
 
 
-def _run_jobs(
+def _run_workers(
     config: SyntheticConfig, folder: Path, num_processes: int | None, progress: Progress | None
-) -> list[_SpeakerResult]:
-    """Synthesise all speakers in fresh processes, whose eSpeak state nobody else has touched."""
-    jobs = [
-        _Job(config, speaker, str(folder))
-        for speaker in plan_speakers(config.num_speakers, config.seed)
-    ]
-    workers = min(num_processes or len(os.sched_getaffinity(0)), len(jobs))
-    context = multiprocessing.get_context("spawn")
-    results = []
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = [pool.submit(_synthesize_speaker, job) for job in jobs]
+) -> list[SpeakerResult]:
+    """Synthesise all speakers in fresh processes, whose eSpeak state nobody else has touched.
+
+    Plain subprocesses, not ``multiprocessing``: that would import the caller's main module, here
+    the whole command line, in every one of them.
+    """
+    folder.mkdir()
+    num_workers = min(num_processes or len(os.sched_getaffinity(0)), config.num_speakers)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    lines: queue.Queue[str | None] = queue.Queue()
+    results: list[SpeakerResult] = []
+    workers: list[subprocess.Popen[str]] = []
+    with tempfile.TemporaryFile("w+") as errors:
         try:
-            for future in as_completed(futures):
-                results.append(future.result())
+            for share in range(num_workers):
+                worker = subprocess.Popen(
+                    [sys.executable, "-m", _WORKER_MODULE],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env=environment,
+                    text=True,
+                )
+                workers.append(worker)
+                order = WorkerOrder(
+                    config=config,
+                    folder=str(folder),
+                    speakers=tuple(range(share, config.num_speakers, num_workers)),
+                )
+                threading.Thread(target=_converse, args=(worker, order, lines), daemon=True).start()
+            for line in _lines_of_all(lines, num_workers):
+                results.append(SpeakerResult.model_validate_json(line))
                 if progress is not None:
-                    progress(len(results), len(jobs))
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return sorted(results, key=lambda result: result.speaker.index)
+                    progress(len(results), config.num_speakers)
+            codes = [worker.wait() for worker in workers]
+            if any(codes) or len(results) != config.num_speakers:
+                errors.seek(0)
+                raise RuntimeError(
+                    f"speech synthesis failed (exit {codes}): {errors.read()[-2000:]}"
+                )
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+    return sorted(results, key=lambda result: result.index)
 
 
-def _synthesize_speaker(job: _Job) -> _SpeakerResult:
-    """Read sentences in one voice until the speaker's share of the minutes is full."""
-    config, speaker = job.config, job.speaker
-    rng = np.random.default_rng([config.seed, 1, speaker.index])
-    budget = config.minutes * 60 * SAMPLE_RATE_HZ / config.num_speakers
-    write = _write_librispeech if config.layout == "librispeech" else _write_timit
-    num_samples = 0
-    utterances: list[_Utterance] = []
-    num_written = 0
-    with EspeakVoice(
-        speaker.voice,
-        rate_wpm=speaker.rate_wpm,
-        pitch=speaker.pitch,
-        pitch_range=speaker.pitch_range,
-        seed=int(rng.integers(2**31)),
-    ) as voice:
-        while num_samples < budget:
-            sentence = draw_sentence(rng, speaker.part)
-            utterance = _make_utterance(voice.say(sentence), sentence, config, rng)
-            num_samples += len(utterance.samples)
-            utterances.append(utterance)
-            if len(utterances) == _UTTERANCES_PER_CHAPTER or num_samples >= budget:
-                write(Path(job.folder), speaker, num_written, utterances)
-                num_written += len(utterances)
-                utterances.clear()
-    return _SpeakerResult(speaker, num_written, num_samples)
-
-
-def _make_utterance(
-    speech: Speech, sentence: str, config: SyntheticConfig, rng: np.random.Generator
-) -> _Utterance:
-    """Resample, put silence at the ends, vary the level, add noise, and move the times along."""
-    lead, trail = (int(n) for n in rng.integers(1_600, 4_000, size=2))
-    gain = float(rng.uniform(0.45, 0.85))
-    spoken = resample(speech.samples.astype(np.float32), ESPEAK_RATE_HZ, SAMPLE_RATE_HZ)
-    audio = np.concatenate([np.zeros(lead, np.float32), gain * spoken, np.zeros(trail, np.float32)])
-    if config.noise_dbfs is not None:
-        noise_rms = 32_768 * 10 ** (config.noise_dbfs / 20)
-        audio += noise_rms * rng.standard_normal(len(audio), dtype=np.float32)
-    samples = np.clip(np.rint(audio), -32_768, 32_767).astype(np.int16)
-
-    def moved(segments: Sequence[Segment]) -> list[Segment]:
-        def at(sample: int) -> int:
-            return lead + round(sample * SAMPLE_RATE_HZ / ESPEAK_RATE_HZ)
-
-        return [Segment(at(start), at(end), name) for start, end, name in segments]
-
-    phones = moved(speech.phones)
-    # eSpeak itself begins or ends in silence with some phones only.
-    if phones[0].name == "h#":
-        del phones[0]
-    if phones[-1].name == "h#":
-        del phones[-1]
-    phones.insert(0, Segment(0, phones[0].start_sample, "h#"))
-    phones.append(Segment(phones[-1].end_sample, len(samples), "h#"))
-    return _Utterance(samples, sentence, tuple(phones), tuple(moved(speech.words)))
-
-
-def _write_librispeech(
-    root: Path, speaker: SyntheticSpeaker, first: int, utterances: Sequence[_Utterance]
+def _converse(
+    worker: subprocess.Popen[str], order: WorkerOrder, lines: "queue.Queue[str | None]"
 ) -> None:
-    """Write one chapter of a speaker: FLAC and ``.PHN`` files and the chapter's transcript."""
-    chapter = str(100_000 + 100 * speaker.index + first // _UTTERANCES_PER_CHAPTER)
-    prefix = f"{speaker.librispeech_id}-{chapter}"
-    folder = root / _SUBSETS[speaker.part] / speaker.librispeech_id / chapter
-    lines = []
-    for number, utterance in enumerate(utterances):
-        name = f"{prefix}-{number:04d}"
-        _write_audio(folder / f"{name}.flac", utterance.samples, "FLAC")
-        _write(folder / f"{name}.PHN", _segment_lines(utterance.phones))
-        lines.append(f"{name} {transcript(utterance.sentence)}\n")
-    _write(folder / f"{prefix}.trans.txt", "".join(lines))
+    """Send a worker its order and pass on what it says, then None."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    try:
+        with worker.stdin as stream:
+            stream.write(order.model_dump_json())
+        for line in worker.stdout:
+            lines.put(line)
+    except (OSError, ValueError) as error:  # it died, or was killed; its exit code says so
+        _log.debug("a synthesis worker stopped talking: %s", error)
+    finally:
+        lines.put(None)
 
 
-def _write_timit(
-    root: Path, speaker: SyntheticSpeaker, first: int, utterances: Sequence[_Utterance]
-) -> None:
-    """Write a speaker's utterances as SI sentences: RIFF, phones, words and text."""
-    part = "TRAIN" if speaker.part == "train" else "TEST"
-    folder = root / part / speaker.region / speaker.timit_id
-    for number, utterance in enumerate(utterances, start=first + 1):
-        base = folder / f"SI{number}"
-        _write_audio(base.with_suffix(".WAV"), utterance.samples, "WAV")
-        _write(base.with_suffix(".PHN"), _segment_lines(utterance.phones))
-        _write(base.with_suffix(".WRD"), _segment_lines(utterance.words))
-        text = utterance.sentence.capitalize()
-        _write(base.with_suffix(".TXT"), f"0 {len(utterance.samples)} {text}.\n")
+def _lines_of_all(lines: "queue.Queue[str | None]", num_workers: int) -> Iterator[str]:
+    num_open = num_workers
+    while num_open:
+        line = lines.get()
+        if line is None:
+            num_open -= 1
+        else:
+            yield line
 
 
-def _segment_lines(segments: Sequence[Segment]) -> str:
-    return "".join(f"{start} {end} {name}\n" for start, end, name in segments)
-
-
-def _write_audio(path: Path, samples: NDArray[np.int16], container: str) -> None:
-    encoded = io.BytesIO()
-    soundfile.write(encoded, samples, SAMPLE_RATE_HZ, subtype="PCM_16", format=container)
-    _write(path, encoded.getvalue())
-
-
-def _write(path: Path, content: bytes | str) -> None:
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write one file of the corpus, with the corpus's fixed modification time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode("ascii") if isinstance(content, str) else content)
-    os.utime(path, (_MODIFIED_AT, _MODIFIED_AT))
+    os.utime(path, (MODIFIED_AT, MODIFIED_AT))
 
 
-def _speakers_file(results: Sequence[_SpeakerResult]) -> str:
+def _speakers_file(config: SyntheticConfig, results: Sequence[SpeakerResult]) -> str:
     lines = [
         "; Speakers of a synthetic corpus: eSpeak NG voices.\n",
         ";ID    | SEX | SUBSET           | MINUTES | NAME\n",
     ]
-    for result in results:
-        speaker = result.speaker
+    speakers = plan_speakers(config.num_speakers, config.seed)
+    for speaker, result in zip(speakers, results, strict=True):
         name = f"eSpeak {speaker.voice} {speaker.rate_wpm} wpm, pitch {speaker.pitch}"
         minutes = result.num_samples / SAMPLE_RATE_HZ / 60
         lines.append(
-            f"{speaker.librispeech_id:6} | {speaker.sex} | {_SUBSETS[speaker.part]:16} | "
+            f"{speaker.librispeech_id:6} | {speaker.sex} | {SUBSETS[speaker.part]:16} | "
             f"{minutes:.2f} | {name}\n"
         )
     return "".join(lines)
 
 
-def _summary(config: SyntheticConfig, results: Sequence[_SpeakerResult]) -> SyntheticSummary:
-    num_utterances = dict.fromkeys(_SUBSETS, 0)
-    num_samples = dict.fromkeys(_SUBSETS, 0)
-    num_speakers = dict.fromkeys(_SUBSETS, 0)
-    for result in results:
-        num_utterances[result.speaker.part] += result.num_utterances
-        num_samples[result.speaker.part] += result.num_samples
-        num_speakers[result.speaker.part] += 1
+def _summary(config: SyntheticConfig, results: Sequence[SpeakerResult]) -> SyntheticSummary:
+    num_utterances = dict.fromkeys(SUBSETS, 0)
+    num_samples = dict.fromkeys(SUBSETS, 0)
+    num_speakers = dict.fromkeys(SUBSETS, 0)
+    speakers = plan_speakers(config.num_speakers, config.seed)
+    for speaker, result in zip(speakers, results, strict=True):
+        num_utterances[speaker.part] += result.num_utterances
+        num_samples[speaker.part] += result.num_samples
+        num_speakers[speaker.part] += 1
 
     def named(part: Part) -> str:
-        return _SUBSETS[part] if config.layout == "librispeech" else part
+        return SUBSETS[part] if config.layout == "librispeech" else part
 
     return SyntheticSummary(
         generator_version=_GENERATOR_VERSION,

