@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from multiprocessing import get_context
 from typing import Any, Literal, TypeVar, cast
 
@@ -40,9 +41,6 @@ class FanOut(TypedConfig):
     )
     num_workers: int | None = Field(
         None, ge=1, le=4096, description="Items at once; empty for one per available core."
-    )
-    max_in_flight: int | None = Field(
-        None, ge=1, description="Items handed out and unfinished; empty for twice the workers."
     )
 
     def workers(self, num_cores: int) -> int:
@@ -127,7 +125,7 @@ def run_fan_out(
         work: a module-level function; items and results must pickle for processes and Ray.
         items: what to work on.
         fan_out: where.
-        progress: told after each finished item.
+        progress: told after each finished item, in the caller's thread.
 
     Returns:
         Results in the order of the items.
@@ -136,29 +134,13 @@ def run_fan_out(
         PipelineError: when workers die or the Ray cluster cannot be reached.
         Exception: the first one that ``work`` raises.
     """
-    report = progress or (lambda done, total: None)
-    if fan_out.kind == "ray":
-        return _run_on_ray(work, items, fan_out, report)
-    if fan_out.kind == "sequential" or len(items) < 2:
-        results = []
-        for item in items:
-            results.append(work(item))
-            report(len(results), len(items))
-        return results
-    num_workers = min(fan_out.workers(available_cores()), len(items))
-    executor: Executor
-    if fan_out.kind == "threads":
-        executor = ThreadPoolExecutor(num_workers, thread_name_prefix="featurize")
-    else:
-        # Forking a process that has threads (torch, Ray, Prefect) can deadlock: spawn.
-        executor = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"))
-    limit = fan_out.max_in_flight or 2 * num_workers
-    try:
-        return _drain(executor, work, items, limit, report)
-    except BrokenProcessPool as error:
-        raise PipelineError(_OUT_OF_MEMORY.format("process")) from error
-    finally:
-        executor.shutdown(cancel_futures=True)
+    with worker_pool(fan_out) as pool:
+        # One thread stands for each worker: it hands over an item and waits for the result.
+        threads = ThreadPoolExecutor(pool.num_workers, thread_name_prefix="fan-out")
+        try:
+            return _drain(threads, partial(pool.run, work), items, pool.num_workers, progress)
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 def _drain(
@@ -166,19 +148,21 @@ def _drain(
     work: Callable[[ItemT], ResultT],
     items: Sequence[ItemT],
     limit: int,
-    report: Progress,
+    progress: Progress | None,
 ) -> list[ResultT]:
+    """Keep at most ``limit`` items in flight until all are done or one fails."""
     results: dict[int, ResultT] = {}
     pending: dict[Future[ResultT], int] = {}
     queue = iter(enumerate(items))
     while True:
-        while len(pending) < limit and (following := next(queue, None)) is not None:
-            pending[executor.submit(work, following[1])] = following[0]
+        for number, item in islice(queue, limit - len(pending)):
+            pending[executor.submit(work, item)] = number
         if not pending:
             return [results[number] for number in range(len(items))]
         for future in wait(pending, return_when=FIRST_COMPLETED).done:
             results[pending.pop(future)] = future.result()
-            report(len(results), len(items))
+            if progress is not None:
+                progress(len(results), len(items))
 
 
 @contextmanager
@@ -210,33 +194,3 @@ def _ray_session(num_workers: int | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
-
-
-def _run_on_ray(
-    work: Callable[[ItemT], ResultT], items: Sequence[ItemT], fan_out: FanOut, report: Progress
-) -> list[ResultT]:
-    if not items:
-        return []
-    with _ray_session(fan_out.num_workers) as ray:
-        task = ray.remote(num_cpus=1, max_retries=2)(work)
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        limit = fan_out.max_in_flight or 2 * fan_out.workers(cores)
-        results: dict[int, ResultT] = {}
-        pending: dict[Any, int] = {}
-        queue = iter(enumerate(items))
-        try:
-            while True:
-                while len(pending) < limit and (following := next(queue, None)) is not None:
-                    pending[task.remote(following[1])] = following[0]
-                if not pending:
-                    return [results[number] for number in range(len(items))]
-                for reference in ray.wait(list(pending), num_returns=1)[0]:
-                    results[pending.pop(reference)] = ray.get(reference)
-                    report(len(results), len(items))
-        except ray.exceptions.RayTaskError as error:
-            raise (error.cause or error) from error
-        except ray.exceptions.WorkerCrashedError as error:
-            raise PipelineError(_OUT_OF_MEMORY.format("Ray worker")) from error
-        finally:
-            for reference in pending:
-                ray.cancel(reference)

@@ -85,6 +85,8 @@ def read_rows(
     with open_shard(file, shard) as parquet:
         groups = list(range(parquet.num_row_groups)) if row_groups is None else list(row_groups)
         table = parquet.read_row_groups(groups, use_threads=False)
+    if row_groups is None and len(table) != shard.num_utterances:
+        raise damaged(file, "its counts are not the manifest's")
     num_symbols = None if inventory is None else len(inventory.symbols)
     return _rows(file, table, num_symbols)
 
