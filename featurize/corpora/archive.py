@@ -17,6 +17,7 @@ from typing import IO, Self
 
 from pydantic import Field, ValidationError
 
+from featurize.corpora.listing import content_mark
 from featurize.errors import PipelineError
 from featurize.locations import Location
 from featurize.typed_config import TypedConfig
@@ -52,8 +53,7 @@ class ExtractionMarker(TypedConfig):
 
     archive: str
     size: int
-    num_files: int
-    num_bytes: int
+    mark: str
 
 
 def is_archive(location: Location) -> bool:
@@ -82,10 +82,11 @@ def extract_archive(
         raise PipelineError(f"{target}: an archive is unpacked into a local folder; give one")
     if not archive.exists() or archive.is_dir():
         raise PipelineError(f"no archive at {archive}; check the path")
-    size = int(archive.filesystem.size(archive.path))
+    info = archive.filesystem.info(archive.path)
+    marker = ExtractionMarker(archive=archive.name, size=int(info["size"]), mark=content_mark(info))
     final = Path(target.path)
     existing = _existing_marker(final)
-    if existing is not None and (existing.archive, existing.size) == (archive.name, size):
+    if existing == marker:
         return existing
     if final.exists() and existing is None and not _is_empty_folder(final):
         raise PipelineError(f"{final} holds something else; choose another folder for {archive}")
@@ -93,14 +94,13 @@ def extract_archive(
     try:
         partial.mkdir(parents=True)
         num_files, num_bytes = _extract(archive, partial, limits or ExtractionLimits())
-        marker = ExtractionMarker(
-            archive=archive.name, size=size, num_files=num_files, num_bytes=num_bytes
-        )
         (partial / MARKER_NAME).write_text(marker.model_dump_json(indent=1) + "\n")
         if final.exists():
             shutil.rmtree(final)  # empty, or unpacked from an older archive of this name
         partial.rename(final)
     except OSError as error:
+        if _existing_marker(final) == marker:
+            return marker  # another process was faster
         raise PipelineError(f"cannot unpack {archive} into {final}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

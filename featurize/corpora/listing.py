@@ -53,14 +53,15 @@ def list_files(root: Location, folder: str) -> list[CorpusFile]:
         location.path, maxdepth=_MAX_DEPTH, detail=True
     )
     files = [
-        CorpusFile(str(path)[len(prefix) :], int(info["size"]), _mark(info))
+        CorpusFile(str(path)[len(prefix) :], int(info["size"]), content_mark(info))
         for path, info in found.items()
         if str(path).startswith(prefix)
     ]
     return sorted(files, key=lambda file: file.path)
 
 
-def _mark(info: Mapping[str, Any]) -> str:
+def content_mark(info: Mapping[str, Any]) -> str:
+    """What fsspec knows of a file that changes with its content: the ETag, or seconds of mtime."""
     etag = info.get("ETag")
     return str(etag).strip('"') if etag is not None else str(int(info.get("mtime", 0)))
 
@@ -78,14 +79,11 @@ def read_texts(root: Location, files: Sequence[CorpusFile]) -> dict[str, bytes |
     wanted = [file for file in files if file.size <= _MAX_TEXT_BYTES]
     for start in range(0, len(wanted), _TEXTS_PER_REQUEST):
         batch = wanted[start : start + _TEXTS_PER_REQUEST]
-        paths = {root.child(file.path).path: file.path for file in batch}
-        # A list of one path must still give a mapping, so the paths go in as they are.
-        answers: Mapping[str, Any] = filesystem.cat(list(paths), on_error="return")
-        if not isinstance(answers, Mapping):
-            answers = {next(iter(paths)): answers}
-        for full_path, path in paths.items():
-            answer = answers.get(full_path)
-            contents[path] = bytes(answer) if isinstance(answer, bytes) else None
+        paths = [root.child(file.path).path for file in batch]
+        # Not "cat": that would take brackets in a path for a pattern.
+        answers = filesystem.cat_ranges(paths, None, None, on_error="return")
+        for file, answer in zip(batch, answers, strict=True):
+            contents[file.path] = bytes(answer) if isinstance(answer, bytes) else None
     return contents
 
 

@@ -143,7 +143,7 @@ def synthesize_corpus(
         if config.layout == "librispeech":
             write_file(partial / "SPEAKERS.TXT", _speakers_file(config, results))
         write_file(partial / MARKER_NAME, summary.model_dump_json(indent=1) + "\n")
-        _publish(partial, final)
+        _publish(partial, final, config)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     _log.info("synthesised %s: %s", final, summary.minutes)
@@ -193,13 +193,15 @@ def _existing_summary(final: Path, config: SyntheticConfig) -> SyntheticSummary 
     return found
 
 
-def _publish(partial: Path, final: Path) -> None:
-    if final.is_dir():
-        final.rmdir()  # _existing_summary saw that it is empty
+def _publish(partial: Path, final: Path, config: SyntheticConfig) -> None:
     try:
+        if final.is_dir():
+            final.rmdir()  # _existing_summary saw that it is empty
         partial.rename(final)
     except OSError as error:
-        raise PipelineError(f"{final} appeared while it was being written; run again") from error
+        # Another process may have been faster; the same corpus is as good as ours.
+        if _existing_summary(final, config) is None:
+            raise PipelineError(f"cannot put the corpus at {final}: {error}") from error
 
 
 def _run_workers(

@@ -174,6 +174,12 @@ def test_the_root_may_be_the_folder_above(corpus, tmp_path):
     assert listing.root.name == "LibriSpeech"
 
 
+def test_brackets_in_the_path_are_no_pattern(corpus, tmp_path):
+    plain = scan(corpus)
+    corpus.rename(tmp_path / "[speech]*")
+    assert scan(tmp_path / "[speech]*").digest == plain.digest
+
+
 @pytest.mark.parametrize(
     ("root", "subsets", "message"),
     [
