@@ -235,7 +235,7 @@ def _density_by_site(metrics: EvaluationMetrics) -> Plot:
         spoken.append(f"{model.label} {values}")
     axes.set_xticks(range(len(sites)), sites)
     axes.grid(axis="x", visible=False)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.set_ylim(0, 1.12 * max(0.01, *(max(model.spike_density) for model in spiking)))
     axes.set_ylabel("Non-zero outputs")
     title = "Spike density"

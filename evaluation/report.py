@@ -28,7 +28,7 @@ model. Character error rates count spaces.</p>
 times their fan-out; dense activations count whole. <em>Audited</em> is the sum of the matrix terms,
 exact to the last integer; <em>as published</em> repeats the counting of the paper's own script, for
 comparison with its tables. Single-bit spikes cost additions and no multiplications. Elementwise
-products are itemised, and in neither model part of the audited count. <em>GRU/model</em> and
+products are itemised, and in no model part of the audited count. <em>GRU/model</em> and
 <em>LSTM/model</em> divide the count of a dense model with the same features, layers, neurons and
 outputs by the model's.</p>
 """
