@@ -28,6 +28,7 @@ _RATE_TITLES = {
 # Points by which v2 may err more than an LSTM and still be as close as the paper says (TIMIT).
 _CLOSE_POINTS = 1.10
 _PARAMETER_RATIO = (1.8, 2.2)
+_SILENT_BELOW = 0.002
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,23 @@ def summary_lines(metrics: EvaluationMetrics) -> list[str]:
     for model in models:
         if model.model in SPIKING_MODELS:
             lines += _spiking_lines(metrics, model)
+            lines += _silence_lines(model)
     return lines
+
+
+def _silence_lines(model: ModelMetrics) -> list[str]:
+    """A network that hardly fires is cheap for the wrong reason, which must be said."""
+    silent = [
+        f"layer {number} fires in {share:.2%} of its neurons and frames"
+        for number, share in enumerate(model.spike_density[1:], start=1)
+        if share < _SILENT_BELOW
+    ]
+    if not silent:
+        return []
+    return [
+        f"The {title_of(model)} is nearly silent ({'; '.join(silent)}): it carries hardly any "
+        "information, and its low count is no saving."
+    ]
 
 
 def _value(model: ModelMetrics, metrics: EvaluationMetrics) -> float:

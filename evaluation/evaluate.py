@@ -13,6 +13,7 @@ from evaluation.plots import draw_plots
 from evaluation.recognise import (
     Recognition,
     check_compatible,
+    check_weights,
     choose_cmvn,
     count_utterances,
     network_shape,
@@ -212,6 +213,7 @@ class _Evaluation:
     ) -> ModelOutcome:
         """Recognise, score and count every utterance with one model."""
         recogniser = load_recogniser(address)
+        check_weights(recogniser, str(address))
         outcome = self._start(recogniser, address, label)
         viterbi = outcome.viterbi or self.config.viterbi
         decode = build_decoder(outcome.decoder, recogniser, self.config, viterbi)

@@ -148,6 +148,23 @@ def network_shape(recogniser: Recogniser) -> NetworkShape:
     return NetworkShape.of(network.config, network.num_features, network.num_outputs)
 
 
+def check_weights(recogniser: Recogniser, address: str) -> None:
+    """Make sure that every weight is a number.
+
+    A spiking network hides weights that are not: its neurons fall silent, its scores stay finite
+    and its multiplications look few.
+
+    Raises:
+        PipelineError: naming the first weight that is not finite.
+    """
+    for name, value in recogniser.network.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise PipelineError(
+                f"model {address}: {name} is not finite, its training diverged; train it again "
+                "with a lower learning rate or with max_gradient_norm"
+            )
+
+
 def recognise(
     recogniser: Recogniser, batches: Iterator[list[FeatureRow]], cmvn: CmvnStatistics
 ) -> Iterator[Recognition]:

@@ -143,6 +143,13 @@ def test_single_bit_models_are_worded(metrics):
     assert comparison_table(binary)[0]["GRU/model"] == "no mult."
 
 
+def test_a_silent_network_is_not_praised(metrics):
+    silent = metrics.models[0].model_copy(update={"spike_density": (0.5, 0.0, 0.1)})
+    lines = summary_lines(metrics.model_copy(update={"models": (silent,)}))
+    assert any("nearly silent (layer 1 fires in 0.00%" in line for line in lines)
+    assert not any("silent" in line for line in summary_lines(metrics))
+
+
 def test_table_has_the_rates_that_exist_and_equal_keys(metrics):
     rows = comparison_table(metrics)
     assert [row["Model"] for row in rows] == ["v2", "v1", "conventional", "gru", "lstm"]
