@@ -6,9 +6,8 @@ Imports of the stages stand inside the commands, so that help, lists and mistake
 import importlib.metadata
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from flows.failures import INTERRUPT_EXIT_CODE, MISTAKE_EXIT_CODE, explain, one_line
@@ -25,6 +24,15 @@ corpus_app = typer.Typer(help="Make a corpus.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measure this machine beside other tools.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(bench_app, name="bench")
+
+# Click's base of all mistakes in the arguments; typer carries a copy of Click of its own.
+_USAGE_ERROR: type[Exception] = next(
+    cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException"
+)
+
+_INTERRUPTED = (
+    "interrupted; finished stages and epochs are kept, the same command goes on from there"
+)
 
 RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe; see spikeline recipes.")]
 CorpusOption = Annotated[str, typer.Option("--corpus", help="Root of the corpus: path or s3://.")]
@@ -75,7 +83,7 @@ def demo(
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Synthesise a corpus and run the whole pipeline on it; minutes, and nothing to download."""
+    """Run the whole pipeline on synthetic speech."""
     from flows.stage_commands import run_demo
 
     run_demo(runs, overrides or (), workers, as_json)
@@ -146,7 +154,7 @@ def evaluate(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare trained models: error rates and multiplications per frame."""
+    """Compare trained models."""
     from flows.stage_commands import run_evaluate
 
     run_evaluate(recipe, model, features, runs, overrides or (), force, as_json)
@@ -161,7 +169,7 @@ def pipeline(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run every stage; what is finished is found, not done again."""
+    """Run every stage that is not finished."""
     from flows.stage_commands import run_pipeline
 
     run_pipeline(recipe, corpus, runs, overrides or (), workers, as_json)
@@ -180,25 +188,29 @@ def run(arguments: Sequence[str]) -> int:
     """
     try:
         code = app(args=list(arguments), prog_name="spikeline", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return MISTAKE_EXIT_CODE
-    except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "spikeline"
-        return _fail(f"{error.format_message()} See {path} --help.", MISTAKE_EXIT_CODE)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail(
-            "interrupted; finished stages and epochs are kept, the same command goes on from there",
-            INTERRUPT_EXIT_CODE,
-        )
+    except _USAGE_ERROR as error:
+        return _explain_usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail(_INTERRUPTED, INTERRUPT_EXIT_CODE)
     except Exception as error:
         return _fail(*explain(error))
+    if code == INTERRUPT_EXIT_CODE:  # typer turns an interrupt into this
+        return _fail(_INTERRUPTED, INTERRUPT_EXIT_CODE)
     return code if isinstance(code, int) else 0
 
 
+def _explain_usage(error: Any) -> int:
+    """Say what was typed wrongly; help alone where nothing was typed."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(error.format_message(), err=True)
+        return MISTAKE_EXIT_CODE
+    path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "spikeline"
+    message = error.format_message().rstrip(".")
+    return _fail(f"{message}; see {path} --help", MISTAKE_EXIT_CODE)
+
+
 def _fail(message: str, code: int) -> int:
-    click.echo(f"spikeline: {one_line(message)}", err=True)
+    typer.echo(f"spikeline: {one_line(message)}", err=True)
     return code
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 
 from featurize.errors import PipelineError
-from flows.overrides import condense
 
 MISTAKE_EXIT_CODE = 2
 BUG_EXIT_CODE = 1
@@ -17,6 +16,15 @@ INTERRUPT_EXIT_CODE = 130
 def one_line(text: object) -> str:
     """Text with its line breaks and runs of blanks made single blanks."""
     return " ".join(str(text).split())
+
+
+def condense(error: ValidationError) -> str:
+    """A validation error in one line: the field, what is wrong, what was given."""
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}: {message}{more}" if where else f"{message}{more}"
 
 
 def explain(error: BaseException) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from featurize.errors import PipelineError
+from flows.failures import condense
 from flows.recipes import ALL_MODELS, Recipe
 from flows.suggestions import did_you_mean
 from training.config import TrainConfig
@@ -119,7 +120,7 @@ def _readings(text: str) -> list[Any]:
     if "," in text:
         readings.append([part.strip() for part in text.split(",")])
     elif not isinstance(parsed, list | dict):
-        readings.append([parsed])
+        readings += [[parsed], [text]]
     return readings
 
 
@@ -139,15 +140,6 @@ def _validated(model: ModelT, parts: tuple[str, ...], value: Any, shown: str) ->
         return type(model).model_validate(content)
     except ValidationError as error:
         raise PipelineError(f"--set {shown}: {condense(error)}") from error
-
-
-def condense(error: ValidationError) -> str:
-    """A validation error in one line: the field, what is wrong, what was given."""
-    first = error.errors(include_url=False)[0]
-    message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
-    where = ".".join(str(part) for part in first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {message}{more}" if where else f"{message}{more}"
 
 
 def _nested_models(annotation: Any) -> Iterator[type[BaseModel]]:

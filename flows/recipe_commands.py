@@ -9,6 +9,7 @@ from rich.text import Text
 
 from featurize.corpora.synthetic import Layout, SyntheticConfig, SyntheticSummary, synthesize_corpus
 from featurize.errors import PipelineError
+from featurize.locations import Location
 from flows import terminal
 from flows.command import command
 from flows.recipes import RECIPES, Recipe
@@ -47,14 +48,16 @@ def synthesize(
         raise PipelineError(
             f"no layout {layout!r}{did_you_mean(layout, LAYOUTS)}; layouts: {', '.join(LAYOUTS)}"
         )
+    root = Location.of(out)
+    if not root.is_local:
+        raise PipelineError(f"{out}: write the corpus to a local folder, then copy it to S3")
     with command(as_json) as running:
         config = SyntheticConfig(
             layout=cast(Layout, layout), minutes=minutes, seed=seed, num_speakers=speakers
         )
-        summary = synthesize_with_bar(Path(out), config)
-        root = Path(out).absolute()
+        summary = synthesize_with_bar(Path(root.path), config)
         running.finish(
-            {"location": str(root), **summary.model_dump(mode="json")},
+            {"location": root.uri, **summary.model_dump(mode="json")},
             f"{sum(summary.minutes.values()):.1f} minutes of speech at {root}",
             f"next: spikeline pipeline --recipe NAME --corpus {root} --runs runs",
         )

@@ -1,0 +1,49 @@
+import base64
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.artifacts import artifact_key, plain_cell, png_data_uri
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(16))
+
+
+@given(st.lists(st.text(), max_size=4))
+def test_keys_are_ones_prefect_takes(parts: list[str]) -> None:
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", artifact_key(*parts))
+
+
+def test_keys_keep_what_can_be_kept() -> None:
+    assert artifact_key("train", "V2 / 6_bits") == "train-v2-6-bits"
+
+
+@given(st.floats(width=32) | st.integers() | st.text() | st.booleans() | st.none())
+def test_cells_are_valid_json_and_finite(value: object) -> None:
+    for cell in (value, np.float32(value) if isinstance(value, float) else value):
+        plain = plain_cell(cell)
+        assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+        assert type(plain) in (str, int, float, type(None))
+
+
+def test_cells_keep_finite_numbers_and_spell_the_others() -> None:
+    assert plain_cell(np.float32(0.5)) == 0.5
+    assert plain_cell(np.int64(3)) == 3
+    assert plain_cell(math.inf) == "inf"
+    assert plain_cell(math.nan) == "nan"
+
+
+def test_images_become_data_addresses() -> None:
+    uri = png_data_uri(PNG)
+    assert base64.b64decode(uri.removeprefix("data:image/png;base64,")) == PNG
+
+
+def test_what_is_no_png_or_too_large_is_refused() -> None:
+    with pytest.raises(ValueError, match="not a PNG"):
+        png_data_uri(b"<svg/>")
+    with pytest.raises(ValueError, match="artifacts hold up to"):
+        png_data_uri(PNG + bytes(5 * 2**20))

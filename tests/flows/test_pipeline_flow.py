@@ -1,0 +1,168 @@
+"""The real pipeline through a real Prefect server, on a little synthetic speech."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from featurize.locations import Location
+from flows.cli import run
+from flows.comparison import comparison_table, read_metrics
+from flows.overrides import apply_overrides
+from flows.pipeline_flow import PipelineOutcome, pipeline_flow
+from flows.recipes import RECIPES, Recipe
+
+pytestmark = pytest.mark.integration
+
+TINY = (
+    "train.model.hidden_size=8",
+    'train.curriculum=[{"num_epochs": 2, "chunk_frames": 100}]',
+    "evaluate.num_bootstrap=100",
+    "featurize.utterances_per_shard=8",
+    "fan_out.num_workers=2",
+    "workers.in_process=true",
+)
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return apply_overrides(RECIPES["demo"], TINY)
+
+
+@pytest.fixture(scope="module")
+def first(prefect_server: str, places, recipe: Recipe) -> PipelineOutcome:
+    return pipeline_flow(recipe, places.corpus, str(places.runs))
+
+
+def stages(outcome: PipelineOutcome) -> dict[str, bool]:
+    """Stage to whether it was found finished."""
+    return {
+        "features": outcome.features.skipped,
+        **{name: model.skipped for name, model in outcome.models.items()},
+        "evaluation": outcome.evaluation.skipped,
+    }
+
+
+def written(root: Path) -> dict[Path, int]:
+    """Every file below, and when it was written."""
+    return {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+
+
+def test_every_stage_runs_and_the_models_are_compared(first: PipelineOutcome) -> None:
+    assert not any(stages(first).values())
+    metrics = read_metrics(Location.of(first.evaluation.location))
+    assert [model.model for model in metrics.models] == ["v2", "gru"]
+    assert [model.run for model in metrics.models] == [m.location for m in first.models.values()]
+    assert comparison_table(metrics).row_count == 2
+    assert Path(first.evaluation.location, "report.html").is_file()
+
+
+def test_artifacts_are_published(first: PipelineOutcome, prefect_server: str) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        artifacts = client.request("POST", "/artifacts/filter", json={}).json()
+        flow_runs = {run.name for run in client.read_flow_runs()}
+        task_runs = client.request("POST", "/task_runs/filter", json={}).json()
+    shard_runs = {run["name"] for run in task_runs if run["name"].startswith("shard-")}
+    by_key = {artifact["key"]: artifact for artifact in artifacts}
+    assert {"features", "features-subsets", "train-v2", "train-gru", "train-v2-epochs"} <= set(
+        by_key
+    )
+    assert {"comparison", "summary", "evaluation"} <= set(by_key)
+    assert any(artifact["type"] == "image" for artifact in artifacts)
+    for key in ("featurize-progress", "train-v2-progress", "evaluate-test-progress"):
+        assert by_key[key]["type"] == "progress"
+        assert by_key[key]["data"] == 100.0
+    epochs = json.loads(by_key["train-gru-epochs"]["data"])
+    assert [row["epoch"] for row in epochs] == [1, 2]
+    assert "data:image/png;base64," in by_key["summary"]["data"]
+    assert {"pipeline-demo", "featurize-timit", "train-v2", "train-gru", "evaluate-test"} <= set(
+        flow_runs
+    )
+    shards = list(Path(first.features.location).glob("shard-*.parquet"))
+    assert len(shards) > 3
+    assert shard_runs == {path.stem for path in shards}
+
+
+def test_the_runs_carry_the_pipelines_log(first: PipelineOutcome, prefect_server: str) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=30)
+    with get_client(sync_client=True) as client:
+        response = client.request("POST", "/logs/filter", json={"limit": 200})
+    messages = " ".join(log["message"] for log in response.json())
+    assert "epoch" in messages
+    assert first.evaluation.location in messages
+
+
+def test_again_nothing_is_done(
+    first: PipelineOutcome, prefect_server: str, places, recipe: Recipe
+) -> None:
+    before = written(places.runs)
+    again = pipeline_flow(recipe, places.corpus, str(places.runs))
+    assert again.did_nothing
+    assert all(stages(again).values())
+    assert again.models["v2"].location == first.models["v2"].location
+    assert written(places.runs) == before
+
+
+def test_a_deleted_training_alone_is_done_again(
+    first: PipelineOutcome, prefect_server: str, places, recipe: Recipe
+) -> None:
+    lost = Path(first.models["gru"].location)
+    before = {p: t for p, t in written(places.runs).items() if lost not in p.parents}
+    shutil.rmtree(lost)
+    again = pipeline_flow(recipe, places.corpus, str(places.runs))
+    done = stages(again)
+    assert done.pop("gru") is False
+    assert all(done.values())
+    assert (lost / "manifest.json").is_file()
+    after = {p: t for p, t in written(places.runs).items() if lost not in p.parents}
+    assert after == before
+
+
+def test_the_command_prints_one_object_and_finds_all_done(
+    first: PipelineOutcome, prefect_server: str, places
+) -> None:
+    arguments = ["--recipe", "demo", "--corpus", places.corpus, "--runs", str(places.runs)]
+    settings = [word for assignment in TINY for word in ("--set", assignment)]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "pipeline", "--json", *arguments, *settings],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PREFECT_API_URL": prefect_server},
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["did_nothing"] is True
+    assert result["evaluation"]["location"] == first.evaluation.location
+    assert [model["model"] for model in result["metrics"]["models"]] == ["v2", "gru"]
+    assert "already" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_ends_on_the_table(
+    first: PipelineOutcome,
+    prefect_server: str,
+    places,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    monkeypatch.setenv("COLUMNS", "80")
+    models = [word for m in first.models.values() for word in ("--model", m.location)]
+    arguments = ["--features", first.features.location, "--runs", str(places.runs)]
+    settings = ["--set", "evaluate.num_bootstrap=100"]
+    assert run(["evaluate", "--recipe", "demo", *models, *arguments, *settings]) == 0
+    shown = capfd.readouterr().out
+    assert "phone" in shown
+    assert "multiplications than a GRU" in shown
+    assert f"report: {first.evaluation.location}/report.html" in shown
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown

@@ -1,0 +1,84 @@
+import logging
+
+import pytest
+
+from evaluation.manifest import EvaluateProgress
+from flows.progress import EvaluationProgress, TrainingProgress, epoch_line
+from training.config import TrainConfig
+from training.manifest import EpochMetrics, TrainProgress
+
+
+class Recorder:
+    """Stands where the bar and the artifact do."""
+
+    def __init__(self) -> None:
+        self.shares: list[float] = []
+
+    def update(self, share: float, note: str) -> None:
+        self.shares.append(share)
+
+
+def epoch(number: int) -> EpochMetrics:
+    return EpochMetrics(
+        epoch=number,
+        train_loss=2.5,
+        dev_loss=2.0,
+        dev_error=0.25,
+        learning_rate=1e-3,
+        frames_per_s=12345.0,
+        num_frames=10,
+        num_utterances=1,
+        seconds=1.0,
+        spike_density=(0.5, 0.25),
+    )
+
+
+def at(number: int, step: int, num_steps: int, finished: int) -> TrainProgress:
+    return TrainProgress(
+        epoch=number,
+        num_epochs=4,
+        step=step,
+        num_steps=num_steps,
+        loss=2.5,
+        epochs=tuple(epoch(n) for n in range(finished)),
+    )
+
+
+def test_an_epoch_in_one_line() -> None:
+    line = epoch_line(epoch(2), 4)
+    assert "epoch  3/4" in line
+    assert "25.0%" in line
+    assert "12,345 frames/s" in line
+    assert line.endswith("spikes 0.50 0.25")
+
+
+def test_training_never_goes_back_and_tells_each_epoch_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    recorder = Recorder()
+    shown = TrainingProgress(TrainConfig(), recorder)  # type: ignore[arg-type]
+    with caplog.at_level(logging.INFO, logger="flows.progress"):
+        for progress in (
+            at(0, 1, 2, 0),
+            at(0, 0, 0, 1),
+            at(1, 1, 2, 1),
+            at(1, 0, 0, 2),
+            at(1, 0, 0, 2),  # a restarted worker tells it again
+            at(3, 0, 0, 4),  # and one between was not seen
+        ):
+            shown(progress)
+    assert recorder.shares == [0.125, 0.25, 0.375, 0.5, 0.5, 1.0]
+    told = [record.getMessage().split("epoch")[1].split("/")[0] for record in caplog.records]
+    assert [int(number) for number in told] == [1, 2, 3, 4]
+
+
+def test_evaluation_counts_models_and_utterances() -> None:
+    recorder = Recorder()
+    shown = EvaluationProgress(recorder)  # type: ignore[arg-type]
+    for model, done in ((0, 5), (0, 10), (1, 5), (1, 10)):
+        shown(
+            EvaluateProgress(
+                model="v2", model_number=model, num_models=2, num_done=done, num_utterances=10
+            )
+        )
+    assert recorder.shares == [0.25, 0.5, 0.75, 1.0]

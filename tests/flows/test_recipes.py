@@ -1,0 +1,75 @@
+import subprocess
+import sys
+
+import pytest
+
+from featurize.errors import PipelineError
+from flows.recipes import ALL_MODELS, RECIPES, Recipe, recipe_named
+
+
+def test_the_promised_recipes_are_there() -> None:
+    assert set(RECIPES) == {"demo", "mini-librispeech", "librispeech-100h", "timit"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_explain_themselves_and_survive_json(name: str) -> None:
+    recipe = RECIPES[name]
+    assert recipe.name == name
+    assert len(recipe.explanation) > 40
+    assert recipe.deviations
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+@pytest.mark.parametrize("name", ["librispeech-100h", "timit"])
+def test_papers_recipes_have_the_papers_settings(name: str) -> None:
+    recipe = RECIPES[name]
+    assert recipe.model_names == ALL_MODELS
+    assert recipe.featurize.num_bins == 40
+    assert recipe.featurize.stack == 1
+    for config in recipe.models:
+        assert (config.model.num_layers, config.model.hidden_size) == (2, 550)
+        assert config.model.dropout == 0.2
+        assert (config.model.num_bits, config.model.threshold) == (6, 3)
+        assert config.batch_size == 64
+        assert config.num_epochs == 24
+        assert [stage.num_epochs for stage in config.curriculum] == [5, 4, 4, 4, 7]
+        assert config.optimizer.learning_rate == 1e-3
+        assert config.optimizer.min_learning_rate == 1.25e-4
+
+
+def test_timit_follows_the_papers_chunk_lengths() -> None:
+    stages = RECIPES["timit"].models[0].curriculum
+    assert [stage.chunk_frames for stage in stages] == [100, 200, 400, 800, 1000]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_models_of_a_recipe_differ_in_the_model_alone(name: str) -> None:
+    shared = {
+        config.model_copy(
+            update={"model": config.model.model_copy(update={"model": "v2"})}
+        ).model_dump_json()
+        for config in RECIPES[name].models
+    }
+    assert len(shared) == 1
+
+
+def test_only_the_demonstration_brings_its_own_corpus() -> None:
+    assert [r.name for r in RECIPES.values() if r.synthetic is not None] == ["demo"]
+
+
+def test_an_unknown_recipe_names_those_there_are() -> None:
+    with pytest.raises(PipelineError, match=r"did you mean timit\?.*mini-librispeech"):
+        recipe_named("timt")
+
+
+def test_frame_targets_need_alignments() -> None:
+    content = RECIPES["timit"].model_dump()
+    content["featurize"]["labels"] = "phones"
+    with pytest.raises(ValueError, match=r"featurize\.labels=alignment"):
+        Recipe.model_validate(content)
+
+
+def test_reading_recipes_imports_no_heavy_library() -> None:
+    code = "import sys, flows.recipes, flows.overrides; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"torch", "prefect", "ray", "matplotlib"}.isdisjoint(done.stdout.split())
