@@ -175,6 +175,29 @@ def pipeline(
     run_pipeline(recipe, corpus, runs, overrides or (), workers, as_json)
 
 
+@bench_app.command("features")
+def bench_features(
+    corpus: Annotated[
+        str | None,
+        typer.Option("--corpus", help="A LibriSpeech root; synthetic speech without one."),
+    ] = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Feature extraction beside decoding alone and other tools."""
+    from flows.bench_commands import run_bench_features
+
+    run_bench_features(corpus, overrides or (), as_json)
+
+
+@bench_app.command("recurrence")
+def bench_recurrence(overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Recurrences beside LSTM, GRU and spiking libraries."""
+    from flows.bench_commands import run_bench_recurrence
+
+    run_bench_recurrence(overrides or (), as_json)
+
+
 def main() -> None:
     """Entry point of the ``spikeline`` script."""
     sys.exit(run(sys.argv[1:]))

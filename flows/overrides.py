@@ -39,6 +39,21 @@ def apply_overrides(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     return recipe
 
 
+def configured(config: ModelT, assignments: Sequence[str]) -> ModelT:
+    """A copy of any configuration with the assignments applied, in order.
+
+    Raises:
+        PipelineError: as :func:`apply_overrides` does.
+    """
+    known = list(_all_keys(type(config)))
+    for assignment in assignments:
+        key, text = _split(assignment)
+        if key not in known:
+            raise PipelineError(f"--set {key}: no such key{did_you_mean(key, known)}")
+        config = _set_text(config, tuple(key.split(".")), text, key)
+    return config
+
+
 def known_keys(recipe: Recipe) -> list[str]:
     """Every key that ``--set`` takes for this recipe, save the per-model ones."""
     own = [key for key in _leaf_keys(Recipe) if key.split(".")[0] not in _FIXED_FIELDS]
@@ -48,7 +63,7 @@ def known_keys(recipe: Recipe) -> list[str]:
 def _split(assignment: str) -> tuple[str, str]:
     key, separator, value = assignment.partition("=")
     if not separator or not key.strip():
-        raise PipelineError(f"--set {assignment!r}: write key=value, for example train.seed=1")
+        raise PipelineError(f"--set {assignment!r}: write key=value")
     return key.strip(), value.strip()
 
 

@@ -42,7 +42,7 @@ def assert_one_line(text: str) -> None:
         ("pipeline",),
         ("bench",),
         ("bench", "features"),
-        ("bench", "training"),
+        ("bench", "recurrence"),
     ],
 )
 def test_every_command_has_help(

@@ -1,0 +1,102 @@
+"""The benchmark commands: measure, then say it as a table or as JSON."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from featurize.benchmark import BenchFeaturesConfig, bench_features
+from featurize.corpora.synthetic import SyntheticConfig
+from featurize.errors import PipelineError
+from featurize.locations import Location
+from flows.command import command
+from flows.overrides import configured
+from flows.recipe_commands import synthesize_with_bar
+
+_SYNTHETIC = SyntheticConfig(layout="librispeech", minutes=20.0)
+_SYNTHETIC_SUBSET = "train-synthetic"
+
+
+def run_bench_features(corpus: str | None, overrides: Sequence[str], as_json: bool) -> None:
+    """Measure feature extraction on a corpus, or on synthetic speech where none is given."""
+    default = BenchFeaturesConfig()
+    if corpus is None:
+        default = BenchFeaturesConfig(subset=_SYNTHETIC_SUBSET)
+    config = configured(default, overrides)
+    with command(as_json) as running, _speech(corpus) as root:
+        result = bench_features(root, config)
+        rates = _table("case", "audio hours per core hour", "of decoding alone")
+        for rate in result.rates:
+            rates.add_row(
+                rate.case, f"{rate.hours_per_core_hour:,.0f}", f"{rate.share_of_decoding:.2f}"
+            )
+        memory = ", ".join(
+            f"{peak.peak_mib:,.0f} MiB for {peak.num_utterances} utterances"
+            for peak in result.peak_memory
+        )
+        running.finish(
+            result.model_dump(mode="json"),
+            f"{result.num_utterances} utterances, {60 * result.audio_hours:.1f} minutes of "
+            + ("synthetic speech" if corpus is None else corpus),
+            rates,
+            f"peak memory: {memory}",
+        )
+
+
+@contextmanager
+def _speech(corpus: str | None) -> Iterator[Location]:
+    if corpus is not None:
+        root = Location.of(corpus)
+        if not root.is_dir():
+            raise PipelineError(
+                f"--corpus {corpus}: no such folder; name a LibriSpeech root, or leave the option "
+                "out to measure on synthetic speech"
+            )
+        yield root
+        return
+    with tempfile.TemporaryDirectory(prefix="spikeline-bench-") as folder:
+        synthesize_with_bar(Path(folder) / "corpus", _SYNTHETIC)
+        yield Location.of(Path(folder) / "corpus")
+
+
+def run_bench_recurrence(overrides: Sequence[str], as_json: bool) -> None:
+    """Measure the recurrences beside their peers."""
+    with command(as_json) as running:
+        # Torch is imported here, after nothing more can be wrong with the arguments' form.
+        from training.recurrence_benchmark import (
+            RecurrenceBenchmarkConfig,
+            run_recurrence_benchmark,
+        )
+
+        result = run_recurrence_benchmark(configured(RecurrenceBenchmarkConfig(), overrides))
+        rows = _table("case", "model", "peer", "ours, ms", "peer, ms", "ratio", "asked")
+        for row in result.rows:
+            rows.add_row(
+                row.case,
+                row.model,
+                row.peer,
+                f"{1000 * row.our_time_s:.1f}",
+                f"{1000 * row.peer_time_s:.1f}",
+                f"{row.ratio:.2f}",
+                "-" if row.required_ratio is None else f"{row.required_ratio:.2f}",
+            )
+        running.finish(
+            result.model_dump(mode="json"),
+            rows,
+            *(
+                f"{row.num_frames} frames: {row.time_per_frame_us:.2f} us per frame"
+                for row in result.scaling
+            ),
+            *(f"not measured: {peer}: {why}" for peer, why in result.skipped.items()),
+        )
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
