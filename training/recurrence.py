@@ -60,7 +60,7 @@ def _require_shape(name: str, tensor: Tensor | None, *shape: int) -> None:
 def _prepare(drive_TBH: Tensor, lengths_B: Tensor, state: LifState) -> tuple[Tensor, LifState]:
     """Lengths and state as the kernels take them: checked, int64 and float32."""
     if drive_TBH.dim() != 3:
-        raise ValueError(f"a drive has shape {tuple(drive_TBH.shape)}; expected (T, B, H)")
+        raise ValueError(f"drive_TBH has shape {tuple(drive_TBH.shape)}; expected (T, B, H)")
     _, batch_size, num_neurons = drive_TBH.shape
     _require_shape("lengths_B", lengths_B, batch_size)
     for name, tensor in zip(LifState._fields, state, strict=True):
@@ -184,21 +184,63 @@ def gated(
         ValueError: if shapes do not fit together.
         PipelineError: if the backend cannot do the work.
     """
-    backend = choose_backend(backend, forget_drive_TBH.device, per_step_range is not None)
-    lengths_B, state = _prepare(forget_drive_TBH, lengths_B, state)
-    _, batch_size, num_neurons = forget_drive_TBH.shape
     _require_shape("cell_drive_TBH", cell_drive_TBH, *forget_drive_TBH.shape)
-    _require_shape("dropout_mask_BH", dropout_mask_BH, batch_size, num_neurons)
+    return gated_stacked(
+        torch.cat((forget_drive_TBH, cell_drive_TBH), dim=-1),
+        dropout_mask_BH,
+        recurrent_weight_2HH,
+        lengths_B,
+        state,
+        quantizer,
+        backend=backend,
+        per_step_range=per_step_range,
+    )
+
+
+def gated_stacked(
+    drive_TBG: Tensor,
+    dropout_mask_BH: Tensor | None,
+    recurrent_weight_2HH: Tensor | None,
+    lengths_B: Tensor,
+    state: LifState,
+    quantizer: Quantizer,
+    *,
+    backend: Backend = "auto",
+    per_step_range: RangeTracker | None = None,
+) -> RecurrenceOutput:
+    """``gated`` with both drives in one tensor, as one linear map computes them: no copies.
+
+    Args:
+        drive_TBG: ``BN(W_f X)`` and ``BN(W_c X)``, (T, B, 2H), forget first.
+        dropout_mask_BH: see ``gated``; likewise the others.
+        recurrent_weight_2HH: ``[U_f; U_c]``, (2H, H), or None for v1.
+        lengths_B: valid frames, (B,) int64.
+        state: state before the first frame.
+        quantizer: range, bits, threshold.
+        backend: see ``encoder``.
+        per_step_range: see ``encoder``.
+
+    Raises:
+        ValueError: if shapes do not fit together.
+        PipelineError: if the backend cannot do the work.
+    """
+    backend = choose_backend(backend, drive_TBG.device, per_step_range is not None)
+    if drive_TBG.dim() != 3 or drive_TBG.shape[2] % 2:
+        raise ValueError(f"drive_TBG has shape {tuple(drive_TBG.shape)}; expected (T, B, 2H)")
+    num_neurons = drive_TBG.shape[2] // 2
+    lengths_B, state = _prepare(drive_TBG[..., :num_neurons], lengths_B, state)
+    _require_shape("dropout_mask_BH", dropout_mask_BH, drive_TBG.shape[1], num_neurons)
     _require_shape("recurrent_weight_2HH", recurrent_weight_2HH, 2 * num_neurons, num_neurons)
     mask = None if dropout_mask_BH is None else dropout_mask_BH.detach().float()
     weight = None if recurrent_weight_2HH is None else recurrent_weight_2HH.float()
-    forget, cell = forget_drive_TBH.float(), cell_drive_TBH.float()
+    drive = drive_TBG.float()
     if backend == "reference":
-        with torch.autocast(forget.device.type, enabled=False):
+        forget, cell = drive.chunk(2, dim=-1)
+        with torch.autocast(drive.device.type, enabled=False):
             return reference.gated(
                 forget, cell, mask, weight, lengths_B, state, quantizer, per_step_range
             )
-    save = _will_differentiate(forget, cell, weight, *state)
+    save = _will_differentiate(drive, weight, *state)
     return _result(
-        operators.gated(forget, cell, mask, weight, lengths_B, *state, *quantizer, save, backend)
+        operators.gated(drive, mask, weight, lengths_B, *state, *quantizer, save, backend)
     )

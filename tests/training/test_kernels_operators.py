@@ -43,7 +43,16 @@ def test_gated_passes_opcheck(save, has_weight):
         tensor.requires_grad_(save)
     torch.library.opcheck(
         operators.gated,
-        (*drives, mask, weight if has_weight else None, LENGTHS, *state, *QUANTIZER, save, "cpu"),
+        (
+            torch.cat(drives, -1).detach().requires_grad_(save),
+            mask,
+            weight if has_weight else None,
+            LENGTHS,
+            *state,
+            *QUANTIZER,
+            save,
+            "cpu",
+        ),
     )
 
 
@@ -98,6 +107,18 @@ def test_gradients_reach_bfloat16_drives():
     assert all(leaf.grad.dtype == torch.bfloat16 and leaf.grad.any() for leaf in leaves)
 
 
+def test_stacked_drives_may_be_strided():
+    drives, state, weight = tensors()
+    expected = run_v2(drives, state, weight).spikes_TBH
+    stacked = torch.cat(drives, -1)
+    wider = torch.cat([stacked, stacked], -1)[..., : 2 * H]
+    batch_major = stacked.transpose(0, 1).contiguous().transpose(0, 1)
+    neurons_apart = torch.stack([stacked, stacked], dim=-1)[..., 0]
+    for drive in (stacked, wider, batch_major, neurons_apart):
+        found = recurrence.gated_stacked(drive, None, weight, LENGTHS, LifState(*state), QUANTIZER)
+        assert torch.equal(found.spikes_TBH, expected)
+
+
 def test_drives_may_be_strided():
     drives, state, weight = tensors()
     expected = run_v2(drives, state, weight).spikes_TBH
@@ -121,7 +142,9 @@ def test_inputs_are_left_alone():
 
 def test_nothing_is_kept_for_a_backward_pass_that_cannot_come():
     drives, state, weight = tensors()
-    outputs = operators.gated(*drives, None, weight, LENGTHS, *state, *QUANTIZER, False, "cpu")
+    outputs = operators.gated(
+        torch.cat(drives, -1), None, weight, LENGTHS, *state, *QUANTIZER, False, "cpu"
+    )
     assert [kept.numel() for kept in outputs[6:]] == [0, 0, 0, 0]
     with torch.no_grad():
         weight.requires_grad_()
@@ -285,12 +308,16 @@ def test_lengths_outside_the_sequence_are_refused(lengths):
 def test_shapes_that_do_not_fit_are_refused_by_name():
     drives, state, weight = tensors()
     good = (*drives, torch.ones(B, H), weight, LENGTHS)
-    names = ("a drive", "cell_drive", "dropout_mask", "recurrent_weight", "lengths")
+    names = ("cell_drive", "cell_drive", "dropout_mask", "recurrent_weight", "lengths")
     for position, name in enumerate(names):
         wrong = list(good)
-        wrong[position] = good[position][..., :-1] if position else good[0][0]
+        wrong[position] = good[position][..., :-1]
         with pytest.raises(ValueError, match=name):
             recurrence.gated(*wrong, LifState(*state), QUANTIZER)
+    with pytest.raises(ValueError, match="drive_TBG"):
+        recurrence.gated_stacked(drives[0], None, None, LENGTHS, LifState(*state), QUANTIZER)
+    with pytest.raises(ValueError, match="drive_TBH"):
+        recurrence.encoder(drives[0][0], LENGTHS, LifState(*state), QUANTIZER)
     with pytest.raises(ValueError, match=r"state\.residue"):
         recurrence.gated(*good, LifState(state[0], state[1][:2], state[2]), QUANTIZER)
     with pytest.raises(ValueError, match="decay_H"):

@@ -1,6 +1,6 @@
 """The fused CPU backend on tensors: allocation, work sharing and calls of the kernels.
 
-Shape legend: T time, B batch, H neurons, W = H rounded up to whole vectors.
+Shape legend: T time, B batch, H neurons, G = 2H, W = H rounded up to whole vectors.
 """
 
 from collections.abc import Callable
@@ -72,8 +72,7 @@ def _kernel_quantizer(quantizer: Quantizer) -> tuple[np.float32, np.float32, np.
     )
 
 
-def _shape(spikes_TBH: Tensor) -> tuple[int, int, int, int]:
-    num_frames, batch_size, num_neurons = spikes_TBH.shape
+def _shape(num_frames: int, batch_size: int, num_neurons: int) -> tuple[int, int, int, int]:
     return num_frames, batch_size, num_neurons, num_neurons + -num_neurons % LANES
 
 
@@ -106,7 +105,7 @@ def scan_forward(
     save: bool,
 ) -> ForwardResult:
     """Encoder (no decay) or conventional layer; every tensor float32 on the CPU."""
-    shape = _shape(drive_TBH)
+    shape = _shape(*drive_TBH.shape)
     num_frames, batch_size, num_neurons, width = shape
     drive, strides = _strided(drive_TBH)
     current, residue = _padded(synaptic_current_BH), _padded(residue_BH)
@@ -139,7 +138,6 @@ def scan_forward(
         )
 
     _run(shares, call)
-    empty = torch.empty(0)
     return ForwardResult(
         spikes,
         _unpadded(current, num_neurons),
@@ -147,7 +145,7 @@ def scan_forward(
         _last_spikes(spikes, lengths_B, spikes_BH),
         extremes[:, 0].amin() if len(shares) else torch.tensor(torch.inf),
         extremes[:, 1].amax() if len(shares) else torch.tensor(-torch.inf),
-        Saved(currents, inside, empty, empty.clone()),
+        Saved(currents, inside, torch.empty(0, dtype=torch.uint8), torch.empty(0)),
     )
 
 
@@ -161,7 +159,7 @@ def scan_backward(
     is_quantized: bool,
 ) -> ScanGradients:
     """Gradients, given those of the spikes and of the final state (I, R, Y)."""
-    shape = _shape(grad_TBH)
+    shape = _shape(*grad_TBH.shape)
     num_neurons, width = shape[2:]
     decay = torch.zeros(width) if decay_H is None else _padded(decay_H)
     grad_current, grad_residue, grad_last = (_padded(grad) for grad in grad_state)
@@ -202,8 +200,7 @@ def scan_backward(
 
 
 def gated_forward(
-    forget_TBH: Tensor,
-    cell_TBH: Tensor,
+    drive_TBG: Tensor,
     mask_BH: Tensor | None,
     weight_2HH: Tensor | None,
     lengths_B: Tensor,
@@ -214,22 +211,21 @@ def gated_forward(
     save: bool,
 ) -> ForwardResult:
     """Layers v1 (no weight) and v2; every tensor float32 on the CPU."""
-    shape = _shape(forget_TBH)
+    shape = _shape(drive_TBG.shape[0], drive_TBG.shape[1], drive_TBG.shape[2] // 2)
     num_frames, batch_size, num_neurons, width = shape
-    forget, forget_strides = _strided(forget_TBH)
-    cell, cell_strides = _strided(cell_TBH)
+    drive, strides = _strided(drive_TBG)
     nothing = np.zeros(0, np.float32)
     gather_weight = dense_weight = nothing
     if weight_2HH is not None:
         gather_weight = tiles(weight_2HH.T, cpu_products.GATHER_WIDTH)
         dense_weight = tiles(weight_2HH.T, cpu_products.DENSE_WIDTH)
     current, residue = _padded(synaptic_current_BH), _padded(residue_BH)
-    spikes = torch.empty(forget_TBH.shape)
+    spikes = torch.empty(shape[:3])
     saved = Saved(
-        torch.empty(forget_TBH.shape if save else 0),
+        torch.empty(shape[:3] if save else 0),
         torch.empty((num_frames, batch_size, width // LANES) if save else 0, dtype=torch.uint8),
-        torch.empty(forget_TBH.shape if save else 0),
-        torch.empty(forget_TBH.shape if save else 0),
+        torch.empty((num_frames, batch_size, width // LANES) if save else 0, dtype=torch.uint8),
+        torch.empty(shape[:3] if save else 0),
     )
     shares = _shares(lengths_B, shape[0])
     extremes = _new_extremes(len(shares))
@@ -240,10 +236,8 @@ def gated_forward(
             rows,
             flat(lengths_B),
             shape,
-            forget,
-            forget_strides,
-            cell,
-            cell_strides,
+            drive,
+            strides,
             nothing if mask_BH is None else flat(mask_BH),
             mask_BH is not None,
             gather_weight,
@@ -254,9 +248,9 @@ def gated_forward(
             flat(spikes_BH),
             flat(spikes),
             flat(saved.gates),
-            flat(saved.cells),
             flat(saved.currents),
             flat(saved.inside),
+            flat(saved.positive),
             save,
             flat(extremes[part]),
             _kernel_quantizer(quantizer),
@@ -287,7 +281,7 @@ def gated_backward(
     is_quantized: bool,
 ) -> GatedGradients:
     """Gradients, given those of the spikes and of the final state (I, R, Y)."""
-    shape = _shape(grad_TBH)
+    shape = _shape(*grad_TBH.shape)
     num_frames, batch_size, num_neurons, _ = shape
     nothing = np.zeros(0, np.float32)
     has_weight = weight_2HH is not None
@@ -310,9 +304,9 @@ def gated_backward(
             has_weight,
             flat(initial_current_BH),
             flat(saved.gates),
-            flat(saved.cells),
             flat(saved.currents),
             flat(saved.inside),
+            flat(saved.positive),
             is_quantized,
             flat(grad_last),
             flat(grad_current),

@@ -10,7 +10,8 @@ Backward, ``gV`` as in ``cpu_scan`` with the recurrent gradient added to that of
     gp_f = gI_t (I_{t-1} - C m) F (1 - F)      gp_c = gI_t (1 - F) m [C > 0]
     gY_{t-1} += U_f^T gp_f + U_c^T gp_c
 
-Kept for the backward pass: F, C and I in float32 and a bit ``inside``; the drives are not.
+C itself is not needed: by the forward equation ``(I_{t-1} - C m) (1 - F) = I_{t-1} - I_t``.
+Kept for the backward pass: F and I in float32, the bits ``inside`` and ``C > 0``; not the drives.
 Utterances are independent, so a call runs its ``rows`` through the whole sequence alone.
 """
 
@@ -78,10 +79,8 @@ def recurrent_product(  # type: ignore[no-untyped-def]
 @helper
 def gated_row(  # type: ignore[no-untyped-def]
     num_neurons,
-    forget,
-    forget_at,
-    cell,
-    cell_at,
+    drive,
+    drive_at,
     recurrent,
     recurrent_at,
     has_recurrence,
@@ -93,10 +92,10 @@ def gated_row(  # type: ignore[no-untyped-def]
     state,
     spikes,
     gates,
-    cells,
     currents,
     at,
     inside,
+    positive,
     byte,
     save,
     extremes,
@@ -109,8 +108,8 @@ def gated_row(  # type: ignore[no-untyped-def]
     zero = splat(ZERO)
     for h in range(0, num_neurons, LANES):
         left = num_neurons - h
-        forget_drive = read(forget, forget_at + h, left)
-        cell_drive = read(cell, cell_at + h, left)
+        forget_drive = read(drive, drive_at + h, left)
+        cell_drive = read(drive, drive_at + num_neurons + h, left)
         if has_recurrence:
             forget_drive = forget_drive + load(recurrent, recurrent_at + h)
             cell_drive = cell_drive + load(recurrent, recurrent_at + num_neurons + h)
@@ -118,7 +117,7 @@ def gated_row(  # type: ignore[no-untyped-def]
         flow = smaller(larger(cell_drive, zero), limit)
         if save:
             write(gates, at + h, left, gate)
-            write(cells, at + h, left, flow)
+            positive[byte + h // LANES] = pack_bits(greater(flow, zero))
         if has_mask:
             flow = flow * read(mask, mask_at + h, left)
         flow = clamped(gate * load(current, state + h) + (one - gate) * flow, limit)
@@ -138,10 +137,8 @@ def gated_forward(  # type: ignore[no-untyped-def]
     rows,
     lengths,
     shape,
-    forget,
-    forget_strides,
-    cell,
-    cell_strides,
+    drive,
+    drive_strides,
     mask,
     has_mask,
     gather_weight,
@@ -152,9 +149,9 @@ def gated_forward(  # type: ignore[no-untyped-def]
     initial_spikes,
     spikes,
     gates,
-    cells,
     currents,
     inside,
+    positive,
     save,
     extremes,
     quantizer,
@@ -165,8 +162,8 @@ def gated_forward(  # type: ignore[no-untyped-def]
         rows: utterances of this call, by falling length.
         lengths: frames of every utterance.
         shape: frames, utterances, neurons, padded row width of the state.
-        forget: forget drive; ``forget_strides`` are its steps per frame and per utterance.
-        cell: cell drive; ``cell_strides`` likewise.
+        drive: both drives, 2H per row, forget first; ``drive_strides`` are its steps per frame
+            and per utterance.
         mask: dropout mask per utterance and neuron, where ``has_mask``.
         gather_weight: U in tiles for ``gather``, where ``has_recurrence``.
         dense_weight: U in tiles for ``multiply``.
@@ -174,7 +171,8 @@ def gated_forward(  # type: ignore[no-untyped-def]
         residue: R, state in and out, padded rows.
         initial_spikes: Y before the first frame.
         spikes: Y, written everywhere, 0 at padding frames.
-        gates: F, written where ``save``; likewise ``cells`` C, ``currents`` I, ``inside`` bits.
+        gates: F, written where ``save``; likewise ``currents`` I and the bits ``inside``
+            and ``positive`` (C > 0).
         extremes: eight minima, then eight maxima of V.
         quantizer: range M, scale, threshold, whether quantised, saturation.
     """
@@ -211,16 +209,14 @@ def gated_forward(  # type: ignore[no-untyped-def]
                 clear(spikes, at, num_neurons)
                 if save:
                     clear(gates, at, num_neurons)
-                    clear(cells, at, num_neurons)
                     clear(currents, at, num_neurons)
                     clear_bits(inside, t * batch_size + b, num_neurons)
+                    clear_bits(positive, t * batch_size + b, num_neurons)
                 continue
             gated_row(
                 num_neurons,
-                forget,
-                t * forget_strides[0] + b * forget_strides[1],
-                cell,
-                t * cell_strides[0] + b * cell_strides[1],
+                drive,
+                t * drive_strides[0] + b * drive_strides[1],
                 recurrent,
                 i * stride,
                 has_recurrence,
@@ -232,10 +228,10 @@ def gated_forward(  # type: ignore[no-untyped-def]
                 b * width,
                 spikes,
                 gates,
-                cells,
                 currents,
                 at,
                 inside,
+                positive,
                 (t * batch_size + b) * num_bytes(num_neurons),
                 save,
                 extremes,
@@ -251,13 +247,14 @@ def gated_row_backward(  # type: ignore[no-untyped-def]
     grad_recurrent,
     recurrent_at,
     gates,
-    cells,
+    currents,
     before,
     before_at,
     mask,
     mask_at,
     has_mask,
     inside,
+    positive,
     byte,
     is_quantized,
     grad_current,
@@ -278,22 +275,14 @@ def gated_row_backward(  # type: ignore[no-untyped-def]
         store(grad_residue, state + h, grad)
         grad = grad + load(grad_current, state + h)
         gate = read(gates, at + h, left)
-        cell = read(cells, at + h, left)
-        keep = one - gate
-        grad_cell = grad * keep
-        masked = cell
+        change = read(before, before_at + h, left) - read(currents, at + h, left)
+        write(grad_drive, drive_at + h, left, grad * gate * change)
+        grad_cell = grad * (one - gate)
         if has_mask:
-            dropout = read(mask, mask_at + h, left)
-            masked = cell * dropout
-            grad_cell = grad_cell * dropout
-        grad_forget = grad * (read(before, before_at + h, left) - masked) * (gate * keep)
-        write(grad_drive, drive_at + h, left, grad_forget)
-        write(
-            grad_drive,
-            drive_at + num_neurons + h,
-            left,
-            select(greater(cell, zero), grad_cell, zero),
-        )
+            grad_cell = grad_cell * read(mask, mask_at + h, left)
+        is_positive = unpack_bits(positive[byte + h // LANES])
+        grad_cell = select(is_positive, grad_cell, zero)
+        write(grad_drive, drive_at + num_neurons + h, left, grad_cell)
         store(grad_current, state + h, grad * gate)
 
 
@@ -309,9 +298,9 @@ def gated_backward(  # type: ignore[no-untyped-def]
     has_recurrence,
     initial_current,
     gates,
-    cells,
     currents,
     inside,
+    positive,
     is_quantized,
     grad_last_spikes,
     grad_current,
@@ -328,7 +317,7 @@ def gated_backward(  # type: ignore[no-untyped-def]
         mask: dropout mask, where ``has_mask``.
         dense_weight: U in tiles for the product ``gp U``, where ``has_recurrence``.
         initial_current: I before the first frame, dense rows.
-        gates: F; likewise ``cells``, ``currents`` and ``inside``, as saved by the forward pass.
+        gates: F; likewise ``currents``, ``inside`` and ``positive``, as saved by the forward pass.
         is_quantized: false for 32 bits.
         grad_last_spikes: gradient of the final state's spikes in; with a recurrence, that of
             the initial state's spikes out. Padded rows, as the two below.
@@ -359,13 +348,14 @@ def gated_backward(  # type: ignore[no-untyped-def]
                 grad_last_spikes,
                 b * width,
                 gates,
-                cells,
+                currents,
                 currents if t > 0 else initial_current,
                 at - batch_size * num_neurons if t > 0 else b * num_neurons,
                 mask,
                 b * num_neurons,
                 has_mask,
                 inside,
+                positive,
                 (t * batch_size + b) * num_bytes(num_neurons),
                 is_quantized,
                 grad_current,

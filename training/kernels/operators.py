@@ -58,8 +58,7 @@ def scan(
 
 @torch.library.custom_op("spikeline::gated", mutates_args=())
 def gated(
-    forget: Tensor,
-    cell: Tensor,
+    drive: Tensor,
     mask: Tensor | None,
     weight: Tensor | None,
     lengths: Tensor,
@@ -72,21 +71,24 @@ def gated(
     save: bool,
     backend: str,
 ) -> Forward:
-    """Layer v1 (no weight) or v2 over a sequence."""
+    """Layer v1 (no weight) or v2 over a sequence; ``drive`` is (T, B, 2H), forget first."""
     quantizer = Quantizer(range_M, num_bits, threshold)
     return _outputs(
         _implementation(backend).gated_forward(
-            forget, cell, mask, weight, lengths, synaptic_current, residue, spikes, quantizer, save
+            drive, mask, weight, lengths, synaptic_current, residue, spikes, quantizer, save
         )
     )
 
 
 def _fake_forward(drive: Tensor, save: bool, has_current: bool, has_gates: bool) -> Forward:
     num_frames, batch_size, num_neurons = drive.shape
+    if has_gates:
+        num_neurons = num_neurons // 2
     empty = 0
 
     def sequence(kept: bool) -> Tensor:
-        return drive.new_empty(drive.shape if kept else empty, dtype=torch.float32)
+        shape = (num_frames, batch_size, num_neurons) if kept else (empty,)
+        return drive.new_empty(shape, dtype=torch.float32)
 
     def state() -> Tensor:
         return drive.new_empty((batch_size, num_neurons), dtype=torch.float32)
@@ -94,8 +96,11 @@ def _fake_forward(drive: Tensor, save: bool, has_current: bool, has_gates: bool)
     def scalar() -> Tensor:
         return drive.new_empty((), dtype=torch.float32)
 
-    num_bytes = (num_neurons + LANES - 1) // LANES
-    inside_shape = (num_frames, batch_size, num_bytes) if save else (empty,)
+    def bits(kept: bool) -> Tensor:
+        num_bytes = (num_neurons + LANES - 1) // LANES
+        shape = (num_frames, batch_size, num_bytes) if kept else (empty,)
+        return drive.new_empty(shape, dtype=torch.uint8)
+
     return (
         sequence(True),
         state(),
@@ -104,8 +109,8 @@ def _fake_forward(drive: Tensor, save: bool, has_current: bool, has_gates: bool)
         scalar(),
         scalar(),
         sequence(save and has_current),
-        drive.new_empty(inside_shape, dtype=torch.uint8),
-        sequence(save and has_gates),
+        bits(save),
+        bits(save and has_gates),
         sequence(save and has_gates),
     )
 
@@ -117,8 +122,7 @@ def _(drive, decay, lengths, current, residue, spikes, range_M, num_bits, thresh
 
 @gated.register_fake
 def _(  # type: ignore[no-untyped-def]
-    forget,
-    cell,
+    drive,
     mask,
     weight,
     lengths,
@@ -131,7 +135,7 @@ def _(  # type: ignore[no-untyped-def]
     save,
     backend,
 ):
-    return _fake_forward(forget, save, True, True)
+    return _fake_forward(drive, save, True, True)
 
 
 @torch.library.custom_op("spikeline::scan_backward", mutates_args=())
@@ -183,8 +187,8 @@ def gated_backward(
     spikes: Tensor,
     currents: Tensor,
     inside: Tensor,
+    positive: Tensor,
     gates: Tensor,
-    cells: Tensor,
     is_quantized: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -199,7 +203,7 @@ def gated_backward(
             initial_current,
             initial_spikes,
             spikes,
-            Saved(currents, inside, gates, cells),
+            Saved(currents, inside, positive, gates),
             is_quantized,
         )
     )
@@ -247,8 +251,8 @@ def _differentiate_scan(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | N
 
 
 def _keep_gated(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
-    _, _, mask, weight, lengths, current, _, initial_spikes = inputs[:8]
-    ctx.num_bits, ctx.backend = inputs[9], inputs[12]
+    _, mask, weight, lengths, current, _, initial_spikes = inputs[:7]
+    ctx.num_bits, ctx.backend = inputs[8], inputs[11]
     ctx.set_materialize_grads(False)
     kept = (mask, weight, lengths, current, initial_spikes, output[0], *output[6:])
     ctx.save_for_backward(*kept)
@@ -269,9 +273,7 @@ def _differentiate_gated(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | 
         ctx.num_bits != UNQUANTIZED_BITS,
         ctx.backend,
     )
-    forget, cell = drive.chunk(2, dim=-1)
-    weight_gradient = None if weight is None else grad_weight
-    return forget, cell, None, weight_gradient, None, *state, *[None] * 5
+    return drive, None, None if weight is None else grad_weight, None, *state, *[None] * 5
 
 
 scan.register_autograd(_differentiate_scan, setup_context=_keep_scan)

@@ -14,14 +14,14 @@ class Saved(NamedTuple):
     Attributes:
         currents: I, (T, B, H).
         inside: bits of ``|V| <= M``, (T, B, ceil(H / 8)) uint8, first neuron in the lowest bit.
+        positive: bits of C > 0, likewise, gated layers.
         gates: F, (T, B, H), gated layers.
-        cells: C before dropout, (T, B, H), gated layers.
     """
 
     currents: Tensor
     inside: Tensor
+    positive: Tensor
     gates: Tensor
-    cells: Tensor
 
 
 class ForwardResult(NamedTuple):

@@ -19,6 +19,7 @@ from training.models.output import NetworkOutput
 from training.models.site import QuantizerSite
 from training.quantizer import Quantizer, RangeTracker
 from training.recurrence_types import RecurrenceOutput
+from training.spike_linear import spike_linear
 
 
 def uniform_linear(num_inputs: int, num_outputs: int) -> nn.Linear:
@@ -48,7 +49,8 @@ class LifLayer(nn.Module):
 
     def drive(self, below_TBF: Tensor, frames: ValidFrames) -> Tensor:
         """``BN(W X)``, (T, B, num_drives * H), zero at padding frames."""
-        return frames.unpack(self.norm(self.input_map(frames.pack(below_TBF))))
+        product_NG = spike_linear(frames.pack(below_TBF), self.input_map.weight)
+        return frames.unpack(self.norm(product_NG))
 
     def forward(
         self, below_TBF: Tensor, frames: ValidFrames, state: LifState, mask_BH: Tensor | None
@@ -106,12 +108,11 @@ class GatedLayer(LifLayer):
         self, below_TBF: Tensor, frames: ValidFrames, state: LifState, mask_BH: Tensor | None
     ) -> RecurrenceOutput:
         """Advance the layer; ``mask_BH`` is the dropout mask m, already scaled."""
-        forget_drive, cell_drive = self.drive(below_TBF, frames).chunk(2, dim=-1)
+        drive = self.drive(below_TBF, frames)
 
         def run(quantizer: Quantizer, per_step: RangeTracker | None) -> RecurrenceOutput:
-            return recurrence.gated(
-                forget_drive,
-                cell_drive,
+            return recurrence.gated_stacked(
+                drive,
                 mask_BH,
                 self.recurrent_weight,
                 frames.lengths_B,
