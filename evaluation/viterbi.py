@@ -74,6 +74,9 @@ def build_graph(
     transition = leave[:, None] + weighted[:num_phones, :num_phones] - config.insertion_penalty
     np.fill_diagonal(transition, np.log1p(-1.0 / duration))
     prior = (frames + config.smoothing) / (frames + config.smoothing).sum()
+    # A phone without a single training frame has no prior to take off; a tiny one, taken off,
+    # would make it the best phone of every frame.
+    prior[frames == 0] = 1.0
     return PhoneGraph(
         start_S=weighted[num_phones, :num_phones],
         transition_SS=transition,

@@ -91,3 +91,13 @@ def test_no_frames_give_no_path():
 def test_counts_of_another_inventory_are_refused():
     with pytest.raises(ValueError, match="do not fit 2 phones"):
         build_graph(COUNTS, FRAMES[:2], ViterbiConfig())
+
+
+def test_a_phone_never_seen_in_training_is_not_rewarded_for_it() -> None:
+    # Phone 2 has no frame: a tiny prior, taken off, would outweigh what the network says.
+    bigrams = np.array([[0, 8, 0, 2], [8, 0, 0, 2], [0, 0, 0, 0], [2, 2, 0, 0]])
+    graph = build_graph(bigrams, np.array([300, 300, 0]), ViterbiConfig())
+    log_probs_TS = np.log(np.tile([0.5, 0.3, 0.2], (40, 1)))
+    path, score = best_path(log_probs_TS, graph, prior_scale=1.0)
+    assert set(path.tolist()) == {0}
+    assert np.isfinite(score)
