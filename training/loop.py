@@ -29,6 +29,9 @@ from training.models.output import NetworkOutput
 
 logger = logging.getLogger(__name__)
 
+MAX_SKIPPED_STEPS = 20
+"""Steps of an epoch with an infinite gradient, after which training counts as diverged."""
+
 ProgressCallback = Callable[[TrainProgress], None]
 
 
@@ -73,6 +76,7 @@ class TrainingLoop:
         )
         self.epochs: tuple[EpochMetrics, ...] = ()
         self.learning_rate = self.config.optimizer.learning_rate
+        self.num_skipped_steps = 0
 
     def run(self) -> None:
         """Train from the newest complete checkpoint, if any, to the last epoch."""
@@ -131,6 +135,7 @@ class TrainingLoop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         self.network.train()
+        self.num_skipped_steps = 0
         loss_sum = torch.zeros((), dtype=torch.float64)
         num_targets = num_frames = num_sequences = 0
         for step in self.data.train_steps(epoch):
@@ -142,7 +147,7 @@ class TrainingLoop:
             running_loss = float(loss_sum) * world_size() / num_targets
             self._tell(epoch, running_loss, step.number + 1, step.num_steps)
         train_loss = float(all_sum(loss_sum)) / num_targets
-        self._check_finite(train_loss, epoch)
+        self._check_converging(train_loss, epoch)
         trained_s = time.monotonic() - started
         dev = self.score_dev()
         return EpochMetrics(
@@ -156,14 +161,22 @@ class TrainingLoop:
             num_utterances=num_sequences,
             seconds=time.monotonic() - started,
             spike_density=dev.spike_density,
+            num_skipped_steps=self.num_skipped_steps,
         )
 
-    @staticmethod
-    def _check_finite(loss: float, epoch: int) -> None:
-        if not math.isfinite(loss):
+    def _check_converging(self, loss: float, epoch: int) -> None:
+        if self.num_skipped_steps:
+            logger.warning(
+                "epoch %d: %d steps skipped, their gradient was not finite",
+                epoch + 1,
+                self.num_skipped_steps,
+            )
+        if not math.isfinite(loss) or self.num_skipped_steps > MAX_SKIPPED_STEPS:
             raise PipelineError(
-                f"training diverged in epoch {epoch + 1} (loss {loss}); lower "
-                "train.optimizer.learning_rate or set train.optimizer.max_gradient_norm"
+                f"training diverged in epoch {epoch + 1} (loss {loss:.3g}, "
+                f"{self.num_skipped_steps} steps with a gradient that was not finite); lower "
+                "train.optimizer.learning_rate, or begin with shorter sequences "
+                "(train.curriculum)"
             )
 
     def train_step(self, epoch: int, step: GlobalStep) -> Tensor:
@@ -178,12 +191,14 @@ class TrainingLoop:
         loss_sum = self._loss_sum(self._forward(batch, local), batch)
         # Data-parallel averages gradients over workers; the objective is their sum.
         (loss_sum * (world_size() / step.num_targets)).backward()
-        if self.config.optimizer.max_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(
-                self.network.parameters(), self.config.optimizer.max_gradient_norm
-            )
-        self.optimizer.step()
-        self.network.after_step()
+        norm = nn.utils.clip_grad_norm_(
+            self.network.parameters(), self.config.optimizer.max_gradient_norm or math.inf
+        )
+        if bool(torch.isfinite(norm)):
+            self.optimizer.step()
+            self.network.after_step()
+        else:
+            self.num_skipped_steps += 1
         return loss_sum.detach().double().cpu()
 
     def _local(self, mask: Tensor, step: GlobalStep) -> Tensor:

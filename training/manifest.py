@@ -17,6 +17,7 @@ class EpochMetrics(TypedConfig):
         dev_error: CTC: label error rate of greedy decoding; frame: frame error rate.
         frames_per_s: training frames through all workers per second.
         spike_density: share of non-zero outputs on dev, encoder first; empty for LSTM and GRU.
+        num_skipped_steps: steps whose gradient was not finite, and which changed nothing.
     """
 
     epoch: int
@@ -29,6 +30,7 @@ class EpochMetrics(TypedConfig):
     num_utterances: int
     seconds: float
     spike_density: tuple[float, ...]
+    num_skipped_steps: int = 0
 
 
 class TrainProgress(TypedConfig):

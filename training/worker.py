@@ -51,7 +51,10 @@ def train_worker(
     # Every worker draws the same initial weights.
     torch.manual_seed(config.seed)
     outputs = num_outputs(len(manifest.labels.symbols), config.objective)
-    network = build_network(config.model, manifest.num_features, outputs).to(device)
+    network = build_network(config.model, manifest.num_features, outputs)
+    if config.objective == "ctc":
+        network.favour_blank()
+    network.to(device)
     module: nn.Module = network
     if workers.num_workers > 1:
         devices = [device.index or 0] if device.type == "cuda" else None

@@ -15,6 +15,9 @@ from training.models.frames import ValidFrames
 from training.models.output import NetworkOutput
 
 
+BLANK_BIAS = 4.0
+
+
 class OutputLayer(nn.Module):
     """``log_softmax(BN(W_o Y))``, W_o uniform in +-sqrt(0.01 / (H + O)).
 
@@ -44,6 +47,8 @@ class SpeechNetwork(nn.Module):
         num_features: F.
         num_outputs: O.
     """
+
+    output: OutputLayer
 
     def __init__(self, config: ModelConfig, num_features: int, num_outputs: int) -> None:
         super().__init__()
@@ -84,6 +89,16 @@ class SpeechNetwork(nn.Module):
             torch.empty(shape).bernoulli_(keep, generator=generator).div_(keep)
             for _ in range(self.config.num_layers)
         ]
+
+    @torch.no_grad()
+    def favour_blank(self) -> None:
+        """Begin CTC with about even odds of the blank, the last output.
+
+        CTC's first lesson is to say blank nearly always. Learnt by every layer at once, through
+        normalised scores, it drives the recurrence of v2 out of its range; given from the start
+        in the output's bias, the network begins with the second lesson.
+        """
+        self.output.norm.bias[-1] = BLANK_BIAS
 
     def after_step(self) -> None:
         """What must happen after every optimiser step; nothing unless a model says so."""

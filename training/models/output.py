@@ -13,7 +13,8 @@ class NetworkOutput(NamedTuple):
 
     Attributes:
         log_probs_TBO: log-softmax scores; arbitrary at padding frames.
-        state: opaque recurrent state after each utterance's last frame, to be passed back in.
+        state: opaque recurrent state after each utterance's last frame, to be passed back in;
+            LSTM and GRU have none after a ragged batch in training.
         site_outputs: what each site sends on, (T, B, H) each, zero at padding frames: the input
             encoder (for LSTM and GRU the input itself), then every layer. Counting reads these.
     """
