@@ -14,7 +14,6 @@ from training.models.batch_norm import FrameBatchNorm
 from training.models.frames import ValidFrames
 from training.models.output import NetworkOutput
 
-
 BLANK_BIAS = 4.0
 
 
