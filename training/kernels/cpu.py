@@ -21,8 +21,13 @@ from training.quantizer import UNQUANTIZED_BITS, Quantizer, level_scale
 
 
 def _strided(tensor: Tensor) -> tuple[Array, tuple[int, int]]:
-    """A drive as a flat array with its strides; copied only if its neurons are not adjacent."""
+    """A (T, B, H) tensor as a flat array with its strides over frames and utterances.
+
+    Copied only if its neurons are not adjacent, and then one row for all if all rows are one.
+    """
     tensor = tensor.detach()
+    if tensor.stride()[:2] == (0, 0) and tensor.numel():
+        return flat(tensor[0, 0]), (0, 0)
     if tensor.numel() == 0:
         return np.zeros(0, np.float32), (0, 0)
     if tensor.stride(2) != 1 and tensor.shape[2] > 1:
@@ -161,6 +166,7 @@ def scan_backward(
     """Gradients, given those of the spikes and of the final state (I, R, Y)."""
     shape = _shape(*grad_TBH.shape)
     num_neurons, width = shape[2:]
+    grad, grad_strides = _strided(grad_TBH)
     decay = torch.zeros(width) if decay_H is None else _padded(decay_H)
     grad_current, grad_residue, grad_last = (_padded(grad) for grad in grad_state)
     shares = _shares(lengths_B, shape[0])
@@ -174,7 +180,8 @@ def scan_backward(
             rows,
             flat(lengths_B),
             shape,
-            flat(grad_TBH),
+            grad,
+            grad_strides,
             flat(decay),
             decay_H is not None,
             flat(initial),
@@ -283,6 +290,7 @@ def gated_backward(
     """Gradients, given those of the spikes and of the final state (I, R, Y)."""
     shape = _shape(*grad_TBH.shape)
     num_frames, batch_size, num_neurons, _ = shape
+    grad, grad_strides = _strided(grad_TBH)
     nothing = np.zeros(0, np.float32)
     has_weight = weight_2HH is not None
     dense_weight = nothing
@@ -297,7 +305,8 @@ def gated_backward(
             rows,
             flat(lengths_B),
             shape,
-            flat(grad_TBH),
+            grad,
+            grad_strides,
             nothing if mask_BH is None else flat(mask_BH),
             mask_BH is not None,
             dense_weight,

@@ -243,6 +243,7 @@ def gated_forward(  # type: ignore[no-untyped-def]
 def gated_row_backward(  # type: ignore[no-untyped-def]
     num_neurons,
     grad_spikes,
+    grad_at,
     at,
     grad_recurrent,
     recurrent_at,
@@ -268,7 +269,7 @@ def gated_row_backward(  # type: ignore[no-untyped-def]
     zero = splat(ZERO)
     for h in range(0, num_neurons, LANES):
         left = num_neurons - h
-        grad = read(grad_spikes, at + h, left) + load(grad_recurrent, recurrent_at + h)
+        grad = read(grad_spikes, grad_at + h, left) + load(grad_recurrent, recurrent_at + h)
         if is_quantized:
             is_inside = unpack_bits(inside[byte + h // LANES])
             grad = select(is_inside, grad, load(grad_residue, state + h))
@@ -292,6 +293,7 @@ def gated_backward(  # type: ignore[no-untyped-def]
     lengths,
     shape,
     grad_spikes,
+    grad_strides,
     mask,
     has_mask,
     dense_weight,
@@ -313,7 +315,8 @@ def gated_backward(  # type: ignore[no-untyped-def]
         rows: utterances of this call, by falling length.
         lengths: frames of every utterance.
         shape: frames, utterances, neurons, padded row width of the state.
-        grad_spikes: incoming gradient of Y.
+        grad_spikes: incoming gradient of Y; ``grad_strides`` are its steps per frame and per
+            utterance.
         mask: dropout mask, where ``has_mask``.
         dense_weight: U in tiles for the product ``gp U``, where ``has_recurrence``.
         initial_current: I before the first frame, dense rows.
@@ -344,6 +347,7 @@ def gated_backward(  # type: ignore[no-untyped-def]
             gated_row_backward(
                 num_neurons,
                 grad_spikes,
+                t * grad_strides[0] + b * grad_strides[1],
                 at,
                 grad_last_spikes,
                 b * width,

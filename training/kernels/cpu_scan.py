@@ -125,6 +125,7 @@ def scan_backward(  # type: ignore[no-untyped-def]
     lengths,
     shape,
     grad_spikes,
+    grad_strides,
     decay,
     has_current,
     initial_current,
@@ -143,7 +144,8 @@ def scan_backward(  # type: ignore[no-untyped-def]
         rows: utterances of this call, by falling length.
         lengths: frames of every utterance.
         shape: frames, utterances, neurons, padded row width of the state.
-        grad_spikes: incoming gradient of Y.
+        grad_spikes: incoming gradient of Y; ``grad_strides`` are its steps per frame and per
+            utterance.
         decay: tau, padded to the width.
         has_current: whether there is a synaptic current.
         initial_current: I before the first frame.
@@ -167,12 +169,13 @@ def scan_backward(  # type: ignore[no-untyped-def]
             if i >= active:
                 clear(grad_drive, at, num_neurons)
                 continue
+            source = t * grad_strides[0] + b * grad_strides[1]
             byte = (t * batch_size + b) * num_bytes(num_neurons)
             state = b * width
             is_last = t == lengths[b] - 1
             for h in range(0, num_neurons, LANES):
                 left = num_neurons - h
-                grad = read(grad_spikes, at + h, left)
+                grad = read(grad_spikes, source + h, left)
                 if is_last:
                     grad = grad + load(grad_last_spikes, state + h)
                 if is_quantized:
