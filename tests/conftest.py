@@ -67,7 +67,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     process = subprocess.Popen(
         [
             *(rclone, "serve", "s3", "--auth-key", f"{key},{secret}", "--addr", "127.0.0.1:0"),
-            *("--config", os.devnull, "--dir-cache-time", "0s", str(root)),
+            # Zero would be a timer that fires without pause: rclone then stops answering.
+            *("--config", os.devnull, "--dir-cache-time", "100ms", str(root)),
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
