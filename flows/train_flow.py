@@ -86,6 +86,7 @@ def publish_training(result: StageResult) -> None:
                 "dev loss": metrics.dev_loss,
                 "dev error": metrics.dev_error,
                 "learning rate": metrics.learning_rate,
+                "skipped steps": metrics.num_skipped_steps,
                 "frames/s": metrics.frames_per_s,
                 "spike density": " ".join(f"{d:.3f}" for d in metrics.spike_density),
             }

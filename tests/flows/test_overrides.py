@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurize.errors import PipelineError
-from flows.overrides import apply_overrides, known_keys
+from flows.overrides import apply_overrides, configured, known_keys
 from flows.recipes import ALL_MODELS, RECIPES, Recipe
 
 TIMIT = RECIPES["timit"]
@@ -136,3 +136,10 @@ def test_a_mistake_is_named_with_its_remedy(assignment: str, said: str) -> None:
         apply_overrides(DEMO, [assignment])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_any_configuration_takes_assignments() -> None:
+    changed = configured(DEMO.workers, ["num_workers=2", "in_process=false"])
+    assert (changed.num_workers, changed.in_process) == (2, False)
+    with pytest.raises(PipelineError, match="did you mean num_workers"):
+        configured(DEMO.workers, ["num_worker=2"])
