@@ -16,6 +16,7 @@ from featurize.locations import Location
 from featurize.phones import CMUDICT_39, TIMIT_39, TIMIT_48
 
 SPLITS = SplitsConfig(train=("train",), dev=("dev",))
+NOWHERE = Location("/nowhere")
 NO_CENTRES = np.empty(0, dtype=np.int64)
 
 
@@ -27,16 +28,14 @@ def entry(text="", alignment=None):
     return CorpusEntry("u", "s", "c", "train", text, "u.flac", alignment)
 
 
-def label(
-    options, text="", root=Location("/nowhere"), alignment=None, centres=NO_CENTRES, rate=16000
-):
+def label(options, text="", root=NOWHERE, alignment=None, centres=NO_CENTRES, rate=16000):
     return labeller(config(**options))(entry(text, alignment), root, centres, rate)
 
 
 @given(st.lists(st.text(CHARACTERS[1:], min_size=1), min_size=1).map(" ".join))
 def test_characters_round_trip(text):
     spell = labeller(config(labels="characters"))
-    labels = spell(entry(text), Location("/nowhere"), NO_CENTRES, 16000)
+    labels = spell(entry(text), NOWHERE, NO_CENTRES, 16000)
     assert label_text(spell.inventory, labels.ids) == text
     assert labels.ids.dtype == np.int32
 
