@@ -112,7 +112,7 @@ def _demo() -> Recipe:
                 objective="frame",
                 curriculum=(
                     CurriculumStage(num_epochs=3, chunk_frames=100),
-                    CurriculumStage(num_epochs=3, chunk_frames=200),
+                    CurriculumStage(num_epochs=2, chunk_frames=200),
                 ),
                 batch_size=32,
                 optimizer=OptimizerConfig(learning_rate=3e-3, max_gradient_norm=5.0),
@@ -120,7 +120,6 @@ def _demo() -> Recipe:
         ),
         evaluate=EvaluateConfig(),
         synthetic=SyntheticConfig(layout="timit", minutes=30.0, seed=0),
-        workers=WorkerConfig(in_process=True),
     )
 
 
@@ -153,8 +152,10 @@ def _mini_librispeech() -> Recipe:
                 model=ModelConfig(hidden_size=256),
                 objective="ctc",
                 curriculum=(CurriculumStage(num_epochs=12),),
-                batch_size=16,
-                optimizer=OptimizerConfig(max_gradient_norm=5.0),
+                batch_size=8,
+                optimizer=OptimizerConfig(
+                    constant_epochs=6, halve_below_improvement=0.02, max_gradient_norm=5.0
+                ),
             ),
         ),
         evaluate=EvaluateConfig(),
