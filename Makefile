@@ -48,6 +48,7 @@ format: $(STAMP)  ## Format the code
 bench: $(VENV)/.installed-bench  ## Measure this machine beside other tools
 	$(BIN)/spikeline bench features
 	$(BIN)/spikeline bench training
+	$(BIN)/spikeline bench recurrence
 
 $(VENV)/.installed-bench: $(STAMP)
 	$(PIP) install --quiet -c constraints.txt -e '.[bench]'

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import Field
 
 from featurize.stage import StageManifest
 from featurize.typed_config import TypedConfig
@@ -127,8 +128,8 @@ class CmvnStatistics(TypedConfig):
     mode: Literal["none", "global", "speaker"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    speaker_mean: dict[str, tuple[float, ...]] = {}
-    speaker_std: dict[str, tuple[float, ...]] = {}
+    speaker_mean: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    speaker_std: dict[str, tuple[float, ...]] = Field(default_factory=dict)
 
 
 class FeaturizeManifest(StageManifest):
@@ -155,4 +156,4 @@ class FeaturizeManifest(StageManifest):
     shards: tuple[ShardInfo, ...]
     reject_counts: dict[str, int]
     num_resampled: int
-    out_of_vocabulary: dict[str, int] = {}
+    out_of_vocabulary: dict[str, int] = Field(default_factory=dict)

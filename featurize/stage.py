@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from featurize.errors import PipelineError
 from featurize.locations import Location
@@ -29,7 +29,7 @@ class StageManifest(TypedConfig):
     stage: str
     schema_version: int
     fingerprint: str
-    upstream: dict[str, str] = {}
+    upstream: dict[str, str] = Field(default_factory=dict)
     created_at: str
     versions: dict[str, str]
 

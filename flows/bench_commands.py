@@ -94,6 +94,29 @@ def run_bench_recurrence(overrides: Sequence[str], as_json: bool) -> None:
         )
 
 
+def run_bench_training(overrides: Sequence[str], as_json: bool) -> None:
+    """Measure training steps of every model through the real loop."""
+    with command(as_json) as running:
+        from training.benchmark import BenchTrainingConfig, bench_training
+
+        result = bench_training(configured(BenchTrainingConfig(), overrides))
+        rates = _table("model", "step, ms", "frames/s", "faster than LSTM", "reading / step")
+        for rate in result.rates:
+            rates.add_row(
+                rate.model,
+                f"{1000 * rate.step_s:.1f}",
+                f"{rate.frames_per_s:,.0f}",
+                "-" if rate.faster_than_lstm is None else f"{rate.faster_than_lstm:.2f}",
+                f"{rate.reading_share:.2f}",
+            )
+        running.finish(
+            result.model_dump(mode="json"),
+            rates,
+            f"reading a batch from its shard takes {1000 * result.read_batch_s:.1f} ms, in a "
+            "thread of its own, a batch ahead",
+        )
+
+
 def _table(first: str, *others: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column(first)

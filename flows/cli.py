@@ -190,6 +190,14 @@ def bench_features(
     run_bench_features(corpus, overrides or (), as_json)
 
 
+@bench_app.command("training")
+def bench_training(overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Training steps of every model, and the share of reading."""
+    from flows.bench_commands import run_bench_training
+
+    run_bench_training(overrides or (), as_json)
+
+
 @bench_app.command("recurrence")
 def bench_recurrence(overrides: SetOption = None, as_json: JsonOption = False) -> None:
     """Recurrences beside LSTM, GRU and spiking libraries."""
