@@ -21,7 +21,7 @@ from training.models.spiking import LifLayer
 from training.quantizer import RANGE_MOMENTUM, Quantizer, RangeTracker
 from training.recurrence_types import Backend
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 SpikingName = Literal["conventional", "v1", "v2"]
 TRAINED_DENSITY = 0.1
 NUM_BISECTIONS = 14
