@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from featurize.corpora.entry import CorpusKind
-from featurize.mel import fft_size, mel_filters
+from featurize.mel import fft_size, mel_slopes
 from featurize.schema import FeatureDtype, LabelKind
 from featurize.typed_config import TypedConfig
 
@@ -117,7 +117,7 @@ class FeaturizeConfig(TypedConfig):
             raise ValueError(
                 f"num_ceps={self.num_ceps} exceeds num_bins={self.num_bins}; lower num_ceps"
             )
-        mel_filters(
+        mel_slopes(
             self.num_bins,
             fft_size(round(self.sample_rate_hz * self.frame_length_s)),
             self.sample_rate_hz,

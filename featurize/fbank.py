@@ -6,11 +6,10 @@ pre-emphasis 0.97 within the window, Povey window, zero-padded FFT to a power of
 spectrum, triangular mel filters from 20 Hz to half the sample rate, natural logarithm.
 Windows that would reach past the end are left out (``snip_edges``).
 
-Without torch and without a BLAS: nothing here starts threads of its own, releases less than the
-whole interpreter lock while it computes, or costs a worker process a slow import.
+Without torch and without a BLAS: nothing here starts threads of its own, holds the interpreter
+lock while it computes, or costs a worker process a slow import.
 
-Shape legend: T frames, N samples of a window, Z the FFT size, K = Z / 2 + 1 spectrum bins, B mel
-filters, W the widest filter's bins.
+Shape legend: T frames, Z the FFT size, K = Z / 2 spectrum bins, B mel filters.
 """
 
 from collections.abc import Callable
@@ -21,7 +20,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from featurize.mel import fft_size, mel_filters, povey_window
+from featurize.mel import fft_size, mel_slopes, povey_window
 
 SAMPLE_SCALE = 32768.0
 """Kaldi works on 16-bit integers; our samples lie in [-1, 1)."""
@@ -77,27 +76,33 @@ def _condition_windows(
 @_compiled
 def _mel_energies(
     spectrum: NDArray[np.float32],
-    first_bin: NDArray[np.int64],
-    num_bins: NDArray[np.int64],
-    weights_BW: NDArray[np.float32],
+    segment_start: NDArray[np.int64],
+    rising_K: NDArray[np.float32],
+    falling_K: NDArray[np.float32],
     energies_TB: NDArray[np.float32],
 ) -> None:
-    """Power of each spectrum bin, summed by the filters over the few bins that each one spans.
+    """Power of each spectrum bin, shared out between the two filters that it lies under.
 
-    ``spectrum`` holds real and imaginary parts in turn, (T, 2 K).
+    ``spectrum`` holds real and imaginary parts in turn, (T, 2 K + 2).
     """
-    size = spectrum.shape[1] // 2
-    power = np.empty(size, dtype=np.float32)
-    for t in range(spectrum.shape[0]):
+    size = rising_K.shape[0]
+    rising, falling = np.empty_like(rising_K), np.empty_like(falling_K)
+    for t in range(energies_TB.shape[0]):
         parts = spectrum[t]
         for k in range(size):
-            power[k] = parts[2 * k] * parts[2 * k] + parts[2 * k + 1] * parts[2 * k + 1]
+            power = parts[2 * k] * parts[2 * k] + parts[2 * k + 1] * parts[2 * k + 1]
+            rising[k] = power * rising_K[k]
+            falling[k] = power * falling_K[k]
+        up = np.float32(0.0)
+        for k in range(segment_start[0], segment_start[1]):
+            up += rising[k]
         for b in range(energies_TB.shape[1]):
-            energy = np.float32(0.0)
-            start = first_bin[b]
-            for k in range(num_bins[b]):
-                energy += weights_BW[b, k] * power[start + k]
-            energies_TB[t, b] = energy
+            next_up, down = np.float32(0.0), np.float32(0.0)
+            for k in range(segment_start[b + 1], segment_start[b + 2]):
+                next_up += rising[k]
+                down += falling[k]
+            energies_TB[t, b] = up + down
+            up = next_up
 
 
 class FilterbankExtractor:
@@ -117,13 +122,10 @@ class FilterbankExtractor:
         self.num_bins = num_bins
         self._fft_size = fft_size(self.window_samples)
         self._window = (povey_window(self.window_samples) * SAMPLE_SCALE).astype(np.float32)
-        filters_BK = mel_filters(num_bins, self._fft_size, sample_rate_hz).T
-        bins = [np.flatnonzero(row) for row in filters_BK]
-        self._first_bin = np.array([span[0] for span in bins], dtype=np.int64)
-        self._width = np.array([span[-1] - span[0] + 1 for span in bins], dtype=np.int64)
-        self._weights_BW = np.zeros((num_bins, int(self._width.max())), dtype=np.float32)
-        for row, span, packed in zip(filters_BK, bins, self._weights_BW, strict=True):
-            packed[: span[-1] - span[0] + 1] = row[span[0] : span[-1] + 1]
+        slopes = mel_slopes(num_bins, self._fft_size, sample_rate_hz)
+        self._segment_start = slopes.segment_start
+        self._rising_K = slopes.rising.astype(np.float32)
+        self._falling_K = slopes.falling.astype(np.float32)
 
     def num_frames(self, num_samples: int) -> int:
         """T, the whole windows that fit: 1 + floor((samples - window) / shift), or 0."""
@@ -155,6 +157,6 @@ class FilterbankExtractor:
                 windows,
             )
             spectrum = scipy.fft.rfft(windows, axis=1).view(np.float32)
-            _mel_energies(spectrum, self._first_bin, self._width, self._weights_BW, block)
+            _mel_energies(spectrum, self._segment_start, self._rising_K, self._falling_K, block)
         np.maximum(energies_TB, ENERGY_FLOOR, out=energies_TB)
         return np.log(energies_TB, out=energies_TB)

@@ -48,7 +48,9 @@ def append_deltas(features: NDArray[np.float32], order: int) -> NDArray[np.float
     Returns:
         (t, F * (1 + order)): static values, then first, then second differences.
     """
-    if not order or not len(features):
+    if not order:
+        return features
+    if not len(features):
         return np.tile(features, (1, 1 + order))
     blocks = [features]
     for degree in range(1, order + 1):
@@ -76,6 +78,8 @@ def stack_frames(features: NDArray[np.float32], stack: int, stride: int) -> NDAr
     Returns:
         (T, stack * F), the earliest frame first.
     """
+    if stack == stride == 1:
+        return features
     count = num_stacks(len(features), stack, stride)
     if not count:
         return np.empty((0, features.shape[1] * stack), dtype=features.dtype)

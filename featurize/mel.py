@@ -1,11 +1,32 @@
-"""Constants of Kaldi's filterbank: window, transform size, mel filters."""
+"""Constants of Kaldi's filterbank: window, transform size, mel filters.
+
+Shape legend: K spectrum bins below half the sample rate, B mel filters.
+"""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 LOW_FREQ_HZ = 20.0
+
+
+class MelSlopes(NamedTuple):
+    """Triangular filters by their slopes.
+
+    Filter b rises over segment b and falls over segment b + 1, so each spectrum bin counts
+    towards two filters at most: two weights a bin say everything.
+
+    Attributes:
+        segment_start: (B + 2,) first bin of each of the B + 1 segments, and the last one's end.
+        rising: (K,) weight of each bin in the filter that rises over it.
+        falling: (K,) weight of each bin in the filter that falls over it.
+    """
+
+    segment_start: NDArray[np.int64]
+    rising: NDArray[np.float64]
+    falling: NDArray[np.float64]
 
 
 def fft_size(window_samples: int) -> int:
@@ -19,16 +40,14 @@ def povey_window(num_samples: int) -> NDArray[np.float64]:
     return np.asarray((0.5 - 0.5 * np.cos(phase)) ** 0.85)
 
 
-def mel_filters(num_bins: int, fft_size: int, sample_rate_hz: int) -> NDArray[np.float64]:
+def mel_slopes(num_bins: int, size: int, sample_rate_hz: int) -> MelSlopes:
     """Triangles, evenly spaced and linear on the mel scale m(f) = 1127 ln(1 + f / 700).
 
     Args:
-        num_bins: B, number of filters.
-        fft_size: length of the Fourier transform.
-        sample_rate_hz: sample rate; the filters end at half of it.
-
-    Returns:
-        (fft_size / 2 + 1, B) weights; the last bin, half the sample rate, has none, as in Kaldi.
+        num_bins: B, number of filters, from 20 Hz to half the sample rate.
+        size: length of the Fourier transform; the bin at half the sample rate has no weight, as
+            in Kaldi.
+        sample_rate_hz: sample rate.
 
     Raises:
         ValueError: when a filter is too narrow to hold a single spectrum bin.
@@ -38,13 +57,21 @@ def mel_filters(num_bins: int, fft_size: int, sample_rate_hz: int) -> NDArray[np
         return np.asarray(1127.0 * np.log1p(np.asarray(frequency_hz) / 700.0))
 
     edges = np.linspace(mel(LOW_FREQ_HZ), mel(sample_rate_hz / 2), num_bins + 2)
-    bins = mel(np.arange(fft_size // 2) * (sample_rate_hz / fft_size))[:, None]
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    weights = np.maximum(0.0, np.minimum(rising, falling))
-    if not weights.any(axis=0).all():
-        raise ValueError(
-            f"num_bins={num_bins} leaves a filter without a spectrum bin at "
-            f"{sample_rate_hz} Hz and FFT size {fft_size}; use fewer bins or a longer window"
-        )
-    return np.vstack([weights, np.zeros((1, num_bins))])
+    bins = mel(np.arange(size // 2) * (sample_rate_hz / size))
+    start = np.searchsorted(bins, edges)
+    segment = np.clip(np.searchsorted(edges, bins, side="right") - 1, 0, num_bins)
+    width = edges[1] - edges[0]
+    inside = bins >= edges[0]
+    slopes = MelSlopes(
+        segment_start=start.astype(np.int64),
+        rising=np.where(inside, (bins - edges[segment]) / width, 0.0),
+        falling=np.where(inside, (edges[segment + 1] - bins) / width, 0.0),
+    )
+    for filter_start, middle, end in zip(start, start[1:], start[2:], strict=False):
+        weight = slopes.rising[filter_start:middle].sum() + slopes.falling[middle:end].sum()
+        if not weight > 0:
+            raise ValueError(
+                f"num_bins={num_bins} leaves a filter without a spectrum bin at "
+                f"{sample_rate_hz} Hz and FFT size {size}; use fewer bins or a longer window"
+            )
+    return slopes
