@@ -7,7 +7,9 @@ Shape legend: T time, B batch, H neurons.
 """
 
 import functools
+import importlib.util
 import logging
+import os
 
 import torch
 from torch import Tensor
@@ -24,6 +26,12 @@ logger = logging.getLogger(__name__)
 @functools.cache
 def _log_choice(requested: str, chosen: str, device: str) -> None:
     logger.info("LIF recurrence: backend=%s on %s (asked for %s)", chosen, device, requested)
+
+
+def _can_use_triton(device: torch.device) -> bool:
+    is_interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    is_there = importlib.util.find_spec("triton") is not None
+    return is_there and (device.type == "cuda" or is_interpreted)
 
 
 def choose_backend(requested: Backend, device: torch.device, is_per_step: bool) -> Backend:
@@ -44,9 +52,18 @@ def choose_backend(requested: Backend, device: torch.device, is_per_step: bool) 
         )
     if requested == "cpu" and device.type != "cpu":
         raise PipelineError(f"backend=cpu cannot work on {device}; use backend=auto")
+    if requested == "triton" and not _can_use_triton(device):
+        raise PipelineError(
+            f"backend=triton cannot work on {device}: it needs a CUDA device and the triton "
+            "package (or TRITON_INTERPRET=1, for tests); use backend=auto"
+        )
     chosen = requested
     if requested == "auto":
-        chosen = "cpu" if device.type == "cpu" and not is_per_step else "reference"
+        chosen = "reference"
+        if not is_per_step and device.type == "cpu":
+            chosen = "cpu"
+        elif not is_per_step and _can_use_triton(device):
+            chosen = "triton"
     if not torch.compiler.is_compiling():
         _log_choice(requested, chosen, device.type)
     return chosen

@@ -26,6 +26,10 @@ def _implementation(backend: str) -> ModuleType:
         from training.kernels import cpu
 
         return cpu
+    if backend == "triton":
+        from training.kernels import triton_backend
+
+        return triton_backend
     raise ValueError(f"backend={backend!r} has no fused kernels")
 
 
@@ -80,7 +84,9 @@ def gated(
     )
 
 
-def _fake_forward(drive: Tensor, save: bool, has_current: bool, has_gates: bool) -> Forward:
+def _fake_forward(
+    drive: Tensor, save: bool, has_current: bool, has_gates: bool, backend: str
+) -> Forward:
     num_frames, batch_size, num_neurons = drive.shape
     if has_gates:
         num_neurons = num_neurons // 2
@@ -97,7 +103,8 @@ def _fake_forward(drive: Tensor, save: bool, has_current: bool, has_gates: bool)
         return drive.new_empty((), dtype=torch.float32)
 
     def bits(kept: bool) -> Tensor:
-        num_bytes = (num_neurons + LANES - 1) // LANES
+        # Triton keeps a byte per neuron, with both bits in it.
+        num_bytes = (num_neurons + LANES - 1) // LANES if backend == "cpu" else num_neurons
         shape = (num_frames, batch_size, num_bytes) if kept else (empty,)
         return drive.new_empty(shape, dtype=torch.uint8)
 
@@ -110,14 +117,14 @@ def _fake_forward(drive: Tensor, save: bool, has_current: bool, has_gates: bool)
         scalar(),
         sequence(save and has_current),
         bits(save),
-        bits(save and has_gates),
+        bits(save and has_gates and backend == "cpu"),
         sequence(save and has_gates),
     )
 
 
 @scan.register_fake
 def _(drive, decay, lengths, current, residue, spikes, range_M, num_bits, threshold, save, backend):  # type: ignore[no-untyped-def]
-    return _fake_forward(drive, save, decay is not None, False)
+    return _fake_forward(drive, save, decay is not None, False, backend)
 
 
 @gated.register_fake
@@ -135,7 +142,7 @@ def _(  # type: ignore[no-untyped-def]
     save,
     backend,
 ):
-    return _fake_forward(drive, save, True, True)
+    return _fake_forward(drive, save, True, True, backend)
 
 
 @torch.library.custom_op("spikeline::scan_backward", mutates_args=())

@@ -14,7 +14,8 @@ class Saved(NamedTuple):
     Attributes:
         currents: I, (T, B, H).
         inside: bits of ``|V| <= M``, (T, B, ceil(H / 8)) uint8, first neuron in the lowest bit.
-        positive: bits of C > 0, likewise, gated layers.
+            Triton: a byte per neuron, (T, B, H), its second bit being C > 0.
+        positive: bits of C > 0 as ``inside``, gated layers; Triton: empty.
         gates: F, (T, B, H), gated layers.
     """
 

@@ -1,0 +1,120 @@
+"""The Triton kernels against the reference: in Triton's interpreter, or on a GPU where one is.
+
+The interpreter must be chosen before Triton is first imported, so without a GPU this file runs
+itself once more in a process of its own.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from featurize.errors import PipelineError
+from training import recurrence
+from training.lif import LifState
+from training.quantizer import Quantizer
+
+pytest.importorskip("triton")
+
+IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+CAN_RUN = IS_INTERPRETED or torch.cuda.is_available()
+DEVICE = "cuda" if torch.cuda.is_available() and not IS_INTERPRETED else "cpu"
+needs_triton = pytest.mark.skipif(not CAN_RUN, reason="runs in the interpreter's own process")
+
+
+@pytest.mark.skipif(CAN_RUN, reason="this is the process that runs the kernels")
+def test_kernels_in_the_interpreter():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert " passed" in result.stdout
+
+
+@pytest.mark.skipif(CAN_RUN, reason="Triton can run here")
+def test_triton_without_a_gpu_is_refused_with_a_remedy():
+    with pytest.raises(PipelineError, match="backend=auto"):
+        recurrence.choose_backend("triton", torch.device("cpu"), False)
+
+
+def run(kind, backend, quantizer, seed):
+    # 18 utterances and 35 neurons: more than one tile of each, the last ones partly filled.
+    num_frames, batch_size, num_neurons = 4, 18, 35
+    generator = torch.Generator().manual_seed(seed)
+
+    def grid(*shape):
+        # Numbers on a dyadic grid keep the sums of a product exact in any order.
+        return (torch.randint(-64, 65, shape, generator=generator) / 32).to(DEVICE)
+
+    state = [grid(batch_size, num_neurons).requires_grad_() for _ in range(3)]
+    lengths = torch.randint(0, num_frames + 1, (batch_size,), generator=generator).to(DEVICE)
+    quantizer = quantizer._replace(range_M=quantizer.range_M.to(DEVICE))
+    num_drives = 2 if kind in ("v1", "v2") else 1
+    drive = grid(num_frames, batch_size, num_drives * num_neurons).requires_grad_()
+    leaves = [drive, *state]
+    if kind == "encoder":
+        output = recurrence.encoder(drive, lengths, LifState(*state), quantizer, backend=backend)
+    elif kind == "conventional":
+        decay = torch.rand(num_neurons, generator=generator).to(DEVICE).requires_grad_()
+        leaves.append(decay)
+        output = recurrence.conventional(
+            drive, decay, lengths, LifState(*state), quantizer, backend=backend
+        )
+    else:
+        keep = torch.rand(batch_size, num_neurons, generator=generator) < 0.8
+        mask = (keep / 0.8).to(DEVICE) if seed % 2 else None
+        weight = None
+        if kind == "v2":
+            weight = (grid(2 * num_neurons, num_neurons) / 16).requires_grad_()
+            leaves.append(weight)
+        output = recurrence.gated_stacked(
+            drive, mask, weight, lengths, LifState(*state), quantizer, backend=backend
+        )
+    outputs = (output.spikes_TBH, *output.state)
+    cotangents = [grid(*o.shape) for o in outputs]
+    sum((o * c).sum() for o, c in zip(outputs, cotangents, strict=True)).backward()
+    return [*outputs, output.minimum, output.maximum], [leaf.grad for leaf in leaves]
+
+
+@needs_triton
+@pytest.mark.parametrize("kind", ["encoder", "conventional", "v1", "v2"])
+@pytest.mark.parametrize(
+    ("num_bits", "threshold", "range_M", "seed"),
+    [(6, 3, 0.77, 1), (6, 3, 4.1, 2), (1, 0, 4.1, 3), (32, 0, 4.1, 4)],
+)
+def test_triton_equals_reference(kind, num_bits, threshold, range_M, seed):
+    quantizer = Quantizer(torch.tensor(range_M), num_bits, threshold)
+    expected, expected_gradients = run(kind, "reference", quantizer, seed)
+    found, found_gradients = run(kind, "triton", quantizer, seed)
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5)
+    for a, b in zip(expected_gradients, found_gradients, strict=True):
+        if a is None:
+            assert b is None or not b.any()
+            continue
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
+
+
+@needs_triton
+def test_operators_pass_opcheck():
+    from training.kernels import operators
+
+    state = [torch.randn(3, 5, device=DEVICE, requires_grad=True) for _ in range(3)]
+    drive = torch.randn(4, 3, 10, device=DEVICE, requires_grad=True)
+    weight = torch.randn(10, 5, device=DEVICE, requires_grad=True)
+    lengths = torch.tensor([4, 0, 2], device=DEVICE)
+    range_M = torch.tensor(2.0, device=DEVICE)
+    # Tracing with fake tensors; compiled execution needs Triton itself, not its interpreter.
+    utilities = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(
+        operators.gated,
+        (drive, None, weight, lengths, *state, range_M, 6, 3, True, "triton"),
+        test_utils=utilities,
+    )
+    torch.library.opcheck(
+        operators.scan,
+        (drive[..., :5], None, lengths, *state, range_M, 6, 3, True, "triton"),
+        test_utils=utilities,
+    )
