@@ -1,0 +1,94 @@
+"""``python -m evaluation.record``: a finished evaluation as a file for ``evaluation/results/``.
+
+Prints markdown: the command that made the result, when, on what, with which versions, how long each
+training took, then the comparison and what it means, all from the evaluation's own files.
+"""
+
+import argparse
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation.comparison import summary_markdown
+from evaluation.manifest import EvaluateManifest
+from evaluation.metrics import EvaluationMetrics
+from featurize.errors import PipelineError
+from featurize.locations import Location
+from featurize.stage import read_manifest
+from training.manifest import TrainManifest
+
+
+def processor() -> str:
+    """The processor's name and this process's number of cores."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [
+        line.partition(":")[2].strip()
+        for line in (cpuinfo.read_text().splitlines() if cpuinfo.exists() else ())
+        if line.startswith("model name")
+    ]
+    return f"{names[0] if names else platform.machine()}, {max(1, len(names))} cores"
+
+
+def record_markdown(evaluation: Location, title: str, command: Sequence[str]) -> str:
+    """The record of one evaluation.
+
+    Args:
+        evaluation: a finished evaluation's location.
+        title: first heading.
+        command: the command that made it.
+
+    Raises:
+        PipelineError: when the evaluation, or a training run it names, is unfinished.
+    """
+    manifest = read_manifest(evaluation, EvaluateManifest)
+    metrics = EvaluationMetrics.model_validate_json(evaluation.child("metrics.json").read_bytes())
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+    lines = [
+        f"# {title}",
+        "",
+        "```",
+        shlex.join(command),
+        "```",
+        "",
+        f"- finished {manifest.created_at}",
+        f"- {processor()}; {versions}",
+        f"- evaluation `{manifest.fingerprint}`",
+        "",
+        summary_markdown(metrics),
+        "",
+        "## Training",
+        "",
+        "| model | epochs | best epoch | best dev error | minutes | frames/s, median epoch |",
+        "|---|---|---|---|---|---|",
+    ]
+    for address in manifest.models:
+        run = read_manifest(Location.of(address), TrainManifest)
+        rates = sorted(metric.frames_per_s for metric in run.metrics)
+        minutes = sum(metric.seconds for metric in run.metrics) / 60
+        lines.append(
+            f"| {run.config.model.model} | {run.num_epochs} | {run.best_epoch + 1} | "
+            f"{100 * run.best_dev_error:.1f}% | {minutes:.1f} | {rates[len(rates) // 2]:,.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Print the record of the evaluation named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("evaluation", help="location of a finished evaluation")
+    parser.add_argument("--title", required=True, help="heading of the file")
+    parser.add_argument("--command", required=True, help="the command that made the result")
+    options = parser.parse_args()
+    try:
+        text = record_markdown(
+            Location.of(options.evaluation), options.title, shlex.split(options.command)
+        )
+    except PipelineError as error:
+        sys.exit(f"record: {error}")
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
