@@ -107,6 +107,15 @@ def test_gradients_reach_bfloat16_drives():
     assert all(leaf.grad.dtype == torch.bfloat16 and leaf.grad.any() for leaf in leaves)
 
 
+def test_second_derivatives_are_refused():
+    drives, state, weight = tensors()
+    weight.requires_grad_()
+    total = run_v2(drives, state, weight).spikes_TBH.sum()
+    (gradient,) = torch.autograd.grad(total, weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="backend=reference"):
+        gradient.sum().backward()
+
+
 def test_stacked_drives_may_be_strided():
     drives, state, weight = tensors()
     expected = run_v2(drives, state, weight).spikes_TBH

@@ -7,8 +7,9 @@ the implementation; what it keeps for the backward pass leaves the operator as e
 Shape legend: T time, B batch, H neurons.
 """
 
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from torch import Tensor
 from training.kernels.saved import ForwardResult, Saved
 from training.quantizer import UNQUANTIZED_BITS, Quantizer
 
+R = TypeVar("R")
+
+_library = torch.library.Library("spikeline", "DEF")
 LANES = 8
 Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 NUM_DIFFERENTIABLE = 4
@@ -33,11 +37,28 @@ def _implementation(backend: str) -> ModuleType:
     raise ValueError(f"backend={backend!r} has no fused kernels")
 
 
+def _operator(function: Callable[..., R]) -> Callable[..., R]:
+    """Register as an operator for every device.
+
+    ``torch.library.custom_op`` would do, but imports the whole compiler at the first call, two
+    seconds that a process which only evaluates need not spend.
+    """
+    schema = torch.library.infer_schema(function, mutates_args=())
+    _library.define(function.__name__ + schema)
+    _library.impl(function.__name__, function, "CompositeExplicitAutograd")
+    return cast(Callable[..., R], getattr(torch.ops.spikeline, function.__name__).default)
+
+
+def _shapes_of(name: str) -> Any:
+    """Register a function that makes empty outputs of the right shapes, for tracing."""
+    return torch.library.register_fake(f"spikeline::{name}", lib=_library)
+
+
 def _outputs(result: ForwardResult) -> Forward:
     return (*result[:6], *result.saved)
 
 
-@torch.library.custom_op("spikeline::scan", mutates_args=())
+@_operator
 def scan(
     drive: Tensor,
     decay: Tensor | None,
@@ -60,7 +81,7 @@ def scan(
     )
 
 
-@torch.library.custom_op("spikeline::gated", mutates_args=())
+@_operator
 def gated(
     drive: Tensor,
     mask: Tensor | None,
@@ -122,12 +143,12 @@ def _fake_forward(
     )
 
 
-@scan.register_fake
+@_shapes_of("scan")
 def _(drive, decay, lengths, current, residue, spikes, range_M, num_bits, threshold, save, backend):  # type: ignore[no-untyped-def]
     return _fake_forward(drive, save, decay is not None, False, backend)
 
 
-@gated.register_fake
+@_shapes_of("gated")
 def _(  # type: ignore[no-untyped-def]
     drive,
     mask,
@@ -145,7 +166,7 @@ def _(  # type: ignore[no-untyped-def]
     return _fake_forward(drive, save, True, True, backend)
 
 
-@torch.library.custom_op("spikeline::scan_backward", mutates_args=())
+@_operator
 def scan_backward(
     grad: Tensor,
     grad_current: Tensor,
@@ -174,13 +195,13 @@ def scan_backward(
     )
 
 
-@scan_backward.register_fake
+@_shapes_of("scan_backward")
 def _(grad, grad_current, grad_residue, grad_spikes, *others):  # type: ignore[no-untyped-def]
     state = (torch.empty_like(g) for g in (grad_current, grad_residue, grad_spikes))
     return (torch.empty_like(grad), grad.new_empty(grad.shape[2]), *state)
 
 
-@torch.library.custom_op("spikeline::gated_backward", mutates_args=())
+@_operator
 def gated_backward(
     grad: Tensor,
     grad_current: Tensor,
@@ -216,7 +237,7 @@ def gated_backward(
     )
 
 
-@gated_backward.register_fake
+@_shapes_of("gated_backward")
 def _(grad, grad_current, grad_residue, grad_spikes, mask, weight, *others):  # type: ignore[no-untyped-def]
     num_frames, batch_size, num_neurons = grad.shape
     state = (torch.empty_like(g) for g in (grad_current, grad_residue, grad_spikes))
@@ -283,11 +304,15 @@ def _differentiate_gated(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | 
     return drive, None, None if weight is None else grad_weight, None, *state, *[None] * 5
 
 
-scan.register_autograd(_differentiate_scan, setup_context=_keep_scan)
-gated.register_autograd(_differentiate_gated, setup_context=_keep_gated)
+torch.library.register_autograd(
+    "spikeline::scan", _differentiate_scan, setup_context=_keep_scan, lib=_library
+)
+torch.library.register_autograd(
+    "spikeline::gated", _differentiate_gated, setup_context=_keep_gated, lib=_library
+)
 
 
-@torch.library.custom_op("spikeline::spike_linear", mutates_args=())
+@_operator
 def spike_linear(spikes: Tensor, weight: Tensor) -> Tensor:
     """``Y W^T`` on the CPU, sparse where spikes are few."""
     from training.kernels import cpu_matrix
@@ -295,12 +320,12 @@ def spike_linear(spikes: Tensor, weight: Tensor) -> Tensor:
     return cpu_matrix.times_weight(spikes, weight)
 
 
-@spike_linear.register_fake
+@_shapes_of("spike_linear")  # type: ignore[untyped-decorator]
 def _(spikes: Tensor, weight: Tensor) -> Tensor:
     return spikes.new_empty((spikes.shape[0], weight.shape[0]))
 
 
-@torch.library.custom_op("spikeline::spike_weight_gradient", mutates_args=())
+@_operator
 def spike_weight_gradient(spikes: Tensor, grad: Tensor) -> Tensor:
     """``g^T Y`` on the CPU, sparse where spikes are few."""
     from training.kernels import cpu_matrix
@@ -308,7 +333,7 @@ def spike_weight_gradient(spikes: Tensor, grad: Tensor) -> Tensor:
     return cpu_matrix.weight_gradient(spikes, grad)
 
 
-@spike_weight_gradient.register_fake
+@_shapes_of("spike_weight_gradient")  # type: ignore[untyped-decorator]
 def _(spikes: Tensor, grad: Tensor) -> Tensor:
     return spikes.new_empty((grad.shape[1], spikes.shape[1]))
 
@@ -325,4 +350,16 @@ def _differentiate_linear(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor
     return grad_spikes, spike_weight_gradient(spikes, grad) if needs_weight else None
 
 
-spike_linear.register_autograd(_differentiate_linear, setup_context=_keep_linear)
+torch.library.register_autograd(
+    "spikeline::spike_linear", _differentiate_linear, setup_context=_keep_linear, lib=_library
+)
+
+
+def _refuse(ctx: Any, *gradients: Tensor | None) -> None:
+    raise RuntimeError(
+        "second derivatives of the LIF recurrence exist in backend=reference alone; choose it"
+    )
+
+
+for _name in ("scan_backward", "gated_backward", "spike_weight_gradient"):
+    torch.library.register_autograd(f"spikeline::{_name}", _refuse, lib=_library)
