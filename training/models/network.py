@@ -13,6 +13,7 @@ from training.config import ModelConfig
 from training.models.batch_norm import FrameBatchNorm
 from training.models.frames import ValidFrames
 from training.models.output import NetworkOutput
+from training.spike_linear import spike_linear
 
 BLANK_BIAS = 4.0
 
@@ -34,7 +35,7 @@ class OutputLayer(nn.Module):
 
     def forward(self, below_TBH: Tensor, frames: ValidFrames) -> Tensor:
         """Log-probabilities, (T, B, O); zero at padding frames."""
-        scores_NO = self.norm(self.linear(frames.pack(below_TBH)))
+        scores_NO = self.norm(spike_linear(frames.pack(below_TBH), self.linear.weight))
         return frames.unpack(torch.log_softmax(scores_NO.float(), dim=-1))
 
 
