@@ -96,6 +96,13 @@ def label_text(inventory: LabelInventory, ids: Sequence[int] | NDArray[np.int32]
     return ("" if inventory.kind == "characters" else " ").join(symbols)
 
 
+def _require_alphabet(text: str) -> None:
+    """Refuse what no rule can spell or pronounce; a lexicon may hold words with more letters."""
+    for symbol in text:
+        if symbol not in CHARACTERS:
+            raise RejectedUtterance("unknown_symbol", f"{symbol!r} in the transcript")
+
+
 class CharacterLabeller:
     """Upper-case letters, the apostrophe and the space between words."""
 
@@ -116,9 +123,7 @@ class CharacterLabeller:
         text = " ".join(entry.text.upper().split())
         if not text:
             raise RejectedUtterance("empty_transcript", "no characters")
-        for symbol in text:
-            if symbol not in self._ids:
-                raise RejectedUtterance("unknown_symbol", f"{symbol!r} in the transcript")
+        _require_alphabet(text)
         return Labels(np.array([self._ids[symbol] for symbol in text], dtype=np.int32))
 
 
@@ -141,6 +146,8 @@ class LexiconLabeller:
         missing: Counter[str] = Counter()
         for word in entry.text.upper().split():
             phones, is_missing = pronounce(self._lexicon, word, self._rule)
+            if is_missing:
+                _require_alphabet(word)
             ids.extend(self._ids[phone] for phone in phones)
             missing[word] += is_missing
         if not ids:

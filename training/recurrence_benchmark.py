@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 CaseName = Literal["large", "small", "lif", "scaling"]
 SPIKING: tuple[SpikingName, ...] = ("v2", "v1", "conventional")
 
-# (case, model, peer): how many times faster issue 3 wants us to be.
+# (case, model, peer): how many times faster the project sets out to be.
 REQUIRED_RATIOS: Mapping[tuple[str, str, str], float] = {
     ("large", "v2", "nn.LSTM"): 2.0,
     ("large", "v2", "nn.GRU"): 1.5,
@@ -44,7 +44,7 @@ REQUIRED_RATIOS: Mapping[tuple[str, str, str], float] = {
 
 
 class RecurrenceBenchmarkConfig(TypedConfig):
-    """What to measure; the defaults are the sizes of issue 3."""
+    """What to measure; the defaults are the paper's sizes."""
 
     cases: tuple[CaseName, ...] = Field(
         ("large", "small", "lif", "scaling"), description="Comparisons to run."
@@ -87,7 +87,7 @@ class BenchmarkRow(TypedConfig):
     our_time_s: float = Field(description="Median time of our step.")
     peer_time_s: float = Field(description="Median time of the peer's step.")
     ratio: float = Field(description="Median over rounds of peer's time / our time.")
-    required_ratio: float | None = Field(description="What issue 3 asks for, if anything.")
+    required_ratio: float | None = Field(description="What the project sets out for, if anything.")
     num_steps: int = Field(description="Measured rounds.")
 
     @property

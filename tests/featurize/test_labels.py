@@ -88,6 +88,15 @@ def test_missing_words_can_reject():
         label({"labels": "phones", "out_of_vocabulary": "reject"}, "A ZZOWRRGG")
 
 
+def test_symbols_outside_the_alphabet_reject_unless_the_lexicon_has_the_word(tmp_path):
+    with pytest.raises(RejectedUtterance, match="unknown_symbol: 'É'"):
+        label({"labels": "phones"}, "A CAFÉ")
+    file = tmp_path / "lexicon.txt"
+    file.write_text("A AH\nCAFÉ K AE F EY\n", encoding="utf-8")
+    labels = label({"labels": "phones", "lexicon": str(file)}, "A CAFÉ")
+    assert label_text(labeller(config(labels="phones")).inventory, labels.ids) == "AH K AE F EY"
+
+
 @pytest.mark.parametrize(
     ("word", "ending"),
     [("BATS'", ("S",)), ("YORE'S", ("Z",)), ("TURNIP'S", ("S",)), ("TUSH'S", ("IH", "Z"))],
