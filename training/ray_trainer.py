@@ -105,7 +105,7 @@ def _connect() -> None:
     """Join the cluster at RAY_ADDRESS, or start a local one of this process's own."""
     if ray.is_initialized():
         return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(**quiet)
