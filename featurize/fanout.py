@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, cast
 from pydantic import Field
 
 from featurize.errors import PipelineError
+from featurize.ray_session import ray_session
 from featurize.typed_config import TypedConfig
 
 ItemT = TypeVar("ItemT")
@@ -87,7 +88,7 @@ def worker_pool(fan_out: FanOut) -> Iterator[WorkerPool]:
     """
     num_workers = 1 if fan_out.kind == "sequential" else fan_out.workers(available_cores())
     if fan_out.kind == "ray":
-        with _ray_session(fan_out.num_workers) as ray:
+        with ray_session(fan_out.num_workers) as ray:
             cores = int(ray.cluster_resources().get("CPU", 1))
             yield WorkerPool(fan_out.workers(cores), partial(_run_one_on_ray, ray))
     elif fan_out.kind == "processes":
@@ -163,34 +164,3 @@ def _drain(
             results[pending.pop(future)] = future.result()
             if progress is not None:
                 progress(len(results), len(items))
-
-
-@contextmanager
-def _ray_session(num_workers: int | None) -> Iterator[Any]:
-    """Use the running Ray, or the cluster at RAY_ADDRESS, or start a local one and stop it."""
-    import ray
-
-    if ray.is_initialized():
-        yield ray
-        return
-    address = os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if not address:
-        # "local" never joins the leftovers of a killed cluster on this machine.
-        options |= {
-            "address": "local",
-            "num_cpus": num_workers or available_cores(),
-            "include_dashboard": False,
-        }
-    try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        problem = str(error).strip().splitlines()
-        raise PipelineError(
-            f"Ray at {address or 'this machine'} cannot be used: {problem[0] if problem else error}"
-            "; check RAY_ADDRESS and the token, or use another fan-out"
-        ) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()

@@ -19,8 +19,9 @@ SHARED_FEATURIZE = {
     "locations",
     "errors",
     "typed_config",
+    "ray_session",
 }
-RAY_MODULES = {"training/ray_trainer.py", "featurize/fanout.py"}
+RAY_MODULES = {"training/ray_trainer.py", "featurize/ray_session.py"}
 
 
 def python_files(package: str) -> list[Path]:

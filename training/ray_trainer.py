@@ -7,10 +7,10 @@ one.
 
 import logging
 import os
-from typing import Any
 
 from featurize.errors import PipelineError
 from featurize.locations import Location
+from featurize.ray_session import ray_session
 from training.config import TrainConfig, WorkerConfig
 from training.loop import ProgressCallback
 from training.progress import ProgressFile, watching
@@ -57,8 +57,18 @@ def fit(
         PipelineError: when the cluster lacks the resources, training diverges, or workers
             failed more often than ``max_failures``.
     """
-    _connect()
-    _check_resources(workers)
+    with ray_session():
+        _check_resources(workers)
+        _fit(config, features, run, workers, on_progress or _ignore)
+
+
+def _fit(
+    config: TrainConfig,
+    features: Location,
+    run: Location,
+    workers: WorkerConfig,
+    on_progress: ProgressCallback,
+) -> None:
     run.child(_FAILURE_NAME).remove()
     trainer = ray.train.torch.TorchTrainer(
         _worker_entry,
@@ -81,7 +91,7 @@ def fit(
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
         ),
     )
-    with watching(run, on_progress or _ignore):
+    with watching(run, on_progress):
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
@@ -99,24 +109,6 @@ def fit(
 
 def _ignore(_: object) -> None:
     """Nobody watches."""
-
-
-def _connect() -> None:
-    """Join the cluster at RAY_ADDRESS, or start a local one of this process's own."""
-    if ray.is_initialized():
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(**quiet)
-        else:
-            # A stale file of a killed cluster must not be joined: "local" starts a new one.
-            ray.init("local", include_dashboard=False, **quiet)
-    except ConnectionError as error:
-        raise PipelineError(
-            f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}; "
-            "start it, or unset RAY_ADDRESS to train on this machine"
-        ) from error
 
 
 def _resources_per_worker(workers: WorkerConfig) -> dict[str, float]:
