@@ -12,8 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from featurize.corpora.synthetic import synthesize_corpus
+
+# Time decides no test: a busy machine is no failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SYNTHETIC_SUBSETS = ("train-synthetic", "dev-synthetic", "test-synthetic")
 

@@ -13,6 +13,7 @@ SHARED_FEATURIZE = {
     "schema",
     "cmvn",  # normalises what is read
     "shards",
+    "shard_writer",  # benchmarks train on random shards
     "shard_labels",
     "labels",
     "stage",
