@@ -38,7 +38,7 @@ def _rates(model: ModelMetrics) -> dict[str, ErrorRate]:
 def _rate(rate: ErrorRate | None) -> str:
     if rate is None:
         return "-"
-    return f"{rate.value:.1%}\n{100 * rate.low:.1f} to {100 * rate.high:.1f}"
+    return f"{rate.value:.1%}\n{100 * rate.low:.1f}-{100 * rate.high:.1f}"
 
 
 def _cells(model: ModelMetrics, rate_names: list[str]) -> dict[str, str]:
@@ -51,7 +51,7 @@ def _cells(model: ModelMetrics, rate_names: list[str]) -> dict[str, str]:
         "as\npublished": f"{counts.as_published:,.0f}",
         "saving\nvs GRU": format_factor(model.saving.gru),
         "spike\ndensity": " ".join(f"{d:.2f}" for d in model.spike_density) or "dense",
-        "para-\nmeters": f"{model.parameters.total:,}",
+        "para-\nmeters": f"{model.parameters.total / 1000:,.0f}k",
     }
 
 

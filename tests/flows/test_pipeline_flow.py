@@ -1,5 +1,6 @@
 """The real pipeline through a real Prefect server, on a little synthetic speech."""
 
+import io
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from featurize.locations import Location
 from flows.cli import run
@@ -165,3 +167,25 @@ def test_the_command_ends_on_the_table(
     assert "multiplications than a GRU" in shown
     assert f"report: {first.evaluation.location}/report.html" in shown
     assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+
+
+def test_the_widest_table_fits_80_columns_uncut(first: PipelineOutcome) -> None:
+    metrics = read_metrics(Location.of(first.evaluation.location))
+    narrow = metrics.models[0]
+    counts = narrow.multiplications_per_frame
+    wide = narrow.model_copy(
+        update={
+            "label": "conventional",
+            "multiplications_per_frame": counts.model_copy(
+                update={"audited": 9_198_080.0, "as_published": 9_259_520.0}
+            ),
+            "saving": narrow.saving.model_copy(update={"gru": 25.44}),
+            "parameters": narrow.parameters.model_copy(update={"total": 12_924_738}),
+        }
+    )
+    console = Console(width=80, file=io.StringIO())
+    console.print(comparison_table(metrics.model_copy(update={"models": (wide,)})))
+    shown = console.file.getvalue()
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+    assert "conventional" in shown
+    assert "9,198,080" in shown
