@@ -16,7 +16,7 @@ from torch import Tensor
 
 from featurize.errors import PipelineError
 from training.kernels import operators, reference
-from training.lif import LifState
+from training.lif import LifState, saturate
 from training.quantizer import Quantizer, RangeTracker
 from training.recurrence_types import Backend, RecurrenceOutput
 
@@ -75,14 +75,16 @@ def _require_shape(name: str, tensor: Tensor | None, *shape: int) -> None:
 
 
 def _prepare(drive_TBH: Tensor, lengths_B: Tensor, state: LifState) -> tuple[Tensor, LifState]:
-    """Lengths and state as the kernels take them: checked, int64 and float32."""
+    """Lengths and state as the kernels take them: checked, int64, float32 and saturated."""
     if drive_TBH.dim() != 3:
         raise ValueError(f"drive_TBH has shape {tuple(drive_TBH.shape)}; expected (T, B, H)")
     _, batch_size, num_neurons = drive_TBH.shape
     _require_shape("lengths_B", lengths_B, batch_size)
     for name, tensor in zip(LifState._fields, state, strict=True):
         _require_shape(f"state.{name}", tensor, batch_size, num_neurons)
-    return lengths_B.long(), LifState(*(tensor.float() for tensor in state))
+    # Steps saturate what they return; a state from elsewhere must not overflow their gradient.
+    bounded = (saturate(tensor.float()) for tensor in state)
+    return lengths_B.long(), LifState(*bounded)
 
 
 def _will_differentiate(*tensors: Tensor | None) -> bool:

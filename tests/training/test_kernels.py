@@ -7,7 +7,7 @@ are left out (a check in double precision finds them); all others must agree.
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from training import recurrence
@@ -229,6 +229,12 @@ finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_no_nan_for_any_finite_input(kind, backend):
     @settings(max_examples=50, deadline=None)
+    @example(  # a current beyond saturation overflowed in a gate's gradient
+        values=[0.0, -89.0] + [0.0] * 6,
+        state=[0.0, 1.6013287914757132e38, 0.0, 0.0, 0.0, 0.0],
+        num_bits=1,
+        log_range=0.0,
+    )
     @given(
         values=st.lists(finite, min_size=8, max_size=8),
         state=st.lists(finite, min_size=6, max_size=6),
