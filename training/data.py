@@ -11,6 +11,7 @@ import numpy as np
 
 from featurize.cmvn import Normaliser
 from featurize.errors import PipelineError
+from featurize.labels import frames_needed
 from featurize.locations import Location
 from featurize.schema import FeatureRow, FeaturizeManifest
 from featurize.shard_labels import read_label_columns
@@ -19,7 +20,6 @@ from training.batch_plan import GlobalBatch, IndexedRow, TrainingSequence, plan_
 from training.batching import Batch, Example, pad
 from training.collectives import rank, world_size
 from training.config import TrainConfig
-from training.losses import min_ctc_frames
 from training.spec_augment import spec_augment
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def index_split(
                 num_targets = entry.num_frames
             else:
                 num_targets = len(entry.labels)
-                if min_ctc_frames(entry.labels) > entry.num_frames:
+                if frames_needed(entry.labels) > entry.num_frames:
                     num_too_short += 1
                     continue
             rows.append(

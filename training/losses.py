@@ -3,10 +3,8 @@
 Shape legend: T time, B batch, O outputs, S symbols.
 """
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 IGNORED_TARGET = -1
@@ -43,11 +41,6 @@ def frame_loss_sum(log_probs_TBO: Tensor, alignment_TB: Tensor) -> Tensor:
         ignore_index=IGNORED_TARGET,
         reduction="sum",
     )
-
-
-def min_ctc_frames(labels: NDArray[np.int32]) -> int:
-    """Frames that CTC needs for a label sequence: one each, and a blank between repeats."""
-    return len(labels) + int(np.count_nonzero(labels[1:] == labels[:-1]))
 
 
 def greedy_ctc_labels(log_probs_TBO: Tensor, lengths_B: Tensor) -> list[list[int]]:
