@@ -41,6 +41,10 @@ def _rate(rate: ErrorRate | None) -> str:
     return f"{rate.value:.1%}\n{100 * rate.low:.1f}-{100 * rate.high:.1f}"
 
 
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.0f}k"
+
+
 def _cells(model: ModelMetrics, rate_names: list[str]) -> dict[str, str]:
     rates = _rates(model)
     counts = model.multiplications_per_frame
@@ -51,7 +55,7 @@ def _cells(model: ModelMetrics, rate_names: list[str]) -> dict[str, str]:
         "as\npublished": f"{counts.as_published:,.0f}",
         "saving\nvs GRU": format_factor(model.saving.gru),
         "spike\ndensity": " ".join(f"{d:.2f}" for d in model.spike_density) or "dense",
-        "para-\nmeters": f"{model.parameters.total / 1000:,.0f}k",
+        "para-\nmeters": _size(model.parameters.total),
     }
 
 
