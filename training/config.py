@@ -30,6 +30,13 @@ class ModelConfig(TypedConfig):
         "step as the authors' code does (slow, for comparison).",
     )
     backend: Backend = Field("auto", description="Implementation of the LIF recurrence.")
+    recompute_frames: int | None = Field(
+        None,
+        ge=1,
+        description="Spiking models: run the recurrence again in the backward pass, this many "
+        "frames at a time, rather than keep gates and currents; for long sequences. Empty: keep "
+        "them.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -43,6 +50,11 @@ class ModelConfig(TypedConfig):
             )
         if self.range_update == "timestep" and self.backend not in ("auto", "reference"):
             raise ValueError(f"range_update=timestep needs backend=reference, not {self.backend}")
+        if self.recompute_frames is not None and self.range_update == "timestep":
+            raise ValueError(
+                "recompute_frames runs a sequence twice, and range_update=timestep moves the range "
+                "each time; use range_update=step, or leave recompute_frames empty"
+            )
         return self
 
     @property

@@ -35,10 +35,11 @@ OnProgress = Callable[[TrainProgress], None]
 
 
 def training_fingerprint(config: TrainConfig, features: FeaturizeManifest) -> str:
-    """Name of the run: its configuration (less the backend) and its features."""
+    """Name of the run: its configuration (less how it is computed) and its features."""
     determined = config.model_dump(mode="json")
-    # Backends compute the same thing, so the choice does not name another result.
-    del determined["model"]["backend"]
+    # Another backend, or recomputation, gives the same thing and so no other name.
+    for how in ("backend", "recompute_frames"):
+        del determined["model"][how]
     return fingerprint(
         {"version": STAGE_VERSION, "config": determined, "features": features.fingerprint}
     )

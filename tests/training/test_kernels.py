@@ -292,29 +292,32 @@ def test_gradients_of_an_unquantized_layer_match_finite_differences():
             assert (above - below) / (2 * step) == pytest.approx(expected, rel=1e-2, abs=1e-2)
 
 
+@pytest.mark.parametrize("num_neurons", [70, 300])
 @pytest.mark.parametrize("density", [0.0, 0.05, 0.6, 1.0])
-def test_sparse_and_dense_recurrent_products_agree_with_the_reference(density):
-    # The initial spikes' density decides which product the first frames use. Everything lies on
-    # a dyadic grid, so sums are exact in any order.
+def test_sparse_and_dense_recurrent_products_agree_with_the_reference(density, num_neurons):
+    # The initial spikes' density decides which product the first frame uses; 300 neurons are
+    # deeper than one cache block. Everything lies on a dyadic grid: sums are exact in any order.
     generator = torch.Generator().manual_seed(3)
-    batch_size, num_neurons = 11, 70
+    batch_size = 11
     weight = torch.randint(-8, 9, (2 * num_neurons, num_neurons), generator=generator) / 64
     spikes = torch.randint(1, 9, (batch_size, num_neurons), generator=generator) / 8
     spikes *= torch.rand(batch_size, num_neurons, generator=generator) < density
     zero = torch.zeros(batch_size, num_neurons)
-    drive = torch.randint(-16, 17, (1, batch_size, 2 * num_neurons), generator=generator) / 16
-    forget, cell = drive.chunk(2, dim=-1)
-    results = [
-        recurrence.gated(
-            forget,
-            cell,
+    drive = torch.randint(-16, 17, (2, batch_size, 2 * num_neurons), generator=generator) / 16
+    results = []
+    for backend in ("reference", "cpu"):
+        leaves = [tensor.clone().requires_grad_() for tensor in (drive, weight, spikes)]
+        output = recurrence.gated_stacked(
+            leaves[0],
             None,
-            weight,
-            torch.full((batch_size,), 1),
-            LifState(zero, zero, spikes),
+            leaves[1],
+            torch.full((batch_size,), 2),
+            LifState(zero, zero, leaves[2]),
             Quantizer(torch.tensor(1.0), 32, 0),
             backend=backend,
         )
-        for backend in ("reference", "cpu")
-    ]
-    torch.testing.assert_close(results[1].spikes_TBH, results[0].spikes_TBH, rtol=1e-6, atol=1e-6)
+        gradients = torch.autograd.grad(output.spikes_TBH.sum(), leaves)
+        results.append((output.spikes_TBH, *gradients))
+    for expected, found in zip(*results, strict=True):
+        size = float(expected.abs().max())
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * size)

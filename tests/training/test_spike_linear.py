@@ -19,7 +19,7 @@ def spikes_and_weight(num_rows, num_inputs, num_outputs, density, seed):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    num_rows=st.sampled_from([0, 1, 64, 65, 600, 1100]),
+    num_rows=st.sampled_from([0, 1, 64, 65, 600, 2100]),
     num_inputs=st.sampled_from([1, 40, 64, 65, 130]),
     num_outputs=st.sampled_from([1, 7, 64, 100]),
     density=st.sampled_from([0.0, 0.05, 0.2, 1.0]),

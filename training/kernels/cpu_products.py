@@ -8,7 +8,8 @@ The weight is packed once per pass into column tiles that fit the second-level c
   non-zero, nothing for zeros.
 - ``multiply_rows``: the dense product, four rows by three vectors in registers.
 
-``SPARSE_BELOW`` is where sparse and dense met when measured on an AVX2 core.
+``SPARSE_BELOW`` is below where they meet: at a density of 0.53 the sparse pass over 400 frames of
+64 utterances and 550 neurons takes 302 ms, the dense one 463 ms (two AVX2 cores).
 """
 
 import numpy as np
@@ -29,7 +30,9 @@ from training.kernels.simd import (
 GATHER_WIDTH = 8 * LANES
 DENSE_WIDTH = 3 * LANES
 DENSE_ROWS = 4
-SPARSE_BELOW = 0.4
+# So much of a tile's depth stays in the first-level cache (24 kB) while all rows pass over it.
+DENSE_DEPTH = 256
+SPARSE_BELOW = 0.7
 
 
 @helper
@@ -89,10 +92,29 @@ def gather(weight, tile, indices, values, at, count, out, to, is_added):  # type
 
 
 @helper
-def multiply_rows(left, a, b, c, d, weight, tile, depth, out, to, stride):  # type: ignore[no-untyped-def]
-    """Four rows of ``left`` (at a, b, c, d) times a dense tile, into four rows of ``out``."""
-    a0 = a1 = a2 = b0 = b1 = b2 = splat(ZERO)
-    c0 = c1 = c2 = d0 = d1 = d2 = splat(ZERO)
+def multiply_rows(  # type: ignore[no-untyped-def]
+    left, a, b, c, d, weight, tile, depth, out, to, stride, is_added
+):
+    """Four rows of ``left`` (at a, b, c, d) times a dense tile: rows of ``out``, or added there."""
+    second = to + stride
+    third = second + stride
+    fourth = third + stride
+    if is_added:
+        a0 = load(out, to)
+        a1 = load(out, to + LANES)
+        a2 = load(out, to + 2 * LANES)
+        b0 = load(out, second)
+        b1 = load(out, second + LANES)
+        b2 = load(out, second + 2 * LANES)
+        c0 = load(out, third)
+        c1 = load(out, third + LANES)
+        c2 = load(out, third + 2 * LANES)
+        d0 = load(out, fourth)
+        d1 = load(out, fourth + LANES)
+        d2 = load(out, fourth + 2 * LANES)
+    else:
+        a0 = a1 = a2 = b0 = b1 = b2 = splat(ZERO)
+        c0 = c1 = c2 = d0 = d1 = d2 = splat(ZERO)
     for k in range(depth):
         at = tile + k * DENSE_WIDTH
         w0 = load(weight, at)
@@ -117,15 +139,15 @@ def multiply_rows(left, a, b, c, d, weight, tile, depth, out, to, stride):  # ty
     store(out, to, a0)
     store(out, to + LANES, a1)
     store(out, to + 2 * LANES, a2)
-    store(out, to + stride, b0)
-    store(out, to + stride + LANES, b1)
-    store(out, to + stride + 2 * LANES, b2)
-    store(out, to + 2 * stride, c0)
-    store(out, to + 2 * stride + LANES, c1)
-    store(out, to + 2 * stride + 2 * LANES, c2)
-    store(out, to + 3 * stride, d0)
-    store(out, to + 3 * stride + LANES, d1)
-    store(out, to + 3 * stride + 2 * LANES, d2)
+    store(out, second, b0)
+    store(out, second + LANES, b1)
+    store(out, second + 2 * LANES, b2)
+    store(out, third, c0)
+    store(out, third + LANES, c1)
+    store(out, third + 2 * LANES, c2)
+    store(out, fourth, d0)
+    store(out, fourth + LANES, d1)
+    store(out, fourth + 2 * LANES, d2)
 
 
 @helper
@@ -136,18 +158,20 @@ def multiply(left, starts, count, depth, weight, num_tiles, out, stride):  # typ
     """
     last = count - 1
     for n in range(num_tiles):
-        tile = n * depth * DENSE_WIDTH
-        for i in range(0, count, DENSE_ROWS):
-            multiply_rows(
-                left,
-                starts[i],
-                starts[min(i + 1, last)],
-                starts[min(i + 2, last)],
-                starts[min(i + 3, last)],
-                weight,
-                tile,
-                depth,
-                out,
-                i * stride + n * DENSE_WIDTH,
-                stride,
-            )
+        for k in range(0, depth, DENSE_DEPTH):
+            tile = (n * depth + k) * DENSE_WIDTH
+            for i in range(0, count, DENSE_ROWS):
+                multiply_rows(
+                    left,
+                    starts[i] + k,
+                    starts[min(i + 1, last)] + k,
+                    starts[min(i + 2, last)] + k,
+                    starts[min(i + 3, last)] + k,
+                    weight,
+                    tile,
+                    min(DENSE_DEPTH, depth - k),
+                    out,
+                    i * stride + n * DENSE_WIDTH,
+                    stride,
+                    k > 0,
+                )

@@ -338,6 +338,19 @@ def _(spikes: Tensor, grad: Tensor) -> Tensor:
     return spikes.new_empty((grad.shape[1], spikes.shape[1]))
 
 
+@_operator
+def spike_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    """``g W`` on the CPU, the gradient of the spikes: dense."""
+    from training.kernels import cpu_matrix
+
+    return cpu_matrix.dense_product(grad, weight)
+
+
+@_shapes_of("spike_gradient")  # type: ignore[untyped-decorator]
+def _(grad: Tensor, weight: Tensor) -> Tensor:
+    return grad.new_empty((grad.shape[0], weight.shape[1]))
+
+
 def _keep_linear(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
@@ -345,9 +358,10 @@ def _keep_linear(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> Non
 def _differentiate_linear(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
     spikes, weight = ctx.saved_tensors
     needs_spikes, needs_weight = ctx.needs_input_grad
-    with torch.autocast("cpu", enabled=False):
-        grad_spikes = grad @ weight if needs_spikes else None
-    return grad_spikes, spike_weight_gradient(spikes, grad) if needs_weight else None
+    return (
+        spike_gradient(grad, weight) if needs_spikes else None,
+        spike_weight_gradient(spikes, grad) if needs_weight else None,
+    )
 
 
 torch.library.register_autograd(
@@ -361,5 +375,5 @@ def _refuse(ctx: Any, *gradients: Tensor | None) -> None:
     )
 
 
-for _name in ("scan_backward", "gated_backward", "spike_weight_gradient"):
+for _name in ("scan_backward", "gated_backward", "spike_weight_gradient", "spike_gradient"):
     torch.library.register_autograd(f"spikeline::{_name}", _refuse, lib=_library)

@@ -12,8 +12,25 @@ from torch import Tensor, nn
 
 from training.collectives import all_sum, world_size
 
+Moments = tuple[Tensor, Tensor, Tensor | None]
+"""Mean and inverse standard deviation, (H,) each, and the number of frames they are of."""
+
 MOMENTUM = 0.1
 EPSILON = 1e-5
+# Deviations are squared a block of frames at a time: no second tensor of the input's size.
+MOMENT_ROWS = 4096
+
+
+def _moments(x_NH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance (H,) over the frames of all workers, and how many these are, at least 1."""
+    count_and_sum = torch.cat([x_NH.new_tensor([float(x_NH.shape[0])]), x_NH.sum(0)])
+    all_sum(count_and_sum)
+    count = count_and_sum[0].clamp(min=1.0)
+    mean = count_and_sum[1:] / count
+    squares = torch.zeros_like(mean)
+    for part_NH in x_NH.split(MOMENT_ROWS):
+        squares += (part_NH - mean).square().sum(0)
+    return mean, all_sum(squares) / count, count
 
 
 class _SyncedNormalize(torch.autograd.Function):
@@ -21,18 +38,11 @@ class _SyncedNormalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x_NH):  # type: ignore[no-untyped-def]
-        num_features = x_NH.shape[1]
-        count_and_sum = torch.cat([x_NH.new_tensor([float(x_NH.shape[0])]), x_NH.sum(0)])
-        all_sum(count_and_sum)
-        count = count_and_sum[0].clamp(min=1.0)
-        mean = count_and_sum[1:] / count
-        centred = x_NH - mean
-        variance = all_sum(centred.square().sum(0)) / count
+        mean, variance, count = _moments(x_NH)
         inverse_std = torch.rsqrt(variance + EPSILON)
-        normalized = centred * inverse_std
+        normalized = (x_NH - mean) * inverse_std
         ctx.save_for_backward(normalized, inverse_std, count)
         ctx.mark_non_differentiable(mean, variance, count)
-        assert mean.shape == (num_features,)
         return normalized, mean, variance, count
 
     @staticmethod
@@ -77,11 +87,26 @@ class FrameBatchNorm(nn.Module):
 
     def _forward_synced(self, x_NH: Tensor) -> Tensor:
         normalized, mean, variance, count = _SyncedNormalize.apply(x_NH)  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            unbiased = variance * count / (count - 1.0).clamp(min=1.0)
-            self.running_mean.lerp_(mean, MOMENTUM)
-            self.running_var.lerp_(unbiased, MOMENTUM)
+        self._track(mean, variance, count)
         return torch.addcmul(self.bias, normalized, self.weight)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        unbiased = variance * count / (count - 1.0).clamp(min=1.0)
+        self.running_mean.lerp_(mean, MOMENTUM)
+        self.running_var.lerp_(unbiased, MOMENTUM)
+
+    @torch.no_grad()
+    def moments(self, x_NH: Tensor) -> Moments:
+        """What ``forward`` would normalise by; in training the running statistics move as there.
+
+        The number of frames is that of all workers, None in evaluation.
+        """
+        if not self.training:
+            return self.running_mean, torch.rsqrt(self.running_var + EPSILON), None
+        mean, variance, count = _moments(x_NH)
+        self._track(mean, variance, count)
+        return mean, torch.rsqrt(variance + EPSILON), count
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """The evaluation-time map ``y = scale * x + shift``, each (H,)."""

@@ -16,6 +16,7 @@ from training.models.batch_norm import FrameBatchNorm
 from training.models.frames import ValidFrames
 from training.models.network import OutputLayer, SpeechNetwork
 from training.models.output import NetworkOutput
+from training.models.recomputed import recomputed
 from training.models.site import QuantizerSite
 from training.quantizer import Quantizer, RangeTracker
 from training.recurrence_types import RecurrenceOutput
@@ -43,19 +44,57 @@ class LifLayer(nn.Module):
         super().__init__()
         self.hidden_size = config.hidden_size
         self.backend = config.backend
+        self.recompute_frames = config.recompute_frames
         self.input_map = uniform_linear(num_inputs, num_drives * config.hidden_size)
         self.norm = FrameBatchNorm(num_drives * config.hidden_size)
         self.site = QuantizerSite(config)
 
-    def drive(self, below_TBF: Tensor, frames: ValidFrames) -> Tensor:
-        """``BN(W X)``, (T, B, num_drives * H), zero at padding frames."""
-        product_NG = spike_linear(frames.pack(below_TBF), self.input_map.weight)
-        return frames.unpack(self.norm(product_NG))
-
     def forward(
         self, below_TBF: Tensor, frames: ValidFrames, state: LifState, mask_BH: Tensor | None
     ) -> RecurrenceOutput:
-        """Advance the layer over a sequence."""
+        """Advance the layer over a sequence; ``mask_BH`` is the dropout mask m, already scaled."""
+        product_NG = spike_linear(frames.pack(below_TBF), self.input_map.weight)
+        if self.recompute_frames is not None and self.training:
+            return self._recomputed(product_NG, frames, state, mask_BH)
+        drive_TBG = frames.unpack(self.norm(product_NG))
+
+        def run(quantizer: Quantizer, per_step: RangeTracker | None) -> RecurrenceOutput:
+            return self.recur(drive_TBG, frames.lengths_B, state, mask_BH, quantizer, per_step)
+
+        return self.site.run(run)
+
+    def _recomputed(
+        self, product_NG: Tensor, frames: ValidFrames, state: LifState, mask_BH: Tensor | None
+    ) -> RecurrenceOutput:
+        moments = self.norm.moments(product_NG)
+        assert self.recompute_frames is not None
+        chunk_frames = self.recompute_frames
+
+        def run(quantizer: Quantizer, _: RangeTracker | None) -> RecurrenceOutput:
+            def chunk(drive_TBG: Tensor, lengths_B: Tensor, before: LifState) -> RecurrenceOutput:
+                return self.recur(drive_TBG, lengths_B, before, mask_BH, quantizer, None)
+
+            weights = self.recurrence_parameters()
+            return recomputed(
+                product_NG, self.norm, moments, chunk, weights, frames, state, chunk_frames
+            )
+
+        return self.site.run(run)
+
+    def recur(
+        self,
+        drive_TBG: Tensor,
+        lengths_B: Tensor,
+        state: LifState,
+        mask_BH: Tensor | None,
+        quantizer: Quantizer,
+        per_step: RangeTracker | None,
+    ) -> RecurrenceOutput:
+        """The layer's recurrence, given ``BN(W X)``."""
+        raise NotImplementedError
+
+    def recurrence_parameters(self) -> list[Tensor]:
+        """What ``recur`` learns."""
         raise NotImplementedError
 
 
@@ -66,26 +105,29 @@ class ConventionalLayer(LifLayer):
         super().__init__(num_inputs, 1, config)
         self.decay = nn.Parameter(torch.ones(config.hidden_size))
 
-    def forward(
-        self, below_TBF: Tensor, frames: ValidFrames, state: LifState, mask_BH: Tensor | None
+    def recur(
+        self,
+        drive_TBG: Tensor,
+        lengths_B: Tensor,
+        state: LifState,
+        mask_BH: Tensor | None,
+        quantizer: Quantizer,
+        per_step: RangeTracker | None,
     ) -> RecurrenceOutput:
-        """Advance the layer; ``mask_BH`` is the dropout mask m, already scaled."""
-        drive = self.drive(below_TBF, frames)
-        if mask_BH is not None:
-            drive = drive * mask_BH
+        """``training.recurrence.conventional`` of the masked drive."""
+        return recurrence.conventional(
+            drive_TBG if mask_BH is None else drive_TBG * mask_BH,
+            self.decay,
+            lengths_B,
+            state,
+            quantizer,
+            backend=self.backend,
+            per_step_range=per_step,
+        )
 
-        def run(quantizer: Quantizer, per_step: RangeTracker | None) -> RecurrenceOutput:
-            return recurrence.conventional(
-                drive,
-                self.decay,
-                frames.lengths_B,
-                state,
-                quantizer,
-                backend=self.backend,
-                per_step_range=per_step,
-            )
-
-        return self.site.run(run)
+    def recurrence_parameters(self) -> list[Tensor]:
+        """tau."""
+        return [self.decay]
 
     @torch.no_grad()
     def constrain(self) -> None:
@@ -104,25 +146,30 @@ class GatedLayer(LifLayer):
             nn.init.orthogonal_(weight, gain=math.sqrt(2.0))
             self.recurrent_weight = nn.Parameter(weight)
 
-    def forward(
-        self, below_TBF: Tensor, frames: ValidFrames, state: LifState, mask_BH: Tensor | None
+    def recur(
+        self,
+        drive_TBG: Tensor,
+        lengths_B: Tensor,
+        state: LifState,
+        mask_BH: Tensor | None,
+        quantizer: Quantizer,
+        per_step: RangeTracker | None,
     ) -> RecurrenceOutput:
-        """Advance the layer; ``mask_BH`` is the dropout mask m, already scaled."""
-        drive = self.drive(below_TBF, frames)
+        """``training.recurrence.gated_stacked`` of both drives."""
+        return recurrence.gated_stacked(
+            drive_TBG,
+            mask_BH,
+            self.recurrent_weight,
+            lengths_B,
+            state,
+            quantizer,
+            backend=self.backend,
+            per_step_range=per_step,
+        )
 
-        def run(quantizer: Quantizer, per_step: RangeTracker | None) -> RecurrenceOutput:
-            return recurrence.gated_stacked(
-                drive,
-                mask_BH,
-                self.recurrent_weight,
-                frames.lengths_B,
-                state,
-                quantizer,
-                backend=self.backend,
-                per_step_range=per_step,
-            )
-
-        return self.site.run(run)
+    def recurrence_parameters(self) -> list[Tensor]:
+        """``[U_f; U_c]`` of v2."""
+        return [] if self.recurrent_weight is None else [self.recurrent_weight]
 
 
 class SpikingNetwork(SpeechNetwork):
