@@ -66,17 +66,20 @@ def run_bench_recurrence(overrides: Sequence[str], as_json: bool) -> None:
     """Measure the recurrences beside their peers."""
     with command(as_json) as running:
         # Torch is imported here, after nothing more can be wrong with the arguments' form.
+        from training import huge_pages
         from training.recurrence_benchmark import (
             RecurrenceBenchmarkConfig,
             run_recurrence_benchmark,
         )
 
-        result = run_recurrence_benchmark(configured(RecurrenceBenchmarkConfig(), overrides))
-        rows = _table("case", "model", "peer", "ours, ms", "peer, ms", "ratio", "asked")
+        config = configured(RecurrenceBenchmarkConfig(), overrides)
+        result = huge_pages.call(run_recurrence_benchmark, config)
+        rows = _table("case", "model", "spikes", "peer", "ours, ms", "peer, ms", "ratio", "asked")
         for row in result.rows:
             rows.add_row(
                 row.case,
                 row.model,
+                " ".join(f"{100 * share:.0f}%" for share in row.spike_densities) or "-",
                 row.peer,
                 f"{1000 * row.our_time_s:.1f}",
                 f"{1000 * row.peer_time_s:.1f}",
@@ -97,9 +100,11 @@ def run_bench_recurrence(overrides: Sequence[str], as_json: bool) -> None:
 def run_bench_training(overrides: Sequence[str], as_json: bool) -> None:
     """Measure training steps of every model through the real loop."""
     with command(as_json) as running:
+        from training import huge_pages
         from training.benchmark import BenchTrainingConfig, bench_training
 
-        result = bench_training(configured(BenchTrainingConfig(), overrides))
+        config = configured(BenchTrainingConfig(), overrides)
+        result = huge_pages.call(bench_training, config)
         rates = _table("model", "step, ms", "frames/s", "faster than LSTM", "reading / step")
         for rate in result.rates:
             rates.add_row(

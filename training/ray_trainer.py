@@ -11,6 +11,7 @@ import os
 from featurize.errors import PipelineError
 from featurize.locations import Location
 from featurize.ray_session import ray_session
+from training import huge_pages
 from training.config import TrainConfig, WorkerConfig
 from training.loop import ProgressCallback
 from training.progress import ProgressFile, watching
@@ -89,6 +90,7 @@ def _fit(
             storage_path=run.path,
             storage_filesystem=run.arrow(),
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
+            worker_runtime_env={"env_vars": huge_pages.environment()},
         ),
     )
     with watching(run, on_progress):

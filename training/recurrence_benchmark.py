@@ -27,7 +27,7 @@ from training.recurrence_peers import SpikingName, Step
 
 logger = logging.getLogger(__name__)
 
-CaseName = Literal["large", "small", "lif", "scaling"]
+CaseName = Literal["large", "small", "gpu", "lif", "scaling"]
 SPIKING: tuple[SpikingName, ...] = ("v2", "v1", "conventional")
 
 # (case, model, peer): how many times faster the project sets out to be.
@@ -38,6 +38,8 @@ REQUIRED_RATIOS: Mapping[tuple[str, str, str], float] = {
     ("large", "conventional", "nn.LSTM"): 5.0,
     ("small", "v2", "nn.LSTM"): 1.3,
     ("small", "v2", "reference"): 5.0,
+    ("gpu", "v2", "nn.LSTM"): 1.0,
+    ("gpu", "v1", "nn.LSTM"): 3.0,
     ("lif", "conventional", "snntorch"): 5.0,
     ("lif", "conventional", "spikingjelly"): 5.0,
 }
@@ -47,10 +49,13 @@ class RecurrenceBenchmarkConfig(TypedConfig):
     """What to measure; the defaults are the paper's sizes."""
 
     cases: tuple[CaseName, ...] = Field(
-        ("large", "small", "lif", "scaling"), description="Comparisons to run."
+        ("large", "small", "gpu", "lif", "scaling"), description="Comparisons to run."
     )
     large: tuple[int, int] = Field((64, 400), description="Batch and frames of the large case.")
     small: tuple[int, int] = Field((16, 200), description="Batch and frames of the small case.")
+    gpu: tuple[int, int] = Field(
+        (64, 800), description="Batch and frames of the GPU case, under autocast to bfloat16."
+    )
     lif: tuple[int, int] = Field((64, 200), description="Batch and frames of the LIF case.")
     scaling_batch: int = Field(16, ge=1, description="Batch of the scaling case.")
     scaling_frames: tuple[int, ...] = Field(
@@ -109,7 +114,7 @@ class RecurrenceBenchmark(TypedConfig):
     """Everything the benchmark found."""
 
     config: RecurrenceBenchmarkConfig = Field(description="What was measured.")
-    rows: tuple[BenchmarkRow, ...] = Field(description="Comparisons.")
+    rows: tuple[BenchmarkRow, ...] = Field(description="Comparisons, in the order measured.")
     scaling: tuple[ScalingRow, ...] = Field(description="Time against length.")
     memory: tuple[MemoryRow, ...] = Field(description="Peak memory against length.")
     skipped: dict[str, str] = Field(description="Peers not measured, and why.")
@@ -123,6 +128,7 @@ def measure_in_turns(
     """Seconds of every step in every round; contestants take turns within a round."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(num_warmups + num_steps):
+        logger.info("round %d of %d", number + 1, num_warmups + num_steps)
         for name, step in steps.items():
             start = time.perf_counter()
             step()
@@ -181,15 +187,18 @@ def _network_contest(
     case: CaseName, batch_size: int, num_frames: int, config: RecurrenceBenchmarkConfig
 ) -> _Contest:
     contest = _Contest(case, batch_size, num_frames)
+    device = torch.device("cuda" if case == "gpu" else "cpu")
     torch.manual_seed(config.seed)
-    x_TBF = torch.randn(num_frames, batch_size, config.num_features)
-    targets_N = torch.randint(config.num_outputs, (num_frames * batch_size,))
-    lengths_B = torch.full((batch_size,), num_frames)
-    sample = x_TBF[:100, :16]
-    names = SPIKING if case == "large" else SPIKING[:1]
+    x_TBF = torch.randn(num_frames, batch_size, config.num_features).to(device)
+    targets_N = torch.randint(config.num_outputs, (num_frames * batch_size,)).to(device)
+    lengths_B = torch.full((batch_size,), num_frames, device=device)
+    # Whole sequences: what a neuron without a gate integrates grows with time.
+    sample = x_TBF[:, : max(1, batch_size // 8)]
+    names = SPIKING[:1] if case == "small" else SPIKING
     for name in names:
         for densities in ("initial", "trained"):
             network = peers.spiking_network(name, config.sizes, config.num_layers, "auto")
+            network.to(device)
             measured = tuple(peers.spike_densities(network, sample))
             if densities == "trained":
                 peers.tune_densities(network, sample, peers.TRAINED_DENSITY)
@@ -204,8 +213,10 @@ def _network_contest(
             if case == "small" and densities == "trained":
                 contest.steps["reference"] = _reference_step(network, scores, targets_N)
     for peer, kind in (("nn.LSTM", nn.LSTM), ("nn.GRU", nn.GRU)):
-        dense = peers.DenseSpeech(kind, config.sizes, config.num_layers)
+        dense = peers.DenseSpeech(kind, config.sizes, config.num_layers).to(device)
         contest.steps[peer] = peers.training_step(dense, partial(dense, x_TBF), targets_N)
+    if case == "gpu":
+        contest.steps = {name: peers.on_gpu(step) for name, step in contest.steps.items()}
     return contest
 
 
@@ -299,8 +310,15 @@ def run_recurrence_benchmark(config: RecurrenceBenchmarkConfig) -> RecurrenceBen
     scaling: list[ScalingRow] = []
     memory: list[MemoryRow] = []
     try:
-        for case, size in (("large", config.large), ("small", config.small)):
-            if case in config.cases:
+        sizes: tuple[tuple[CaseName, tuple[int, int]], ...] = (
+            ("large", config.large),
+            ("small", config.small),
+            ("gpu", config.gpu),
+        )
+        for case, size in sizes:
+            if case == "gpu" and not torch.cuda.is_available():
+                skipped["gpu"] = "no NVIDIA GPU here"
+            elif case in config.cases:
                 logger.info("measuring the %s networks", case)
                 rows += _measure_networks(case, size, config)
         if "lif" in config.cases:

@@ -56,6 +56,17 @@ def training_step(module: nn.Module, scores: Callable[[], Tensor], targets_N: Te
     return step
 
 
+def on_gpu(step: Step) -> Step:
+    """The step under autocast to bfloat16, until the GPU has ended it."""
+
+    def run() -> None:
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            step()
+        torch.cuda.synchronize()
+
+    return run
+
+
 def spiking_network(
     name: SpikingName, sizes: tuple[int, int, int], num_layers: int, backend: Backend
 ) -> SpeechNetwork:
@@ -84,7 +95,7 @@ def _set_range(tracker: RangeTracker, range_M: float) -> None:
 @torch.no_grad()
 def spike_densities(network: SpeechNetwork, x_TBF: Tensor) -> list[float]:
     """Share of non-zero spikes of the encoder and of every layer."""
-    lengths_B = torch.full((x_TBF.shape[1],), x_TBF.shape[0])
+    lengths_B = torch.full((x_TBF.shape[1],), x_TBF.shape[0], device=x_TBF.device)
     spikes = network(x_TBF, lengths_B).site_outputs
     return [float((site != 0).float().mean()) for site in spikes]
 

@@ -79,6 +79,19 @@ def run(kind, backend, quantizer, seed):
 
 
 @needs_triton
+@pytest.mark.parametrize("chunk_frames", [1, 3, 4, 64])
+def test_chunks_of_frames_hand_their_state_on(chunk_frames, monkeypatch):
+    from training.kernels import triton_frames
+
+    monkeypatch.setattr(triton_frames, "CHUNK_FRAMES", chunk_frames)
+    quantizer = Quantizer(torch.tensor(4.1), 6, 3)
+    expected, expected_gradients = run("v2", "reference", quantizer, 5)
+    found, found_gradients = run("v2", "triton", quantizer, 5)
+    for a, b in zip([*expected, *expected_gradients], [*found, *found_gradients], strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
+
+
+@needs_triton
 @pytest.mark.parametrize("kind", ["encoder", "conventional", "v1", "v2"])
 @pytest.mark.parametrize(
     ("num_bits", "threshold", "range_M", "seed"),
@@ -118,3 +131,56 @@ def test_operators_pass_opcheck():
         (drive[..., :5], None, lengths, *state, range_M, 6, 3, True, "triton"),
         test_utils=utilities,
     )
+
+
+POINTERS = {
+    "scan_forward": "drive decay *lengths current residue spikes currents *bits low high "
+    "range_M scale",
+    "scan_backward": "grad_spikes decay *lengths initial_current currents *bits grad_last_spikes "
+    "grad_current grad_residue grad_drive grad_decay",
+    "gated_forward": "drive dropout weight *lengths current residue before spikes gates currents "
+    "*bits low high range_M scale",
+    "gated_backward": "grad_spikes dropout weight *lengths initial_current gates currents *bits "
+    "grad_last_spikes grad_current grad_residue grad_drive",
+}
+
+
+@pytest.mark.skipif(IS_INTERPRETED, reason="the interpreter compiles nothing")
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("scan_forward", {"HAS_CURRENT": True, "SAVE": True}),
+        ("scan_backward", {"HAS_CURRENT": True}),
+        ("gated_forward", {"HAS_RECURRENCE": False, "SAVE": True}),
+        ("gated_forward", {"HAS_RECURRENCE": True, "SAVE": True}),
+        ("gated_backward", {"HAS_RECURRENCE": False}),
+        ("gated_backward", {"HAS_RECURRENCE": True}),
+    ],
+)
+def test_compiles_to_machine_code_of_gpus_that_are_not_here(name, options, capability):
+    """Triton's own compiler and ptxas need no GPU; the interpreter checks neither of them."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from training.kernels import triton_kernels
+
+    types = {"*lengths": "*i64", "*bits": "*u8"}
+    signature = {p.lstrip("*"): types.get(p, "*fp32") for p in POINTERS[name].split()}
+    constants = {"IS_QUANTIZED": True, **options}
+    if name.startswith("gated"):
+        constants |= {"HAS_MASK": True, "PRECISION": "ieee", "num_neurons": 550}
+        constants |= {"ROWS": 16, "BLOCK": 32, "DEPTH": 32}
+    else:
+        constants |= {"BLOCK": 128}
+    kernel = getattr(triton_kernels, name)
+    for argument in kernel.arg_names:
+        if argument not in signature:
+            scalar = "fp32" if argument in ("threshold", "saturation") else "i32"
+            signature[argument] = "constexpr" if argument in constants else scalar
+    signature = {argument: signature[argument] for argument in kernel.arg_names}
+    source = ASTSource(kernel, signature, constants)
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    assert len(compiled.asm["cubin"]) > 1000
+    assert "local_depot" not in compiled.asm["ptx"]

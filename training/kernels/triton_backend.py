@@ -10,15 +10,19 @@ import torch
 import triton
 from torch import Tensor
 
-from training.kernels import triton_kernels
+from training.kernels import triton_frames, triton_kernels
 from training.kernels.saved import ForwardResult, GatedGradients, Saved, ScanGradients
+from training.kernels.triton_frames import (
+    TILE_BLOCK,
+    TILE_DEPTH,
+    TILE_ROWS,
+    FrameShape,
+    tile_grid,
+)
 from training.lif import SATURATION
 from training.quantizer import UNQUANTIZED_BITS, Quantizer, level_scale
 
 SCAN_BLOCK = 128
-TILE_ROWS = 16
-TILE_BLOCK = 32
-TILE_DEPTH = 32
 
 
 def _copy(tensor: Tensor) -> Tensor:
@@ -137,8 +141,21 @@ def scan_backward(
     return ScanGradients(grad_drive, grad_decay.sum(0), grad_current, grad_residue, grad_spikes)
 
 
-def _tile_grid(batch_size: int, num_neurons: int) -> tuple[int, int]:
-    return triton.cdiv(batch_size, TILE_ROWS), triton.cdiv(num_neurons, TILE_BLOCK)
+def _frame_shape(
+    sequence: Tensor, num_neurons: int, mask_BH: Tensor | None, quantizer: Quantizer, save: bool
+) -> FrameShape:
+    """The graph that serves a (T, B, ...) tensor; a backward pass has no threshold (0)."""
+    return FrameShape(
+        sequence.device,
+        triton_frames.chunk_frames(sequence.shape[0], sequence.device),
+        sequence.shape[1],
+        num_neurons,
+        mask_BH is not None,
+        quantizer.num_bits != UNQUANTIZED_BITS,
+        float(quantizer.threshold),
+        save,
+        triton_frames.dot_precision(),
+    )
 
 
 def gated_forward(
@@ -152,10 +169,10 @@ def gated_forward(
     quantizer: Quantizer,
     save: bool,
 ) -> ForwardResult:
-    """Layers v1 (no weight), in one launch, and v2, in one launch per frame."""
+    """Layers v1 (no weight), in one launch, and v2, in chunks of launches."""
     num_frames, batch_size, num_neurons = *drive_TBG.shape[:2], drive_TBG.shape[2] // 2
     drive = drive_TBG.contiguous()
-    current, residue, initial = _copy(synaptic_current_BH), _copy(residue_BH), _copy(spikes_BH)
+    current, residue = _copy(synaptic_current_BH), _copy(residue_BH)
     low, high = _extremes(batch_size, num_neurons, drive)
     spikes = drive.new_empty(num_frames, batch_size, num_neurons)
     saved = Saved(
@@ -164,20 +181,39 @@ def gated_forward(
         drive.new_empty(0, dtype=torch.uint8),
         drive.new_empty(spikes.shape if save else 0),
     )
-    mask = drive if mask_BH is None else mask_BH.contiguous()
-    weight = drive if weight_2HH is None else weight_2HH.contiguous()
-    scale = _scale(quantizer)
-    whole = [(0, num_frames)]
-    frames = whole if weight_2HH is None else [(t, t + 1) for t in range(num_frames)]
-    for first, last in frames if spikes.numel() else []:
-        triton_kernels.gated_forward[_tile_grid(batch_size, num_neurons)](
+    if spikes.numel() and weight_2HH is not None:
+        shape = _frame_shape(drive, num_neurons, mask_BH, quantizer, save)
+        with triton_frames.lock:
+            frames = triton_frames.forward_frames(shape)
+            triton_frames.fill(
+                frames,
+                weight=weight_2HH,
+                current=current,
+                residue=residue,
+                before=spikes_BH,
+                mask=1.0 if mask_BH is None else mask_BH,
+                low=torch.inf,
+                high=-torch.inf,
+                range_M=quantizer.range_M,
+                scale=_scale(quantizer),
+            )
+            frames.run(drive, lengths_B, spikes, saved)
+            for target, source in (
+                (current, frames.current),
+                (residue, frames.residue),
+                (low, frames.low),
+                (high, frames.high),
+            ):
+                target.copy_(source)
+    elif spikes.numel():
+        triton_kernels.gated_forward[tile_grid(batch_size, num_neurons)](
             drive,
-            mask,
-            weight,
+            drive if mask_BH is None else mask_BH.contiguous(),
+            drive,
             lengths_B,
             current,
             residue,
-            spikes[first - 1] if first else initial,
+            drive,
             spikes,
             saved.gates,
             saved.currents,
@@ -185,17 +221,18 @@ def gated_forward(
             low,
             high,
             quantizer.range_M,
-            scale,
+            _scale(quantizer),
             float(quantizer.threshold),
             SATURATION,
-            first,
-            last,
+            0,
+            num_frames,
             batch_size,
             num_neurons,
             HAS_MASK=mask_BH is not None,
-            HAS_RECURRENCE=weight_2HH is not None,
+            HAS_RECURRENCE=False,
             IS_QUANTIZED=quantizer.num_bits != UNQUANTIZED_BITS,
             SAVE=save,
+            PRECISION="ieee",
             ROWS=TILE_ROWS,
             BLOCK=TILE_BLOCK,
             DEPTH=TILE_DEPTH,
@@ -221,34 +258,45 @@ def gated_backward(
     grad = grad_TBH.contiguous()
     grad_current, grad_residue = _copy(grad_state[0]), _copy(grad_state[1])
     grad_drive = grad.new_empty(num_frames, batch_size, 2 * num_neurons)
-    mask = grad if mask_BH is None else mask_BH.contiguous()
-    weight = grad if weight_2HH is None else weight_2HH.contiguous()
-    initial, last_spikes = initial_current_BH.contiguous(), grad_state[2].contiguous()
-    whole = [(0, num_frames)]
-    backwards = range(num_frames - 1, -1, -1)
-    frames = whole if weight_2HH is None else [(t, t + 1) for t in backwards]
-    for first, last in frames if grad.numel() else []:
-        triton_kernels.gated_backward[_tile_grid(batch_size, num_neurons)](
+    if grad.numel() and weight_2HH is not None:
+        quantizer = Quantizer(grad, 1 if is_quantized else UNQUANTIZED_BITS, 0)
+        shape = _frame_shape(grad, num_neurons, mask_BH, quantizer, True)
+        with triton_frames.lock:
+            frames = triton_frames.backward_frames(shape)
+            triton_frames.fill(
+                frames,
+                weight=weight_2HH,
+                mask=1.0 if mask_BH is None else mask_BH,
+                grad_last=grad_state[2],
+                grad_current=grad_current,
+                grad_residue=grad_residue,
+            )
+            frames.run(grad, lengths_B, initial_current_BH, saved, grad_drive)
+            grad_current.copy_(frames.grad_current)
+            grad_residue.copy_(frames.grad_residue)
+    elif grad.numel():
+        triton_kernels.gated_backward[tile_grid(batch_size, num_neurons)](
             grad,
-            mask,
-            weight,
+            grad if mask_BH is None else mask_BH.contiguous(),
+            grad,
             lengths_B,
-            initial,
+            initial_current_BH.contiguous(),
             saved.gates,
             saved.currents,
             saved.inside,
-            last_spikes,
+            grad_state[2].contiguous(),
             grad_current,
             grad_residue,
             grad_drive,
             num_frames,
-            first,
-            last,
+            0,
+            num_frames,
             batch_size,
             num_neurons,
             HAS_MASK=mask_BH is not None,
-            HAS_RECURRENCE=weight_2HH is not None,
+            HAS_RECURRENCE=False,
             IS_QUANTIZED=is_quantized,
+            PRECISION="ieee",
             ROWS=TILE_ROWS,
             BLOCK=TILE_BLOCK,
             DEPTH=TILE_DEPTH,

@@ -177,6 +177,7 @@ def gated_forward(  # type: ignore[no-untyped-def]
     HAS_RECURRENCE: tl.constexpr,
     IS_QUANTIZED: tl.constexpr,
     SAVE: tl.constexpr,
+    PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -213,9 +214,9 @@ def gated_forward(  # type: ignore[no-untyped-def]
                 fits = (k[:, None] < num_neurons) & (h < num_neurons)
                 to_forget = weight + h * num_neurons + k[:, None]
                 u = tl.load(to_forget, mask=fits, other=0.0)
-                forget = tl.dot(y, u, forget, input_precision="ieee")
+                forget = tl.dot(y, u, forget, input_precision=PRECISION)
                 u = tl.load(to_forget + num_neurons * num_neurons, mask=fits, other=0.0)
-                cell = tl.dot(y, u, cell, input_precision="ieee")
+                cell = tl.dot(y, u, cell, input_precision=PRECISION)
         gate = 1.0 / (1.0 + tl.exp(-forget))
         cell = tl.minimum(tl.maximum(cell, 0.0), saturation)
         mixed = _saturate(gate * flow + (1.0 - gate) * (cell * keep), saturation)
@@ -260,6 +261,7 @@ def gated_backward(  # type: ignore[no-untyped-def]
     HAS_MASK: tl.constexpr,
     HAS_RECURRENCE: tl.constexpr,
     IS_QUANTIZED: tl.constexpr,
+    PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -297,7 +299,7 @@ def gated_backward(  # type: ignore[no-untyped-def]
                     g = tl.load(grad_drive + later + k[None, :], mask=has_row & is_drive, other=0.0)
                     fits = (k[:, None] < 2 * num_neurons) & (h < num_neurons)
                     u = tl.load(weight + k[:, None] * num_neurons + h, mask=fits, other=0.0)
-                    grad = tl.dot(g, u, grad, input_precision="ieee")
+                    grad = tl.dot(g, u, grad, input_precision=PRECISION)
         byte = tl.load(bits + at, mask=valid, other=0).to(tl.int32)
         if IS_QUANTIZED:
             grad = tl.where((byte & 1) != 0, grad, along_residue)
