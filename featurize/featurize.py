@@ -53,12 +53,14 @@ class FeaturizePlan:
 
     Attributes:
         location: where the feature set goes: ``<runs>/featurize/<fingerprint>``.
+        corpus: the corpus as it was named; archives are unpacked elsewhere.
         rejects: utterances the scan already found unusable.
     """
 
     config: FeaturizeConfig
     fingerprint: str
     location: Location
+    corpus: Location
     corpus_digest: str
     rejects: tuple[Reject, ...]
     shards: tuple[ShardPlan, ...]
@@ -97,6 +99,7 @@ def plan_featurize(config: FeaturizeConfig, corpus: Location, runs: Location) ->
         config=config,
         fingerprint=name,
         location=location,
+        corpus=corpus,
         corpus_digest=listing.digest,
         rejects=listing.rejects,
         shards=plan_shards(listing.entries, config, listing.root, location),
@@ -147,6 +150,7 @@ def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> Fea
         reject_counts=dict(sorted(counts.items())),
         num_resampled=sum(result.num_resampled for result in results),
         out_of_vocabulary=dict(sorted(missing.items())),
+        corpus=plan.corpus.uri,
     )
 
 

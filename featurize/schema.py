@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
+from featurize.integrity import FileChecksum
 from featurize.stage import StageManifest
 from featurize.typed_config import TypedConfig
 
@@ -142,6 +143,7 @@ class FeaturizeManifest(StageManifest):
         reject_counts: number of rejected utterances by reason.
         num_resampled: utterances whose sample rate was not the configured one.
         out_of_vocabulary: word to number of occurrences, for lexicon labels.
+        corpus: where the corpus stood, for whoever repairs; empty in earlier versions.
     """
 
     config: dict[str, object]
@@ -157,3 +159,11 @@ class FeaturizeManifest(StageManifest):
     reject_counts: dict[str, int]
     num_resampled: int
     out_of_vocabulary: dict[str, int] = Field(default_factory=dict)
+    corpus: str = ""
+
+    def known_checksums(self) -> dict[str, FileChecksum]:
+        """Those of the shards."""
+        return {
+            shard.file: FileChecksum(num_bytes=shard.num_bytes, sha256=shard.sha256)
+            for shard in self.shards
+        }
