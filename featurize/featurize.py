@@ -118,8 +118,7 @@ def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> Fea
             rejects are written by then.
     """
     rejects = [*plan.rejects, *(reject for result in results for reject in result.rejects)]
-    rejects.sort(key=lambda reject: (reject.subset, reject.utterance_id, reject.path))
-    _write_rejects(plan.location, rejects)
+    write_rejects(plan.location, rejects)
     counts = Counter(str(reject.reason) for reject in rejects)
     subsets = {
         name: _subset_info(name, results, plan.config) for name in plan.config.splits.subsets
@@ -209,7 +208,9 @@ def _lexicon_digest(config: FeaturizeConfig) -> str | None:
     return hashlib.sha256(Location.of(config.lexicon).read_bytes()).hexdigest()
 
 
-def _write_rejects(location: Location, rejects: Sequence[Reject]) -> None:
+def write_rejects(location: Location, rejects: Sequence[Reject]) -> None:
+    """Write ``rejects.parquet``, in one order whatever order the shards were made in."""
+    rejects = sorted(rejects, key=lambda reject: (reject.subset, reject.utterance_id, reject.path))
     columns = {
         name: [str(getattr(reject, name)) for reject in rejects] for name in REJECT_SCHEMA.names
     }

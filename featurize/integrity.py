@@ -8,7 +8,7 @@ still verifies an older manifest.
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -114,31 +114,24 @@ def find_damage(
     chosen = set(expected)
     if mode == "sampled":
         names = sorted(expected)
-        count = -(-len(names) // _SAMPLED_SHARE)
-        chosen = set(random.SystemRandom().sample(names, count))
-        sizes = _sizes(location, names)
+        chosen = set(random.SystemRandom().sample(names, -(-len(names) // _SAMPLED_SHARE)))
     for name, checksum in sorted(expected.items()):
         if name in chosen:
             damage = check_file(location, name, checksum)
-        elif sizes[name] is None:
-            damage = Damage(name, "it is missing")
-        elif sizes[name] != checksum.num_bytes:
-            damage = Damage(name, f"it has {sizes[name]} bytes instead of {checksum.num_bytes}")
         else:
-            damage = None
+            damage = _check_size(location.child(name), name, checksum.num_bytes)
         if damage is not None:
             yield damage
 
 
-def _sizes(location: Location, names: Sequence[str]) -> dict[str, int | None]:
-    sizes: dict[str, int | None] = {}
-    for name in names:
-        file = location.child(name)
-        try:
-            sizes[name] = int(file.filesystem.size(file.path))
-        except FileNotFoundError:
-            sizes[name] = None
-    return sizes
+def _check_size(file: Location, name: str, num_bytes: int) -> Damage | None:
+    try:
+        size = int(file.filesystem.size(file.path))
+    except FileNotFoundError:
+        return Damage(name, "it is missing")
+    if size != num_bytes:
+        return Damage(name, f"it has {size} bytes instead of {num_bytes}")
+    return None
 
 
 def damage_error(location: Location, damage: Damage) -> PipelineError:

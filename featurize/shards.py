@@ -35,7 +35,6 @@ from featurize.schema import (
 )
 
 
-
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
     """Where each utterance lies, in shard order; the arrays have one entry per utterance.

@@ -182,11 +182,15 @@ class CheckpointStore:
         except (ValueError, KeyError) as error:
             raise _unusable(source.child(_OPTIMIZER), f"is of another network ({error})") from error
 
-    def best_weights(self, state: CheckpointState) -> dict[str, Tensor]:
-        """Weights of the best epoch so far."""
-        source = self.directory(state.best_epoch)
-        best = _read_state(source.child(_STATE))
-        return load_tensors(source.child(_NETWORK), best.sha256[_NETWORK])
+    def weights_of(self, epoch: int) -> dict[str, Tensor]:
+        """Weights after an epoch that is kept; the best one always is.
+
+        Raises:
+            PipelineError: when its checkpoint is missing or damaged.
+        """
+        source = self.directory(epoch)
+        state = _read_state(source.child(_STATE))
+        return load_tensors(source.child(_NETWORK), state.sha256[_NETWORK])
 
 
 def _read_state(file: Location) -> CheckpointState:
