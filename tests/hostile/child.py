@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from flows.failures import explain
 from tests.hostile.formats import NAMES, is_refusal, make_formats
 
 MAX_BYTES = 2**30
@@ -124,7 +125,7 @@ def _read(
         verdict = {"outcome": entry.read(data, folder)}
     except Exception as error:
         if is_refusal(error):
-            verdict = {"outcome": "refused", "message": str(error)[:4000]}
+            verdict = {"outcome": "refused", "message": explain(error)[0]}
         else:
             verdict = {"outcome": "finding", "message": traceback.format_exc()[-4000:]}
     finally:

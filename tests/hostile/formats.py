@@ -142,14 +142,14 @@ def _archive() -> bytes:
             info = tarfile.TarInfo(name)
             info.size = 700
             tar.addfile(info, io.BytesIO(b"x" * 700))
-    return stream.getvalue()
+    return gzip.compress(stream.getvalue(), 1, mtime=0)
 
 
 def _damage_archive(data: bytes, rng: random.Random) -> bytes:
     """Damage inside the gzip stream, mostly; a tar header's checksum is made to fit, mostly."""
     if rng.random() < 0.3:
-        return mutate_bytes(gzip.compress(data, 1, mtime=0), rng)
-    content = bytearray(mutate_bytes(data, rng))
+        return mutate_bytes(data, rng)
+    content = bytearray(mutate_bytes(gzip.decompress(data), rng))
     if rng.random() < 0.4:
         block = 512 * rng.randrange(max(1, len(content) // 512))
         name = rng.choice((b"../escaped", b"/tmp/escaped", b"c/../../escaped", b"a\0b", b".", b""))

@@ -68,8 +68,8 @@ def _problem(record: dict[str, object]) -> str | None:
     if record["outcome"] == "refused":
         if not message.strip():
             return "refused without a word"
-        if len(message) > 1500:
-            return f"refused with {len(message)} characters: {message[:200]}"
+        if len(message) > 1500 or not message.isprintable():
+            return f"refused with {len(message)} characters: {message[:200]!r}"
     if int(str(record.get("growth_mib", 0))) > MAX_GROWTH_MIB:
         return f"took {record['growth_mib']} MiB"
     return None
