@@ -26,6 +26,8 @@ from training.models import SpeechNetwork, build_network
 CHECKPOINTS_NAME = "checkpoints"
 _EPOCH_DIRECTORY = re.compile(r"^epoch-(\d{4,})$")
 _NETWORK, _OPTIMIZER, _STATE = "network.safetensors", "optimizer.safetensors", "state.json"
+# The state of AdamW for each parameter, and whether it has the parameter's shape.
+_MOMENTS = {"step": False, "exp_avg": True, "exp_avg_sq": True}
 _MAX_STATE_BYTES = 64 * 2**20
 
 
@@ -94,11 +96,24 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put moments back; a parameter that never had a gradient has none.
+
+    Raises:
+        ValueError: when they are not the moments of these parameters.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     whole = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, name = key.split(".", 1)
         state.setdefault(int(number), {})[name] = value
+    for number, moments in state.items():
+        if not 0 <= number < len(parameters) or moments.keys() != _MOMENTS.keys():
+            raise ValueError(f"moments of parameter {number} are not Adam's")
+        for name, is_shaped in _MOMENTS.items():
+            expected = parameters[number].shape if is_shaped else torch.Size()
+            if moments[name].shape != expected or not moments[name].is_floating_point():
+                raise ValueError(f"{name} of parameter {number} has another shape")
     whole["state"] = state
     optimizer.load_state_dict(whole)
 

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from featurize.lease import Claim, Owner
@@ -309,7 +310,9 @@ def _restart_server(place: Workplace, method: str, at: int) -> str:
             seen = 0
             wanted = at + place.rng.randrange(8)
 
-            def rule(number: int, verb: str, path: str) -> None:
+            def rule(
+                number: int, verb: str, path: str, store: _Store = store, wanted: int = wanted
+            ) -> None:
                 nonlocal seen, restarts
                 seen += verb == method and ".lease-" not in path
                 if verb == method and seen == wanted:
@@ -360,19 +363,17 @@ def kill_driver_on_s3(place: Workplace) -> str:
     for _ in range(place.num_points):
         with _store(place) as store:
             point = place.rng.randrange(1, int(0.9 * total))
-            process: list[subprocess.Popen[str]] = []
-
-            def rule(number: int, method: str, path: str) -> None:
-                if number == point and process:
-                    process[0].kill()
-
-            store.proxy.rule = rule
-            process.append(place.start(store.runs, TRAIN, environment=store.environment))
-            finish(process[0])
-            store.proxy.rule = lambda number, method, path: None
+            doomed = place.start(store.runs, TRAIN, environment=store.environment)
+            wait_until(partial(_has_seen, store.proxy, point), doomed)
+            doomed.kill()
+            finish(doomed)
             place.must(store.runs, TRAIN, environment=store.environment)
             store.compare(place, expected)
     return f"killed at {place.num_points} of {total} requests; resumed"
+
+
+def _has_seen(proxy: FaultProxy, num_requests: int) -> bool:
+    return proxy.num_requests >= num_requests
 
 
 def same_stage_twice_on_s3(place: Workplace) -> str:
@@ -478,12 +479,8 @@ ROWS: dict[str, Row] = {
     "driver-s3": Row("SIGKILL of the driver at a request to S3", kill_driver_on_s3),
     "featurize-process": Row("SIGKILL of a featurize worker process", kill_featurize_process),
     "featurize-ray": Row("SIGKILL of a featurize Ray worker", kill_featurize_ray_worker, True),
-    "rank-0": Row(
-        "SIGKILL of rank 0 while it writes a checkpoint", kill_rank_0_in_checkpoint, True
-    ),
-    "rank-0-state": Row(
-        "SIGKILL of rank 0 before a checkpoint counts", kill_rank_0_before_state, True
-    ),
+    "rank-0": Row("SIGKILL of rank 0 in a checkpoint", kill_rank_0_in_checkpoint, True),
+    "rank-0-state": Row("SIGKILL of rank 0 before one counts", kill_rank_0_before_state, True),
     "training-worker": Row("SIGKILL of a training worker", kill_training_worker, True),
     "ray-node": Row("SIGKILL of the Ray node", kill_ray_node, True),
     "ray-driver": Row("SIGKILL of the driver of Ray workers", kill_driver_of_ray, True),

@@ -44,7 +44,10 @@ class Guard:
             paths = [a for a in arguments[:2] if isinstance(a, str | bytes | os.PathLike)]
             if event == "os.symlink":
                 paths = paths[1:]
-            self._check(event, paths)
+            # Removing a tree names its files relative to an open folder.
+            folder = arguments[-1] if isinstance(arguments[-1], int) else -1
+            base = os.readlink(f"/proc/self/fd/{folder}") if folder > 2 else os.getcwd()
+            self._check(event, [os.path.join(base, os.fsdecode(path)) for path in paths])
         elif event == "open":
             path, _, flags = arguments
             writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)

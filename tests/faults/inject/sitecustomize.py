@@ -44,11 +44,11 @@ def _install(fault: dict) -> None:
                 kill()
 
     def rename(event: str, arguments: tuple) -> None:
-        if event == "os.rename" and re.search(fault["rename"], os.fsdecode(arguments[1])):
-            if not os.path.exists(fault["once"]):
-                with open(fault["once"], "x") as stream:
-                    stream.write(str(os.getpid()))
-                kill()
+        is_meant = event == "os.rename" and re.search(fault["rename"], os.fsdecode(arguments[1]))
+        if is_meant and not os.path.exists(fault["once"]):
+            with open(fault["once"], "x") as stream:
+                stream.write(str(os.getpid()))
+            kill()
 
     sys.addaudithook(count if "below" in fault else rename)
 
