@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from featurize.integrity import VerifyMode
 from featurize.typed_config import TypedConfig
 
 DecoderName = Literal["auto", "greedy", "beam", "viterbi"]
@@ -72,6 +73,11 @@ class EvaluateConfig(TypedConfig):
     )
     seed: int = Field(0, ge=0, description="Seed of the resamplings.")
     batch_size: int = Field(32, ge=1, le=4096, description="Utterances per forward pass.")
+    verify_features: VerifyMode = Field(
+        "sampled",
+        description="Check the feature shards against their manifest before scoring: off, "
+        "sampled (all sizes, one file in eight whole) or full; never changes the result.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

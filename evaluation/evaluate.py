@@ -34,6 +34,7 @@ from evaluation.tuning import ScoredUtterance, tune_viterbi
 from featurize.errors import PipelineError
 from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
+from featurize.shards import shards_of, verify_shards
 from featurize.stage import (
     StageResult,
     fingerprint,
@@ -92,6 +93,8 @@ def evaluate(
     name = evaluation_fingerprint(config, trained, manifest)
 
     def work(location: Location) -> EvaluateManifest:
+        used = shards_of(manifest, select_subsets(config, manifest))
+        verify_shards(features, used, config.verify_features)
         evaluation = _Evaluation(config, features, manifest, location, progress)
         return evaluation.run(models, trained, name)
 
@@ -101,11 +104,11 @@ def evaluate(
 def evaluation_fingerprint(
     config: EvaluateConfig, models: Sequence[TrainManifest], features: FeaturizeManifest
 ) -> str:
-    """Name of an evaluation: its configuration, models and features."""
+    """Name of an evaluation: its configuration (less how it is checked), models and features."""
     return fingerprint(
         {
             "version": STAGE_VERSION,
-            "config": config,
+            "config": config.model_dump(mode="json", exclude={"verify_features"}),
             "models": [model.fingerprint for model in models],
             "features": features.fingerprint,
         }

@@ -53,12 +53,14 @@ class FeaturizePlan:
 
     Attributes:
         location: where the feature set goes: ``<runs>/featurize/<fingerprint>``.
+        corpus: the corpus as it was named; archives are unpacked elsewhere.
         rejects: utterances the scan already found unusable.
     """
 
     config: FeaturizeConfig
     fingerprint: str
     location: Location
+    corpus: Location
     corpus_digest: str
     rejects: tuple[Reject, ...]
     shards: tuple[ShardPlan, ...]
@@ -97,6 +99,7 @@ def plan_featurize(config: FeaturizeConfig, corpus: Location, runs: Location) ->
         config=config,
         fingerprint=name,
         location=location,
+        corpus=corpus,
         corpus_digest=listing.digest,
         rejects=listing.rejects,
         shards=plan_shards(listing.entries, config, listing.root, location),
@@ -115,8 +118,7 @@ def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> Fea
             rejects are written by then.
     """
     rejects = [*plan.rejects, *(reject for result in results for reject in result.rejects)]
-    rejects.sort(key=lambda reject: (reject.subset, reject.utterance_id, reject.path))
-    _write_rejects(plan.location, rejects)
+    write_rejects(plan.location, rejects)
     counts = Counter(str(reject.reason) for reject in rejects)
     subsets = {
         name: _subset_info(name, results, plan.config) for name in plan.config.splits.subsets
@@ -147,6 +149,7 @@ def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> Fea
         reject_counts=dict(sorted(counts.items())),
         num_resampled=sum(result.num_resampled for result in results),
         out_of_vocabulary=dict(sorted(missing.items())),
+        corpus=plan.corpus.uri,
     )
 
 
@@ -205,7 +208,9 @@ def _lexicon_digest(config: FeaturizeConfig) -> str | None:
     return hashlib.sha256(Location.of(config.lexicon).read_bytes()).hexdigest()
 
 
-def _write_rejects(location: Location, rejects: Sequence[Reject]) -> None:
+def write_rejects(location: Location, rejects: Sequence[Reject]) -> None:
+    """Write ``rejects.parquet``, in one order whatever order the shards were made in."""
+    rejects = sorted(rejects, key=lambda reject: (reject.subset, reject.utterance_id, reject.path))
     columns = {
         name: [str(getattr(reject, name)) for reject in rejects] for name in REJECT_SCHEMA.names
     }

@@ -5,6 +5,7 @@ same code. Writing one object is atomic: locally a temporary file is renamed, on
 appears only when its upload completes.
 """
 
+import logging
 import os
 import re
 import uuid
@@ -21,7 +22,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from featurize.errors import PipelineError
 
-_SCHEME = re.compile(r"^([a-z0-9+.-]+)://")
+_SCHEME = re.compile(r"^([a-z0-9+.-]+)://", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_PARTIAL = re.compile(r"^\..*\.partial$", re.DOTALL)
+
+logger = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
@@ -56,21 +61,32 @@ class Location:
         """Normalise what a person types.
 
         Raises:
-            PipelineError: when the scheme is neither a plain path nor ``s3://``.
+            PipelineError: when the scheme is neither a plain path nor ``s3://``, or the address
+                carries credentials, climbs, or holds control characters.
         """
         if isinstance(uri, Location):
             return uri
         text = str(uri)
+        if _CONTROL.search(text):
+            raise PipelineError(f"location {text[:80]!r}: control characters are not taken")
         scheme = _SCHEME.match(text)
         if scheme is None:
             return cls(os.path.abspath(os.path.expanduser(text)))
-        if scheme.group(1) != "s3":
+        if scheme.group(1).lower() != "s3":
             raise PipelineError(
                 f"location {text!r}: only local paths and s3:// addresses are supported"
             )
         bucket, _, key = text[len("s3://") :].partition("/")
-        if not bucket:
+        if "@" in bucket or ":" in bucket:
+            # What was typed is not repeated: it would stand in logs and manifests.
+            raise PipelineError(
+                "an s3:// address takes no credentials; set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or use an instance role"
+            )
+        if not bucket or bucket in (".", ".."):
             raise PipelineError(f"location {text!r}: an s3:// address needs a bucket name")
+        if ".." in key.split("/"):
+            raise PipelineError(f"location {text!r}: '..' has no meaning in an s3:// address")
         return cls(f"s3://{bucket}/{key}".rstrip("/"))
 
     @property
@@ -108,11 +124,12 @@ class Location:
         """The location below this one; a part may not climb out of it.
 
         Raises:
-            PipelineError: when a part is absolute or contains ``..``.
+            PipelineError: when a part is empty, absolute, contains ``..`` or control characters.
         """
         for part in parts:
-            if part.startswith("/") or ".." in PurePosixPath(part).parts:
-                raise PipelineError(f"{part!r} does not lie below {self.uri}")
+            climbs = part.startswith("/") or ".." in PurePosixPath(part).parts
+            if not part or climbs or _CONTROL.search(part):
+                raise PipelineError(f"{part[:80]!r} does not lie below {self.uri}")
         return Location("/".join([self.uri, *parts]))
 
     def exists(self) -> bool:
@@ -156,6 +173,7 @@ class Location:
                     stream.flush()
                     os.fsync(stream.fileno())
                 temporary.replace(target)
+                _sync_folder(target.parent)
             finally:
                 temporary.unlink(missing_ok=True)
             return
@@ -172,6 +190,52 @@ class Location:
         with self.open_write() as stream:
             stream.write(data)
 
+    def files(self) -> dict[str, int]:
+        """Every file below, by its path from here, with its size in bytes.
+
+        What a killed writer left half done is not among them.
+
+        Raises:
+            PipelineError: at a symbolic link: results hold plain files, and a link may lead out.
+        """
+        if self.is_local:
+            return dict(sorted(_walk(Path(self.path))))
+        prefix = self.path + "/"
+        found = self.filesystem.find(self.path, detail=True)
+        return {
+            str(path)[len(prefix) :]: int(info["size"])
+            for path, info in sorted(found.items())
+            if str(path).startswith(prefix)
+        }
+
+    def remove_partial(self) -> None:
+        """Remove what killed writers left below: temporary files, or unfinished S3 uploads.
+
+        Only for the one run that writes here; another's running write would be lost.
+        """
+        if self.is_local:
+            for path in Path(self.path).rglob(".*.partial"):
+                if path.is_file() and not path.is_symlink():
+                    logger.info("removing %s, left by a run that was killed", path)
+                    path.unlink(missing_ok=True)
+            return
+        bucket, _, key = self.path.partition("/")
+        try:
+            answer = self.filesystem.call_s3(
+                "list_multipart_uploads", Bucket=bucket, Prefix=f"{key}/"
+            )
+            for upload in answer.get("Uploads", ()):
+                logger.info("aborting the upload of %s, left by a killed run", upload["Key"])
+                self.filesystem.call_s3(
+                    "abort_multipart_upload",
+                    Bucket=bucket,
+                    Key=upload["Key"],
+                    UploadId=upload["UploadId"],
+                )
+        except (OSError, NotImplementedError) as error:
+            # Not every store can list them; they are invisible either way.
+            logger.debug("unfinished uploads below %s cannot be listed: %s", self, error)
+
     def remove(self) -> None:
         """Remove the file or the whole tree, if there is one."""
         if self.exists():
@@ -179,3 +243,22 @@ class Location:
 
     def __str__(self) -> str:
         return self.uri
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, int]]:
+    for directory, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(directory, name)
+            if path.is_symlink():
+                raise PipelineError(f"{path} is a symbolic link; results hold plain files only")
+            if name in names and not _PARTIAL.match(name):
+                yield path.relative_to(folder).as_posix(), path.stat().st_size
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in a folder outlast a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -7,7 +7,7 @@ finds the sidecar, checks the file against it, and does not make the shard again
 import logging
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -137,11 +137,7 @@ def make_shard(plan: ShardPlan) -> ShardResult:
         try:
             row, words, was_resampled = _featurize_utterance(plan, entry, extractor, label)
         except RejectedUtterance as verdict:
-            rejects.append(
-                Reject(
-                    entry.utterance_id, entry.subset, entry.audio, verdict.reason, verdict.detail
-                )
-            )
+            rejects.append(_reject(entry, verdict))
             continue
         packed = pack_row(row, plan.config.feature_dtype)
         own = MomentSums.of(unpacked_features(packed))
@@ -164,6 +160,22 @@ def make_shard(plan: ShardPlan) -> ShardResult:
     )
     plan.sidecar.write_bytes(result.model_dump_json().encode())
     return result
+
+
+def judge(plan: ShardPlan, entries: Iterable[CorpusEntry]) -> tuple[Reject, ...]:
+    """Why some of a shard's utterances are rejected; writes nothing."""
+    extractor, label = _tools(plan.config)
+    rejects = []
+    for entry in entries:
+        try:
+            _featurize_utterance(plan, entry, extractor, label)
+        except RejectedUtterance as verdict:
+            rejects.append(_reject(entry, verdict))
+    return tuple(rejects)
+
+
+def _reject(entry: CorpusEntry, verdict: RejectedUtterance) -> Reject:
+    return Reject(entry.utterance_id, entry.subset, entry.audio, verdict.reason, verdict.detail)
 
 
 def _featurize_utterance(

@@ -6,14 +6,16 @@ faster than nested lists. The version changes whenever a reader of the old one w
 Shape legend: T frames, F features per frame.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from featurize.integrity import FileChecksum
 from featurize.stage import StageManifest
 from featurize.typed_config import TypedConfig
 
@@ -92,6 +94,14 @@ class LabelInventory(TypedConfig):
     scored_as: tuple[str | None, ...]
     word_boundary: int | None = None
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.scored_as) != len(self.symbols):
+            raise ValueError("symbols and scored_as are of different lengths")
+        if self.word_boundary is not None and not 0 <= self.word_boundary < len(self.symbols):
+            raise ValueError("word_boundary is no symbol's id")
+        return self
+
 
 class ShardInfo(TypedConfig):
     """One shard file, as the manifest vouches for it."""
@@ -131,6 +141,29 @@ class CmvnStatistics(TypedConfig):
     speaker_mean: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     speaker_std: dict[str, tuple[float, ...]] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.speaker_mean.keys() != self.speaker_std.keys():
+            raise ValueError("speaker_mean and speaker_std are of different speakers")
+        means = (self.mean, *self.speaker_mean.values())
+        stds = (self.std, *self.speaker_std.values())
+        if any(len(values) != len(self.mean) for values in (*means, *stds)):
+            raise ValueError("means and standard deviations are of different lengths")
+        if not all(math.isfinite(value) for values in means for value in values):
+            raise ValueError("a mean is not finite")
+        if not all(0 < value < math.inf for values in stds for value in values):
+            raise ValueError("a standard deviation is not positive and finite")
+        return self
+
+    def check_num_features(self, num_features: int) -> None:
+        """Make sure that the statistics are of so many features.
+
+        Raises:
+            ValueError: when they are not.
+        """
+        if len(self.mean) != num_features:
+            raise ValueError(f"cmvn is of {len(self.mean)} features instead of {num_features}")
+
 
 class FeaturizeManifest(StageManifest):
     """What a finished feature set says of itself.
@@ -142,6 +175,7 @@ class FeaturizeManifest(StageManifest):
         reject_counts: number of rejected utterances by reason.
         num_resampled: utterances whose sample rate was not the configured one.
         out_of_vocabulary: word to number of occurrences, for lexicon labels.
+        corpus: where the corpus stood, for whoever repairs; empty in earlier versions.
     """
 
     config: dict[str, object]
@@ -157,3 +191,16 @@ class FeaturizeManifest(StageManifest):
     reject_counts: dict[str, int]
     num_resampled: int
     out_of_vocabulary: dict[str, int] = Field(default_factory=dict)
+    corpus: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.cmvn.check_num_features(self.num_features)
+        return self
+
+    def known_checksums(self) -> dict[str, FileChecksum]:
+        """Those of the shards."""
+        return {
+            shard.file: FileChecksum(num_bytes=shard.num_bytes, sha256=shard.sha256)
+            for shard in self.shards
+        }

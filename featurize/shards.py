@@ -5,7 +5,6 @@ schema version, the shape against the number of bytes, label ids against the inv
 ``verify_shard`` also checks the whole file against the manifest's SHA-256.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from featurize.errors import PipelineError
+from featurize.integrity import (
+    FileChecksum,
+    VerifyMode,
+    check_file,
+    damage_error,
+    find_damage,
+)
 from featurize.locations import Location
 from featurize.schema import (
     SCHEMA_VERSION,
@@ -27,9 +33,6 @@ from featurize.schema import (
     LabelInventory,
     ShardInfo,
 )
-
-_REDO = "remove the location and featurize again"
-_CHUNK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,29 +160,40 @@ def verify_shard(location: Location, shard: ShardInfo) -> None:
     Raises:
         PipelineError: when it is missing or any byte differs.
     """
-    file = location.child(shard.file)
-    if not file.exists():
-        raise damaged(file, "it is missing")
-    digest, num_bytes = sha256_of(file)
-    if num_bytes != shard.num_bytes:
-        raise damaged(file, f"it has {num_bytes} bytes instead of {shard.num_bytes}")
-    if digest != shard.sha256:
-        raise damaged(file, "its SHA-256 is not the manifest's")
+    damage = check_file(location, shard.file, checksum_of(shard))
+    if damage is not None:
+        raise damaged(location.child(shard.file), damage.problem)
 
 
-def sha256_of(file: Location) -> tuple[str, int]:
-    """SHA-256 and size of a file, read in pieces."""
-    digest, num_bytes = hashlib.sha256(), 0
-    with file.open_read() as stream:
-        while piece := stream.read(_CHUNK_BYTES):
-            digest.update(piece)
-            num_bytes += len(piece)
-    return digest.hexdigest(), num_bytes
+def verify_shards(location: Location, shards: Iterable[ShardInfo], mode: VerifyMode) -> None:
+    """Check shards before they are used, as thoroughly as configured.
+
+    Beyond this, every read checks what it reads by Parquet's page checksums.
+
+    Args:
+        location: the feature set.
+        shards: which of its shards.
+        mode: ``off``, ``sampled`` (all sizes, the SHA-256 of one file in eight) or ``full``.
+
+    Raises:
+        PipelineError: at the first damaged shard, naming it and how to redo it alone.
+    """
+    expected = {shard.file: checksum_of(shard) for shard in shards}
+    for damage in find_damage(location, expected, mode):
+        raise damage_error(location, damage)
+
+
+def checksum_of(shard: ShardInfo) -> FileChecksum:
+    """A shard's size and SHA-256, in the form all files have."""
+    return FileChecksum(num_bytes=shard.num_bytes, sha256=shard.sha256)
 
 
 def damaged(file: Location, problem: str) -> PipelineError:
-    """The error of a shard that cannot be used; names the file and how to redo it."""
-    return PipelineError(f"shard {file} cannot be used: {problem}; {_REDO}")
+    """The error of a shard that cannot be used; names the file and how to redo it alone."""
+    return PipelineError(
+        f"shard {file} cannot be used: {problem}; redo it alone with: spikeline repair "
+        f"{file.parent}"
+    )
 
 
 @lru_cache(maxsize=1024)

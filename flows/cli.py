@@ -175,6 +175,37 @@ def pipeline(
     run_pipeline(recipe, corpus, runs, overrides or (), workers, as_json)
 
 
+@app.command()
+def verify(
+    location: Annotated[
+        str, typer.Argument(metavar="URI", help="A stage's result, or a runs folder.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Check finished results, every byte of them."""
+    from flows.integrity_commands import run_verify
+
+    run_verify(location, as_json)
+
+
+@app.command()
+def repair(
+    location: Annotated[
+        str, typer.Argument(metavar="URI", help="A stage's result, or a runs folder.")
+    ],
+    corpus: Annotated[
+        str | None,
+        typer.Option("--corpus", help="Where the corpus is now, if it was moved."),
+    ] = None,
+    workers: WorkersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Redo what is broken in finished results."""
+    from flows.integrity_commands import run_repair
+
+    run_repair(location, corpus, workers, as_json)
+
+
 @bench_app.command("features")
 def bench_features(
     corpus: Annotated[

@@ -5,9 +5,11 @@ from rich import box
 from rich.table import Table
 
 from evaluation.comparison import format_factor
+from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
 from featurize.errors import PipelineError
 from featurize.locations import Location
+from featurize.stage import read_manifest, read_vouched
 
 METRICS_NAME = "metrics.json"
 
@@ -16,13 +18,12 @@ def read_metrics(evaluation: Location) -> EvaluationMetrics:
     """Read an evaluation's ``metrics.json``.
 
     Raises:
-        PipelineError: when it is missing or of another version.
+        PipelineError: when it is missing, damaged or of another version.
     """
     file = evaluation.child(METRICS_NAME)
-    if not file.exists():
-        raise PipelineError(f"{file} is missing; run the evaluation again")
+    content = read_vouched(evaluation, read_manifest(evaluation, EvaluateManifest), METRICS_NAME)
     try:
-        return EvaluationMetrics.model_validate_json(file.read_bytes())
+        return EvaluationMetrics.model_validate_json(content)
     except ValidationError as error:
         raise PipelineError(
             f"{file} is not one this version reads; remove {evaluation} and evaluate again"

@@ -1,5 +1,6 @@
 """Errors as one line for a person: what is wrong and what to do."""
 
+import re
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -13,9 +14,23 @@ BUG_EXIT_CODE = 1
 INTERRUPT_EXIT_CODE = 130
 
 
+_MAX_MESSAGE_CHARACTERS = 1200
+# user:password in an address, as endpoints and API addresses may carry it
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+
+
 def one_line(text: object) -> str:
-    """Text with its line breaks and runs of blanks made single blanks."""
-    return " ".join(str(text).split())
+    """Text fit for a terminal and a log, whatever hostile input it quotes.
+
+    Runs of blanks become single blanks, control characters (a terminal would obey them) are
+    written out, credentials in addresses are left out, and the middle of long text too.
+    """
+    line = _CREDENTIALS.sub("***@", " ".join(str(text).split()))
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    if len(line) > _MAX_MESSAGE_CHARACTERS:
+        half = _MAX_MESSAGE_CHARACTERS // 2
+        line = f"{line[:half]} ... {line[-half:]}"
+    return line
 
 
 def condense(error: ValidationError) -> str:

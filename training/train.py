@@ -1,13 +1,14 @@
 """The training stage: features in, a trained recogniser out."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
 from featurize.errors import PipelineError
+from featurize.lease import held_token
 from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
 from featurize.shard_labels import read_label_columns
@@ -19,10 +20,10 @@ from featurize.stage import (
     software_versions,
     timestamp,
 )
-from training.checkpoint import CheckpointStore, num_outputs, save_tensors
+from training.checkpoint import CHECKPOINTS_NAME, CheckpointStore, num_outputs, save_tensors
 from training.config import TrainConfig, WorkerConfig
 from training.label_statistics import label_statistics
-from training.manifest import TRAIN_SCHEMA_VERSION, TrainManifest, TrainProgress
+from training.manifest import TRAIN_SCHEMA_VERSION, EpochMetrics, TrainManifest, TrainProgress
 from training.models import build_network
 from training.worker import train_worker
 
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 STAGE = "training"
 STAGE_VERSION = 1
+
+WEIGHTS_NAME, STATISTICS_NAME = "weights.safetensors", "label_statistics.safetensors"
+METRICS_NAME = "metrics.parquet"
 
 OnProgress = Callable[[TrainProgress], None]
 
@@ -98,7 +102,9 @@ def _run_workers(
             f"in_process training has one worker, not num_workers={workers.num_workers}; leave "
             "in_process off to use Ray"
         )
-    train_worker(config, features, run, workers, on_progress=on_progress)
+    train_worker(
+        config, features, run, workers, on_progress=on_progress, lease_token=held_token(run)
+    )
 
 
 def _finish(
@@ -114,11 +120,11 @@ def _finish(
     if state is None or len(state.epochs) < config.num_epochs:
         raise PipelineError(f"training at {run} stopped before its last epoch; run it again")
     best = next(metrics for metrics in state.epochs if metrics.epoch == state.best_epoch)
-    weights_sha256 = save_tensors(run.child("weights.safetensors"), store.best_weights(state))
-    statistics = _label_statistics(features, manifest)
-    statistics_sha256 = save_tensors(run.child("label_statistics.safetensors"), statistics)
-    with run.child("metrics.parquet").open_write() as stream:
-        pq.write_table(pa.Table.from_pylist([m.model_dump() for m in state.epochs]), stream)
+    weights_sha256 = save_tensors(run.child(WEIGHTS_NAME), store.weights_of(state.best_epoch))
+    statistics_sha256 = write_label_statistics(run, features, manifest)
+    write_metrics(run, state.epochs)
+    store.tidy(state)
+    _clear_leftovers(run)
     outputs = num_outputs(len(manifest.labels.symbols), config.objective)
     network = build_network(config.model, manifest.num_features, outputs)
     return TrainManifest(
@@ -138,12 +144,30 @@ def _finish(
         best_dev_error=best.dev_error,
         num_epochs=len(state.epochs),
         num_parameters=network.num_parameters(),
-        weights="weights.safetensors",
+        weights=WEIGHTS_NAME,
         weights_sha256=weights_sha256,
-        label_statistics="label_statistics.safetensors",
+        label_statistics=STATISTICS_NAME,
         label_statistics_sha256=statistics_sha256,
         metrics=state.epochs,
     )
+
+
+def _clear_leftovers(run: Location) -> None:
+    """Remove what no manifest will vouch for: progress, and files of an interrupted run."""
+    for child in run.children():
+        if child.name not in (CHECKPOINTS_NAME, WEIGHTS_NAME, STATISTICS_NAME, METRICS_NAME):
+            child.remove()
+
+
+def write_metrics(run: Location, epochs: Sequence[EpochMetrics]) -> None:
+    """Write ``metrics.parquet``, a row per epoch."""
+    with run.child(METRICS_NAME).open_write() as stream:
+        pq.write_table(pa.Table.from_pylist([m.model_dump() for m in epochs]), stream)
+
+
+def write_label_statistics(run: Location, features: Location, manifest: FeaturizeManifest) -> str:
+    """Write what the decoders know of the training labels; returns the file's SHA-256."""
+    return save_tensors(run.child(STATISTICS_NAME), _label_statistics(features, manifest))
 
 
 def _label_statistics(features: Location, manifest: FeaturizeManifest) -> dict[str, Tensor]:

@@ -8,8 +8,10 @@ from torch import nn
 
 from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
+from featurize.shards import shards_of, verify_shards
 from featurize.stage import read_manifest
 from training.checkpoint import CheckpointStore, num_outputs
+from training.collectives import rank, world_size
 from training.config import TrainConfig, WorkerConfig
 from training.data import TrainingData
 from training.loop import ProgressCallback, TrainingLoop
@@ -33,6 +35,7 @@ def train_worker(
     *,
     device: torch.device | None = None,
     on_progress: ProgressCallback | None = None,
+    lease_token: str | None = None,
 ) -> None:
     """Train to the end, resuming where a checkpoint is; collectives must be set up.
 
@@ -43,10 +46,14 @@ def train_worker(
         workers: threads and precision.
         device: this worker's device; the CPU by default.
         on_progress: called on rank 0.
+        lease_token: of the lease that the driver holds on the run.
     """
     device = device or torch.device("cpu")
     set_threads(workers)
     manifest = read_manifest(features, FeaturizeManifest)
+    used = shards_of(manifest, {*manifest.splits.get("train", ()), *manifest.splits.get("dev", ())})
+    # Each worker checks its share, at least one shard in all.
+    verify_shards(features, used[rank() :: world_size()], workers.verify_features)
     data = TrainingData(features, manifest, config)
     # Every worker draws the same initial weights.
     torch.manual_seed(config.seed)
@@ -67,7 +74,7 @@ def train_worker(
         module=module,
         config=config,
         data=data,
-        store=CheckpointStore(run),
+        store=CheckpointStore(run, lease_token),
         device=device,
         bfloat16=workers.bfloat16 and device.type == "cuda",
         on_progress=on_progress,

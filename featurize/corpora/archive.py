@@ -5,6 +5,7 @@ absolute or climbs out, ends the whole extraction. The result appears at once: i
 beside the target and renamed.
 """
 
+import glob
 import gzip
 import logging
 import os
@@ -19,6 +20,7 @@ from pydantic import Field, ValidationError
 
 from featurize.corpora.listing import content_mark
 from featurize.errors import PipelineError
+from featurize.lease import held_lease
 from featurize.locations import Location
 from featurize.typed_config import TypedConfig
 
@@ -90,17 +92,30 @@ def extract_archive(
         return existing
     if final.exists() and existing is None and not _is_empty_folder(final):
         raise PipelineError(f"{final} holds something else; choose another folder for {archive}")
+    with held_lease(target):
+        existing = _existing_marker(final)
+        if existing == marker:
+            return existing  # by whom we waited for
+        return _extract_whole(archive, final, marker, limits or ExtractionLimits())
+
+
+def _extract_whole(
+    archive: Location, final: Path, marker: ExtractionMarker, limits: ExtractionLimits
+) -> ExtractionMarker:
+    """Unpack beside the target and rename; only one run at a time does."""
+    if final.parent.is_dir():
+        for leftover in final.parent.glob(f".{glob.escape(final.name)}.*.partial"):
+            _log.info("removing %s, left by a run that was killed", leftover)
+            shutil.rmtree(leftover)
     partial = final.with_name(f".{final.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.mkdir(parents=True)
-        num_files, num_bytes = _extract(archive, partial, limits or ExtractionLimits())
+        num_files, num_bytes = _extract(archive, partial, limits)
         (partial / MARKER_NAME).write_text(marker.model_dump_json(indent=1) + "\n")
         if final.exists():
             shutil.rmtree(final)  # empty, or unpacked from an older archive of this name
         partial.rename(final)
     except OSError as error:
-        if _existing_marker(final) == marker:
-            return marker  # another process was faster
         raise PipelineError(f"cannot unpack {archive} into {final}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,12 +1,14 @@
 """What corpus readers share: listing files once, reading many small ones, and the digest."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from featurize.corpora.entry import CorpusEntry, CorpusListing, Reject
+from featurize.errors import PipelineError
 from featurize.locations import Location
 
 # Both layouts are three folders deep below a subset; a loop of links ends here.
@@ -45,9 +47,12 @@ def list_files(root: Location, folder: str) -> list[CorpusFile]:
     """List all files below one folder of a corpus with a single recursive call, sorted by path.
 
     Raises:
+        PipelineError: when a link leads out of the corpus.
         OSError: when the store fails; s3fs lets some of botocore's own errors through as well.
     """
     location = root.child(folder)
+    if root.is_local:
+        _refuse_links_out(root, location)
     prefix = root.path.rstrip("/") + "/"
     found: Mapping[str, Mapping[str, Any]] = location.filesystem.find(
         location.path, maxdepth=_MAX_DEPTH, detail=True
@@ -58,6 +63,21 @@ def list_files(root: Location, folder: str) -> list[CorpusFile]:
         if str(path).startswith(prefix)
     ]
     return sorted(files, key=lambda file: file.path)
+
+
+def _refuse_links_out(root: Location, folder: Location) -> None:
+    """A transcript that is a link to anything would have its first words published as a reject."""
+    top = os.path.realpath(root.path)
+    for directory, folders, names in os.walk(folder.path):
+        for entry in (directory, *(os.path.join(directory, name) for name in (*folders, *names))):
+            if not os.path.islink(entry):
+                continue
+            target = os.path.realpath(entry)
+            if os.path.commonpath([top, target]) != top:
+                raise PipelineError(
+                    f"{entry} is a link that leads out of the corpus; put the file itself there, "
+                    "or name the folder it leads to as the corpus"
+                )
 
 
 def content_mark(info: Mapping[str, Any]) -> str:

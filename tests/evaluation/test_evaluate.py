@@ -17,7 +17,7 @@ from featurize.errors import PipelineError
 from featurize.locations import Location
 from featurize.schema import CmvnStatistics, FeaturizeManifest, LabelInventory
 from featurize.shards import iter_rows
-from featurize.stage import read_manifest
+from featurize.stage import read_manifest, write_sealed
 from training.batching import collate
 from training.checkpoint import load_recogniser
 from training.losses import greedy_ctc_labels
@@ -291,9 +291,9 @@ def test_a_diverged_model_is_named_not_scored(run, write_features, write_model, 
     tensors[weight][:1] = float("nan")
     data = save(tensors)
     file.write_bytes(data)
-    manifest = json.loads(location.child("manifest.json").read_bytes())
-    manifest["weights_sha256"] = hashlib.sha256(data).hexdigest()
-    location.child("manifest.json").write_bytes(json.dumps(manifest).encode())
+    manifest = read_manifest(location, TrainManifest)
+    digest = hashlib.sha256(data).hexdigest()
+    write_sealed(location, manifest.model_copy(update={"weights_sha256": digest}))
     with pytest.raises(PipelineError, match=f"{weight} is not finite"):
         run([location], write_features())
 

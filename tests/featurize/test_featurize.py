@@ -206,7 +206,9 @@ def test_an_interrupted_run_is_taken_up(pristine, tmp_path):
     result = run(config(), pristine, tmp_path / "runs")
     assert content_of(result.location) == whole
     assert (folder / plan.shards[0].file).stat().st_mtime_ns == kept
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*whole, "manifest.json"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [*whole, "manifest.json", "manifest-copy.json"]
+    )
 
 
 def damage(corpus: Path) -> dict[str, str]:

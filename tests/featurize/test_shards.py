@@ -181,7 +181,7 @@ def test_index_reads_no_features(tmp_path):
         )
     (tmp_path / shard.file).write_bytes(content)
     assert read_index(location, manifest, ["train"]).utterance_ids == before.utterance_ids
-    with pytest.raises(PipelineError, match="featurize again"):
+    with pytest.raises(PipelineError, match="spikeline repair"):
         read_rows(location, shard)
 
 
@@ -196,7 +196,7 @@ def test_any_flipped_bit_is_noticed(tmp_path_factory, data):
     content[position] ^= 1 << data.draw(st.integers(0, 7))
     (path / shard.file).write_bytes(content)
     with pytest.raises(
-        PipelineError, match=r"shard-00000\.parquet cannot be used.*featurize again"
+        PipelineError, match=r"shard-00000\.parquet cannot be used.*spikeline repair"
     ):
         verify_shard(location, shard)
     try:

@@ -84,3 +84,20 @@ def test_a_bug_leaves_its_traceback_in_the_file_named() -> None:
 )
 def test_only_input_and_output_are_tried_again(error: Exception, worth_it: bool) -> None:
     assert is_io_error(error) is worth_it
+
+
+def test_a_terminal_obeys_nothing_that_hostile_input_says() -> None:
+    message, _ = explain(PipelineError("no file \x1b]0;owned\x07 \u202e here\n\nmore"))
+    assert message.isprintable()
+    assert message == "no file \\x1b]0;owned\\x07 \\u202e here more"
+
+
+def test_endless_input_is_quoted_in_part() -> None:
+    message, _ = explain(PipelineError(f"--set x={'A' * 70_000}; mend it"))
+    assert len(message) < 1500
+    assert message.endswith("; mend it")
+
+
+def test_credentials_in_an_address_are_not_repeated() -> None:
+    message, _ = explain(PipelineError("nothing at http://user:pass@host:1/x, nor s3://k:s@b"))
+    assert message == "nothing at http://***@host:1/x, nor s3://***@b"

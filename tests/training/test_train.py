@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -8,7 +6,7 @@ import torch
 from featurize.errors import PipelineError
 from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
-from featurize.stage import read_manifest
+from featurize.stage import read_manifest, write_sealed
 from training.checkpoint import CheckpointStore, load_recogniser
 from training.config import (
     CurriculumStage,
@@ -221,10 +219,9 @@ def test_read_ahead_hands_errors_on():
 
 
 def test_frame_objective_without_alignment_names_the_remedy(planted_features, tmp_path):
-    manifest = json.loads(planted_features.child("manifest.json").read_bytes())
-    manifest["splits"]["train"] = []
+    manifest = read_manifest(planted_features, FeaturizeManifest)
     broken = Location.of(tmp_path / "broken")
-    broken.child("manifest.json").write_bytes(json.dumps(manifest).encode())
+    write_sealed(broken, manifest.model_copy(update={"splits": manifest.splits | {"train": ()}}))
     with pytest.raises(PipelineError, match=r"train split .* has no usable utterance"):
         train(small(), broken, Location.of(tmp_path), HERE)
 

@@ -1,0 +1,55 @@
+"""``python -m tests.faults.stages JSON``: run stages on the tiny corpus, as a process to be killed.
+
+Ends with 0, or with the line that the command line would print on stderr and its exit code.
+"""
+
+import json
+import sys
+
+from flows.failures import explain
+
+
+def main() -> int:
+    """Run the stages named in the specification."""
+    specification = json.loads(sys.argv[1])
+    try:
+        run_stages(**specification)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            print("interrupted", file=sys.stderr)
+            return 130
+        message, code = explain(error)
+        print(message, file=sys.stderr)
+        return code
+    return 0
+
+
+def run_stages(
+    corpus: str, runs: str, stages: list[str], fan_out: str = "sequential", workers: int = 0
+) -> None:
+    """Featurize, train and evaluate below ``runs``, as far as named; 0 workers: in process."""
+    from featurize.fanout import FanOut
+    from featurize.featurize import featurize
+    from featurize.locations import Location
+    from tests.harness.tiny import EVALUATION, FEATURES, HERE, TRAINING
+    from training.config import WorkerConfig
+
+    root = Location.of(runs)
+    shards_at = FanOut(kind=fan_out, num_workers=2)  # type: ignore[arg-type]
+    features = featurize(FEATURES, Location.of(corpus), root, fan_out=shards_at)
+    if stages == ["featurize"]:
+        return
+    from training.train import train
+
+    where = HERE
+    if workers:
+        where = WorkerConfig(num_workers=workers, cpus_per_worker=0.5, threads_per_worker=1)
+    model = train(TRAINING, features.location, root, where)
+    if "evaluate" in stages:
+        from evaluation.evaluate import evaluate
+
+        evaluate(EVALUATION, [model.location], features.location, root)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Checkpoints from outside: whatever is wrong with one is said in a sentence."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from featurize.errors import PipelineError
+from featurize.lease import held_lease, held_token
+from featurize.locations import Location
+from training.checkpoint import CheckpointStore
+from training.config import ModelConfig
+from training.manifest import EpochMetrics
+from training.models import build_network
+
+EPOCH = EpochMetrics(
+    epoch=0,
+    train_loss=1.0,
+    dev_loss=1.0,
+    dev_error=0.5,
+    learning_rate=1e-3,
+    frames_per_s=1.0,
+    num_frames=1,
+    num_utterances=1,
+    seconds=1.0,
+    spike_density=(),
+)
+
+
+def make_network():
+    network = build_network(ModelConfig(model="gru", hidden_size=4, num_layers=1), 3, 5)
+    optimizer = torch.optim.AdamW(network.parameters())
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return network, optimizer
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = CheckpointStore(Location.of(tmp_path))
+    store.save(*make_network(), 1e-3, (EPOCH,))
+    return store
+
+
+def restore(store):
+    network, optimizer = make_network()
+    state = store.newest()
+    store.restore(state, network, optimizer)
+
+
+def exchange(store, name, data):
+    """Replace a file, and make the checksum fit."""
+    place = store.directory(0)
+    place.child(name).write_bytes(data)
+    state = json.loads(place.child("state.json").read_bytes())
+    state["sha256"][name] = hashlib.sha256(data).hexdigest()
+    place.child("state.json").write_bytes(json.dumps(state).encode())
+
+
+def test_what_was_saved_is_restored(store):
+    restore(store)
+
+
+@pytest.mark.parametrize("name", ["network.safetensors", "optimizer.safetensors"])
+def test_bytes_that_are_no_safetensors_are_refused(store, name):
+    exchange(store, name, b"\xff" * 100)
+    with pytest.raises(PipelineError, match=rf"{name} is no safetensors.*spikeline repair"):
+        restore(store)
+
+
+@pytest.mark.parametrize("change", ["missing", "misshapen", "extra", "unknown", "integers"])
+def test_moments_of_another_network_are_refused(store, change):
+    tensors = load(store.directory(0).child("optimizer.safetensors").read_bytes())
+    if change == "missing":
+        del tensors["0.exp_avg"]
+    elif change == "misshapen":
+        tensors["0.exp_avg"] = torch.zeros(1)
+    elif change == "extra":
+        tensors["99.step"] = tensors["0.step"].clone()
+    elif change == "unknown":
+        tensors["nonsense"] = tensors["0.step"].clone()
+    else:
+        tensors["0.exp_avg"] = tensors["0.exp_avg"].long()
+    exchange(store, "optimizer.safetensors", save(tensors))
+    with pytest.raises(PipelineError, match=r"optimizer.safetensors is of another network"):
+        restore(store)
+
+
+@pytest.mark.parametrize(
+    "change", [{"epoch": 3}, {"epochs": []}, {"sha256": {}}, {"epoch": "x"}, {"learning_rate": {}}]
+)
+def test_a_state_that_lies_is_refused(store, change):
+    file = store.directory(0).child("state.json")
+    file.write_bytes(json.dumps(json.loads(file.read_bytes()) | change).encode())
+    with pytest.raises(PipelineError, match=r"state.json (is damaged|does not name)"):
+        store.newest()
+
+
+def test_a_worker_whose_run_was_taken_over_writes_nothing(tmp_path):
+    run = Location.of(tmp_path / "run")
+    network, optimizer = make_network()
+    with held_lease(run):
+        store = CheckpointStore(run, held_token(run))
+        store.save(network, optimizer, 1e-3, (EPOCH,))
+    before = run.files()
+    with pytest.raises(PipelineError, match="another run has taken over"):
+        store.save(network, optimizer, 1e-3, (EPOCH, EPOCH.model_copy(update={"epoch": 1})))
+    assert run.files() == before
