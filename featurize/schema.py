@@ -132,6 +132,24 @@ class CmvnStatistics(TypedConfig):
     speaker_std: dict[str, tuple[float, ...]] = Field(default_factory=dict)
 
 
+class AlignmentInfo(TypedConfig):
+    """Where the frame targets of an aligned feature set come from.
+
+    Attributes:
+        features: address of the feature set that was aligned.
+        config: the alignment's configuration, as JSON.
+        log_likelihood: of the last alignment, per frame.
+        silence_share: share of the frames aligned to silence; 0 where there is none.
+        mean_phone_s: mean duration of a phone, silence aside, seconds.
+    """
+
+    features: str
+    config: dict[str, object]
+    log_likelihood: float
+    silence_share: float
+    mean_phone_s: float
+
+
 class FeaturizeManifest(StageManifest):
     """What a finished feature set says of itself.
 
@@ -142,6 +160,7 @@ class FeaturizeManifest(StageManifest):
         reject_counts: number of rejected utterances by reason.
         num_resampled: utterances whose sample rate was not the configured one.
         out_of_vocabulary: word to number of occurrences, for lexicon labels.
+        aligned: how the frame targets were found, where the align stage found them.
     """
 
     config: dict[str, object]
@@ -157,3 +176,4 @@ class FeaturizeManifest(StageManifest):
     reject_counts: dict[str, int]
     num_resampled: int
     out_of_vocabulary: dict[str, int] = Field(default_factory=dict)
+    aligned: AlignmentInfo | None = None

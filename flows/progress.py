@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from evaluation.manifest import EvaluateProgress
 from flows import terminal
 from flows.artifacts import ProgressArtifact, artifact_key
+from training.align.align import AlignProgress
 from training.config import TrainConfig
 from training.manifest import EpochMetrics, TrainProgress
 
@@ -99,3 +100,19 @@ class EvaluationProgress:
         self._shown.update(
             done / total, f"{progress.model}: {progress.num_done}/{progress.num_utterances}"
         )
+
+
+class AlignmentProgress:
+    """Takes an alignment's progress and tells it.
+
+    Args:
+        shown: the bar and artifact.
+    """
+
+    def __init__(self, shown: StageProgress) -> None:
+        self._shown = shown
+
+    def __call__(self, progress: AlignProgress) -> None:
+        """Show a state of the alignment."""
+        share = progress.num_done / max(1, progress.num_all)
+        self._shown.update(share, f"{progress.step}: {progress.num_done}/{progress.num_all}")

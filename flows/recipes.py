@@ -15,6 +15,7 @@ from featurize.errors import PipelineError
 from featurize.fanout import FanOut
 from featurize.typed_config import TypedConfig
 from flows.suggestions import did_you_mean
+from training.align.config import AlignConfig
 from training.config import (
     CurriculumStage,
     ModelConfig,
@@ -34,6 +35,11 @@ class Recipe(TypedConfig):
         (), description="Where it differs from Ponghiran & Roy, AAAI 2022."
     )
     featurize: FeaturizeConfig = Field(description="Features and labels.")
+    align: AlignConfig | None = Field(
+        None,
+        description="Find frame targets from phone labels before training; empty: train on the "
+        "features as they are.",
+    )
     models: tuple[TrainConfig, ...] = Field(min_length=1, description="One training per model.")
     evaluate: EvaluateConfig = Field(description="Decoding and scoring.")
     synthetic: SyntheticConfig | None = Field(
@@ -50,9 +56,14 @@ class Recipe(TypedConfig):
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"models names {repeated[0]} twice; name each model once")
-        if self.featurize.labels != "alignment" and "frame" in {m.objective for m in self.models}:
+        labels = self.featurize.labels
+        if self.align is not None and labels != "phones":
+            raise ValueError(f"align needs featurize.labels=phones, not {labels}")
+        has_frame_targets = labels == "alignment" or self.align is not None
+        if not has_frame_targets and "frame" in {m.objective for m in self.models}:
             raise ValueError(
-                f"objective=frame needs featurize.labels=alignment, not {self.featurize.labels}"
+                f"objective=frame needs featurize.labels=alignment, not {labels}; or labels=phones "
+                "with align={}"
             )
         return self
 
