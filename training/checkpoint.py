@@ -1,7 +1,8 @@
 """Checkpoints as safetensors and JSON: never unpickled, visible only when complete.
 
-``checkpoints/epoch-0007/`` holds ``network.safetensors``, ``optimizer.safetensors`` and, written
-last, ``state.json`` with their checksums. The newest and the best epoch are kept.
+``checkpoints/epoch-0007/`` holds ``network.safetensors``, ``optimizer.safetensors``, with weight
+averaging ``average.safetensors`` and, written last, ``state.json`` with their checksums. The newest
+and the best epoch are kept.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from featurize.errors import PipelineError
 from featurize.locations import Location
@@ -20,9 +21,11 @@ from featurize.stage import read_manifest
 from featurize.typed_config import TypedConfig
 from training.manifest import EpochMetrics, TrainManifest
 from training.models import SpeechNetwork, build_network
+from training.weight_averaging import AverageNetwork, network_state
 
 _EPOCH_DIRECTORY = re.compile(r"^epoch-(\d{4,})$")
 _NETWORK, _OPTIMIZER, _STATE = "network.safetensors", "optimizer.safetensors", "state.json"
+_AVERAGE = "average.safetensors"
 
 
 class CheckpointState(TypedConfig):
@@ -42,8 +45,12 @@ class CheckpointState(TypedConfig):
 
     @property
     def best_epoch(self) -> int:
-        """The first epoch with the lowest dev error."""
-        return min(self.epochs, key=lambda metrics: (metrics.dev_error, metrics.epoch)).epoch
+        """The first epoch with the lowest dev error; one that spikes as configured, if any."""
+
+        def rank(metrics: EpochMetrics) -> tuple[bool, float, int]:
+            return (not metrics.spikes_as_configured, metrics.dev_error, metrics.epoch)
+
+        return min(self.epochs, key=rank).epoch
 
 
 def save_tensors(location: Location, tensors: dict[str, Tensor]) -> str:
@@ -104,6 +111,7 @@ class CheckpointStore:
     def save(
         self,
         network: SpeechNetwork,
+        average: AverageNetwork | None,
         optimizer: torch.optim.Optimizer,
         learning_rate: float,
         epochs: tuple[EpochMetrics, ...],
@@ -115,6 +123,8 @@ class CheckpointStore:
             _NETWORK: save_tensors(target.child(_NETWORK), network.state_dict()),
             _OPTIMIZER: save_tensors(target.child(_OPTIMIZER), _optimizer_tensors(optimizer)),
         }
+        if average is not None:
+            sha256[_AVERAGE] = save_tensors(target.child(_AVERAGE), average.state_dict())
         state = CheckpointState(
             epoch=epoch, learning_rate=learning_rate, epochs=epochs, sha256=sha256
         )
@@ -146,22 +156,30 @@ class CheckpointStore:
         return None
 
     def restore(
-        self, state: CheckpointState, network: SpeechNetwork, optimizer: torch.optim.Optimizer
+        self,
+        state: CheckpointState,
+        network: SpeechNetwork,
+        average: AverageNetwork | None,
+        optimizer: torch.optim.Optimizer,
     ) -> None:
-        """Load a checkpoint's weights and optimiser moments."""
+        """Load a checkpoint's weights, their average and the optimiser's moments."""
         source = self.directory(state.epoch)
         load_weights(network, load_tensors(source.child(_NETWORK), state.sha256[_NETWORK]))
         tensors = load_tensors(source.child(_OPTIMIZER), state.sha256[_OPTIMIZER])
         _restore_optimizer(optimizer, tensors)
+        if average is not None:
+            load_weights(average, load_tensors(source.child(_AVERAGE), state.sha256[_AVERAGE]))
 
     def best_weights(self, state: CheckpointState) -> dict[str, Tensor]:
-        """Weights of the best epoch so far."""
+        """Weights of the best epoch so far: their average, where there is one."""
         source = self.directory(state.best_epoch)
         best = CheckpointState.model_validate_json(source.child(_STATE).read_bytes())
+        if _AVERAGE in best.sha256:
+            return network_state(load_tensors(source.child(_AVERAGE), best.sha256[_AVERAGE]))
         return load_tensors(source.child(_NETWORK), best.sha256[_NETWORK])
 
 
-def load_weights(network: SpeechNetwork, tensors: dict[str, Tensor]) -> None:
+def load_weights(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Put weights into a network of the same shape.
 
     Raises:

@@ -29,14 +29,15 @@ from training.worker import train_worker
 logger = logging.getLogger(__name__)
 
 STAGE = "training"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 OnProgress = Callable[[TrainProgress], None]
 
 
 def training_fingerprint(config: TrainConfig, features: FeaturizeManifest) -> str:
     """Name of the run: its configuration (less the backend) and its features."""
-    determined = config.model_dump(mode="json")
+    # An option that is off is left out, so that a new one does not rename every result.
+    determined = config.model_dump(mode="json", exclude_none=True)
     # Backends compute the same thing, so the choice does not name another result.
     del determined["model"]["backend"]
     return fingerprint(
