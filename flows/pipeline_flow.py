@@ -8,7 +8,7 @@ from flows.align_flow import align_flow
 from flows.evaluate_flow import evaluate_flow
 from flows.featurize_flow import featurize_flow
 from flows.recipes import Recipe
-from flows.train_flow import train_flow
+from flows.train_flow import named_runs, train_flow
 from training.config import WorkerConfig
 
 
@@ -38,7 +38,7 @@ class PipelineOutcome(TypedConfig):
 
     Attributes:
         alignment: the aligned features, where the recipe aligns.
-        models: model name to its training run.
+        models: the training runs, by the name each has in the evaluation.
     """
 
     recipe: str
@@ -75,9 +75,7 @@ def pipeline_flow(
     if recipe.align is not None:
         alignment = align_flow(recipe.align, features.location.uri, runs, workers)
     source = (alignment or features).location.uri
-    models = {
-        config.model.model: train_flow(config, source, runs, workers) for config in recipe.models
-    }
+    models = named_runs([train_flow(config, source, runs, workers) for config in recipe.trainings])
     evaluation = evaluate_flow(
         recipe.evaluate, [model.location.uri for model in models.values()], source, runs
     )

@@ -4,6 +4,7 @@ A recipe is data. ``--set key=value`` changes a copy of it (``flows.overrides``)
 below never see more than their own configuration.
 """
 
+import itertools
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -26,6 +27,45 @@ from training.config import (
 )
 
 
+class SweepConfig(TypedConfig):
+    """Variants of one model, one training for every combination of the values given.
+
+    An axis without values stays as the model has it.
+    """
+
+    model: ModelName = Field("v2", description="The model that is varied.")
+    num_bits: tuple[int, ...] = Field((), description="Bits of a spike.")
+    thresholds: tuple[int, ...] = Field((), description="Thresholds of the layers.")
+    encoder_thresholds: tuple[int, ...] = Field((), description="Thresholds of the encoder.")
+    density_weights: tuple[float, ...] = Field(
+        (), description="Weights of the spike-density penalty; 0 for none."
+    )
+
+    def variants(self, config: TrainConfig) -> tuple[TrainConfig, ...]:
+        """The trainings in place of one: all combinations of the axes, validated.
+
+        Args:
+            config: the training that is varied; its density targets hold for every weight.
+        """
+        axes: tuple[tuple[str, tuple[float, ...]], ...] = (
+            ("num_bits", self.num_bits),
+            ("threshold", self.thresholds),
+            ("encoder_threshold", self.encoder_thresholds),
+            ("density", self.density_weights),
+        )
+        named = [[(name, value) for value in values] for name, values in axes if values]
+        return tuple(_variant(config, dict(point)) for point in itertools.product(*named))
+
+
+def _variant(config: TrainConfig, point: dict[str, float]) -> TrainConfig:
+    content = config.model_dump()
+    weight = point.pop("density", None)
+    content["model"] |= point
+    if weight is not None:
+        content["density"] = (content["density"] or {}) | {"weight": weight} if weight else None
+    return TrainConfig.model_validate(content)
+
+
 class Recipe(TypedConfig):
     """A named pipeline."""
 
@@ -41,6 +81,15 @@ class Recipe(TypedConfig):
         "features as they are.",
     )
     models: tuple[TrainConfig, ...] = Field(min_length=1, description="One training per model.")
+    seeds: tuple[int, ...] = Field(
+        (), description="Train once with each of these seeds; empty: once, with the model's own."
+    )
+    seeded_models: tuple[ModelName, ...] = Field(
+        (), description="Models trained with every seed, the others with the first; empty: all."
+    )
+    sweep: SweepConfig | None = Field(
+        None, description="Variants trained in place of one model; empty for none."
+    )
     evaluate: EvaluateConfig = Field(description="Decoding and scoring.")
     synthetic: SyntheticConfig | None = Field(
         None, description="Synthesise this corpus where none is given; empty: a corpus is needed."
@@ -55,7 +104,20 @@ class Recipe(TypedConfig):
         names = self.model_names
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
-            raise ValueError(f"models names {repeated[0]} twice; name each model once")
+            raise ValueError(
+                f"models names {repeated[0]} twice; name each model once, and seeds to train it "
+                "more than once"
+            )
+        if len(set(self.seeds)) != len(self.seeds) or any(seed < 0 for seed in self.seeds):
+            raise ValueError(f"seeds={self.seeds}: use different numbers from 0")
+        if self.sweep is not None:
+            if self.sweep.model not in names:
+                raise ValueError(f"sweep.model={self.sweep.model} is none of the recipe's models")
+            self.sweep.variants(self.models[names.index(self.sweep.model)])
+        return self
+
+    @model_validator(mode="after")
+    def _check_targets(self) -> Self:
         labels = self.featurize.labels
         if self.align is not None and labels != "phones":
             raise ValueError(f"align needs featurize.labels=phones, not {labels}")
@@ -71,6 +133,20 @@ class Recipe(TypedConfig):
     def model_names(self) -> tuple[ModelName, ...]:
         """The models, in order."""
         return tuple(config.model.model for config in self.models)
+
+    @property
+    def trainings(self) -> tuple[TrainConfig, ...]:
+        """Every training: the models, one of them varied, with their seeds."""
+        found: list[TrainConfig] = []
+        for config in self.models:
+            kind = config.model.model
+            swept = self.sweep is not None and self.sweep.model == kind
+            variants = self.sweep.variants(config) if self.sweep and swept else (config,)
+            everywhere = not self.seeded_models or kind in self.seeded_models
+            seeds = self.seeds if everywhere else self.seeds[:1]
+            for variant in variants:
+                found += [variant.model_copy(update={"seed": seed}) for seed in seeds] or [variant]
+        return tuple(found)
 
 
 ALL_MODELS: tuple[ModelName, ...] = ("conventional", "v1", "v2", "gru", "lstm")

@@ -82,13 +82,15 @@ def run_train(
     upstream, results = _finished(features, "feature set", "featurize"), Location.of(runs)
     workers = _workers(recipe, num_workers)
     with command(as_json) as running, prefect_api() as api:
-        from flows.train_flow import train_flow
+        from flows.train_flow import named_runs, train_flow
 
         api.ready()
-        trained = {
-            config.model.model: train_flow(config, upstream.uri, results.uri, workers, force)
-            for config in recipe.models
-        }
+        trained = named_runs(
+            [
+                train_flow(config, upstream.uri, results.uri, workers, force)
+                for config in recipe.trainings
+            ]
+        )
         models = [f"--model={result.location.uri}" for result in trained.values()]
         running.finish(
             {
@@ -242,10 +244,12 @@ def _metrics_json(evaluation: Location) -> dict[str, Any]:
 def _shown_comparison(evaluation: Location) -> list[RenderableType]:
     """The table, what it says in sentences, and where the report is."""
     from evaluation.claims import summary_lines
-    from flows.comparison import comparison_table, read_metrics
+    from flows.comparison import comparison_table, read_metrics, seeds_table
 
     metrics = read_metrics(evaluation)
+    over_seeds = seeds_table(metrics)
     return [
+        *([over_seeds] if over_seeds is not None else []),
         comparison_table(metrics),
         *summary_lines(metrics),
         "",

@@ -1,10 +1,12 @@
 """The training flow: a feature set in, one trained recogniser out."""
 
 import logging
+from collections.abc import Sequence
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from evaluation.labels import name_models
 from featurize.locations import Location
 from featurize.stage import StageResult, read_manifest
 from flows.artifacts import artifact_key, publish_link, publish_table
@@ -39,6 +41,12 @@ def train_flow(
     result = train_model(config, features, runs, workers, force)
     publish_training(result)
     return result
+
+
+def named_runs(trained: Sequence[StageResult]) -> dict[str, StageResult]:
+    """Finished trainings by the names that an evaluation of them uses."""
+    names = name_models([read_manifest(result.location, TrainManifest) for result in trained])
+    return {named.label: result for named, result in zip(names, trained, strict=True)}
 
 
 @task(
