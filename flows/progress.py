@@ -57,6 +57,11 @@ def epoch_line(metrics: EpochMetrics, num_epochs: int) -> str:
     return line
 
 
+def training_title(config: TrainConfig) -> str:
+    """What a training is called while it runs: its model, and its seed where that is not 0."""
+    return config.model.model + (f" seed {config.seed}" if config.seed else "")
+
+
 class TrainingProgress:
     """Takes a training's progress and tells it; called from whatever thread watches.
 
@@ -66,7 +71,7 @@ class TrainingProgress:
     """
 
     def __init__(self, config: TrainConfig, shown: StageProgress) -> None:
-        self._name = config.model.model
+        self._name = training_title(config)
         self._shown = shown
         self._num_told = 0
         # Logging from a watching thread belongs to the run that started it.
