@@ -5,7 +5,6 @@ of steps; the averaged network has the network's own.
 """
 
 from collections.abc import Mapping
-from typing import cast
 
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -28,7 +27,7 @@ def averaged(network: SpeechNetwork, config: WeightAveragingConfig) -> AverageNe
     After every optimiser step call ``update_parameters(network)``.
     """
     average_fn = get_ema_multi_avg_fn(config.decay)
-    return AverageNetwork(network, multi_avg_fn=cast("None", average_fn))
+    return AverageNetwork(network, multi_avg_fn=average_fn)
 
 
 def network_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
