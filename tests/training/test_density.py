@@ -44,7 +44,7 @@ def test_gradient_is_that_of_the_measure_which_bounds_the_density(levels, scale)
     y = torch.tensor(values, dtype=torch.float64, requires_grad=True)
     measure = y.abs().sum().square() / (4 * y.square().sum())
     (expected,) = torch.autograd.grad(measure, y)
-    assert value == pytest.approx(float(measure))
+    assert value == pytest.approx(float(measure.detach()))
     assert torch.allclose(gradient, expected, rtol=1e-6, atol=1e-9 / scale)
     assert 1 / 4 - 1e-9 <= value <= np.count_nonzero(levels) / 4 + 1e-9
     # Scaling all outputs changes nothing, so the gradient has no part along them.
@@ -63,6 +63,30 @@ def test_every_layer_has_its_own_target_and_padding_is_no_output():
     padded = torch.cat([layer, torch.zeros(3, 1, 2)])
     both = DensityConfig(weight=1.0, targets=(0.6, 0.2))
     assert float(density_penalty([ENCODER, layer, padded], LENGTHS, both)) == pytest.approx(0.4)
+
+
+def test_the_shares_of_two_workers_add_up(monkeypatch):
+    whole = torch.randn(6, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    config = DensityConfig(weight=0.7, targets=(0.2,))
+    parts = [part.clone().requires_grad_() for part in (whole[:2], whole[2:])]
+    lengths = [torch.tensor([2]), torch.tensor([4])]
+    seen = []
+    monkeypatch.setattr("training.density.all_sum", lambda sums: seen.append(sums) or sums)
+    for part, length in zip(parts, lengths, strict=True):
+        density_penalty([ENCODER, part], length, config)
+    total = seen[0] + seen[1]
+    monkeypatch.setattr("training.density.all_sum", lambda _: total)
+    shares = [
+        density_penalty([ENCODER, part], length, config)
+        for part, length in zip(parts, lengths, strict=True)
+    ]
+    torch.stack(shares).sum().backward()
+    monkeypatch.undo()
+    alone = whole.clone().requires_grad_()
+    value = density_penalty([ENCODER, alone], torch.tensor([6]), config)
+    value.backward()
+    assert float(sum(shares).detach()) == pytest.approx(float(value.detach()))
+    assert torch.allclose(torch.cat([part.grad for part in parts]), alone.grad)
 
 
 def test_targets_are_densities():

@@ -54,7 +54,7 @@ class QuantizerSite(nn.Module):
         if not self.training or self.num_bits == UNQUANTIZED_BITS:
             return recurrence(self.quantizer(), None)
         if self.per_step:
-            return recurrence(self.quantizer(), self.tracker)
+            return recurrence(self.quantizer(), self.tracker if self.range_moves else None)
         if int(self.tracker.num_updates) == 0:
             with torch.no_grad():
                 unquantized = self.quantizer()._replace(num_bits=UNQUANTIZED_BITS)
