@@ -1,7 +1,14 @@
 """The comparison as a table and as markdown, for terminals and Prefect artifacts."""
 
 from evaluation.claims import paper_claims, summary_lines
-from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
+from evaluation.metrics import (
+    ErrorRate,
+    EvaluationMetrics,
+    ModelMetrics,
+    SettingMetrics,
+    Spread,
+)
+from evaluation.pareto import is_sweep, pareto_points
 from evaluation.scoring import RateName
 
 _RATES: tuple[tuple[RateName, str], ...] = (("per", "PER"), ("wer", "WER"), ("cer", "CER"))
@@ -43,6 +50,73 @@ def comparison_table(metrics: EvaluationMetrics) -> list[dict[str, str]]:
     return [_row(model, metrics) for model in metrics.models]
 
 
+def format_spread(value: Spread | None, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
+    """Mean and standard deviation over seeds; the mean alone of one seed."""
+    if value is None:
+        return "-"
+    mean = f"{scale * value.mean:,.{digits}f}{unit}"
+    if value.deviation is None:
+        return mean
+    return f"{mean} ± {scale * value.deviation:,.{digits}f}"
+
+
+def pareto_table(metrics: EvaluationMetrics) -> list[dict[str, str]]:
+    """The settings of a sweep from the cheapest, and which of them no other beats.
+
+    Empty where every kind of model has one setting, so that there is nothing to choose.
+    """
+    if not is_sweep(metrics):
+        return []
+    title = dict(_RATES)[metrics.primary_rate]
+    return [
+        {
+            "Setting": point.setting.setting,
+            "Mult./frame (audited)": f"{point.multiplications:,.0f}",
+            "GRU/model": format_spread(point.setting.saving_gru, unit="x"),
+            title: f"{100 * point.error:.2f}%",
+            "Spike density": " / ".join(f"{100 * d.mean:.1f}%" for d in point.setting.spike_density)
+            or "dense",
+            "Beaten by no other": "yes" if point.is_on_front else "",
+        }
+        for point in pareto_points(metrics)
+    ]
+
+
+def settings_table(metrics: EvaluationMetrics) -> list[dict[str, str]]:
+    """One row per setting: mean and standard deviation over its seeds.
+
+    Empty where every setting has one seed, of which ``comparison_table`` says all.
+    """
+    if all(len(setting.seeds) == 1 for setting in metrics.settings):
+        return []
+    return [_setting_row(setting, metrics) for setting in metrics.settings]
+
+
+def _setting_row(setting: SettingMetrics, metrics: EvaluationMetrics) -> dict[str, str]:
+    rates = {
+        title: format_spread(getattr(setting, name), 100, unit="%")
+        for name, title in _RATES
+        if any(getattr(other, name) is not None for other in metrics.settings)
+    }
+    density = " / ".join(format_spread(site, 100, 1, "%") for site in setting.spike_density)
+    return {
+        "Model": setting.setting,
+        "Seeds": str(len(setting.seeds)),
+        **rates,
+        "Parameters": f"{setting.parameters.total:,}",
+        "Recurrent part": f"{setting.parameters.recurrent_layers:,}",
+        "Spike density": density or "dense",
+        "Mult./frame (audited)": format_spread(setting.audited, digits=0),
+        "Mult./frame (as published)": format_spread(setting.as_published, digits=0),
+        "GRU/model": "no mult."
+        if setting.saving_gru is None
+        else format_spread(setting.saving_gru, unit="x"),
+        "LSTM/model": "no mult."
+        if setting.saving_lstm is None
+        else format_spread(setting.saving_lstm, unit="x"),
+    }
+
+
 def escape_markdown(text: str) -> str:
     """Text that markdown (and the HTML in it) leaves as it is, on one line."""
     single = " ".join(text.split())
@@ -74,6 +148,14 @@ def summary_markdown(metrics: EvaluationMetrics) -> str:
     """The result in sentences, the comparison and the paper's claims, as GitHub's markdown."""
     lines = ["## Evaluation", ""]
     lines += [f"- {escape_markdown(line)}" for line in summary_lines(metrics)]
+    choices = pareto_table(metrics)
+    if choices:
+        lines += ["", "### What accuracy costs", "", *_markdown_table(choices)]
+    settings = settings_table(metrics)
+    if settings:
+        lines += ["", "### Mean ± standard deviation over seeds", "", *_markdown_table(settings)]
+    if choices or settings:
+        lines += ["", "### Every run"]
     lines += ["", *_markdown_table(comparison_table(metrics))]
     claims = claims_table(metrics)
     if claims:

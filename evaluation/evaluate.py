@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from evaluation.config import EvaluateConfig, ViterbiConfig
 from evaluation.decoding import build_decoder, choose_decoder
+from evaluation.labels import ModelName, name_models
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
 from evaluation.metrics import EvaluationMetrics, ParameterCounts
 from evaluation.multiplications import count_terms
@@ -21,6 +22,7 @@ from evaluation.recognise import (
     select_subsets,
     stream_batches,
 )
+from evaluation.repeats import setting_metrics
 from evaluation.report import render_report
 from evaluation.scoring import Bootstrap, count_edits, primary_rate, scored_transcript
 from evaluation.tables import (
@@ -49,7 +51,7 @@ from training.manifest import TrainManifest
 logger = logging.getLogger(__name__)
 
 STAGE = "evaluation"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 NUM_EXAMPLES = 5
 
 OnProgress = Callable[[EvaluateProgress], None]
@@ -89,7 +91,7 @@ def evaluate(
         check_compatible(model, str(address), manifest)
         choose_decoder(config, model.config.objective, str(address))
     select_subsets(config, manifest)
-    model_labels(trained)
+    name_models(trained)
     name = evaluation_fingerprint(config, trained, manifest)
 
     def work(location: Location) -> EvaluateManifest:
@@ -112,22 +114,6 @@ def evaluation_fingerprint(
             "models": [model.fingerprint for model in models],
             "features": features.fingerprint,
         }
-    )
-
-
-def model_labels(models: Sequence[TrainManifest]) -> tuple[str, ...]:
-    """A name for each model: its kind, and where a kind comes twice, its run.
-
-    Raises:
-        PipelineError: when one training run is given twice.
-    """
-    fingerprints = [model.fingerprint for model in models]
-    if len(set(fingerprints)) != len(fingerprints):
-        raise PipelineError("a training run is given twice; name each model once")
-    kinds = [model.config.model.model for model in models]
-    return tuple(
-        kind if kinds.count(kind) == 1 else f"{kind}-{name[:6]}"
-        for kind, name in zip(kinds, fingerprints, strict=True)
     )
 
 
@@ -154,7 +140,8 @@ class _Evaluation:
         self, addresses: Sequence[Location], trained: Sequence[TrainManifest], name: str
     ) -> EvaluateManifest:
         """Evaluate every model, then write what follows from all of them."""
-        labels = model_labels(trained)
+        names = name_models(trained)
+        labels = [named.label for named in names]
         outcomes = []
         with (
             TableWriter(self.target.child("hypotheses.parquet"), HYPOTHESIS_SCHEMA) as hypotheses,
@@ -162,9 +149,9 @@ class _Evaluation:
                 self.target.child("multiplications.parquet"), MULTIPLICATION_SCHEMA
             ) as multiplications,
         ):
-            for number, (address, label) in enumerate(zip(addresses, labels, strict=True)):
-                tell = self._teller(label, number, len(labels))
-                outcomes.append(self._run_model(address, label, hypotheses, multiplications, tell))
+            for number, (address, named) in enumerate(zip(addresses, names, strict=True)):
+                tell = self._teller(named.label, number, len(names))
+                outcomes.append(self._run_model(address, named, hypotheses, multiplications, tell))
         metrics = self._metrics(outcomes)
         self.target.child("metrics.json").write_bytes(metrics.model_dump_json(indent=1).encode())
         plots = draw_plots(metrics, {o.label: o.manifest for o in outcomes})
@@ -209,7 +196,7 @@ class _Evaluation:
     def _run_model(
         self,
         address: Location,
-        label: str,
+        named: ModelName,
         hypotheses: TableWriter,
         multiplications: TableWriter,
         tell: Callable[[int], None],
@@ -217,7 +204,7 @@ class _Evaluation:
         """Recognise, score and count every utterance with one model."""
         recogniser = load_recogniser(address)
         check_weights(recogniser, str(address))
-        outcome = self._start(recogniser, address, label)
+        outcome, label = self._start(recogniser, address, named), named.label
         viterbi = outcome.viterbi or self.config.viterbi
         decode = build_decoder(outcome.decoder, recogniser, self.config, viterbi)
         inventory = self.manifest.labels
@@ -248,14 +235,15 @@ class _Evaluation:
         logger.info("%s: %d utterances recognised", label, len(outcome.symbols))
         return outcome
 
-    def _start(self, recogniser: Recogniser, address: Location, label: str) -> ModelOutcome:
-        manifest, network = recogniser.manifest, recogniser.network
+    def _start(self, recogniser: Recogniser, address: Location, named: ModelName) -> ModelOutcome:
+        manifest, network, label = recogniser.manifest, recogniser.network, named.label
         decoder = choose_decoder(self.config, manifest.config.objective, label)
         viterbi = self.config.viterbi if decoder == "viterbi" else None
         if viterbi is not None and viterbi.tune_on_dev:
             viterbi = self._tune(recogniser, viterbi, label)
         return ModelOutcome(
             label=label,
+            setting=named.setting,
             run=address.uri,
             manifest=manifest,
             shape=network_shape(recogniser),
@@ -302,11 +290,13 @@ class _Evaluation:
     def _metrics(self, outcomes: Sequence[ModelOutcome]) -> EvaluationMetrics:
         primary = primary_rate(self.manifest.labels.kind)
         draws = Bootstrap(self.num_utterances, self.config.num_bootstrap, self.config.seed)
+        models = tuple(model_metrics(outcome, primary, draws) for outcome in outcomes)
         return EvaluationMetrics(
             features=self.features.uri,
             subsets=self.subsets,
             label_kind=self.manifest.labels.kind,
             primary_rate=primary,
-            models=tuple(model_metrics(outcome, primary, draws) for outcome in outcomes),
+            models=models,
+            settings=setting_metrics(models),
             differences=paired_differences(outcomes, primary, draws),
         )

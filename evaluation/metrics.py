@@ -69,6 +69,11 @@ class ModelMetrics(TypedConfig):
 
     model: ModelName = Field(description="Kind of recogniser.")
     label: str = Field(description="Its name in this evaluation, unique.")
+    setting: str | None = Field(
+        None,
+        description="Name shared with the runs that differ in the seed alone; empty: the label.",
+    )
+    seed: int = Field(0, description="Seed of its training.")
     run: str = Field(description="Address of the training run.")
     training_fingerprint: str = Field(description="Fingerprint of the training run.")
     decoder: DecoderName = Field(description="Decoder used.")
@@ -91,12 +96,50 @@ class ModelMetrics(TypedConfig):
     training_seconds: float = Field(description="Time of the training epochs together.")
     num_epochs: int = Field(description="Training epochs.")
 
+    @property
+    def setting_name(self) -> str:
+        """What it shares with the runs that differ in the seed alone."""
+        return self.setting or self.label
+
+
+class Spread(TypedConfig):
+    """A value over several seeds."""
+
+    mean: float = Field(description="Mean over seeds.")
+    deviation: float | None = Field(
+        description="Sample standard deviation over seeds; empty where there is one seed."
+    )
+
+
+class SettingMetrics(TypedConfig):
+    """One setting over its seeds."""
+
+    setting: str = Field(description="Its name.")
+    model: ModelName = Field(description="Kind of recogniser.")
+    labels: tuple[str, ...] = Field(description="Its runs.")
+    seeds: tuple[int, ...] = Field(description="Their seeds.")
+    per: Spread | None = Field(description="Phone error rate, as a fraction.")
+    wer: Spread | None = Field(description="Word error rate.")
+    cer: Spread | None = Field(description="Character error rate.")
+    parameters: ParameterCounts = Field(description="Learned values.")
+    spike_density: tuple[Spread, ...] = Field(
+        description="Encoder, then layers; empty for dense models."
+    )
+    audited: Spread = Field(description="Multiplications per frame, matrix terms, exact.")
+    as_published: Spread = Field(description="The same as the authors' script counts.")
+    saving_gru: Spread | None = Field(description="GRU's audited count over this setting's.")
+    saving_lstm: Spread | None = Field(description="LSTM's audited count over this setting's.")
+    saving_gru_as_published: Spread | None = Field(description="GRU's by the authors' counts.")
+
 
 class RateDifference(TypedConfig):
-    """Error rate of one model minus another's, paired by utterance, as a fraction."""
+    """Error rate of one setting minus another's, paired by utterance, as a fraction.
 
-    model: str = Field(description="Label of the model.")
-    compared_with: str = Field(description="Label of the model it is compared with.")
+    The rate of a setting is the mean over its seeds; the interval is over utterances.
+    """
+
+    model: str = Field(description="Name of the setting.")
+    compared_with: str = Field(description="Name of the setting it is compared with.")
     rate: RateName = Field(description="Which error rate.")
     value: float = Field(description="Difference; positive where the model errs more.")
     low: float = Field(description="Lower end of the 95% interval.")
@@ -112,6 +155,9 @@ class EvaluationMetrics(TypedConfig):
     label_kind: LabelKind = Field(description="What the labels are.")
     primary_rate: RateName = Field(description="The error rate over the labels themselves.")
     models: tuple[ModelMetrics, ...] = Field(description="The recognisers, in the order given.")
+    settings: tuple[SettingMetrics, ...] = Field(
+        (), description="The recognisers' settings over their seeds."
+    )
     differences: tuple[RateDifference, ...] = Field(
         (), description="Between kinds of model, where both are there."
     )

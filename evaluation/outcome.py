@@ -54,6 +54,7 @@ class ModelOutcome:
 
     Attributes:
         label: its name in this evaluation.
+        setting: the name it shares with the runs that differ in the seed alone.
         run: address of its training run.
         manifest: what the run says of itself.
         shape: what its counts depend on.
@@ -67,6 +68,7 @@ class ModelOutcome:
     """
 
     label: str
+    setting: str
     run: str
     manifest: TrainManifest
     shape: NetworkShape
@@ -135,6 +137,8 @@ def model_metrics(outcome: ModelOutcome, primary: RateName, bootstrap: Bootstrap
     return ModelMetrics(
         model=shape.model,
         label=outcome.label,
+        setting=outcome.setting,
+        seed=config.seed,
         run=outcome.run,
         training_fingerprint=outcome.manifest.fingerprint,
         decoder=outcome.decoder,
@@ -160,34 +164,36 @@ def model_metrics(outcome: ModelOutcome, primary: RateName, bootstrap: Bootstrap
 def paired_differences(
     outcomes: Sequence[ModelOutcome], primary: RateName, bootstrap: Bootstrap
 ) -> tuple[RateDifference, ...]:
-    """Differences of error rates between kinds of model, each for the first model of its kind.
+    """Differences of error rates between kinds of model, each for the first setting of its kind.
+
+    Several seeds of a setting count as one recogniser with their mean errors.
 
     Args:
         outcomes: of the same utterances in the same order.
         primary: the rate over symbols.
         bootstrap: the draws.
     """
-    first: dict[str, ModelOutcome] = {}
+    first: dict[str, list[ModelOutcome]] = {}
     for outcome in outcomes:
-        first.setdefault(outcome.shape.model, outcome)
+        seeds = first.setdefault(outcome.shape.model, [outcome])
+        if outcome is not seeds[0] and outcome.setting == seeds[0].setting:
+            seeds.append(outcome)
     found = []
     for name, other_name in COMPARISONS:
         if name not in first or other_name not in first:
             continue
-        one, other = first[name], first[other_name]
-        rates: list[tuple[RateName, list[EditCounts], list[EditCounts]]] = [
-            (primary, one.symbols, other.symbols)
-        ]
-        if one.words:
-            rates.append(("wer", one.words, other.words))
-        for rate, edits, other_edits in rates:
+        ones, others = first[name], first[other_name]
+        rates: list[RateName] = [primary, "wer"] if ones[0].words else [primary]
+        for rate in rates:
             difference: Estimate = bootstrap.difference(
-                _errors(edits), _errors(other_edits), _lengths(edits)
+                _mean_errors(ones, rate),
+                _mean_errors(others, rate),
+                _lengths(_edits(ones[0], rate)),
             )
             found.append(
                 RateDifference(
-                    model=one.label,
-                    compared_with=other.label,
+                    model=ones[0].setting,
+                    compared_with=others[0].setting,
                     rate=rate,
                     value=difference.value,
                     low=difference.low,
@@ -195,3 +201,14 @@ def paired_differences(
                 )
             )
     return tuple(found)
+
+
+def _edits(outcome: ModelOutcome, rate: RateName) -> list[EditCounts]:
+    return outcome.words if rate == "wer" else outcome.symbols
+
+
+def _mean_errors(outcomes: Sequence[ModelOutcome], rate: RateName) -> NDArray[np.float64]:
+    """Errors of each utterance, mean over seeds."""
+    errors = [_errors(_edits(outcome, rate)) for outcome in outcomes]
+    mean: NDArray[np.float64] = np.mean(errors, axis=0)
+    return mean

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
+from evaluation.pareto import is_sweep, pareto_points
 from training.manifest import TrainManifest
 
 MODEL_COLOURS = {
@@ -88,6 +89,8 @@ def draw_plots(
     """
     with matplotlib.rc_context(_STYLE):
         plots = [_error_against_cost(metrics), _cost_by_term(metrics)]
+        if is_sweep(metrics):
+            plots.append(_pareto_front(metrics))
         if any(model.spike_density for model in metrics.models):
             plots.append(_density_by_site(metrics))
         plots.append(_learning_curves(metrics, trainings))
@@ -147,6 +150,53 @@ def _error_against_cost(metrics: EvaluationMetrics) -> Plot:
     axes.set_title(f"{title}: lower left is better", loc="left", fontsize=11.5)
     alt = f"{title} per frame. {'; '.join(spoken)}."
     return Plot("error_against_multiplications", title, alt, _png(figure))
+
+
+def _pareto_front(metrics: EvaluationMetrics) -> Plot:
+    """Every setting of a sweep, and the front of those that none beats."""
+    points = pareto_points(metrics)
+    front = [point for point in points if point.is_on_front]
+    figure, axes = _figure(8.4, 5.2)
+    axes.step(
+        [max(1.0, point.multiplications) for point in front],
+        [point.error for point in front],
+        where="post",
+        color="#555555",
+        linewidth=1.2,
+        zorder=1,
+    )
+    for number, point in enumerate(points, start=1):
+        kind = point.setting.model
+        cost = max(1.0, point.multiplications)
+        axes.plot(
+            cost,
+            point.error,
+            marker=MODEL_MARKERS[kind],
+            color=MODEL_COLOURS[kind],
+            fillstyle="full" if point.is_on_front else "none",
+            markersize=8,
+            linestyle="none",
+            label=f"{number}  {point.setting.setting}",
+        )
+        axes.annotate(
+            str(number), (cost, point.error), xytext=(7, 5), textcoords="offset points", fontsize=9
+        )
+    figure.legend(loc="outside right upper", fontsize=8.5)
+    axes.set_xscale("log")
+    costs = [max(1.0, point.multiplications) for point in points]
+    axes.set_xlim(min(costs) / 1.25, max(costs) * 1.25)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    axes.xaxis.set_minor_formatter(FuncFormatter(_minor_count))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    axes.set_xlabel("Multiplications per frame (audited, logarithmic)")
+    axes.set_ylabel(rate_title(metrics))
+    title = "What accuracy costs"
+    axes.set_title(f"{title}: filled points are beaten by no other", loc="left", fontsize=11.5)
+    spoken = "; ".join(
+        f"{p.setting.setting} {p.error:.1%} at {short_count(p.multiplications)}" for p in front
+    )
+    alt = f"{title}. Beaten by no other, from the cheapest: {spoken}."
+    return Plot("pareto_front", title, alt, _png(figure))
 
 
 def _minor_count(value: float, _: object) -> str:

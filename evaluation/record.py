@@ -63,12 +63,12 @@ def record_markdown(evaluation: Location, title: str, command: Sequence[str]) ->
         "| model | epochs | best epoch | best dev error | minutes | frames/s, median epoch |",
         "|---|---|---|---|---|---|",
     ]
-    for address in manifest.models:
+    for address, model in zip(manifest.models, metrics.models, strict=True):
         run = read_manifest(Location.of(address), TrainManifest)
         rates = sorted(metric.frames_per_s for metric in run.metrics)
         minutes = sum(metric.seconds for metric in run.metrics) / 60
         lines.append(
-            f"| {run.config.model.model} | {run.num_epochs} | {run.best_epoch + 1} | "
+            f"| {model.label} | {run.num_epochs} | {run.best_epoch + 1} | "
             f"{100 * run.best_dev_error:.1f}% | {minutes:.1f} | {rates[len(rates) // 2]:,.0f} |"
         )
     return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ that come to be equal by the replacement stay two symbols. Edit distances are ka
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import kaldialign
 import numpy as np
@@ -119,7 +119,7 @@ class Bootstrap:
         self.num_resamplings = num_resamplings
         self.seed = seed
 
-    def _resampled_sums(self, values_VN: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _resampled_sums(self, values_VN: NDArray[Any]) -> NDArray[np.float64]:
         """Sums of V quantities over each resampling, (num_resamplings, V), in bounded memory."""
         generator = np.random.default_rng(self.seed)
         uniform = np.full(self.num_utterances, 1.0 / self.num_utterances)
@@ -132,11 +132,11 @@ class Bootstrap:
             sums.append(times_drawn.astype(np.float64) @ values_VN.T.astype(np.float64))
         return np.concatenate(sums)
 
-    def error_rate(self, errors_N: NDArray[np.int64], lengths_N: NDArray[np.int64]) -> Estimate:
+    def error_rate(self, errors_N: NDArray[Any], lengths_N: NDArray[np.int64]) -> Estimate:
         """The error rate over all utterances, with its interval.
 
         Args:
-            errors_N: errors of each utterance.
+            errors_N: errors of each utterance; fractions where they are means over seeds.
             lengths_N: reference symbols of each utterance; single ones may be 0.
 
         Raises:
@@ -154,8 +154,8 @@ class Bootstrap:
 
     def difference(
         self,
-        errors_N: NDArray[np.int64],
-        other_errors_N: NDArray[np.int64],
+        errors_N: NDArray[Any],
+        other_errors_N: NDArray[Any],
         lengths_N: NDArray[np.int64],
     ) -> Estimate:
         """Error rate of one model minus another's, paired by utterance.

@@ -66,6 +66,11 @@ class FeaturizeConfig(TypedConfig):
     dither: float = Field(
         0.0, ge=0, description="Noise on 16-bit samples, seeded by the utterance id; 0 for none."
     )
+    speed_factors: tuple[float, ...] = Field(
+        (),
+        description="Copies of the training utterances played at these speeds beside the "
+        "originals, for example 0.9 and 1.1 (Ko et al. 2015); their ids begin with the factor.",
+    )
     deltas: Literal[0, 1, 2] = Field(
         0, description="Append first, or first and second, time differences."
     )
@@ -117,6 +122,14 @@ class FeaturizeConfig(TypedConfig):
             raise ValueError(
                 f"num_ceps={self.num_ceps} exceeds num_bins={self.num_bins}; lower num_ceps"
             )
+        for factor in self.speed_factors:
+            if not 0.5 <= factor <= 2 or factor == 1 or self.speed_factors.count(factor) > 1:
+                raise ValueError(
+                    f"speed_factors={self.speed_factors}: use different factors from 0.5 to 2; the "
+                    "originals, at 1, are always there"
+                )
+            if round(factor, 2) != factor:
+                raise ValueError(f"speed_factors={self.speed_factors}: use at most two decimals")
         mel_slopes(
             self.num_bins,
             fft_size(round(self.sample_rate_hz * self.frame_length_s)),

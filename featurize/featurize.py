@@ -83,7 +83,9 @@ def plan_featurize(config: FeaturizeConfig, corpus: Location, runs: Location) ->
                 "subset names in splits"
             )
     # The accepted share of rejects decides whether a result is kept, not what it holds.
-    content = config.model_dump(mode="json", exclude={"max_reject_share"})
+    # Without perturbed copies a feature set is named as before there could be any.
+    unnamed = {"max_reject_share"} | (set() if config.speed_factors else {"speed_factors"})
+    content = config.model_dump(mode="json", exclude=unnamed)
     name = fingerprint(
         {
             "stage": STAGE,

@@ -10,7 +10,7 @@ Shape legend: T rows of features.
 
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from featurize.config import FeaturizeConfig
 from featurize.corpora.entry import CorpusEntry, RejectedUtterance
+from featurize.errors import PipelineError
 from featurize.lexicon import UNKNOWN_PHONE, Lexicon, load_lexicon, pronounce
 from featurize.locations import Location
 from featurize.phones import (
@@ -29,7 +30,7 @@ from featurize.phones import (
     read_alignment,
     rescale_segments,
 )
-from featurize.schema import LabelInventory
+from featurize.schema import FeaturizeManifest, LabelInventory
 
 CHARACTERS: tuple[str, ...] = (" ", "'", *string.ascii_uppercase)
 
@@ -82,6 +83,32 @@ def labeller(config: FeaturizeConfig) -> Labeller:
     if config.labels == "alignment" or config.corpus == "timit":
         return SegmentLabeller(config)
     return LexiconLabeller(load_lexicon(config.lexicon), config)
+
+
+WordPhones = Callable[[str], list[list[int]]]
+"""Transcript to the phone ids of each of its words."""
+
+
+def word_phones(manifest: FeaturizeManifest) -> WordPhones | None:
+    """How a feature set's phone labels fall into words; None where they were heard (TIMIT).
+
+    Raises:
+        PipelineError: when the feature set has no phone labels, or its lexicon is gone.
+    """
+    if manifest.labels.kind != "phones":
+        raise PipelineError(
+            f"this feature set has {manifest.labels.kind} labels, not phones; featurize with "
+            "labels=phones"
+        )
+    config = FeaturizeConfig.model_validate(manifest.config)
+    label = labeller(config)
+    if not isinstance(label, LexiconLabeller):
+        return None
+
+    def words(text: str) -> list[list[int]]:
+        return [label.pronunciation(word)[0] for word in text.upper().split()]
+
+    return words
 
 
 def frames_needed(ids: Sequence[int] | NDArray[np.int32]) -> int:
@@ -138,6 +165,17 @@ class LexiconLabeller:
         self.inventory = LabelInventory(kind="phones", symbols=symbols, scored_as=symbols)
         self._ids = {symbol: i for i, symbol in enumerate(symbols)}
 
+    def pronunciation(self, word: str) -> tuple[list[int], bool]:
+        """Phone ids of an upper-case word, and whether the lexicon lacked it.
+
+        Raises:
+            RejectedUtterance: ``unknown_symbol``, by the configured rule.
+        """
+        phones, is_missing = pronounce(self._lexicon, word, self._rule)
+        if is_missing:
+            _require_alphabet(word)
+        return [self._ids[phone] for phone in phones], is_missing
+
     def __call__(
         self, entry: CorpusEntry, root: Location, centres: NDArray[np.int64], audio_rate_hz: int
     ) -> Labels:
@@ -145,10 +183,8 @@ class LexiconLabeller:
         ids: list[int] = []
         missing: Counter[str] = Counter()
         for word in entry.text.upper().split():
-            phones, is_missing = pronounce(self._lexicon, word, self._rule)
-            if is_missing:
-                _require_alphabet(word)
-            ids.extend(self._ids[phone] for phone in phones)
+            phones, is_missing = self.pronunciation(word)
+            ids.extend(phones)
             missing[word] += is_missing
         if not ids:
             raise RejectedUtterance("empty_transcript", "no words")

@@ -26,6 +26,7 @@ from featurize.locations import Location
 from featurize.schema import FeatureRow, ShardInfo
 from featurize.shard_writer import pack_row, unpacked_features, write_shard
 from featurize.shards import verify_shard
+from featurize.speed import at_speed, play, recorded_samples
 from featurize.typed_config import TypedConfig
 
 SIDECARS = "unfinished"
@@ -97,7 +98,10 @@ def plan_shards(
     groups = {name: list(group) for name, group in groupby(entries, key=lambda e: e.subset)}
     plans: list[ShardPlan] = []
     for subset in config.splits.subsets:
-        members = sorted(groups.get(subset, []), key=lambda entry: entry.utterance_id)
+        recorded = sorted(groups.get(subset, []), key=lambda entry: entry.utterance_id)
+        members = [*recorded]
+        if subset in config.splits.train:
+            members += [at_speed(entry, f) for f in config.speed_factors for entry in recorded]
         random.Random(f"{config.seed} {subset}").shuffle(members)  # noqa: S311 - no secret
         count = -(-len(members) // config.utterances_per_shard)
         for piece in range(count):
@@ -183,16 +187,18 @@ def _featurize_utterance(
 ) -> tuple[FeatureRow, Counter[str], bool]:
     config = plan.config
     audio = read_audio(plan.corpus.child(entry.audio), config.sample_rate_hz, config.max_duration_s)
-    num_samples = len(audio.samples)
+    samples = play(audio.samples, entry.speed)
+    num_samples = len(samples)
     num_frames = extractor.num_frames(num_samples)
     if num_samples < config.min_duration_s * config.sample_rate_hz or num_frames < 1:
         raise RejectedUtterance("too_short", f"{num_samples} samples at {config.sample_rate_hz} Hz")
-    labels = label(entry, plan.corpus, extractor.centre_samples(num_frames), audio.native_rate_hz)
+    centres = recorded_samples(extractor.centre_samples(num_frames), entry.speed)
+    labels = label(entry, plan.corpus, centres, audio.native_rate_hz)
     if frames_needed(labels.ids) > num_frames:
         raise RejectedUtterance(
             "too_short", f"{num_frames} frames cannot spell {len(labels.ids)} labels"
         )
-    features = extractor(audio.samples, entry.utterance_id)
+    features = extractor(samples, entry.utterance_id)
     if not np.isfinite(features).all():
         raise RejectedUtterance("non_finite_audio", "samples so large that features overflow")
     row = FeatureRow(

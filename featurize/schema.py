@@ -165,6 +165,24 @@ class CmvnStatistics(TypedConfig):
             raise ValueError(f"cmvn is of {len(self.mean)} features instead of {num_features}")
 
 
+class AlignmentInfo(TypedConfig):
+    """Where the frame targets of an aligned feature set come from.
+
+    Attributes:
+        features: address of the feature set that was aligned.
+        config: the alignment's configuration, as JSON.
+        log_likelihood: of the last alignment, per frame.
+        silence_share: share of the frames aligned to silence; 0 where there is none.
+        mean_phone_s: mean duration of a phone, silence aside, seconds.
+    """
+
+    features: str
+    config: dict[str, object]
+    log_likelihood: float
+    silence_share: float
+    mean_phone_s: float
+
+
 class FeaturizeManifest(StageManifest):
     """What a finished feature set says of itself.
 
@@ -176,6 +194,7 @@ class FeaturizeManifest(StageManifest):
         num_resampled: utterances whose sample rate was not the configured one.
         out_of_vocabulary: word to number of occurrences, for lexicon labels.
         corpus: where the corpus stood, for whoever repairs; empty in earlier versions.
+        aligned: how the frame targets were found, where the align stage found them.
     """
 
     config: dict[str, object]
@@ -192,6 +211,7 @@ class FeaturizeManifest(StageManifest):
     num_resampled: int
     out_of_vocabulary: dict[str, int] = Field(default_factory=dict)
     corpus: str = ""
+    aligned: AlignmentInfo | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

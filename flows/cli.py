@@ -122,6 +122,22 @@ def featurize(
 
 
 @app.command()
+def align(
+    recipe: RecipeOption,
+    features: FeaturesOption,
+    runs: RunsOption,
+    workers: WorkersOption = None,
+    overrides: SetOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the phone of each frame from transcripts and lexicon."""
+    from flows.stage_commands import run_align
+
+    run_align(recipe, features, runs, overrides or (), workers, force, as_json)
+
+
+@app.command()
 def train(
     recipe: RecipeOption,
     features: FeaturesOption,

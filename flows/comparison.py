@@ -4,9 +4,9 @@ from pydantic import ValidationError
 from rich import box
 from rich.table import Table
 
-from evaluation.comparison import format_factor
+from evaluation.comparison import format_factor, format_spread
 from evaluation.manifest import EvaluateManifest
-from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
+from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics, SettingMetrics
 from featurize.errors import PipelineError
 from featurize.locations import Location
 from featurize.stage import read_manifest, read_vouched
@@ -66,10 +66,38 @@ def comparison_table(metrics: EvaluationMetrics) -> Table:
     Densities are of the encoder, then the layers; the saving is by audited counts.
     """
     names = list(dict.fromkeys(name for model in metrics.models for name in _rates(model)))
-    rows = [_cells(model, names) for model in metrics.models]
+    return _laid_out([_cells(model, names) for model in metrics.models])
+
+
+def seeds_table(metrics: EvaluationMetrics) -> Table | None:
+    """Mean and standard deviation over seeds, one row per setting; None where each has one seed."""
+    if all(len(setting.seeds) == 1 for setting in metrics.settings):
+        return None
+    return _laid_out(
+        [
+            {
+                "mean ± deviation": f"{setting.setting} ({len(setting.seeds)})",
+                **_setting_rates(setting),
+                "mult.\nper frame": format_spread(setting.audited, digits=0),
+                "saving\nvs GRU": format_spread(setting.saving_gru, unit="x"),
+            }
+            for setting in metrics.settings
+        ]
+    )
+
+
+def _setting_rates(setting: SettingMetrics) -> dict[str, str]:
+    named = {"phone\nerrors": setting.per, "word\nerrors": setting.wer}
+    named["character\nerrors"] = setting.cer
+    return {
+        name: format_spread(rate, 100, 1, "%") for name, rate in named.items() if rate is not None
+    }
+
+
+def _laid_out(rows: list[dict[str, str]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    for number, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row.values())
     return table

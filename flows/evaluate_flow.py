@@ -5,7 +5,12 @@ import logging
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from evaluation.comparison import comparison_table, summary_markdown
+from evaluation.comparison import (
+    comparison_table,
+    pareto_table,
+    settings_table,
+    summary_markdown,
+)
 from evaluation.config import EvaluateConfig
 from evaluation.evaluate import evaluate
 from evaluation.metrics import EvaluationMetrics
@@ -80,6 +85,10 @@ def publish_comparison(result: StageResult) -> None:
     _LOGGER.info("%-12s %s: %s", "evaluation", done, result.location)
     publish_link("evaluation", result.location, f"{done}; open report.html")
     publish_table("comparison", comparison_table(metrics), _scored(metrics))
+    if over_seeds := settings_table(metrics):
+        publish_table("seeds", over_seeds, f"{_scored(metrics)}; mean ± deviation over seeds")
+    if choices := pareto_table(metrics):
+        publish_table("pareto", choices, f"{_scored(metrics)}; cheapest setting first")
     publish_markdown("summary", _illustrated_summary(result.location, metrics), _scored(metrics))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from evaluation.evaluate import evaluate
 from evaluation.manifest import EvaluateManifest
 from featurize.errors import PipelineError
-from featurize.integrity import Damage, find_damage, sha256_of
+from featurize.integrity import Damage, FileChecksum, find_damage, sha256_of
 from featurize.lease import held_lease
 from featurize.locations import Location
 from featurize.repair import inspect_features, redo_features
@@ -17,7 +17,6 @@ from featurize.stage import (
     MANIFEST_COPY_NAME,
     MANIFEST_NAME,
     UNSEALED_NAMES,
-    FileChecksum,
     StageManifest,
     is_finished,
     parse_manifest,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from evaluation.manifest import EvaluateProgress
 from flows import terminal
 from flows.artifacts import ProgressArtifact, artifact_key
+from training.align.align import AlignProgress
 from training.config import TrainConfig
 from training.manifest import EpochMetrics, TrainProgress
 
@@ -56,6 +57,11 @@ def epoch_line(metrics: EpochMetrics, num_epochs: int) -> str:
     return line
 
 
+def training_title(config: TrainConfig) -> str:
+    """What a training is called while it runs: its model, and its seed where that is not 0."""
+    return config.model.model + (f" seed {config.seed}" if config.seed else "")
+
+
 class TrainingProgress:
     """Takes a training's progress and tells it; called from whatever thread watches.
 
@@ -65,7 +71,7 @@ class TrainingProgress:
     """
 
     def __init__(self, config: TrainConfig, shown: StageProgress) -> None:
-        self._name = config.model.model
+        self._name = training_title(config)
         self._shown = shown
         self._num_told = 0
         # Logging from a watching thread belongs to the run that started it.
@@ -99,3 +105,19 @@ class EvaluationProgress:
         self._shown.update(
             done / total, f"{progress.model}: {progress.num_done}/{progress.num_utterances}"
         )
+
+
+class AlignmentProgress:
+    """Takes an alignment's progress and tells it.
+
+    Args:
+        shown: the bar and artifact.
+    """
+
+    def __init__(self, shown: StageProgress) -> None:
+        self._shown = shown
+
+    def __call__(self, progress: AlignProgress) -> None:
+        """Show a state of the alignment."""
+        share = progress.num_done / max(1, progress.num_all)
+        self._shown.update(share, f"{progress.step}: {progress.num_done}/{progress.num_all}")

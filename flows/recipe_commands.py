@@ -33,11 +33,23 @@ def _described(recipe: Recipe) -> list[RenderableType]:
     return [
         Text(recipe.name, style="bold"),
         Padding(Text(recipe.explanation), (0, 0, 0, 2)),
-        Padding(Text(f"Models: {', '.join(recipe.model_names)}."), (0, 0, 0, 2)),
+        Padding(Text(_trained(recipe)), (0, 0, 0, 2)),
         Padding(Text("Differs from the paper:"), (0, 0, 0, 2)),
         *differences,
         "",
     ]
+
+
+def _trained(recipe: Recipe) -> str:
+    """Which models, how often."""
+    said = f"Models: {', '.join(recipe.model_names)}"
+    if recipe.sweep is not None:
+        said += f"; {recipe.sweep.model} in several settings"
+    if recipe.seeds:
+        several = ", ".join(recipe.seeded_models) or "all"
+        said += f"; {len(recipe.seeds)} seeds ({several})"
+    count = len(recipe.trainings)
+    return said + (f": {count} trainings." if count > len(recipe.models) else ".")
 
 
 def synthesize(

@@ -4,6 +4,7 @@ A recipe is data. ``--set key=value`` changes a copy of it (``flows.overrides``)
 below never see more than their own configuration.
 """
 
+import itertools
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -15,6 +16,7 @@ from featurize.errors import PipelineError
 from featurize.fanout import FanOut
 from featurize.typed_config import TypedConfig
 from flows.suggestions import did_you_mean
+from training.align.config import AlignConfig
 from training.config import (
     CurriculumStage,
     ModelConfig,
@@ -23,6 +25,45 @@ from training.config import (
     TrainConfig,
     WorkerConfig,
 )
+
+
+class SweepConfig(TypedConfig):
+    """Variants of one model, one training for every combination of the values given.
+
+    An axis without values stays as the model has it.
+    """
+
+    model: ModelName = Field("v2", description="The model that is varied.")
+    num_bits: tuple[int, ...] = Field((), description="Bits of a spike.")
+    thresholds: tuple[int, ...] = Field((), description="Thresholds of the layers.")
+    encoder_thresholds: tuple[int, ...] = Field((), description="Thresholds of the encoder.")
+    density_weights: tuple[float, ...] = Field(
+        (), description="Weights of the spike-density penalty; 0 for none."
+    )
+
+    def variants(self, config: TrainConfig) -> tuple[TrainConfig, ...]:
+        """The trainings in place of one: all combinations of the axes, validated.
+
+        Args:
+            config: the training that is varied; its density targets hold for every weight.
+        """
+        axes: tuple[tuple[str, tuple[float, ...]], ...] = (
+            ("num_bits", self.num_bits),
+            ("threshold", self.thresholds),
+            ("encoder_threshold", self.encoder_thresholds),
+            ("density", self.density_weights),
+        )
+        named = [[(name, value) for value in values] for name, values in axes if values]
+        return tuple(_variant(config, dict(point)) for point in itertools.product(*named))
+
+
+def _variant(config: TrainConfig, point: dict[str, float]) -> TrainConfig:
+    content = config.model_dump()
+    weight = point.pop("density", None)
+    content["model"] |= point
+    if weight is not None:
+        content["density"] = (content["density"] or {}) | {"weight": weight} if weight else None
+    return TrainConfig.model_validate(content)
 
 
 class Recipe(TypedConfig):
@@ -34,7 +75,21 @@ class Recipe(TypedConfig):
         (), description="Where it differs from Ponghiran & Roy, AAAI 2022."
     )
     featurize: FeaturizeConfig = Field(description="Features and labels.")
+    align: AlignConfig | None = Field(
+        None,
+        description="Find frame targets from phone labels before training; empty: train on the "
+        "features as they are.",
+    )
     models: tuple[TrainConfig, ...] = Field(min_length=1, description="One training per model.")
+    seeds: tuple[int, ...] = Field(
+        (), description="Train once with each of these seeds; empty: once, with the model's own."
+    )
+    seeded_models: tuple[ModelName, ...] = Field(
+        (), description="Models trained with every seed, the others with the first; empty: all."
+    )
+    sweep: SweepConfig | None = Field(
+        None, description="Variants trained in place of one model; empty for none."
+    )
     evaluate: EvaluateConfig = Field(description="Decoding and scoring.")
     synthetic: SyntheticConfig | None = Field(
         None, description="Synthesise this corpus where none is given; empty: a corpus is needed."
@@ -49,10 +104,28 @@ class Recipe(TypedConfig):
         names = self.model_names
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
-            raise ValueError(f"models names {repeated[0]} twice; name each model once")
-        if self.featurize.labels != "alignment" and "frame" in {m.objective for m in self.models}:
             raise ValueError(
-                f"objective=frame needs featurize.labels=alignment, not {self.featurize.labels}"
+                f"models names {repeated[0]} twice; name each model once, and seeds to train it "
+                "more than once"
+            )
+        if len(set(self.seeds)) != len(self.seeds) or any(seed < 0 for seed in self.seeds):
+            raise ValueError(f"seeds={self.seeds}: use different numbers from 0")
+        if self.sweep is not None:
+            if self.sweep.model not in names:
+                raise ValueError(f"sweep.model={self.sweep.model} is none of the recipe's models")
+            self.sweep.variants(self.models[names.index(self.sweep.model)])
+        return self
+
+    @model_validator(mode="after")
+    def _check_targets(self) -> Self:
+        labels = self.featurize.labels
+        if self.align is not None and labels != "phones":
+            raise ValueError(f"align needs featurize.labels=phones, not {labels}")
+        has_frame_targets = labels == "alignment" or self.align is not None
+        if not has_frame_targets and "frame" in {m.objective for m in self.models}:
+            raise ValueError(
+                f"objective=frame needs featurize.labels=alignment, not {labels}; or labels=phones "
+                "with align={}"
             )
         return self
 
@@ -60,6 +133,20 @@ class Recipe(TypedConfig):
     def model_names(self) -> tuple[ModelName, ...]:
         """The models, in order."""
         return tuple(config.model.model for config in self.models)
+
+    @property
+    def trainings(self) -> tuple[TrainConfig, ...]:
+        """Every training: the models, one of them varied, with their seeds."""
+        found: list[TrainConfig] = []
+        for config in self.models:
+            kind = config.model.model
+            swept = self.sweep is not None and self.sweep.model == kind
+            variants = self.sweep.variants(config) if self.sweep and swept else (config,)
+            everywhere = not self.seeded_models or kind in self.seeded_models
+            seeds = self.seeds if everywhere else self.seeds[:1]
+            for variant in variants:
+                found += [variant.model_copy(update={"seed": seed}) for seed in seeds] or [variant]
+        return tuple(found)
 
 
 ALL_MODELS: tuple[ModelName, ...] = ("conventional", "v1", "v2", "gru", "lstm")
@@ -158,8 +245,30 @@ def _mini_librispeech() -> Recipe:
                 ),
             ),
         ),
+        seeds=(0, 1, 2),
+        seeded_models=("v2", "gru", "lstm"),
         evaluate=EvaluateConfig(),
     )
+
+
+def _mini_librispeech_sweep() -> Recipe:
+    recipe = _mini_librispeech()
+    content = recipe.model_dump() | {
+        "name": "mini-librispeech-sweep",
+        "explanation": (
+            "What accuracy costs: v2 at several thresholds of its layers and its encoder, with and "
+            "without a penalty on spikes, beside a GRU, as mini-librispeech trains them. Scored on "
+            "dev-mini, because it is there to choose by. Ends on the settings no other beats."
+        ),
+        "models": [c.model_dump() for c in recipe.models if c.model.model in ("v2", "gru")],
+        "seeds": (),
+        "seeded_models": (),
+        "sweep": SweepConfig(
+            thresholds=(1, 3, 6), encoder_thresholds=(3, 7), density_weights=(0.0, 1.0)
+        ),
+        "evaluate": EvaluateConfig(split="dev"),
+    }
+    return Recipe.model_validate(content)
 
 
 def _librispeech_100h() -> Recipe:
@@ -235,7 +344,14 @@ def _timit() -> Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (_demo(), _mini_librispeech(), _librispeech_100h(), _timit())
+    recipe.name: recipe
+    for recipe in (
+        _demo(),
+        _mini_librispeech(),
+        _mini_librispeech_sweep(),
+        _librispeech_100h(),
+        _timit(),
+    )
 }
 
 

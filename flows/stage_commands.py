@@ -14,6 +14,7 @@ from featurize.stage import MANIFEST_NAME, StageResult, is_finished
 from flows.command import Command, command, prefect_api
 from flows.overrides import apply_overrides
 from flows.recipes import Recipe, recipe_named
+from training.align.config import AlignConfig
 from training.config import WorkerConfig
 
 if TYPE_CHECKING:
@@ -33,9 +34,36 @@ def run_featurize(
 
         api.ready()
         result = featurize_flow(recipe.featurize, root.uri, results.uri, recipe.fan_out, force)
+        following = "train" if recipe.align is None else "align"
         running.finish(
             _stage_json(result, running),
             f"features: {result.location}",
+            _next(following, "--recipe", name, "--features", result.location.uri, "--runs", runs),
+        )
+
+
+def run_align(
+    name: str,
+    features: str,
+    runs: str,
+    overrides: Sequence[str],
+    num_workers: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Run the alignment flow, with the defaults where the recipe aligns nothing itself."""
+    recipe = apply_overrides(recipe_named(name), overrides)
+    upstream, results = _finished(features, "feature set", "featurize"), Location.of(runs)
+    config = recipe.align or AlignConfig()
+    workers = _workers(recipe, num_workers)
+    with command(as_json) as running, prefect_api() as api:
+        from flows.align_flow import align_flow
+
+        api.ready()
+        result = align_flow(config, upstream.uri, results.uri, workers, force)
+        running.finish(
+            _stage_json(result, running),
+            f"aligned features: {result.location}",
             _next("train", "--recipe", name, "--features", result.location.uri, "--runs", runs),
         )
 
@@ -54,13 +82,15 @@ def run_train(
     upstream, results = _finished(features, "feature set", "featurize"), Location.of(runs)
     workers = _workers(recipe, num_workers)
     with command(as_json) as running, prefect_api() as api:
-        from flows.train_flow import train_flow
+        from flows.train_flow import named_runs, train_flow
 
         api.ready()
-        trained = {
-            config.model.model: train_flow(config, upstream.uri, results.uri, workers, force)
-            for config in recipe.models
-        }
+        trained = named_runs(
+            [
+                train_flow(config, upstream.uri, results.uri, workers, force)
+                for config in recipe.trainings
+            ]
+        )
         models = [f"--model={result.location.uri}" for result in trained.values()]
         running.finish(
             {
@@ -214,10 +244,12 @@ def _metrics_json(evaluation: Location) -> dict[str, Any]:
 def _shown_comparison(evaluation: Location) -> list[RenderableType]:
     """The table, what it says in sentences, and where the report is."""
     from evaluation.claims import summary_lines
-    from flows.comparison import comparison_table, read_metrics
+    from flows.comparison import comparison_table, read_metrics, seeds_table
 
     metrics = read_metrics(evaluation)
+    over_seeds = seeds_table(metrics)
     return [
+        *([over_seeds] if over_seeds is not None else []),
         comparison_table(metrics),
         *summary_lines(metrics),
         "",

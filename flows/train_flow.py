@@ -1,14 +1,16 @@
 """The training flow: a feature set in, one trained recogniser out."""
 
 import logging
+from collections.abc import Sequence
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from evaluation.labels import name_models
 from featurize.locations import Location
 from featurize.stage import StageResult, read_manifest
 from flows.artifacts import artifact_key, publish_link, publish_table
-from flows.progress import TrainingProgress, stage_progress
+from flows.progress import TrainingProgress, stage_progress, training_title
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs
 from training.config import TrainConfig, WorkerConfig
@@ -41,6 +43,12 @@ def train_flow(
     return result
 
 
+def named_runs(trained: Sequence[StageResult]) -> dict[str, StageResult]:
+    """Finished trainings by the names that an evaluation of them uses."""
+    names = name_models([read_manifest(result.location, TrainManifest) for result in trained])
+    return {named.label: result for named, result in zip(names, trained, strict=True)}
+
+
 @task(
     name="train-model",
     task_run_name="train-{config.model.model}",
@@ -53,7 +61,8 @@ def train_model(
     config: TrainConfig, features: str, runs: str, workers: WorkerConfig, force: bool
 ) -> StageResult:
     """Run the training stage; another try resumes from the newest checkpoint."""
-    with stage_progress(f"training {config.model.model}", "train", config.model.model) as shown:
+    title = training_title(config)
+    with stage_progress(f"training {title}", "train", title) as shown:
         result = train(
             config,
             Location.of(features),
@@ -70,7 +79,7 @@ def train_model(
 def publish_training(result: StageResult) -> None:
     """Publish where the recogniser is, and its epochs as a table."""
     manifest = read_manifest(result.location, TrainManifest)
-    model = manifest.config.model.model
+    model = training_title(manifest.config)
     best = f"dev error {manifest.best_dev_error:.1%} after epoch {manifest.best_epoch + 1}"
     if result.skipped:
         _LOGGER.info("%-12s already trained, %s: %s", model, best, result.location)

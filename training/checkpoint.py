@@ -1,7 +1,8 @@
 """Checkpoints as safetensors and JSON: never unpickled, visible only when complete.
 
-``checkpoints/epoch-0007/`` holds ``network.safetensors``, ``optimizer.safetensors`` and, written
-last, ``state.json`` with their checksums. The newest and the best epoch are kept.
+``checkpoints/epoch-0007/`` holds ``network.safetensors``, ``optimizer.safetensors``, with weight
+averaging ``average.safetensors`` and, written last, ``state.json`` with their checksums. The newest
+and the best epoch are kept.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from featurize.errors import PipelineError
 from featurize.lease import check_token
@@ -22,10 +23,12 @@ from featurize.stage import read_manifest
 from featurize.typed_config import TypedConfig
 from training.manifest import EpochMetrics, TrainManifest
 from training.models import SpeechNetwork, build_network
+from training.weight_averaging import AverageNetwork, network_state
 
 CHECKPOINTS_NAME = "checkpoints"
 _EPOCH_DIRECTORY = re.compile(r"^epoch-(\d{4,})$")
 _NETWORK, _OPTIMIZER, _STATE = "network.safetensors", "optimizer.safetensors", "state.json"
+_AVERAGE = "average.safetensors"
 # The state of AdamW for each parameter, and whether it has the parameter's shape.
 _MOMENTS = {"step": False, "exp_avg": True, "exp_avg_sq": True}
 _MAX_STATE_BYTES = 64 * 2**20
@@ -48,8 +51,12 @@ class CheckpointState(TypedConfig):
 
     @property
     def best_epoch(self) -> int:
-        """The first epoch with the lowest dev error."""
-        return min(self.epochs, key=lambda metrics: (metrics.dev_error, metrics.epoch)).epoch
+        """The first epoch with the lowest dev error; one that spikes as configured, if any."""
+
+        def rank(metrics: EpochMetrics) -> tuple[bool, float, int]:
+            return (not metrics.spikes_as_configured, metrics.dev_error, metrics.epoch)
+
+        return min(self.epochs, key=rank).epoch
 
 
 def save_tensors(location: Location, tensors: dict[str, Tensor]) -> str:
@@ -107,13 +114,13 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tens
     for key, value in tensors.items():
         number, name = key.split(".", 1)
         state.setdefault(int(number), {})[name] = value
-    for number, moments in state.items():
-        if not 0 <= number < len(parameters) or moments.keys() != _MOMENTS.keys():
-            raise ValueError(f"moments of parameter {number} are not Adam's")
+    for index, moments in state.items():
+        if not 0 <= index < len(parameters) or moments.keys() != _MOMENTS.keys():
+            raise ValueError(f"moments of parameter {index} are not Adam's")
         for name, is_shaped in _MOMENTS.items():
-            expected = parameters[number].shape if is_shaped else torch.Size()
+            expected = parameters[index].shape if is_shaped else torch.Size()
             if moments[name].shape != expected or not moments[name].is_floating_point():
-                raise ValueError(f"{name} of parameter {number} has another shape")
+                raise ValueError(f"{name} of parameter {index} has another shape")
     whole["state"] = state
     optimizer.load_state_dict(whole)
 
@@ -138,6 +145,7 @@ class CheckpointStore:
     def save(
         self,
         network: SpeechNetwork,
+        average: AverageNetwork | None,
         optimizer: torch.optim.Optimizer,
         learning_rate: float,
         epochs: tuple[EpochMetrics, ...],
@@ -156,6 +164,8 @@ class CheckpointStore:
             _NETWORK: save_tensors(target.child(_NETWORK), network.state_dict()),
             _OPTIMIZER: save_tensors(target.child(_OPTIMIZER), _optimizer_tensors(optimizer)),
         }
+        if average is not None:
+            sha256[_AVERAGE] = save_tensors(target.child(_AVERAGE), average.state_dict())
         state = CheckpointState(
             epoch=epoch, learning_rate=learning_rate, epochs=epochs, sha256=sha256
         )
@@ -186,9 +196,13 @@ class CheckpointStore:
         return None
 
     def restore(
-        self, state: CheckpointState, network: SpeechNetwork, optimizer: torch.optim.Optimizer
+        self,
+        state: CheckpointState,
+        network: SpeechNetwork,
+        average: AverageNetwork | None,
+        optimizer: torch.optim.Optimizer,
     ) -> None:
-        """Load a checkpoint's weights and optimiser moments."""
+        """Load a checkpoint's weights, their average and the optimiser's moments."""
         source = self.directory(state.epoch)
         load_weights(network, load_tensors(source.child(_NETWORK), state.sha256[_NETWORK]))
         tensors = load_tensors(source.child(_OPTIMIZER), state.sha256[_OPTIMIZER])
@@ -196,15 +210,19 @@ class CheckpointStore:
             _restore_optimizer(optimizer, tensors)
         except (ValueError, KeyError) as error:
             raise _unusable(source.child(_OPTIMIZER), f"is of another network ({error})") from error
+        if average is not None:
+            load_weights(average, load_tensors(source.child(_AVERAGE), state.sha256[_AVERAGE]))
 
     def weights_of(self, epoch: int) -> dict[str, Tensor]:
-        """Weights after an epoch that is kept; the best one always is.
+        """Weights after an epoch that is kept, as the best is: their average, where there is one.
 
         Raises:
             PipelineError: when its checkpoint is missing or damaged.
         """
         source = self.directory(epoch)
         state = _read_state(source.child(_STATE))
+        if _AVERAGE in state.sha256:
+            return network_state(load_tensors(source.child(_AVERAGE), state.sha256[_AVERAGE]))
         return load_tensors(source.child(_NETWORK), state.sha256[_NETWORK])
 
 
@@ -227,7 +245,7 @@ def _read_state(file: Location) -> CheckpointState:
     raise _unusable(file, problem)
 
 
-def load_weights(network: SpeechNetwork, tensors: dict[str, Tensor]) -> None:
+def load_weights(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Put weights into a network of the same shape.
 
     Raises:

@@ -25,6 +25,12 @@ class ModelConfig(TypedConfig):
         6, description="Bits of a spike, sign included: 1 to 8, or 32 for no quantisation."
     )
     threshold: int = Field(3, ge=0, description="Spike levels of magnitude up to this are silent.")
+    encoder_threshold: int | None = Field(
+        None,
+        ge=0,
+        description="The same for the input encoder, which no weight can make sparser; empty for "
+        "the layers' threshold.",
+    )
     range_update: Literal["step", "timestep"] = Field(
         "step",
         description="When the quantiser's range moves: once per training step, or at every time "
@@ -44,11 +50,13 @@ class ModelConfig(TypedConfig):
         if not (1 <= self.num_bits <= 8 or self.num_bits == UNQUANTIZED_BITS):
             raise ValueError(f"num_bits={self.num_bits}: use 1 to 8, or 32 for no quantisation")
         top_level = max(1, 2 ** (self.num_bits - 1) - 1)
-        if self.num_bits != UNQUANTIZED_BITS and self.threshold >= top_level:
-            raise ValueError(
-                f"threshold={self.threshold} silences every spike of {self.num_bits} bits "
-                f"(levels reach {top_level}); use a smaller threshold or more bits"
-            )
+        thresholds = {"threshold": self.threshold, "encoder_threshold": self.encoder_threshold}
+        for name, threshold in thresholds.items():
+            if self.num_bits != UNQUANTIZED_BITS and (threshold or 0) >= top_level:
+                raise ValueError(
+                    f"{name}={threshold} silences every spike of {self.num_bits} bits "
+                    f"(levels reach {top_level}); use a smaller threshold or more bits"
+                )
         if self.range_update == "timestep" and self.backend not in ("auto", "reference"):
             raise ValueError(f"range_update=timestep needs backend=reference, not {self.backend}")
         if self.recompute_frames is not None and self.range_update == "timestep":
@@ -81,6 +89,14 @@ class OptimizerConfig(TypedConfig):
 
     learning_rate: float = Field(1e-3, gt=0, description="Initial learning rate of Adam.")
     min_learning_rate: float = Field(1.25e-4, gt=0, description="Floor of the learning rate.")
+    rule: Literal["halve", "cosine"] = Field(
+        "halve",
+        description="Halve the learning rate where the dev error stops improving, or let it fall "
+        "from its initial value to the floor along half a cosine, step by step.",
+    )
+    warmup_epochs: int = Field(
+        0, ge=0, description="Epochs over which the learning rate climbs to its initial value."
+    )
     halve_below_improvement: float = Field(
         0.0,
         ge=0,
@@ -116,6 +132,73 @@ class SpecAugmentConfig(TypedConfig):
     )
 
 
+class QuantizationScheduleConfig(TypedConfig):
+    """How the quantisers of a spiking model come into play; dense models have none.
+
+    The best epoch is chosen among those in which the network spikes as configured.
+    """
+
+    unquantized_epochs: int = Field(
+        0,
+        ge=0,
+        description="First epochs without quantisation, in which ranges already follow the "
+        "potentials.",
+    )
+    threshold_epochs: int = Field(
+        0,
+        ge=0,
+        description="Epochs after those, over which the thresholds climb from 0 in equal steps.",
+    )
+    moving_range_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Epochs in which ranges move; afterwards they stay. Empty: to the end.",
+    )
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs until the network spikes as configured."""
+        return self.unquantized_epochs + self.threshold_epochs
+
+    def threshold_share(self, epoch: int) -> float:
+        """Share of the configured thresholds that holds in an epoch, counted from 0."""
+        if epoch >= self.num_epochs:
+            return 1.0
+        return max(0, epoch - self.unquantized_epochs) / max(1, self.threshold_epochs)
+
+
+class DensityConfig(TypedConfig):
+    """A penalty on the spikes of the layers (``training.density``); dense models have none."""
+
+    weight: float = Field(
+        gt=0, description="Weight of the penalty beside the objective's mean per target."
+    )
+    targets: tuple[float, ...] = Field(
+        (0.1,),
+        min_length=1,
+        description="Share of a layer's outputs that may fire unpenalised: one for all layers, or "
+        "one each.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not all(0 <= target < 1 for target in self.targets):
+            raise ValueError(f"targets={self.targets}: a density lies between 0 and 1")
+        return self
+
+    def layer_targets(self, num_layers: int) -> tuple[float, ...]:
+        """A target for each layer."""
+        return self.targets * num_layers if len(self.targets) == 1 else self.targets
+
+
+class WeightAveragingConfig(TypedConfig):
+    """Score and keep an exponential moving average of the weights instead of the weights."""
+
+    decay: float = Field(
+        0.99, gt=0, lt=1, description="Share of the average that each training step keeps."
+    )
+
+
 class TrainConfig(TypedConfig):
     """Everything that determines a trained recogniser, besides its features."""
 
@@ -133,6 +216,15 @@ class TrainConfig(TypedConfig):
     spec_augment: SpecAugmentConfig | None = Field(
         None, description="Feature masking in training; empty for none."
     )
+    quantization_schedule: QuantizationScheduleConfig | None = Field(
+        None, description="How quantisation comes into play; empty for all of it from the start."
+    )
+    density: DensityConfig | None = Field(
+        None, description="Penalty on the number of spikes; empty for none."
+    )
+    weight_averaging: WeightAveragingConfig | None = Field(
+        None, description="Average of the weights over training steps; empty for none."
+    )
     shuffle_window_rows: int = Field(
         4096,
         ge=1,
@@ -140,6 +232,32 @@ class TrainConfig(TypedConfig):
         "bounds the feature memory of a worker.",
     )
     seed: int = Field(0, ge=0, description="Seed of initialisation, batches, dropout and masks.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        schedule, num_epochs = self.quantization_schedule, self.num_epochs
+        if schedule is not None and schedule.num_epochs >= num_epochs:
+            raise ValueError(
+                f"quantization_schedule takes {schedule.num_epochs} epochs of {num_epochs} and "
+                "leaves none to spike as configured; shorten it or train longer"
+            )
+        if self.optimizer.warmup_epochs >= num_epochs:
+            raise ValueError(
+                f"optimizer.warmup_epochs={self.optimizer.warmup_epochs} of {num_epochs} epochs: "
+                "shorten it or train longer"
+            )
+        num_targets = len(self.density.targets) if self.density is not None else 1
+        if num_targets not in (1, self.model.num_layers):
+            raise ValueError(
+                f"density.targets has {num_targets} values for {self.model.num_layers} layers; "
+                "give one, or one each"
+            )
+        return self
+
+    def spikes_as_configured(self, epoch: int) -> bool:
+        """Whether in an epoch, counted from 0, thresholds and bits are the configured ones."""
+        schedule = self.quantization_schedule
+        return schedule is None or not self.model.is_spiking or epoch >= schedule.num_epochs
 
     @property
     def num_epochs(self) -> int:

@@ -22,10 +22,13 @@ from training.checkpoint import CheckpointState, CheckpointStore
 from training.collectives import all_sum, rank, world_size
 from training.config import TrainConfig
 from training.data import GlobalStep, TrainingData
+from training.density import density_penalty
+from training.learning_rate import next_learning_rate, step_learning_rate
 from training.losses import ctc_loss_sum, frame_loss_sum, greedy_ctc_labels
 from training.manifest import EpochMetrics, TrainProgress
 from training.models import SpeechNetwork
 from training.models.output import NetworkOutput
+from training.weight_averaging import averaged
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +77,8 @@ class TrainingLoop:
             lr=self.config.optimizer.learning_rate,
             weight_decay=self.config.optimizer.weight_decay,
         )
+        averaging = self.config.weight_averaging
+        self.average = None if averaging is None else averaged(self.network, averaging)
         self.epochs: tuple[EpochMetrics, ...] = ()
         self.learning_rate = self.config.optimizer.learning_rate
         self.num_skipped_steps = 0
@@ -85,10 +90,14 @@ class TrainingLoop:
             self._resume(state)
         for epoch in range(len(self.epochs), self.config.num_epochs):
             metrics = self.run_epoch(epoch)
-            self.learning_rate = self._next_learning_rate(metrics)
+            self.learning_rate = next_learning_rate(
+                self.config.optimizer, self.learning_rate, (*self.epochs, metrics)
+            )
             self.epochs = (*self.epochs, metrics)
             if rank() == 0:
-                self.store.save(self.network, self.optimizer, self.learning_rate, self.epochs)
+                self.store.save(
+                    self.network, self.average, self.optimizer, self.learning_rate, self.epochs
+                )
             self._tell(epoch, metrics.train_loss, 0, 0)
             logger.info(
                 "epoch %d/%d: train loss %.3f, dev error %.2f%%, %.0f frames/s",
@@ -101,20 +110,9 @@ class TrainingLoop:
 
     def _resume(self, state: CheckpointState) -> None:
         logger.info("resuming after epoch %d", state.epoch + 1)
-        self.store.restore(state, self.network, self.optimizer)
+        self.store.restore(state, self.network, self.average, self.optimizer)
         self.epochs = state.epochs
         self.learning_rate = state.learning_rate
-
-    def _next_learning_rate(self, metrics: EpochMetrics) -> float:
-        """Halve when the dev error stops improving on the epoch before, down to the floor."""
-        rule = self.config.optimizer
-        if not self.epochs or metrics.epoch < rule.constant_epochs:
-            return self.learning_rate
-        before = self.epochs[-1].dev_error
-        improvement = (before - metrics.dev_error) / before if before > 0 else 0.0
-        if improvement > rule.halve_below_improvement:
-            return self.learning_rate
-        return max(self.learning_rate / 2, rule.min_learning_rate)
 
     def _tell(self, epoch: int, loss: float, step: int, num_steps: int) -> None:
         if self.on_progress is not None and rank() == 0:
@@ -129,12 +127,19 @@ class TrainingLoop:
                 )
             )
 
+    def _begin_epoch(self, epoch: int) -> None:
+        for network in self._networks():
+            network.begin_epoch(self.config.quantization_schedule, epoch)
+        self.network.train()
+
+    def _networks(self) -> list[SpeechNetwork]:
+        """The network, and its average where there is one."""
+        return [self.network] if self.average is None else [self.network, self.average.module]
+
     def run_epoch(self, epoch: int) -> EpochMetrics:
         """Train one epoch and score the dev split."""
         started = time.monotonic()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        self.network.train()
+        self._begin_epoch(epoch)
         self.num_skipped_steps = 0
         loss_sum = torch.zeros((), dtype=torch.float64)
         num_targets = num_frames = num_sequences = 0
@@ -155,13 +160,14 @@ class TrainingLoop:
             train_loss=train_loss,
             dev_loss=dev.loss,
             dev_error=dev.error,
-            learning_rate=self.learning_rate,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
             frames_per_s=num_frames / trained_s,
             num_frames=num_frames,
             num_utterances=num_sequences,
             seconds=time.monotonic() - started,
             spike_density=dev.spike_density,
             num_skipped_steps=self.num_skipped_steps,
+            spikes_as_configured=self.config.spikes_as_configured(epoch),
         )
 
     def _check_converging(self, loss: float, epoch: int) -> None:
@@ -188,15 +194,24 @@ class TrainingLoop:
         masks = self.network.sample_dropout(step.global_size, generator)
         local = None if masks is None else [self._local(mask, step) for mask in masks]
         self.optimizer.zero_grad(set_to_none=True)
-        loss_sum = self._loss_sum(self._forward(batch, local), batch)
+        self._set_learning_rate(epoch + step.number / step.num_steps)
+        output = self._forward(self.module, batch, local)
+        loss_sum = self._loss_sum(output, batch)
+        objective = loss_sum / step.num_targets
+        if self.config.density is not None and self.config.model.is_spiking:
+            objective = objective + density_penalty(
+                output.site_outputs, batch.lengths_B, self.config.density
+            )
         # Data-parallel averages gradients over workers; the objective is their sum.
-        (loss_sum * (world_size() / step.num_targets)).backward()
+        (objective * world_size()).backward()
         norm = nn.utils.clip_grad_norm_(
             self.network.parameters(), self.config.optimizer.max_gradient_norm or math.inf
         )
         if bool(torch.isfinite(norm)):
             self.optimizer.step()
             self.network.after_step()
+            if self.average is not None:
+                self.average.update_parameters(self.network)
         else:
             self.num_skipped_steps += 1
         return loss_sum.detach().double().cpu()
@@ -206,9 +221,18 @@ class TrainingLoop:
         rows = mask[step.local] if step.local.stop > step.local.start else mask[:1]
         return rows.to(self.device)
 
-    def _forward(self, batch: Batch, masks: list[Tensor] | None) -> NetworkOutput:
+    def _set_learning_rate(self, epochs_done: float) -> None:
+        rate = step_learning_rate(
+            self.config.optimizer, self.learning_rate, epochs_done, self.config.num_epochs
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _forward(
+        self, module: nn.Module, batch: Batch, masks: list[Tensor] | None
+    ) -> NetworkOutput:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            output: NetworkOutput = self.module(batch.x_TBF, batch.lengths_B, None, masks)
+            output: NetworkOutput = module(batch.x_TBF, batch.lengths_B, None, masks)
         return output
 
     def _loss_sum(self, output: NetworkOutput, batch: Batch) -> Tensor:
@@ -221,15 +245,20 @@ class TrainingLoop:
 
     @torch.no_grad()
     def score_dev(self) -> DevScores:
-        """Loss, greedy error and spike density of the dev split, over all workers."""
-        self.network.eval()
+        """Loss, greedy error and spike density of the dev split, over all workers.
+
+        Of the average of the weights, where there is one.
+        """
+        scored = self.module if self.average is None else self.average.module
+        for network in self._networks():
+            network.eval()
         num_sites = self.config.model.num_layers + 1
         # loss, targets, errors, error targets, frames, then non-zeros of each site
         sums = torch.zeros(5 + num_sites, dtype=torch.float64)
         widths = [1.0] * num_sites
         for step in self.data.dev_steps():
             batch = step.batch.to(self.device)
-            output = self._forward(batch, None)
+            output = self._forward(scored, batch, None)
             sums[0] += self._loss_sum(output, batch).double().cpu()
             sums[1] += batch.label_lengths_B.sum() if self._is_ctc else batch.lengths_B.sum()
             errors, total = self._errors(output, batch)

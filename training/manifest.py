@@ -22,6 +22,8 @@ class EpochMetrics(TypedConfig):
         frames_per_s: training frames through all workers per second.
         spike_density: share of non-zero outputs on dev, encoder first; empty for LSTM and GRU.
         num_skipped_steps: steps whose gradient was not finite, and which changed nothing.
+        spikes_as_configured: whether thresholds and bits were the configured ones, so that the
+            epoch may be the best.
     """
 
     epoch: int
@@ -35,6 +37,7 @@ class EpochMetrics(TypedConfig):
     seconds: float
     spike_density: tuple[float, ...]
     num_skipped_steps: int = 0
+    spikes_as_configured: bool = True
 
 
 class TrainProgress(TypedConfig):

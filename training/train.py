@@ -30,7 +30,7 @@ from training.worker import train_worker
 logger = logging.getLogger(__name__)
 
 STAGE = "training"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 WEIGHTS_NAME, STATISTICS_NAME = "weights.safetensors", "label_statistics.safetensors"
 METRICS_NAME = "metrics.parquet"
@@ -40,10 +40,11 @@ OnProgress = Callable[[TrainProgress], None]
 
 def training_fingerprint(config: TrainConfig, features: FeaturizeManifest) -> str:
     """Name of the run: its configuration (less how it is computed) and its features."""
-    determined = config.model_dump(mode="json")
+    # An option that is off is left out, so that a new one does not rename every result.
+    determined = config.model_dump(mode="json", exclude_none=True)
     # Another backend, or recomputation, gives the same thing and so no other name.
     for how in ("backend", "recompute_frames"):
-        del determined["model"][how]
+        determined["model"].pop(how, None)
     return fingerprint(
         {"version": STAGE_VERSION, "config": determined, "features": features.fingerprint}
     )

@@ -33,6 +33,7 @@ class CorpusEntry:
     Attributes:
         audio: path of the audio file, relative to the corpus root.
         alignment: path of a ``.PHN`` file (start sample, end sample, phone), or None.
+        speed: factor at which the audio is played; 1 as recorded.
     """
 
     utterance_id: str
@@ -42,6 +43,7 @@ class CorpusEntry:
     text: str
     audio: str
     alignment: str | None = None
+    speed: float = 1.0
 
 
 @dataclass(frozen=True)

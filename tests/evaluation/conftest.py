@@ -143,6 +143,7 @@ def write_model(tmp_path) -> Callable[..., Location]:
                 model=model, **({"hidden_size": 9, "num_layers": 2, "threshold": 3} | sizes)
             ),
             objective=objective,
+            seed=seed,
         )
         torch.manual_seed(seed)
         outputs = num_outputs(len(labels.symbols), objective)

@@ -191,11 +191,21 @@ def test_running_again_does_nothing_and_force_does_it_again(run, write_features,
     assert forced.location.child("metrics.json").read_bytes() == before["metrics.json"]
 
 
-def test_two_runs_of_one_kind_are_told_apart(run, write_features, write_model):
+def test_seeds_of_one_kind_are_told_apart_and_compared_by_their_mean(
+    run, write_features, write_model
+):
     features = write_features()
     first, second = write_model("v2", seed=1), write_model("v2", seed=2)
-    result = run([first, second], features)
-    assert [m.label for m in metrics_of(result).models] == ["v2-01v2ct", "v2-02v2ct"]
+    metrics = metrics_of(run([first, write_model("gru"), second], features))
+    assert [m.label for m in metrics.models] == ["v2-seed=1", "gru", "v2-seed=2"]
+    v2, _ = metrics.settings
+    assert (v2.setting, v2.seeds, v2.labels) == ("v2", (1, 2), ("v2-seed=1", "v2-seed=2"))
+    one, dense, two = (m.error_rates.per.value for m in metrics.models)
+    assert v2.per.mean == pytest.approx((one + two) / 2)
+    (difference,) = metrics.differences
+    assert (difference.model, difference.compared_with) == ("v2", "gru")
+    assert difference.value == pytest.approx((one + two) / 2 - dense)
+    assert difference.low <= difference.value <= difference.high
     with pytest.raises(PipelineError, match="given twice"):
         run([first, first], features)
 

@@ -41,6 +41,21 @@ def test_other_stages_and_workers() -> None:
     assert changed.fan_out.kind == "ray"
 
 
+def test_seeds_and_sweeps_are_settings_of_the_recipe() -> None:
+    changed = apply_overrides(
+        DEMO,
+        ["seeds=0,3", "seeded_models=v2", "sweep.thresholds=1,5", "train.v2.density.weight=0.5"],
+    )
+    assert [(c.model.model, c.seed, c.model.threshold) for c in changed.trainings] == [
+        ("v2", 0, 1),
+        ("v2", 3, 1),
+        ("v2", 0, 5),
+        ("v2", 3, 5),
+        ("gru", 0, 3),
+    ]
+    assert [c.density and c.density.weight for c in changed.models] == [0.5, None]
+
+
 def test_models_are_chosen_first_and_may_be_new_to_the_recipe() -> None:
     changed = apply_overrides(DEMO, ["train.lstm.seed=4", "models=v2,lstm"])
     assert changed.model_names == ("v2", "lstm")

@@ -4,11 +4,17 @@ import sys
 import pytest
 
 from featurize.errors import PipelineError
-from flows.recipes import ALL_MODELS, RECIPES, Recipe, recipe_named
+from flows.recipes import ALL_MODELS, RECIPES, Recipe, SweepConfig, recipe_named
 
 
 def test_the_promised_recipes_are_there() -> None:
-    assert set(RECIPES) == {"demo", "mini-librispeech", "librispeech-100h", "timit"}
+    assert set(RECIPES) == {
+        "demo",
+        "mini-librispeech",
+        "mini-librispeech-sweep",
+        "librispeech-100h",
+        "timit",
+    }
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -51,6 +57,57 @@ def test_models_of_a_recipe_differ_in_the_model_alone(name: str) -> None:
         for config in RECIPES[name].models
     }
     assert len(shared) == 1
+
+
+def trainings(recipe: Recipe) -> list[tuple[object, ...]]:
+    return [
+        (c.model.model, c.seed, c.model.threshold, c.density and c.density.weight)
+        for c in recipe.trainings
+    ]
+
+
+def test_seeds_multiply_the_models_they_are_for() -> None:
+    content = RECIPES["timit"].model_dump() | {"seeds": (4, 7), "seeded_models": ("v2", "lstm")}
+    recipe = Recipe.model_validate(content)
+    assert trainings(recipe) == [
+        ("conventional", 4, 3, None),
+        ("v1", 4, 3, None),
+        ("v2", 4, 3, None),
+        ("v2", 7, 3, None),
+        ("gru", 4, 3, None),
+        ("lstm", 4, 3, None),
+        ("lstm", 7, 3, None),
+    ]
+    assert RECIPES["timit"].trainings == RECIPES["timit"].models
+    everywhere = Recipe.model_validate(content | {"seeded_models": ()})
+    assert len(everywhere.trainings) == 10
+    with pytest.raises(ValueError, match="use different numbers"):
+        Recipe.model_validate(content | {"seeds": (1, 1)})
+
+
+def test_a_sweep_trains_all_combinations_of_one_model() -> None:
+    sweep = SweepConfig(thresholds=(1, 5), density_weights=(0.0, 0.5))
+    recipe = Recipe.model_validate(RECIPES["demo"].model_dump() | {"sweep": sweep})
+    assert trainings(recipe) == [
+        ("v2", 0, 1, None),
+        ("v2", 0, 1, 0.5),
+        ("v2", 0, 5, None),
+        ("v2", 0, 5, 0.5),
+        ("gru", 0, 3, None),
+    ]
+    assert SweepConfig().variants(RECIPES["demo"].models[0]) == RECIPES["demo"].models[:1]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        (SweepConfig(model="v1"), "is none of the recipe's models"),
+        (SweepConfig(num_bits=(2,), thresholds=(3,)), "silences every spike of 2 bits"),
+    ],
+)
+def test_a_sweep_that_cannot_be_trained_is_refused(sweep: SweepConfig, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe.model_validate(RECIPES["demo"].model_dump() | {"sweep": sweep})
 
 
 def test_only_the_demonstration_brings_its_own_corpus() -> None:

@@ -2,6 +2,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from featurize.errors import PipelineError
 from featurize.locations import Location
@@ -10,16 +11,20 @@ from featurize.stage import read_manifest, write_sealed
 from training.checkpoint import CheckpointStore, load_recogniser
 from training.config import (
     CurriculumStage,
+    DensityConfig,
     ModelConfig,
     OptimizerConfig,
+    QuantizationScheduleConfig,
     SpecAugmentConfig,
     TrainConfig,
+    WeightAveragingConfig,
     WorkerConfig,
 )
 from training.data import TrainingData, read_ahead
 from training.loop import TrainingLoop
 from training.manifest import TrainManifest
-from training.train import train
+from training.models import build_network
+from training.train import train, training_fingerprint
 
 HERE = WorkerConfig(in_process=True, threads_per_worker=1)
 
@@ -35,6 +40,15 @@ def small(model="v2", objective="ctc", num_epochs=3, **changes):
         "optimizer": OptimizerConfig(learning_rate=1e-2),
     }
     return TrainConfig(**(settings | changes))
+
+
+def loop_of(features, config, run):
+    """A training loop about to begin, and its data."""
+    manifest = read_manifest(features, FeaturizeManifest)
+    data = TrainingData(features, manifest, config)
+    network = build_network(config.model, 8, 6)
+    network.train()
+    return TrainingLoop(network, network, config, data, CheckpointStore(run)), data
 
 
 def losses(location):
@@ -73,7 +87,13 @@ def test_a_finished_run_is_not_repeated(planted_features, tmp_path):
 
 
 def test_resumed_equals_uninterrupted(planted_features, tmp_path):
-    augmented = {"spec_augment": SpecAugmentConfig()}
+    augmented = {
+        "spec_augment": SpecAugmentConfig(),
+        "quantization_schedule": QuantizationScheduleConfig(threshold_epochs=2),
+        "density": DensityConfig(weight=0.1),
+        "weight_averaging": WeightAveragingConfig(decay=0.8),
+        "optimizer": OptimizerConfig(learning_rate=1e-2, rule="cosine", warmup_epochs=1),
+    }
     whole = train(small(**augmented), planted_features, Location.of(tmp_path / "a"), HERE)
 
     class Killed(Exception):
@@ -189,6 +209,81 @@ def test_learning_rate_halves_when_dev_error_stops_improving(planted_features, t
     assert metrics[-1].learning_rate == pytest.approx(3e-3)
 
 
+def test_a_schedule_brings_quantisation_in_and_the_best_epoch_waits_for_it(
+    planted_features, tmp_path
+):
+    schedule = QuantizationScheduleConfig(
+        unquantized_epochs=1, threshold_epochs=3, moving_range_epochs=2
+    )
+    model = ModelConfig(model="v2", hidden_size=8, threshold=9, encoder_threshold=6)
+    config = small(model, num_epochs=6, quantization_schedule=schedule)
+    network = build_network(model, 8, 6)
+    sites = (network.encoder_site, *(layer.site for layer in network.layers))
+    seen = []
+    for epoch in range(6):
+        network.begin_epoch(schedule, epoch)
+        seen.append([(s.quantizer().num_bits, s.threshold, s.range_moves) for s in sites[:2]])
+    assert seen == [
+        [(32, 0, True), (32, 0, True)],
+        [(6, 0, True), (6, 0, True)],
+        [(6, 2, False), (6, 3, False)],
+        [(6, 4, False), (6, 6, False)],
+        [(6, 6, False), (6, 9, False)],
+        [(6, 6, False), (6, 9, False)],
+    ]
+    result = train(config, planted_features, Location.of(tmp_path), HERE)
+    manifest = read_manifest(result.location, TrainManifest)
+    assert [m.spikes_as_configured for m in manifest.metrics] == [False] * 4 + [True] * 2
+    assert manifest.best_epoch >= 4
+    weights = load_recogniser(result.location).network.state_dict()
+    steps_of_two_epochs = 2 * 5 + 1  # and the first pass, which finds a range
+    assert int(weights["encoder_site.tracker.num_updates"]) == steps_of_two_epochs
+
+
+def test_a_schedule_that_never_ends_is_refused():
+    with pytest.raises(ValueError, match="takes 3 epochs of 3 and leaves none"):
+        small(quantization_schedule=QuantizationScheduleConfig(threshold_epochs=3))
+
+
+def test_the_average_is_exponential_and_is_what_is_scored_and_kept(planted_features, tmp_path):
+    config = small("v2", weight_averaging=WeightAveragingConfig(decay=0.75))
+    loop, data = loop_of(planted_features, config, Location.of(tmp_path))
+    expected = None
+    for step in data.train_steps(0):
+        loop.train_step(0, step)
+        weight = loop.network.layers[0].input_map.weight.detach().clone()
+        expected = weight if expected is None else 0.75 * expected + 0.25 * weight
+    average = loop.average.module
+    assert torch.allclose(average.layers[0].input_map.weight, expected, atol=1e-6)
+    assert torch.equal(average.output.norm.running_mean, loop.network.output.norm.running_mean)
+    scored = loop.score_dev().loss
+    loop.average = None
+    assert loop.score_dev().loss != scored
+    result = train(config, planted_features, Location.of(tmp_path / "runs"), HERE)
+    store = CheckpointStore(result.location)
+    directory = store.directory(read_manifest(result.location, TrainManifest).best_epoch)
+    averaged = load_file(directory.child("average.safetensors").path)
+    kept = load_recogniser(result.location).network.output.linear.weight
+    assert torch.equal(kept, averaged["module.output.linear.weight"])
+
+
+def test_a_density_penalty_makes_a_network_fire_less(planted_features, tmp_path):
+    def density(**changes):
+        result = train(
+            small(num_epochs=6, **changes), planted_features, Location.of(tmp_path), HERE
+        )
+        return sum(read_manifest(result.location, TrainManifest).metrics[-1].spike_density[1:])
+
+    assert density(density=DensityConfig(weight=3.0)) < 0.8 * density()
+
+
+def test_an_option_that_is_off_does_not_rename_a_result(planted_features):
+    manifest = read_manifest(planted_features, FeaturizeManifest)
+    named = training_fingerprint(small(), manifest)
+    assert named == training_fingerprint(small(density=None), manifest)
+    assert named != training_fingerprint(small(density=DensityConfig(weight=0.1)), manifest)
+
+
 def test_curriculum_lengths(planted_features, tmp_path):
     stages = (CurriculumStage(num_epochs=1, chunk_frames=9), CurriculumStage(num_epochs=1))
     config = small("v1", "frame", curriculum=stages)
@@ -228,13 +323,7 @@ def test_frame_objective_without_alignment_names_the_remedy(planted_features, tm
 
 def test_gradient_clipping_bounds_the_step(planted_features):
     config = small(optimizer=OptimizerConfig(max_gradient_norm=1e-3))
-    manifest = read_manifest(planted_features, FeaturizeManifest)
-    data = TrainingData(planted_features, manifest, config)
-    from training.models import build_network
-
-    network = build_network(config.model, 8, 6)
-    loop = TrainingLoop(network, network, config, data, CheckpointStore(Location.of("/nowhere")))
-    network.train()
+    loop, data = loop_of(planted_features, config, Location.of("/nowhere"))
     loop.train_step(0, next(iter(data.train_steps(0))))
-    norm = torch.stack([p.grad.norm() for p in network.parameters()]).norm()
+    norm = torch.stack([p.grad.norm() for p in loop.network.parameters()]).norm()
     assert norm == pytest.approx(1e-3, rel=1e-3)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from training.config import ModelConfig
+from training.config import ModelConfig, QuantizationScheduleConfig
 from training.models.batch_norm import FrameBatchNorm
 from training.models.frames import ValidFrames
 from training.models.output import NetworkOutput
@@ -99,6 +99,9 @@ class SpeechNetwork(nn.Module):
         in the output's bias, the network begins with the second lesson.
         """
         self.output.norm.bias[-1] = BLANK_BIAS
+
+    def begin_epoch(self, schedule: QuantizationScheduleConfig | None, epoch: int) -> None:
+        """What must happen before every epoch, counted from 0; nothing unless a model says so."""
 
     def after_step(self) -> None:
         """What must happen after every optimiser step; nothing unless a model says so."""

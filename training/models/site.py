@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from training.collectives import all_max
-from training.config import ModelConfig
+from training.config import ModelConfig, QuantizationScheduleConfig
 from training.quantizer import UNQUANTIZED_BITS, Quantizer, RangeTracker
 from training.recurrence_types import RecurrenceOutput
 
@@ -23,26 +23,38 @@ class QuantizerSite(nn.Module):
 
     Args:
         config: bits, threshold and the rule of the range.
+        threshold: this site's own threshold; the configuration's by default.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, threshold: int | None = None) -> None:
         super().__init__()
         self.num_bits = config.num_bits
-        self.threshold = config.threshold
+        self.configured_threshold = config.threshold if threshold is None else threshold
+        self.threshold = self.configured_threshold
+        self.is_quantized = True
+        self.range_moves = True
         self.per_step = config.range_update == "timestep"
         self.tracker = RangeTracker()
         self.pending: Tensor | None = None
 
+    def begin_epoch(self, schedule: QuantizationScheduleConfig, epoch: int) -> None:
+        """Spike as the schedule wants it in an epoch, counted from 0."""
+        self.is_quantized = epoch >= schedule.unquantized_epochs
+        self.threshold = round(schedule.threshold_share(epoch) * self.configured_threshold)
+        moving = schedule.moving_range_epochs
+        self.range_moves = moving is None or epoch < moving
+
     def quantizer(self) -> Quantizer:
         """The quantiser with the present range."""
-        return Quantizer(self.tracker.range_M(), self.num_bits, self.threshold)
+        num_bits = self.num_bits if self.is_quantized else UNQUANTIZED_BITS
+        return Quantizer(self.tracker.range_M(), num_bits, self.threshold)
 
     def run(self, recurrence: Recurrence) -> RecurrenceOutput:
         """Run the recurrence, and in training remember its extremes."""
         if not self.training or self.num_bits == UNQUANTIZED_BITS:
             return recurrence(self.quantizer(), None)
         if self.per_step:
-            return recurrence(self.quantizer(), self.tracker)
+            return recurrence(self.quantizer(), self.tracker if self.range_moves else None)
         if int(self.tracker.num_updates) == 0:
             with torch.no_grad():
                 unquantized = self.quantizer()._replace(num_bits=UNQUANTIZED_BITS)
@@ -57,7 +69,7 @@ class QuantizerSite(nn.Module):
 
     def apply_pending(self) -> None:
         """Move the range by the last training pass's extremes, reduced over workers."""
-        if self.pending is None:
+        if self.pending is None or not self.range_moves:
             return
         negated_minimum, maximum = all_max(self.pending)
         self.pending = None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training import recurrence
-from training.config import ModelConfig
+from training.config import ModelConfig, QuantizationScheduleConfig
 from training.lif import LifState
 from training.models.batch_norm import FrameBatchNorm
 from training.models.frames import ValidFrames
@@ -183,7 +183,7 @@ class SpikingNetwork(SpeechNetwork):
 
     def __init__(self, config: ModelConfig, num_features: int, num_outputs: int) -> None:
         super().__init__(config, num_features, num_outputs)
-        self.encoder_site = QuantizerSite(config)
+        self.encoder_site = QuantizerSite(config, config.encoder_threshold)
         layer_type = ConventionalLayer if config.model == "conventional" else GatedLayer
         sizes = [num_features] + [config.hidden_size] * config.num_layers
         self.layers = nn.ModuleList(layer_type(size, config) for size in sizes[:-1])
@@ -227,11 +227,20 @@ class SpikingNetwork(SpeechNetwork):
         sizes = [self.num_features] + [self.config.hidden_size] * self.config.num_layers
         return [LifState.zeros(x_TBF.shape[1], size, x_TBF.device) for size in sizes]
 
+    def begin_epoch(self, schedule: QuantizationScheduleConfig | None, epoch: int) -> None:
+        """Spike as the schedule wants it."""
+        if schedule is None:
+            return
+        for site in (self.encoder_site, *(layer.site for layer in self._lif_layers())):
+            site.begin_epoch(schedule, epoch)
+
+    def _lif_layers(self) -> list[LifLayer]:
+        return [layer for layer in self.layers if isinstance(layer, LifLayer)]
+
     def after_step(self) -> None:
         """Move every quantiser's range and keep the decays in [0, 1]."""
         self.encoder_site.apply_pending()
-        for layer in self.layers:
-            assert isinstance(layer, LifLayer)
+        for layer in self._lif_layers():
             layer.site.apply_pending()
             if isinstance(layer, ConventionalLayer):
                 layer.constrain()

@@ -1,0 +1,56 @@
+"""Runs that differ in their seed alone, as one row: mean and spread."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from evaluation.metrics import ModelMetrics, SettingMetrics, Spread
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Mean and sample standard deviation (over n - 1; none for a single value)."""
+    drawn = list(values)
+    deviation = statistics.stdev(drawn) if len(drawn) > 1 else None
+    return Spread(mean=statistics.fmean(drawn), deviation=deviation)
+
+
+def setting_metrics(models: Sequence[ModelMetrics]) -> tuple[SettingMetrics, ...]:
+    """One entry per setting, in the order in which settings first come."""
+    settings = dict.fromkeys(model.setting_name for model in models)
+    return tuple(
+        _over_seeds([model for model in models if model.setting_name == setting])
+        for setting in settings
+    )
+
+
+def _over_seeds(models: Sequence[ModelMetrics]) -> SettingMetrics:
+    first = models[0]
+    rates = {
+        name: _spread_of_known([getattr(model.error_rates, name) for model in models])
+        for name in ("per", "wer", "cer")
+    }
+    return SettingMetrics(
+        setting=first.setting_name,
+        model=first.model,
+        labels=tuple(model.label for model in models),
+        seeds=tuple(model.seed for model in models),
+        **rates,
+        parameters=first.parameters,
+        spike_density=tuple(
+            spread(site) for site in zip(*(model.spike_density for model in models), strict=True)
+        ),
+        audited=spread(model.multiplications_per_frame.audited for model in models),
+        as_published=spread(model.multiplications_per_frame.as_published for model in models),
+        saving_gru=_saving([model.saving.gru for model in models]),
+        saving_lstm=_saving([model.saving.lstm for model in models]),
+        saving_gru_as_published=_saving([model.saving_as_published.gru for model in models]),
+    )
+
+
+def _spread_of_known(rates: Sequence[object]) -> Spread | None:
+    values = [float(rate.value) for rate in rates if rate is not None]  # type: ignore[attr-defined]
+    return spread(values) if len(values) == len(rates) else None
+
+
+def _saving(ratios: Sequence[float | None]) -> Spread | None:
+    known = [ratio for ratio in ratios if ratio is not None]
+    return spread(known) if len(known) == len(ratios) else None

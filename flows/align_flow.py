@@ -1,0 +1,97 @@
+"""The alignment flow: a feature set with phone labels in, one with frame targets out."""
+
+import logging
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from featurize.locations import Location
+from featurize.schema import FeaturizeManifest
+from featurize.stage import StageResult, read_manifest
+from flows.artifacts import publish_link, publish_table
+from flows.progress import AlignmentProgress, stage_progress
+from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
+from flows.run_logging import send_logs_to_runs
+from training.align.align import align
+from training.align.config import AlignConfig
+from training.config import WorkerConfig
+
+_LOGGER = logging.getLogger(__name__)
+send_logs_to_runs()
+
+
+@flow(name="align", flow_run_name="align", validate_parameters=True)
+def align_flow(
+    config: AlignConfig,
+    features: str,
+    runs: str,
+    workers: WorkerConfig = WorkerConfig(),  # noqa: B008 - frozen, and the UI form's default
+    force: bool = False,
+) -> StageResult:
+    """Align a feature set with its transcripts, or find it aligned.
+
+    Args:
+        config: how to align.
+        features: address of a finished feature set with phone labels.
+        runs: root of all stages' results, a path or ``s3://`` address.
+        workers: where networks are trained, if any are; never changes the result.
+        force: align again even if finished.
+    """
+    result = align_features(config, features, runs, workers, force)
+    publish_alignment(result)
+    return result
+
+
+@task(
+    name="align-features",
+    retries=NUM_RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=retry_io_errors,
+    cache_policy=NO_CACHE,
+)
+def align_features(
+    config: AlignConfig, features: str, runs: str, workers: WorkerConfig, force: bool
+) -> StageResult:
+    """Run the align stage."""
+    with stage_progress("aligning", "align") as shown:
+        result = align(
+            config,
+            Location.of(features),
+            Location.of(runs),
+            workers,
+            force=force and is_first_attempt(),
+            on_progress=AlignmentProgress(shown),
+        )
+        shown.update(1.0, "already aligned" if result.skipped else "aligned")
+    return result
+
+
+@task(name="publish-alignment", cache_policy=NO_CACHE)
+def publish_alignment(result: StageResult) -> None:
+    """Publish where the aligned features are, and what the alignment looks like."""
+    manifest = read_manifest(result.location, FeaturizeManifest)
+    info = manifest.aligned
+    assert info is not None
+    utterances = sum(subset.num_utterances for subset in manifest.subsets.values())
+    said = (
+        f"{utterances} utterances, {info.silence_share:.0%} of the frames silent, "
+        f"{1000 * info.mean_phone_s:.0f} ms a phone"
+    )
+    done = "already made" if result.skipped else "made"
+    _LOGGER.info("%-12s %s, %s: %s", "alignment", done, said, result.location)
+    rejects = sum(manifest.reject_counts.values())
+    if rejects:
+        _LOGGER.warning("%d utterances have too few frames for their phones", rejects)
+    publish_link("alignment", result.location, said)
+    publish_table(
+        "alignment-summary",
+        [
+            {
+                "log likelihood a frame": info.log_likelihood,
+                "silent frames": info.silence_share,
+                "mean phone, s": info.mean_phone_s,
+                "rejected utterances": rejects,
+            }
+        ],
+        said,
+    )

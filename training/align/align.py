@@ -1,0 +1,375 @@
+"""The align stage: a feature set with phone labels in, the same with frame targets out.
+
+The result at ``runs/align/<fingerprint>`` is a feature set like any other: the same shards with
+the alignment column filled, silence among the symbols, and a manifest that says which features it
+came from. An utterance that cannot be aligned becomes a row of ``rejects.parquet``.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from featurize.cmvn import Normaliser
+from featurize.errors import PipelineError
+from featurize.labels import WordPhones, word_phones
+from featurize.locations import Location
+from featurize.schema import (
+    REJECT_SCHEMA,
+    SCHEMA_VERSION,
+    AlignmentInfo,
+    FeatureDtype,
+    FeatureRow,
+    FeaturizeManifest,
+    LabelInventory,
+    ShardInfo,
+    SubsetInfo,
+)
+from featurize.shard_writer import pack_row, write_shard
+from featurize.shards import iter_rows, read_rows, shards_of
+from featurize.stage import (
+    StageResult,
+    fingerprint,
+    read_manifest,
+    run_stage,
+    software_versions,
+    timestamp,
+)
+from featurize.typed_config import TypedConfig
+from training.align.config import AlignConfig
+from training.align.flat_start import EstimationUtterance, estimate_gaussians
+from training.align.forced import Alignment, Transcript, align_utterance
+from training.align.frames import Stacking
+from training.align.scorers import GaussianScorer, NetworkScorer, Scorer
+from training.config import WorkerConfig
+from training.manifest import TrainProgress
+from training.train import train
+
+logger = logging.getLogger(__name__)
+
+STAGE = "align"
+STAGE_VERSION = 1
+SILENCE = "SIL"
+"""Name of the symbol of silence; it is not scored."""
+REJECTS_NAME = "rejects.parquet"
+THREE_STATE_SHIFT_S = 0.0125
+"""Frames further apart than this are too few for three states a phone."""
+_BATCH_SIZE = 16
+
+
+class AlignProgress(TypedConfig):
+    """How far a running alignment is.
+
+    Attributes:
+        step: what it is doing, in a few words.
+        num_done: of ``num_all`` parts of that step.
+    """
+
+    step: str
+    num_done: int
+    num_all: int
+
+
+OnProgress = Callable[[AlignProgress], None]
+
+
+def align_fingerprint(config: AlignConfig, features: FeaturizeManifest) -> str:
+    """Name of an alignment: its configuration and its features."""
+    determined = config.model_dump(mode="json")
+    # Backends compute the same thing; a network that is not used names nothing.
+    del determined["network"]["model"]["backend"]
+    if not config.num_network_rounds:
+        del determined["network"]
+    return fingerprint(
+        {"version": STAGE_VERSION, "config": determined, "features": features.fingerprint}
+    )
+
+
+def align(
+    config: AlignConfig,
+    features: Location,
+    runs: Location,
+    workers: WorkerConfig,
+    *,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+) -> StageResult:
+    """Align a feature set at ``runs/align/<fingerprint>``, or find it aligned.
+
+    Each network round builds on the finished alignment of the round before, and on a network
+    trained on that: both are results of their own, found when they are there.
+
+    Args:
+        config: how to align.
+        features: a finished feature set with phone labels.
+        runs: root of all stages' results.
+        workers: where the networks are trained.
+        force: align again even if finished.
+        on_progress: called as the work goes on.
+
+    Raises:
+        PipelineError: when the features are unfinished or have no phone labels, their lexicon
+            changed, or a subset has no utterance left.
+    """
+    manifest = read_manifest(features, FeaturizeManifest)
+    words = word_phones(manifest)
+    name = align_fingerprint(config, manifest)
+
+    def work(location: Location) -> FeaturizeManifest:
+        run = _AlignRun(config, features, manifest, words, location, on_progress)
+        if not config.num_network_rounds:
+            return run.write(name, run.estimate())
+        before = config.model_copy(update={"num_network_rounds": config.num_network_rounds - 1})
+        aligned = align(before, features, runs, workers, on_progress=on_progress)
+        trained = train(
+            config.network, aligned.location, runs, workers, on_progress=_told(on_progress)
+        )
+        return run.write(name, NetworkScorer.of(trained.location))
+
+    return run_stage(runs.child(STAGE, name), name, work, force=force)
+
+
+def _told(on_progress: OnProgress | None) -> Callable[[TrainProgress], None] | None:
+    if on_progress is None:
+        return None
+
+    def tell(progress: TrainProgress) -> None:
+        step = f"training a network, epoch {progress.epoch + 1} of {progress.num_epochs}"
+        on_progress(AlignProgress(step=step, num_done=progress.step, num_all=progress.num_steps))
+
+    return tell
+
+
+@dataclass
+class _Tally:
+    """Counts of an alignment while it is written."""
+
+    frame_shift_s: float
+    score: float = 0.0
+    num_frames: int = 0
+    num_silent_frames: int = 0
+    num_phones: int = 0
+
+    def add(self, found: Alignment, phones_t: NDArray[np.int32], silences: list[int]) -> None:
+        """Take in an utterance."""
+        self.score += found.score
+        self.num_frames += len(phones_t)
+        self.num_silent_frames += int(np.isin(phones_t, silences).sum())
+        self.num_phones += int((~np.isin(found.phones_P, silences)).sum())
+
+    def summary(self, features: str, config: AlignConfig) -> AlignmentInfo:
+        """What the manifest says of the alignment."""
+        voiced_s = (self.num_frames - self.num_silent_frames) * self.frame_shift_s
+        return AlignmentInfo(
+            features=features,
+            config=config.model_dump(mode="json"),
+            log_likelihood=self.score / self.num_frames,
+            silence_share=self.num_silent_frames / self.num_frames,
+            mean_phone_s=voiced_s / max(1, self.num_phones),
+        )
+
+
+class _AlignRun:
+    """One run of the stage: its inputs, and where its result goes."""
+
+    def __init__(
+        self,
+        config: AlignConfig,
+        features: Location,
+        manifest: FeaturizeManifest,
+        words: WordPhones | None,
+        target: Location,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.config = config
+        self.features = features
+        self.manifest = manifest
+        self.words = words
+        self.target = target
+        self.on_progress = on_progress
+        self.labels = aligned_inventory(manifest.labels, has_words=words is not None)
+
+    def _tell(self, step: str, num_done: int, num_all: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(AlignProgress(step=step, num_done=num_done, num_all=num_all))
+
+    def _transcript(self, row: FeatureRow) -> Transcript:
+        if self.words is None:
+            return Transcript.of_phones(row.labels)
+        words = self.words(row.text)
+        if [phone for word in words for phone in word] != row.labels.tolist():
+            raise PipelineError(
+                f"{row.utterance_id}: its labels are not what the lexicon says of its words; the "
+                "lexicon changed since the features were made: featurize again"
+            )
+        return Transcript.of_words(words, silence=self.labels.symbols.index(SILENCE))
+
+    def _min_silence_frames(self, stacking: Stacking) -> int:
+        return round(self.config.min_silence_s / stacking.frame_shift_s)
+
+    def estimate(self) -> GaussianScorer:
+        """Estimate Gaussians on the training utterances, from a flat start."""
+        stacking, normalise = Stacking.of(self.manifest), Normaliser(self.manifest.cmvn)
+        train = self.manifest.splits["train"]
+        total = sum(shard.num_utterances for shard in shards_of(self.manifest, train))
+        every = -(-total // self.config.num_estimation_utterances)
+        rows = iter_rows(self.features, self.manifest, train)
+        utterances = [
+            EstimationUtterance(
+                stacking.frames(normalise(row)).astype(np.float16), self._transcript(row)
+            )
+            for number, row in enumerate(rows)
+            if number % every == 0
+        ]
+        model = estimate_gaussians(
+            utterances,
+            len(self.labels.symbols),
+            3 if stacking.frame_shift_s <= THREE_STATE_SHIFT_S else 1,
+            self._min_silence_frames(stacking),
+            self.config,
+            lambda done, rounds: self._tell("estimating Gaussians", done, rounds),
+        )
+        return GaussianScorer(model, stacking, normalise)
+
+    def write(self, name: str, scorer: Scorer) -> FeaturizeManifest:
+        """Align every utterance, write the feature set, and say what it holds."""
+        tally = _Tally(scorer.stacking.frame_shift_s)
+        shards: list[ShardInfo] = []
+        rejects: list[FeatureRow] = []
+        num_samples: Counter[str] = Counter()
+        speakers: dict[str, set[str]] = {subset: set() for subset in self.manifest.subsets}
+        for number, shard in enumerate(self.manifest.shards):
+            self._tell("aligning", number, len(self.manifest.shards))
+            packed = []
+            rows = read_rows(self.features, shard, inventory=self.manifest.labels)
+            for row, aligned in zip(rows, self._aligned(rows, scorer, tally), strict=True):
+                if aligned is None:
+                    rejects.append(row)
+                    continue
+                packed.append(pack_row(aligned, _dtype(row)))
+                num_samples[row.subset] += row.num_samples
+                speakers[row.subset].add(row.speaker_id)
+            if packed:
+                group_size = int(str(self.manifest.config["row_group_size"]))
+                info = write_shard(self.target, shard.file, shard.subset, packed, group_size)
+                shards.append(info)
+        self._write_rejects(rejects)
+        rate = self.manifest.sample_rate_hz
+        subsets = {
+            subset: _subset_info(shards, subset, speakers[subset], num_samples[subset] / rate)
+            for subset in self.manifest.subsets
+        }
+        empty = [subset for subset, info in subsets.items() if not info.num_utterances]
+        if empty:
+            raise PipelineError(
+                f"no utterance of subset {empty[0]!r} could be aligned: each has fewer frames "
+                "than its phones have states; check the transcripts"
+            )
+        return self._manifest(name, tuple(shards), subsets, len(rejects), tally)
+
+    def _aligned(
+        self, rows: Sequence[FeatureRow], scorer: Scorer, tally: _Tally
+    ) -> Iterator[FeatureRow | None]:
+        """The rows with their frame targets; None for those with too few frames."""
+        stacking = scorer.stacking
+        # Rows of similar length stand together, so that batches pad little.
+        batches = (rows[i : i + _BATCH_SIZE] for i in range(0, len(rows), _BATCH_SIZE))
+        scores = (scored for batch in batches for scored in scorer(batch))
+        for row, scores_tS in zip(rows, scores, strict=True):
+            found = align_utterance(
+                scores_tS,
+                self._transcript(row),
+                scorer.states_per_phone,
+                self._min_silence_frames(stacking),
+            )
+            if found is None:
+                yield None
+                continue
+            phones_t = found.phones_P[found.places_t // scorer.states_per_phone]
+            tally.add(found, phones_t, _silences(self.labels))
+            yield FeatureRow(
+                utterance_id=row.utterance_id,
+                speaker_id=row.speaker_id,
+                chapter_id=row.chapter_id,
+                subset=row.subset,
+                text=row.text,
+                labels=found.phones_P,
+                num_samples=row.num_samples,
+                features=row.features,
+                alignment=phones_t[stacking.middle_frames(len(row.features))],
+            )
+
+    def _write_rejects(self, rejects: Sequence[FeatureRow]) -> None:
+        rows = [
+            {
+                "utterance_id": row.utterance_id,
+                "subset": row.subset,
+                "path": "",
+                "reason": "too_short",
+                "detail": f"{len(row.features)} rows are too few for {len(row.labels)} phones",
+            }
+            for row in rejects
+        ]
+        with self.target.child(REJECTS_NAME).open_write() as stream:
+            table = pa.Table.from_pylist(rows, schema=REJECT_SCHEMA)
+            pq.write_table(table, stream, compression="zstd")
+
+    def _manifest(
+        self,
+        name: str,
+        shards: tuple[ShardInfo, ...],
+        subsets: dict[str, SubsetInfo],
+        num_rejects: int,
+        tally: _Tally,
+    ) -> FeaturizeManifest:
+        return self.manifest.model_copy(
+            update={
+                "stage": STAGE,
+                "schema_version": SCHEMA_VERSION,
+                "fingerprint": name,
+                "upstream": {"features": self.manifest.fingerprint},
+                "created_at": timestamp(),
+                "versions": software_versions("spikeline", "numpy", "pyarrow", "torchaudio"),
+                "labels": self.labels,
+                "subsets": subsets,
+                "shards": shards,
+                "reject_counts": {"too_short": num_rejects} if num_rejects else {},
+                "aligned": tally.summary(self.features.uri, self.config),
+            }
+        )
+
+
+def aligned_inventory(labels: LabelInventory, *, has_words: bool) -> LabelInventory:
+    """The symbols of an aligned feature set: where words are looked up, silence comes last."""
+    if not has_words:
+        return labels.model_copy(update={"kind": "alignment"})
+    return LabelInventory(
+        kind="alignment",
+        symbols=(*labels.symbols, SILENCE),
+        scored_as=(*labels.scored_as, None),
+    )
+
+
+def _silences(labels: LabelInventory) -> list[int]:
+    return [i for i, symbol in enumerate(labels.symbols) if symbol in (SILENCE, "sil")]
+
+
+def _dtype(row: FeatureRow) -> FeatureDtype:
+    return "float16" if row.features.dtype.itemsize == 2 else "float32"
+
+
+def _subset_info(
+    shards: Sequence[ShardInfo], subset: str, speakers: set[str], seconds: float
+) -> SubsetInfo:
+    own = [shard for shard in shards if shard.subset == subset]
+    return SubsetInfo(
+        num_utterances=sum(shard.num_utterances for shard in own),
+        num_speakers=len(speakers),
+        num_frames=sum(shard.num_frames for shard in own),
+        hours=seconds / 3600,
+    )

@@ -1,0 +1,68 @@
+"""Configuration of the align stage."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from featurize.typed_config import TypedConfig
+from training.config import CurriculumStage, ModelConfig, OptimizerConfig, TrainConfig
+
+
+def _realigning_network() -> TrainConfig:
+    return TrainConfig(
+        model=ModelConfig(model="lstm", hidden_size=256, dropout=0.2),
+        objective="frame",
+        curriculum=(CurriculumStage(num_epochs=6, chunk_frames=200),),
+        batch_size=32,
+        optimizer=OptimizerConfig(learning_rate=2e-3, max_gradient_norm=5.0),
+    )
+
+
+class AlignConfig(TypedConfig):
+    """Everything that determines an alignment, besides the features it is of."""
+
+    num_gaussian_rounds: int = Field(
+        15,
+        ge=1,
+        le=100,
+        description="Rounds of aligning with Gaussian mixtures and estimating them anew, from "
+        "a flat start.",
+    )
+    num_mixtures: int = Field(
+        8, ge=1, le=64, description="Gaussians per state in the last rounds; grows by doubling."
+    )
+    num_estimation_utterances: int = Field(
+        2000,
+        ge=1,
+        le=100_000,
+        description="Training utterances the Gaussians are estimated on, spread evenly; held in "
+        "memory.",
+    )
+    context_frames: int = Field(
+        3, ge=0, le=15, description="Frames on either side that a Gaussian also sees."
+    )
+    num_dimensions: int = Field(
+        40, ge=2, le=256, description="Dimensions after the discriminant projection."
+    )
+    min_silence_s: float = Field(
+        0.03, ge=0, le=1, description="Shortest silence between words, seconds."
+    )
+    num_network_rounds: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Rounds of training a network on the alignment and aligning with it anew.",
+    )
+    network: TrainConfig = Field(
+        default_factory=_realigning_network, description="The network of those rounds."
+    )
+    seed: int = Field(0, ge=0, description="Seed of whatever is drawn.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.network.objective != "frame":
+            raise ValueError(
+                f"network.objective={self.network.objective} gives no frame scores to align by; "
+                "use frame"
+            )
+        return self

@@ -1,0 +1,56 @@
+"""A penalty on the number of spikes, which a network can be trained against.
+
+The number of non-zero outputs has no useful gradient. What stands in for it at one site is
+Hoyer's square measure over all valid frames and neurons, per output::
+
+    S = (sum |y|)^2 / (N sum y^2)          1 / N <= S <= density
+
+By Cauchy and Schwarz ``S`` is at most the share of non-zero outputs, and equal to it where all of
+them are of one size. It does not change when all outputs are scaled, and must not: the quantiser's
+range follows the outputs, so that smaller ones would be no fewer. Its gradient::
+
+    dS/dy = 2 (sum |y|) / (N sum y^2) * (sign y - y (sum |y|) / (sum y^2))
+
+weakens outputs below ``sum y^2 / sum |y|`` until they fall silent, strengthens those above it, and
+leaves silent ones alone (Yang, Wen & Li 2020, arXiv 1908.09979, use it on weights).
+
+Shape legend: T time, B batch, H neurons of a site.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from training.collectives import all_sum
+from training.config import DensityConfig
+
+
+def density_penalty(
+    site_outputs: Sequence[Tensor], lengths_B: Tensor, config: DensityConfig
+) -> Tensor:
+    """The weighted sum of S over the layers that fire more than their target.
+
+    The sums run over all workers; what a worker returns is its share of the gradient, and the
+    shares add up to the penalty.
+
+    Args:
+        site_outputs: what each site sends on, (T, B, H), zero at padding: the input encoder
+            first, which is not counted because no weight comes before it.
+        lengths_B: valid frames.
+        config: weight and targets.
+    """
+    layers = site_outputs[1:]
+    magnitudes = torch.stack([outputs.abs().sum() for outputs in layers])
+    squares = torch.stack([outputs.square().sum() for outputs in layers])
+    with torch.no_grad():
+        fired = torch.stack([torch.count_nonzero(outputs) for outputs in layers])
+        sizes = torch.stack([lengths_B.sum() * outputs.shape[2] for outputs in layers])
+        sums = torch.stack([magnitudes, squares, fired.to(squares), sizes.to(squares)]).double()
+        magnitude, square, num_fired, size = all_sum(sums)
+        target = torch.tensor(config.layer_targets(len(layers)), dtype=sums.dtype).to(sums)
+        acts = (num_fired > target * size) & (square > 0)
+        per_magnitude = torch.where(acts, 2 * magnitude / (size * square), 0.0)
+        per_square = torch.where(acts, magnitude.square() / (size * square.square()), 0.0)
+    shares = per_magnitude.to(magnitudes) * magnitudes - per_square.to(squares) * squares
+    return config.weight * shares.sum()
