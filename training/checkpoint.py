@@ -211,6 +211,8 @@ class CheckpointStore:
         except (ValueError, KeyError) as error:
             raise _unusable(source.child(_OPTIMIZER), f"is of another network ({error})") from error
         if average is not None:
+            if _AVERAGE not in state.sha256:
+                raise _unusable(source.child(_STATE), "does not name the averaged weights")
             load_weights(average, load_tensors(source.child(_AVERAGE), state.sha256[_AVERAGE]))
 
     def weights_of(self, epoch: int) -> dict[str, Tensor]:
