@@ -10,7 +10,7 @@ TEST_ENV := OMP_NUM_THREADS=1
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench constraints clean
+.PHONY: help install demo test lint format bench constraints clean faults fuzz soak audit sbom
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -54,10 +54,40 @@ $(VENV)/.installed-bench: $(STAMP)
 	$(PIP) install --quiet -c constraints.txt -e '.[bench]'
 	@touch $@
 
+# How many damaged inputs of each format, kill points of each crash row, seconds of soaking.
+INPUTS ?= 2000
+POINTS ?= 20
+SECONDS ?= 1800
+SEED ?= 0
+
+faults: $(STAMP)  ## Inject every fault for real and compare results (POINTS=20 SEED=0)
+	$(TEST_ENV) $(BIN)/python -m tests.faults.run --points $(POINTS) --seed $(SEED) --record evaluation/results/faults.md
+
+fuzz: $(STAMP)  ## Read damaged inputs of every format (INPUTS=2000 SEED=0)
+	$(TEST_ENV) $(BIN)/python -m tests.hostile.run --inputs $(INPUTS) --seed $(SEED) --record evaluation/results/damaged-inputs.md
+
+soak: $(STAMP)  ## Featurize and train in a loop with random kills (SECONDS=1800)
+	$(TEST_ENV) $(BIN)/python -m tests.faults.soak --seconds $(SECONDS) --seed $(SEED)
+
+# The tools of the supply chain stand apart, or the bill of materials would list them.
+TOOLS := $(VENV)-supply-chain
+
+$(TOOLS)/.installed: infra/supply-chain.txt
+	@test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet -r infra/supply-chain.txt
+	@touch $@
+
+audit: $(STAMP) $(if $(ONLINE),$(TOOLS)/.installed)  ## Hold .venv against its pins; ONLINE=1 asks for vulnerabilities
+	PATH="$(TOOLS)/bin:$$PATH" $(BIN)/python -m infra.audit $(if $(ONLINE),--online)
+
+sbom: $(STAMP) $(TOOLS)/.installed  ## Write the bill of materials of .venv, CycloneDX (build/sbom.json)
+	@mkdir -p build
+	$(TOOLS)/bin/cyclonedx-py environment --output-reproducible --output-format JSON --output-file build/sbom.json $(BIN)/python
+
 constraints: $(VENV)/.installed-bench  ## Pin what .venv holds in constraints.txt
 	$(PIP) freeze --all --exclude-editable --exclude spikeline --exclude pip | grep -E '^[A-Za-z0-9._-]+==' > constraints.tmp
 	mv constraints.tmp constraints.txt
 	@touch $(STAMP) $(VENV)/.installed-bench
 
 clean:  ## Remove the environment and the caches; results are kept
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(TOOLS) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
