@@ -83,9 +83,11 @@ OnProgress = Callable[[AlignProgress], None]
 
 def align_fingerprint(config: AlignConfig, features: FeaturizeManifest) -> str:
     """Name of an alignment: its configuration and its features."""
-    determined = config.model_dump(mode="json")
-    # Backends compute the same thing; a network that is not used names nothing.
-    del determined["network"]["model"]["backend"]
+    # An option that is off is left out, so that a new one does not rename every result.
+    determined = config.model_dump(mode="json", exclude_none=True)
+    # How a network is computed gives it no other name; one that is not used, none at all.
+    for how in ("backend", "recompute_frames"):
+        determined["network"]["model"].pop(how, None)
     if not config.num_network_rounds:
         del determined["network"]
     return fingerprint(
@@ -292,6 +294,7 @@ class _AlignRun:
                 info = write_shard(self.target, shard.file, shard.subset, packed, group_size)
                 shards.append(info)
         self._write_rejects(rejects)
+        _clear_leftovers(self.target, {shard.file for shard in shards} | {REJECTS_NAME})
         rate = self.manifest.sample_rate_hz
         subsets = {
             subset: _subset_info(shards, subset, speakers[subset], num_samples[subset] / rate)
@@ -389,6 +392,13 @@ def aligned_inventory(labels: LabelInventory, *, has_words: bool) -> LabelInvent
         symbols=(*labels.symbols, SILENCE),
         scored_as=(*labels.scored_as, None),
     )
+
+
+def _clear_leftovers(location: Location, expected: set[str]) -> None:
+    """Remove files of an interrupted run."""
+    for child in location.children():
+        if child.name not in expected:
+            child.remove()
 
 
 def _silences(labels: LabelInventory) -> list[int]:
