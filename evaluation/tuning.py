@@ -46,7 +46,8 @@ def tune_viterbi(
         decoder = phone_search(recogniser, candidate)
         return sum(
             count_edits(
-                reference, scored_transcript(decoder(u.log_probs_TS), labels).symbols
+                reference,
+                scored_transcript(decoder(u.log_probs_TS), recogniser.manifest.labels).symbols,
             ).errors
             for u, reference in zip(utterances, references, strict=True)
         )
