@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.config import BeamConfig, DecoderName, EvaluateConfig, ViterbiConfig
+from evaluation.state_search import state_search
 from evaluation.viterbi import best_path, build_graph
 from featurize.errors import PipelineError
 from training.checkpoint import Recogniser
@@ -142,12 +143,19 @@ def build_decoder(
         return ctc_greedy
     if name == "beam":
         return CtcBeam(len(recogniser.manifest.labels.symbols), config.beam)
+    return phone_search(recogniser, viterbi)
+
+
+def phone_search(recogniser: Recogniser, viterbi: ViterbiConfig) -> Decoder:
+    """The search over phones that fits what a frame model's outputs are."""
     statistics = recogniser.label_statistics
     if "frame_counts" not in statistics or "bigram_counts" not in statistics:
         raise PipelineError(
             "decoder=viterbi needs the training label statistics, which this model lacks; "
             "train it again with objective=frame"
         )
-    return PhoneViterbi(
-        statistics["bigram_counts"].numpy(), statistics["frame_counts"].numpy(), viterbi
-    )
+    bigrams, frames = statistics["bigram_counts"].numpy(), statistics["frame_counts"].numpy()
+    manifest = recogniser.manifest
+    if manifest.states is None:
+        return PhoneViterbi(bigrams, frames, viterbi)
+    return state_search(manifest.states, bigrams, frames, viterbi, manifest.frame_shift_s)

@@ -207,12 +207,13 @@ class _Evaluation:
         outcome, label = self._start(recogniser, address, named), named.label
         viterbi = outcome.viterbi or self.config.viterbi
         decode = build_decoder(outcome.decoder, recogniser, self.config, viterbi)
-        inventory = self.manifest.labels
+        # A model may put out more than the features' labels have: silence, which is not scored.
+        inventory, spoken = self.manifest.labels, recogniser.manifest.labels
         step = max(1, self.num_utterances // NUM_EXAMPLES)
         for number, recognition in enumerate(self._recognise(recogniser, self.subsets)):
             row = recognition.row
             reference = scored_transcript(row.labels.tolist(), inventory)
-            hypothesis = scored_transcript(decode(recognition.log_probs_TO), inventory)
+            hypothesis = scored_transcript(decode(recognition.log_probs_TO), spoken)
             symbols = count_edits(reference.symbols, hypothesis.symbols)
             words = None
             if reference.words is not None and hypothesis.words is not None:

@@ -16,7 +16,7 @@ from evaluation.config import EvaluateConfig
 from evaluation.multiplications import Activity, NetworkShape, measure_activity
 from featurize.errors import PipelineError
 from featurize.locations import Location
-from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest
+from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest, LabelInventory
 from featurize.shards import iter_rows
 from training.batching import collate
 from training.checkpoint import Recogniser
@@ -78,7 +78,7 @@ def check_compatible(model: TrainManifest, address: str, features: FeaturizeMani
             f"set has frames {features.frame_shift_s} s apart; {remedy}"
         )
     ours, theirs = model.labels, features.labels
-    if (ours.kind, ours.symbols) != (theirs.kind, theirs.symbols):
+    if not same_meaning(ours, theirs):
         raise PipelineError(
             f"model {address} was trained on {len(ours.symbols)} {ours.kind} symbols, the feature "
             f"set has {len(theirs.symbols)} {theirs.kind} symbols or other ones; {remedy}"
@@ -88,6 +88,23 @@ def check_compatible(model: TrainManifest, address: str, features: FeaturizeMani
             f"model {address} needs features normalised by speaker, the feature set has "
             f"cmvn={features.cmvn.mode}; {remedy}"
         )
+
+
+def same_meaning(ours: LabelInventory, theirs: LabelInventory) -> bool:
+    """Whether a model's label ids mean what a feature set's do.
+
+    A model trained on an alignment may also put out symbols that are not scored (silence);
+    features with phone labels lack them, and can be scored all the same.
+    """
+    if (ours.kind, ours.symbols) == (theirs.kind, theirs.symbols):
+        return True
+    shared = len(theirs.symbols)
+    is_more_of_the_same = (
+        (ours.kind, theirs.kind) == ("alignment", "phones")
+        and ours.symbols[:shared] == theirs.symbols
+        and ours.scored_as[:shared] == theirs.scored_as
+    )
+    return is_more_of_the_same and not any(ours.scored_as[shared:])
 
 
 def choose_cmvn(model: TrainManifest, features: FeaturizeManifest) -> CmvnStatistics:

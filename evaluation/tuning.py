@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.config import ViterbiConfig
-from evaluation.decoding import PhoneViterbi
+from evaluation.decoding import phone_search
 from evaluation.scoring import count_edits, scored_transcript
 from featurize.schema import LabelInventory
 from training.checkpoint import Recogniser
@@ -40,15 +40,14 @@ def tune_viterbi(
         utterances: dev utterances.
         labels: the label inventory, for what is scored.
     """
-    statistics = recogniser.label_statistics
-    bigrams, frames = statistics["bigram_counts"].numpy(), statistics["frame_counts"].numpy()
     references = [scored_transcript(u.labels, labels).symbols for u in utterances]
 
     def errors(candidate: ViterbiConfig) -> int:
-        decoder = PhoneViterbi(bigrams, frames, candidate)
+        decoder = phone_search(recogniser, candidate)
         return sum(
             count_edits(
-                reference, scored_transcript(decoder(u.log_probs_TS), labels).symbols
+                reference,
+                scored_transcript(decoder(u.log_probs_TS), recogniser.manifest.labels).symbols,
             ).errors
             for u, reference in zip(utterances, references, strict=True)
         )

@@ -164,16 +164,22 @@ def evaluate(
     model: Annotated[
         list[str], typer.Option("--model", help="A finished training run; repeatable.")
     ],
-    features: FeaturesOption,
     runs: RunsOption,
+    features: Annotated[
+        str | None, typer.Option("--features", help="A finished feature set: path or s3://.")
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option("--corpus", help="Another corpus, to be featurized first: path or s3://."),
+    ] = None,
     overrides: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare trained models."""
+    """Compare trained models on a feature set, or on speakers of another corpus."""
     from flows.stage_commands import run_evaluate
 
-    run_evaluate(recipe, model, features, runs, overrides or (), force, as_json)
+    run_evaluate(recipe, model, features, corpus, runs, overrides or (), force, as_json)
 
 
 @app.command()

@@ -57,7 +57,7 @@ def train_worker(
     data = TrainingData(features, manifest, config)
     # Every worker draws the same initial weights.
     torch.manual_seed(config.seed)
-    outputs = num_outputs(len(manifest.labels.symbols), config.objective)
+    outputs = num_outputs(len(manifest.labels.symbols), config.objective, manifest.states)
     network = build_network(config.model, manifest.num_features, outputs)
     if config.objective == "ctc":
         network.favour_blank()
