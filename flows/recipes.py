@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from evaluation.config import EvaluateConfig
+from evaluation.config import EvaluateConfig, WordSearchConfig
 from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.synthetic import SyntheticConfig
 from featurize.errors import PipelineError
@@ -247,7 +247,7 @@ def _mini_librispeech() -> Recipe:
         ),
         seeds=(0, 1, 2),
         seeded_models=("v2", "gru", "lstm"),
-        evaluate=EvaluateConfig(),
+        evaluate=EvaluateConfig(words=WordSearchConfig()),
     )
 
 
@@ -284,7 +284,10 @@ def _librispeech_100h() -> Recipe:
             "alignment, so no alignment is needed first",
             "CTC needs whole utterances, so the growing chunk length is a growing utterance length "
             "over the same 24 epochs: at most 6 s, 10 s, 13 s, 15 s, then all",
-            "decoded without the HMM graph and word language model: phone error rates",
+            "words by beam search over CMUdict and a trigram of the training transcripts in place "
+            "of an HMM graph and the corpus' language model; for that one fetch "
+            "3-gram.pruned.1e-7.arpa.gz (or 4-gram.arpa.gz) and librispeech-lexicon.txt from "
+            "OpenSLR resource 11 and set evaluate.words.language_model and evaluate.words.lexicon",
         ),
         featurize=FeaturizeConfig(
             corpus="librispeech",
@@ -305,7 +308,7 @@ def _librispeech_100h() -> Recipe:
                 optimizer=OptimizerConfig(learning_rate=1e-3, min_learning_rate=1.25e-4),
             ),
         ),
-        evaluate=EvaluateConfig(),
+        evaluate=EvaluateConfig(words=WordSearchConfig()),
         workers=WorkerConfig(num_workers=2),
     )
 
