@@ -68,10 +68,10 @@ class WordSearchConfig(TypedConfig):
         "labels were made with.",
     )
     lm_weight: float = Field(
-        1.0, ge=0, le=100, description="Weight of the language model's log-probability."
+        0.75, ge=0, le=100, description="Weight of the language model's log-probability."
     )
     word_score: float = Field(
-        0.0, ge=-100, le=100, description="Added for every word; larger gives more words."
+        1.0, ge=-100, le=100, description="Added for every word; larger gives more words."
     )
     prior_scale: float = Field(
         0.5,

@@ -18,7 +18,7 @@ BIGRAM_WEIGHTS = (0.5, 1.0, 2.0)
 INSERTION_PENALTIES = (-1.0, 0.0, 1.0, 2.0)
 PRIOR_SCALES = (0.0, 0.5, 1.0)
 LM_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5)
-WORD_SCORES = (-2.0, -1.0, 0.0, 1.0, 2.0)
+WORD_SCORES = (-1.0, 0.0, 1.0, 2.0, 3.0)
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from evaluation.word_lexicon import Speller, read_spelled, spell_vocabulary, spe
 from evaluation.word_search import LexiconTree, WordSearch
 from evaluation.word_topology import FrameOutputs, Topology, ctc_topology, frame_topology
 from featurize.errors import PipelineError
+from featurize.integrity import sha256_of
 from featurize.locations import Location
 from featurize.schema import FeaturizeManifest, LabelInventory
-from featurize.shards import sha256_of
 from featurize.stage import MANIFEST_NAME, read_manifest
 from training.checkpoint import Recogniser
 from training.manifest import TrainManifest
