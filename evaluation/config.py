@@ -62,6 +62,11 @@ class WordSearchConfig(TypedConfig):
     ngram_order: int = Field(
         3, ge=1, le=5, description="Words of the longest n-gram of an estimated model."
     )
+    vocabulary: Literal["lexicon", "transcripts"] = Field(
+        "lexicon",
+        description="Words of an estimated model: the lexicon's and the training transcripts', or "
+        "the transcripts' alone, which is faster and, for a weak recogniser, surer.",
+    )
     lexicon: str | None = Field(
         None,
         description="Pronunciation file, one 'WORD PH PH ...' a line; empty for the one that the "

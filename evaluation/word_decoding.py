@@ -1,7 +1,7 @@
 """What the word searches of one evaluation share, and the search of each model.
 
 The language model is the same for all models: the configured ARPA file, or one estimated from the
-transcripts that the first model was trained on, over the lexicon's words. Dev and test transcripts
+transcripts that the first model was trained on, over their words and the lexicon's. Dev and test transcripts
 never enter it; weights are chosen on dev (``evaluation.tuning``).
 """
 
@@ -193,7 +193,8 @@ def _estimate(
             f"the train split of {source} has no transcripts to estimate a language model from; "
             "name an ARPA file (words.language_model)"
         )
-    model = estimate(sentences, config.ngram_order, speller.dictionary_words())
+    others = speller.dictionary_words() if config.vocabulary == "lexicon" else ()
+    model = estimate(sentences, config.ngram_order, others)
     file.write_bytes(gzip.compress(arpa_bytes(model), mtime=0))
     return len(sentences)
 
