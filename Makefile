@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := test,decoding
+EXTRAS := test
 # Tests run small tensors in several processes: one thread each, or they fight over the cores.
 TEST_ENV := OMP_NUM_THREADS=1
 PIP := $(BIN)/python -m pip --disable-pip-version-check

@@ -12,7 +12,7 @@ import kaldialign
 
 from evaluation.claims import paper_claims, summary_lines
 from evaluation.comparison import claims_table, comparison_table
-from evaluation.metrics import EvaluationMetrics
+from evaluation.metrics import EvaluationMetrics, ModelMetrics
 from evaluation.outcome import Example
 from evaluation.plots import Plot
 from evaluation.report_style import REPORT_CSS
@@ -126,11 +126,21 @@ def _examples(examples: Mapping[str, Sequence[Example]]) -> str:
     )
 
 
+def _word_weights(model: ModelMetrics) -> str:
+    if model.words is None:
+        return ""
+    chosen = "chosen on dev" if model.words.tune_on_dev else "as configured"
+    return (
+        f"; words with lm_weight {model.words.lm_weight:g}, word_score "
+        f"{model.words.word_score:g}, {chosen}"
+    )
+
+
 def _sources(metrics: EvaluationMetrics) -> str:
     items = "".join(
         f"<li>{escape(model.label)}: <code>{escape(model.run)}</code>, {model.num_layers} layers "
         f"of {model.hidden_size}, {model.num_epochs} epochs in {model.training_seconds:.0f} s, "
-        f"decoder {escape(model.decoder)}</li>\n"
+        f"decoder {escape(model.decoder)}{_word_weights(model)}</li>\n"
         for model in metrics.models
     )
     return (

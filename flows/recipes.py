@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from evaluation.config import EvaluateConfig
+from evaluation.config import EvaluateConfig, WordSearchConfig
 from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.synthetic import SyntheticConfig
 from featurize.errors import PipelineError
@@ -242,7 +242,7 @@ def _mini_librispeech() -> Recipe:
         ),
         seeds=(0, 1, 2),
         seeded_models=("v2", "gru", "lstm"),
-        evaluate=EvaluateConfig(),
+        evaluate=EvaluateConfig(words=WordSearchConfig()),
     )
 
 
@@ -278,8 +278,11 @@ def _librispeech_100h() -> Recipe:
         deviations=(
             "alignment and tied states by the align stage (Gaussians from a flat start, first "
             "pronunciation of CMUdict) in place of Kaldi's tri4b; fbank in place of fMLLR",
-            "decoded over triphones and a phone bigram of the training labels in place of words "
-            "and their language model: phone error rates",
+            "phones over triphones and a phone bigram of the training labels; words by beam search "
+            "over CMUdict and a trigram of the training transcripts in place of an HMM graph and "
+            "the corpus' language model; for that one fetch 3-gram.pruned.1e-7.arpa.gz (or "
+            "4-gram.arpa.gz) and librispeech-lexicon.txt from OpenSLR resource 11 and set "
+            "evaluate.words.language_model and evaluate.words.lexicon",
         ),
         featurize=FeaturizeConfig(
             corpus="librispeech",
@@ -301,7 +304,7 @@ def _librispeech_100h() -> Recipe:
                 optimizer=OptimizerConfig(learning_rate=1e-3, min_learning_rate=1.25e-4),
             ),
         ),
-        evaluate=EvaluateConfig(),
+        evaluate=EvaluateConfig(words=WordSearchConfig()),
         workers=WorkerConfig(num_workers=2),
     )
 

@@ -16,6 +16,7 @@ SHARED_FEATURIZE = {
     "shard_writer",  # benchmarks train on random shards
     "shard_labels",
     "labels",
+    "lexicon",  # words are recognised by the pronunciations that training used
     "stage",
     "locations",
     "integrity",
