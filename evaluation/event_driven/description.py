@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from featurize.typed_config import TypedConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 UNQUANTIZED_BITS = 32
 
 Precision = Literal["float32", "int8"]

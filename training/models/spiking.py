@@ -20,6 +20,7 @@ from training.models.recomputed import recomputed
 from training.models.site import QuantizerSite
 from training.quantizer import Quantizer, RangeTracker
 from training.recurrence_types import RecurrenceOutput
+from training.spike_linear import spike_linear
 
 
 def uniform_linear(num_inputs: int, num_outputs: int) -> nn.Linear:
