@@ -20,8 +20,11 @@ from training.train import train
 _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()
 
+TRAINING_TAG = "training"
+"""A Prefect concurrency limit of this name bounds the trainings that run at once."""
 
-@flow(name="train", flow_run_name="train-{config.model.model}", validate_parameters=True)
+
+@flow(name="train", persist_result=False, flow_run_name="train-{config.model.model}")
 def train_flow(
     config: TrainConfig,
     features: str,
@@ -52,6 +55,7 @@ def named_runs(trained: Sequence[StageResult]) -> dict[str, StageResult]:
 @task(
     name="train-model",
     task_run_name="train-{config.model.model}",
+    tags={TRAINING_TAG},
     retries=NUM_RETRIES,
     retry_delay_seconds=RETRY_DELAYS_S,
     retry_condition_fn=retry_io_errors,
