@@ -20,9 +20,6 @@ from training.train import train
 _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()
 
-TRAINING_TAG = "training"
-"""A Prefect concurrency limit of this name bounds the trainings that run at once."""
-
 
 @flow(name="train", persist_result=False, flow_run_name="train-{config.model.model}")
 def train_flow(
@@ -55,7 +52,6 @@ def named_runs(trained: Sequence[StageResult]) -> dict[str, StageResult]:
 @task(
     name="train-model",
     task_run_name="train-{config.model.model}",
-    tags={TRAINING_TAG},
     retries=NUM_RETRIES,
     retry_delay_seconds=RETRY_DELAYS_S,
     retry_condition_fn=retry_io_errors,

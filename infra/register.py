@@ -1,4 +1,4 @@
-"""Register everything with a Prefect server: work pool, concurrency limit, deployments.
+"""Register everything with a Prefect server: work pool, queue of trainings, deployments.
 
 ``python -m infra.register`` against the server that ``PREFECT_API_URL`` or the active profile
 names. Repeating it brings the deployments up to date and leaves what people changed in the UI
@@ -12,13 +12,13 @@ from pathlib import Path
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists
 
 from featurize.errors import PipelineError
 from featurize.locations import Location
-from flows.train_flow import TRAINING_TAG
+from infra.prefect_api import POOL
 
-POOL = "spikeline"
+TRAINING_QUEUE = "training"
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
 RUNS_VARIABLE = "SPIKELINE_RUNS"
 CORPUS_VARIABLE = "SPIKELINE_CORPUS"
@@ -32,14 +32,14 @@ def register(runs: str, corpus: str = "", num_trainings: int = 1) -> None:
     Args:
         runs: root of all results that the forms propose.
         corpus: root of the corpus that the forms propose; empty for none.
-        num_trainings: trainings at once over all runs, where no limit stands yet.
+        num_trainings: runs that train at once; a queue that stands already keeps its limit.
 
     Raises:
         PipelineError: with Prefect's own words, when the server refuses.
     """
     with get_client(sync_client=True) as client:
         _create_pool(client)
-        _create_limit(client, num_trainings)
+        _create_queue(client, num_trainings)
     _deploy({RUNS_VARIABLE: Location.of(runs).uri, CORPUS_VARIABLE: corpus})
 
 
@@ -52,11 +52,17 @@ def _create_pool(client: SyncPrefectClient) -> None:
         return
 
 
-def _create_limit(client: SyncPrefectClient, num_trainings: int) -> None:
+def _create_queue(client: SyncPrefectClient, num_trainings: int) -> None:
+    # A limit by task tag would hold a killed run's slot for minutes; a queue counts runs by state.
     try:
-        client.read_concurrency_limit_by_tag(TRAINING_TAG)
-    except ObjectNotFound:
-        client.create_concurrency_limit(TRAINING_TAG, num_trainings)
+        client.create_work_queue(
+            TRAINING_QUEUE,
+            work_pool_name=POOL,
+            concurrency_limit=num_trainings,
+            description="Runs that train: as many at once as the machine or cluster has room for.",
+        )
+    except ObjectAlreadyExists:
+        return
 
 
 def _deploy(placeholders: dict[str, str]) -> None:
