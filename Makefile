@@ -19,7 +19,7 @@ STATE := .spikeline
 .PHONY: help install demo up down test test-infra lint format bench constraints clean
 
 help:  ## Show this help
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 install: $(STAMP)  ## Make .venv with the pinned dependencies (again only when they change)
