@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from infra.worker import ray_node_command
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 180
@@ -77,14 +79,17 @@ class RayCluster:
     nodes: list[RayNode] = field(default_factory=list)
 
     def add_node(self, *arguments: str) -> RayNode:
+        """Start a node of one CPU, and wait until it runs."""
+        ray = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments)
+        options = ("--num-cpus", "1", "--node-ip-address", HOST, "--disable-usage-stats")
+        small = ("--object-store-memory", "100000000", "--dashboard-agent-listen-port", "0")
+        return self.start([*ray, *options, *small])
+
+    def start(self, command: Sequence[str]) -> RayNode:
         """Start a node and wait until it says that it runs: nodes that start together collide."""
         log = self.folder / f"node-{len(self.nodes)}.log"
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments),
-                *("--num-cpus", "1", "--node-ip-address", HOST, "--disable-usage-stats"),
-                *("--object-store-memory", "100000000", "--dashboard-agent-listen-port", "0"),
-            ],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log.open("wb"),
             stderr=subprocess.STDOUT,
@@ -101,7 +106,7 @@ class RayCluster:
 
 @contextmanager
 def ray_cluster(folder: Path, temp: Path, num_nodes: int) -> Iterator[RayCluster]:
-    """A cluster of one-CPU nodes; ``temp`` must be short, sockets lie below it."""
+    """A cluster of one-CPU nodes, and the node of a worker; ``temp`` must be a short path."""
     port = free_port()
     address = f"{HOST}:{port}"
     cluster = RayCluster(
@@ -120,6 +125,8 @@ def ray_cluster(folder: Path, temp: Path, num_nodes: int) -> Iterator[RayCluster
         )
         for _ in range(num_nodes - 1):
             cluster.add_node("--address", address)
+        # As the worker of a container joins: runs start there, and nothing is scheduled there.
+        cluster.start(ray_node_command(address))
         yield cluster
     finally:
         for node in reversed(cluster.nodes):
