@@ -9,11 +9,18 @@ EXTRAS := test
 TEST_ENV := OMP_NUM_THREADS=1
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# make up: PORT of the UI, RUNS for results, CORPUS that the forms propose, STATE for what is started.
+PORT := 4200
+RUNS := runs
+CORPUS :=
+STATE := .spikeline
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench constraints clean faults fuzz soak audit sbom
+.PHONY: help install demo up down test test-infra lint format bench constraints clean faults fuzz soak \
+  audit sbom
 
 help:  ## Show this help
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 install: $(STAMP)  ## Make .venv with the pinned dependencies (again only when they change)
@@ -33,8 +40,17 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## Run the whole pipeline on synthetic speech; ends on a table
 	$(BIN)/spikeline demo
 
+up: $(STAMP)  ## Start Prefect with every deployment (PORT=4200 RUNS=runs CORPUS=); prints where to click
+	@$(BIN)/python -m infra.local_stack up --state $(STATE) --port $(PORT) --runs "$(RUNS)" --corpus "$(CORPUS)"
+
+down: $(STAMP)  ## Stop what make up started
+	@$(BIN)/python -m infra.local_stack down --state $(STATE)
+
 test: $(STAMP)  ## Run the tests
 	$(TEST_ENV) $(BIN)/python -m pytest
+
+test-infra: $(STAMP)  ## Run the tests that take minutes: worker and node loss, cancel and retry, browser
+	$(TEST_ENV) $(BIN)/python -m pytest -m cluster
 
 lint: $(STAMP)  ## Check style, formatting and types
 	$(BIN)/ruff check .

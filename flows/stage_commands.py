@@ -1,9 +1,7 @@
 """The commands that run flows: check what can be checked at once, run, show the result."""
 
-import logging
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
@@ -21,8 +19,6 @@ from training.config import WorkerConfig
 
 if TYPE_CHECKING:
     from flows.pipeline_flow import PipelineOutcome
-
-_LOGGER = logging.getLogger(__name__)
 
 
 def run_featurize(
@@ -181,22 +177,11 @@ def run_demo(runs: str, overrides: Sequence[str], num_workers: int | None, as_js
     """Synthesise the demonstration's corpus below the runs and run every stage on it."""
     recipe = apply_overrides(recipe_named("demo"), overrides)
     results = Location.of(runs)
-    if not results.is_local:
-        raise PipelineError(f"--runs {runs}: the demonstration writes to a local folder")
-    if recipe.synthetic is None:
-        raise PipelineError("--set synthetic: the demonstration needs a synthetic corpus")
-    corpus = Path(results.path) / "corpus"
     with command(as_json) as running, prefect_api() as api:
         # The embedded server starts meanwhile.
-        from flows.recipe_commands import synthesize_with_bar
+        from flows.recipe_commands import synthesize_below
 
-        summary = synthesize_with_bar(corpus, recipe.synthetic)
-        _LOGGER.info(
-            "%-12s %.0f minutes of synthetic speech: %s",
-            "corpus",
-            sum(summary.minutes.values()),
-            corpus,
-        )
+        corpus = synthesize_below(results, recipe)
         from flows.pipeline_flow import pipeline_flow
 
         api.ready()
