@@ -1,5 +1,6 @@
 """The benchmark commands: measure, then say it as a table or as JSON."""
 
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +14,9 @@ from featurize.corpora.synthetic import SyntheticConfig
 from featurize.errors import PipelineError
 from featurize.locations import Location
 from flows.command import command
-from flows.overrides import configured
+from flows.overrides import apply_overrides, configured
 from flows.recipe_commands import synthesize_with_bar
+from flows.recipes import recipe_named
 
 _SYNTHETIC = SyntheticConfig(layout="librispeech", minutes=20.0)
 _SYNTHETIC_SUBSET = "train-synthetic"
@@ -62,7 +64,7 @@ def _speech(corpus: str | None) -> Iterator[Location]:
         yield Location.of(Path(folder) / "corpus")
 
 
-def run_bench_recurrence(overrides: Sequence[str], as_json: bool) -> None:
+def run_bench_recurrence(overrides: Sequence[str], record: str | None, as_json: bool) -> None:
     """Measure the recurrences beside their peers."""
     with command(as_json) as running:
         # Torch is imported here, after nothing more can be wrong with the arguments' form.
@@ -95,6 +97,31 @@ def run_bench_recurrence(overrides: Sequence[str], as_json: bool) -> None:
             ),
             *(f"not measured: {peer}: {why}" for peer, why in result.skipped.items()),
         )
+        if record is not None:
+            from evaluation.benchmark_records import recurrence_page
+
+            Path(record).write_text(recurrence_page(result, sys.argv), encoding="utf-8")
+
+
+def run_bench_epoch(
+    recipe: str, features: str, overrides: Sequence[str], record: str | None, as_json: bool
+) -> None:
+    """Measure an epoch of a recipe's models through Ray Train."""
+    with command(as_json) as running:
+        from training.epoch_benchmark import bench_epoch
+        from training.ray_trainer import fit
+
+        chosen = apply_overrides(recipe_named(recipe), overrides)
+        result = bench_epoch(chosen.models, Location.of(features), chosen.workers, fit)
+        rows = _table("model", "epoch, s", "frames/s", "where a step's time goes")
+        for row in result.times:
+            parts = ", ".join(f"{part} {share:.0%}" for part, share in row.parts.items())
+            rows.add_row(row.model, f"{row.epoch_s:.1f}", f"{row.frames_per_s:,.0f}", parts)
+        running.finish(result.model_dump(mode="json"), rows)
+        if record is not None:
+            from evaluation.benchmark_records import epoch_page
+
+            Path(record).write_text(epoch_page(result, sys.argv), encoding="utf-8")
 
 
 def run_bench_training(overrides: Sequence[str], as_json: bool) -> None:

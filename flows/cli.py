@@ -48,6 +48,9 @@ WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Training workers (Ray).")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do it again even if it is done.")]
+RecordOption = Annotated[
+    str | None, typer.Option("--record", help="Write the result as a page, too.")
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")
 ]
@@ -313,12 +316,28 @@ def bench_training(overrides: SetOption = None, as_json: JsonOption = False) -> 
     run_bench_training(overrides or (), as_json)
 
 
+@bench_app.command("epoch")
+def bench_epoch(
+    features: FeaturesOption,
+    recipe: RecipeOption = "mini-librispeech",
+    record: RecordOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """An epoch of a recipe's models through Ray Train, and where its time goes."""
+    from flows.bench_commands import run_bench_epoch
+
+    run_bench_epoch(recipe, features, overrides or (), record, as_json)
+
+
 @bench_app.command("recurrence")
-def bench_recurrence(overrides: SetOption = None, as_json: JsonOption = False) -> None:
+def bench_recurrence(
+    record: RecordOption = None, overrides: SetOption = None, as_json: JsonOption = False
+) -> None:
     """Recurrences beside LSTM, GRU and spiking libraries."""
     from flows.bench_commands import run_bench_recurrence
 
-    run_bench_recurrence(overrides or (), as_json)
+    run_bench_recurrence(overrides or (), record, as_json)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import kaldialign
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from featurize.errors import PipelineError
 from training.batching import Batch
@@ -33,6 +34,8 @@ from training.weight_averaging import averaged
 logger = logging.getLogger(__name__)
 
 MAX_SKIPPED_STEPS = 20
+STEP_PARTS = ("forward", "loss", "backward", "optimizer")
+"""What a step is made of, as the profiler is told."""
 """Steps of an epoch with an infinite gradient, after which training counts as diverged."""
 
 ProgressCallback = Callable[[TrainProgress], None]
@@ -195,15 +198,23 @@ class TrainingLoop:
         local = None if masks is None else [self._local(mask, step) for mask in masks]
         self.optimizer.zero_grad(set_to_none=True)
         self._set_learning_rate(epoch + step.number / step.num_steps)
-        output = self._forward(self.module, batch, local)
-        loss_sum = self._loss_sum(output, batch)
-        objective = loss_sum / step.num_targets
-        if self.config.density is not None and self.config.model.is_spiking:
-            objective = objective + density_penalty(
-                output.site_outputs, batch.lengths_B, self.config.density
-            )
-        # Data-parallel averages gradients over workers; the objective is their sum.
-        (objective * world_size()).backward()
+        with record_function("forward"):
+            output = self._forward(self.module, batch, local)
+        with record_function("loss"):
+            loss_sum = self._loss_sum(output, batch)
+            objective = loss_sum / step.num_targets
+            if self.config.density is not None and self.config.model.is_spiking:
+                objective = objective + density_penalty(
+                    output.site_outputs, batch.lengths_B, self.config.density
+                )
+        with record_function("backward"):
+            # Data-parallel averages gradients over workers; the objective is their sum.
+            (objective * world_size()).backward()
+        with record_function("optimizer"):
+            self._apply_gradients()
+        return loss_sum.detach().double().cpu()
+
+    def _apply_gradients(self) -> None:
         norm = nn.utils.clip_grad_norm_(
             self.network.parameters(), self.config.optimizer.max_gradient_norm or math.inf
         )
@@ -214,7 +225,6 @@ class TrainingLoop:
                 self.average.update_parameters(self.network)
         else:
             self.num_skipped_steps += 1
-        return loss_sum.detach().double().cpu()
 
     def _local(self, mask: Tensor, step: GlobalStep) -> Tensor:
         """This worker's rows; the stand-in for an empty slice needs one row of anything."""
