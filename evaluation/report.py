@@ -1,10 +1,9 @@
 """One self-contained HTML page: what came out, what it means, where it comes from.
 
-Nothing is fetched: images are data URIs and the style sheet is inline. Every text that comes from
-data (ids, transcripts, addresses) is escaped, and the page allows no script at all.
+Nothing is fetched: plots are part of the page and the style sheet is inline. Every text that comes
+from data (ids, transcripts, addresses) is escaped, and the page allows no script at all.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -12,10 +11,12 @@ import kaldialign
 
 from evaluation.claims import paper_claims, summary_lines
 from evaluation.comparison import claims_table, comparison_table
+from evaluation.figures import Plot
+from evaluation.learning_curves import error_name
 from evaluation.metrics import EvaluationMetrics
 from evaluation.outcome import Example
-from evaluation.plots import Plot
 from evaluation.report_style import REPORT_CSS
+from training.manifest import TrainManifest
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _NOTHING = "\x00"
@@ -75,10 +76,12 @@ def _terms_table(metrics: EvaluationMetrics) -> str:
 
 
 def _figure(plot: Plot) -> str:
-    data = base64.b64encode(plot.png).decode("ascii")
+    wide = ' class="wide"' if plot.is_wide else ""
+    image = plot.svg.replace("<svg ", f'<svg role="img" aria-label="{escape(plot.alt)}" ', 1)
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{escape(plot.alt)}">'
-        f"<figcaption>{escape(plot.title)}</figcaption></figure>\n"
+        f"<figure{wide}>{image}<figcaption>{escape(plot.title)}"
+        f"<details><summary>In words</summary><p>{escape(plot.alt)}</p></details>"
+        "</figcaption></figure>\n"
     )
 
 
@@ -126,11 +129,31 @@ def _examples(examples: Mapping[str, Sequence[Example]]) -> str:
     )
 
 
+def _training(metrics: EvaluationMetrics, trainings: Mapping[str, TrainManifest]) -> str:
+    rows = []
+    for model in metrics.models:
+        training = trainings[model.label]
+        rates = sorted(epoch.frames_per_s for epoch in training.metrics)
+        rows.append(
+            {
+                "Model": model.label,
+                "Layers x neurons": f"{model.num_layers} x {model.hidden_size}",
+                "Epochs": str(training.num_epochs),
+                "Best epoch": str(training.best_epoch + 1),
+                "Best dev error": f"{training.best_dev_error:.1%}",
+                "Minutes": f"{model.training_seconds / 60:.1f}",
+                "Frames/s, median": f"{rates[len(rates) // 2]:,.0f}" if rates else "-",
+                "Decoder": model.decoder,
+            }
+        )
+    names = sorted({error_name(training.config) for training in trainings.values()})
+    caption = f"Dev error: {' or '.join(names)}; the best epoch's weights are evaluated"
+    return "<h2>Training</h2>\n" + _table(rows, caption)
+
+
 def _sources(metrics: EvaluationMetrics) -> str:
     items = "".join(
-        f"<li>{escape(model.label)}: <code>{escape(model.run)}</code>, {model.num_layers} layers "
-        f"of {model.hidden_size}, {model.num_epochs} epochs in {model.training_seconds:.0f} s, "
-        f"decoder {escape(model.decoder)}</li>\n"
+        f"<li>{escape(model.label)}: <code>{escape(model.run)}</code></li>\n"
         for model in metrics.models
     )
     return (
@@ -155,6 +178,7 @@ def render_report(
     metrics: EvaluationMetrics,
     plots: Sequence[Plot],
     examples: Mapping[str, Sequence[Example]],
+    trainings: Mapping[str, TrainManifest],
     created_at: str,
 ) -> str:
     """Write the page.
@@ -163,6 +187,7 @@ def render_report(
         metrics: the evaluation.
         plots: to embed, in order.
         examples: per model label, the same utterances for each.
+        trainings: training manifest of each model's label.
         created_at: when the evaluation was made.
     """
     title = f"Speech recognisers compared on {', '.join(metrics.subsets)}"
@@ -182,6 +207,7 @@ def render_report(
         + "</div>\n<h2>Multiplications, itemised</h2>\n"
         + _terms_table(metrics)
         + _examples(examples)
+        + _training(metrics, trainings)
         + _METHOD
         + _sources(metrics)
         + "</main>\n</body>\n</html>\n"
