@@ -25,8 +25,8 @@ def draw_learning_curves(trainings: Mapping[str, TrainManifest]) -> Plot:
         trainings: label of each to its manifest, in the order of the legend.
     """
     with plot_style():
-        figure = new_figure(width=8.4, height=4.0)
-        errors, losses = figure.subplots(1, 2, width_ratios=(3, 2))
+        figure = new_figure()
+        errors, losses = figure.subplots(1, 2, width_ratios=(4, 3))
         spoken = []
         kinds = [training.config.model.model for training in trainings.values()]
         for number, (label, training) in enumerate(trainings.items()):
@@ -39,9 +39,9 @@ def draw_learning_curves(trainings: Mapping[str, TrainManifest]) -> Plot:
         errors.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         names = sorted({error_name(training.config) for training in trainings.values()})
         errors.set_title(f"Dev {' or '.join(names)}", loc="left", fontsize=11)
-        losses.set_title("Training loss, nats per target", loc="left", fontsize=11)
+        losses.set_title("Training loss, nats", loc="left", fontsize=11)
         for axes in (errors, losses):
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.06 * max(axes.dataLim.y1, 1e-3))
             axes.set_xlabel("Epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside lower center", ncols=min(5, len(trainings)))

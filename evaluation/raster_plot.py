@@ -8,16 +8,17 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
-from evaluation.figures import INK, LINE, Plot, finish, new_figure, plot_style
+from evaluation.figures import LINE, Plot, finish, new_figure, plot_style
 from evaluation.spike_raster import SpikeRaster, TimedSymbol
 
 MAX_NEURONS = 96
 """Rows shown of one site, spread evenly: more would be thinner than a pixel."""
 
-_POSITIVE, _NEGATIVE = "#0072B2", "#D55E00"
-_FAINTEST = 0.35
+# Between the lines' shades for light and for dark pages: an image has one colour for both.
+_POSITIVE, _NEGATIVE = "#1f86cc", "#e06a14"
+_FAINTEST = 0.55
+_TRACK_HEIGHT = 0.42
 _FEATURE_NAMES = {"fbank": "mel filter", "mfcc": "cepstrum"}
-_MIN_LABEL_SHARE = 0.006
 
 
 def draw_raster(raster: SpikeRaster) -> Plot:
@@ -27,12 +28,12 @@ def draw_raster(raster: SpikeRaster) -> Plot:
     if raster.reference:
         tracks["said"] = raster.reference
     with plot_style():
-        figure = new_figure(width=9.6, height=2.2 + 1.25 * num_sites + 0.34 * len(tracks))
+        figure = new_figure(width=9.6, height=2.2 + 1.25 * num_sites + _TRACK_HEIGHT * len(tracks))
         rows = figure.subplots(
             1 + num_sites + len(tracks),
             1,
             sharex=True,
-            height_ratios=[1.5, *[1.4] * num_sites, *[0.34] * len(tracks)],
+            height_ratios=[1.5, *[1.4] * num_sites, *[_TRACK_HEIGHT] * len(tracks)],
         )
         _spectrogram(rows[0], raster)
         for number, site_TH in enumerate(raster.site_outputs):
@@ -125,17 +126,16 @@ def _symbols(axes: Axes, name: str, symbols: tuple[TimedSymbol, ...], duration_s
     _bare(axes, name)
     axes.set_xlim(0.0, duration_s)
     axes.set_ylim(0.0, 1.0)
-    for timed in symbols:
+    for number, timed in enumerate(symbols):
         axes.axvline(timed.start_s, color=LINE, linewidth=0.8)
-        length_s = timed.end_s - timed.start_s
+        # Neighbours stand at two heights, so that short ones do not run into each other.
         axes.text(
-            timed.start_s + length_s / 2,
-            0.5,
+            (timed.start_s + timed.end_s) / 2,
+            0.74 if number % 2 else 0.26,
             timed.symbol,
             ha="center",
             va="center",
-            fontsize=8.5 if length_s > _MIN_LABEL_SHARE * duration_s * len(timed.symbol) else 6,
-            color=INK,
+            fontsize=8,
         )
 
 

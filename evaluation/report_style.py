@@ -29,10 +29,10 @@ p, li { max-width: 46rem; }
   padding: .6rem 1.2rem; border-radius: 0 6px 6px 0; }
 .summary ul { padding-left: 1.1rem; margin: .3rem 0; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem;
+table { border-collapse: collapse; width: 100%; font-size: .875rem;
   font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: .6rem .8rem; }
-th, td { padding: .45rem .8rem; text-align: right; border-top: 1px solid var(--line);
+caption { text-align: left; padding: .6rem; }
+th, td { padding: .45rem .6rem; text-align: right; border-top: 1px solid var(--line);
   white-space: nowrap; }
 thead th { background: var(--panel); font-weight: 600; white-space: normal;
   vertical-align: bottom; }
