@@ -55,6 +55,7 @@ $(VENV)/.installed-bench: $(STAMP)
 	@touch $@
 
 constraints: $(VENV)/.installed-bench  ## Pin what .venv holds in constraints.txt
+	$(PIP) install --quiet -c constraints.txt -e '.[browser,tracking]'
 	$(PIP) freeze --all --exclude-editable --exclude spikeline --exclude pip | grep -E '^[A-Za-z0-9._-]+==' > constraints.tmp
 	mv constraints.tmp constraints.txt
 	@touch $(STAMP) $(VENV)/.installed-bench

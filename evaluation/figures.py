@@ -17,6 +17,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 INK, LINE, PAPER = "#1c2024", "#d9dee4", "#ffffff"
 
@@ -82,7 +83,7 @@ class Plot:
         name: file name without its ending.
         title: heading for people.
         alt: what it shows, in words, for readers who do not see it.
-        png: the image on white.
+        png: the image on white; carries title and words (``plot_words``).
         svg: an ``<svg>`` element for a page with the variables of ``page_colours``.
         is_wide: whether it needs the page's whole width.
     """
@@ -112,7 +113,7 @@ def new_figure(width: float = 7.2, height: float = 4.2) -> Figure:
 def finish(figure: Figure, name: str, title: str, alt: str) -> Plot:
     """Render a drawing both ways."""
     is_wide = figure.get_figwidth() > _COLUMN_INCHES
-    return Plot(name, title, alt, _png(figure), _svg(figure, name), is_wide)
+    return Plot(name, title, alt, _png(figure, title, alt), _svg(figure, name), is_wide)
 
 
 def page_colours(dark: bool) -> str:
@@ -124,12 +125,23 @@ def page_colours(dark: bool) -> str:
     )
 
 
-def _png(figure: Figure) -> bytes:
+def plot_words(png: bytes) -> tuple[str, str]:
+    """Title and words that a plot's PNG carries; empty where it carries none."""
+    with Image.open(io.BytesIO(png)) as image:
+        carried = dict(image.info)
+    return str(carried.get("Title", "")), str(carried.get("Description", ""))
+
+
+def _png(figure: Figure, title: str, alt: str) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=_DPI, facecolor=PAPER)
     # Few colours make a quarter of the bytes; artifacts travel through the server's database.
     small = io.BytesIO()
-    Image.open(stream).convert("RGB").quantize(256).save(small, format="png", optimize=True)
+    words = PngInfo()
+    words.add_itxt("Title", title)
+    words.add_itxt("Description", alt)
+    image = Image.open(stream).convert("RGB").quantize(256)
+    image.save(small, format="png", optimize=True, pnginfo=words)
     return small.getvalue()
 
 

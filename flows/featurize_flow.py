@@ -103,10 +103,19 @@ def make_shards(plan: FeaturizePlan, fan_out: FanOut) -> list[ShardResult]:
             )
             for shard in plan.shards
         ]
+        made = []
         for number, future in enumerate(as_completed(futures), start=1):
-            future.result()
-            shown.update(number / num_shards, f"{number}/{num_shards} shards")
+            made.append(future.result())
+            note = f"{number}/{num_shards} shards"
+            shown.update(number / num_shards, note, _made_so_far(plan, made))
         return [future.result() for future in futures]
+
+
+def _made_so_far(plan: FeaturizePlan, made: list[ShardResult]) -> str:
+    utterances = sum(result.shard.num_utterances for result in made if result.shard is not None)
+    hours = sum(result.num_samples for result in made) / plan.config.sample_rate_hz / 3600
+    rejects = len(plan.rejects) + sum(len(result.rejects) for result in made)
+    return f"{utterances:,} utterances, {hours:.2f} hours of speech, {rejects} rejected"
 
 
 def _unvisited(value: ValueT) -> ValueT:

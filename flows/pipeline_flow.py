@@ -75,9 +75,18 @@ def pipeline_flow(
     if recipe.align is not None:
         alignment = align_flow(recipe.align, features.location.uri, runs, workers)
     source = (alignment or features).location.uri
-    models = named_runs([train_flow(config, source, runs, workers) for config in recipe.trainings])
+    models = named_runs(
+        [
+            train_flow(config, source, runs, workers, tracking=recipe.tracking)
+            for config in recipe.trainings
+        ]
+    )
     evaluation = evaluate_flow(
-        recipe.evaluate, [model.location.uri for model in models.values()], source, runs
+        recipe.evaluate,
+        [model.location.uri for model in models.values()],
+        source,
+        runs,
+        tracking=recipe.tracking,
     )
     return PipelineOutcome(
         recipe=recipe.name,

@@ -87,7 +87,7 @@ def run_train(
         api.ready()
         trained = named_runs(
             [
-                train_flow(config, upstream.uri, results.uri, workers, force)
+                train_flow(config, upstream.uri, results.uri, workers, force, recipe.tracking)
                 for config in recipe.trainings
             ]
         )
@@ -125,6 +125,7 @@ def run_evaluate(
             upstream.uri,
             results.uri,
             force,
+            recipe.tracking,
         )
         running.finish(
             _stage_json(result, running) | _metrics_json(result.location),

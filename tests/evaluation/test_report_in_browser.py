@@ -1,4 +1,4 @@
-"""The report in a real browser; skips without Chromium and the packages of the ``browser`` extra."""
+"""The report in a real browser; skips without Chromium and the ``browser`` extra."""
 
 import shutil
 
