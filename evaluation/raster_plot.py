@@ -3,6 +3,8 @@
 Shape legend: T rows, t frames, F features, H neurons.
 """
 
+import re
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -18,7 +20,7 @@ MAX_NEURONS = 96
 _POSITIVE, _NEGATIVE = "#1f86cc", "#e06a14"
 _FAINTEST = 0.55
 _TRACK_HEIGHT = 0.42
-_FEATURE_NAMES = {"fbank": "mel filter", "mfcc": "cepstrum"}
+_FEATURE_NAMES = {"fbank": "mel filters", "mfcc": "cepstra"}
 
 
 def draw_raster(raster: SpikeRaster) -> Plot:
@@ -49,7 +51,8 @@ def draw_raster(raster: SpikeRaster) -> Plot:
             ha="left",
             fontsize=11.5,
         )
-        return finish(figure, f"spike_raster_{raster.label}", title, _alt(raster, title))
+        name = re.sub(r"\W+", "_", f"spike_raster_{raster.label}")
+        return finish(figure, name, title, _alt(raster, title))
 
 
 def _site_title(number: int) -> str:
@@ -78,8 +81,8 @@ def _spectrogram(axes: Axes, raster: SpikeRaster) -> None:
         interpolation="none",
         extent=(0.0, raster.duration_s, 0.0, float(len(values_Ft))),
     )
-    name = _FEATURE_NAMES.get(raster.feature_kind, "feature")
-    _bare(axes, f"{len(values_Ft)}\n{name}s")
+    name = _FEATURE_NAMES.get(raster.feature_kind, "features")
+    _bare(axes, f"{len(values_Ft)}\n{name}")
 
 
 def shown_neurons(num_neurons: int) -> NDArray[np.int64]:

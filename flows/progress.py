@@ -66,11 +66,11 @@ class StageProgress:
 
         Args:
             share: done, from 0 to 1.
-            note: where the stage is, in a few words.
+            note: where the stage is, in a few words, parted by two spaces.
             details: more of it, for the artifact, which has room.
         """
         self._bar.update(share, note)
-        words = (" ".join(note.split()), details, self._time_left(share))
+        words = (*note.split("  "), details, self._time_left(share))
         self._artifact.update(share, ", ".join(part for part in words if part))
 
 

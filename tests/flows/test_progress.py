@@ -127,6 +127,6 @@ def test_time_left_of_a_resumed_stage_counts_what_it_saw_itself() -> None:
 def test_the_artifact_says_more_than_the_bar() -> None:
     bar, artifact = Recorder(), Recorder()
     shown = StageProgress(bar, artifact)  # type: ignore[arg-type]
-    shown.update(0.5, "3/6  shards", "12 utterances")
-    assert bar.words == ["3/6  shards|"]
-    assert artifact.words == ["3/6 shards, 12 utterances|"]
+    shown.update(0.5, "epoch 1/4  loss 2.5", "best 25%")
+    assert bar.words == ["epoch 1/4  loss 2.5|"]
+    assert artifact.words == ["epoch 1/4, loss 2.5, best 25%|"]
