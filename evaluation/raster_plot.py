@@ -4,6 +4,7 @@ Shape legend: T rows, t frames, F features, H neurons.
 """
 
 import re
+from textwrap import shorten
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +21,7 @@ MAX_NEURONS = 96
 _POSITIVE, _NEGATIVE = "#1f86cc", "#e06a14"
 _FAINTEST = 0.55
 _TRACK_HEIGHT = 0.42
+_TEXT_WIDTH = 110
 _FEATURE_NAMES = {"fbank": "mel filters", "mfcc": "cepstra"}
 
 
@@ -43,7 +45,8 @@ def draw_raster(raster: SpikeRaster) -> Plot:
         for axes, (name, symbols) in zip(rows[1 + num_sites :], tracks.items(), strict=True):
             _symbols(axes, name, symbols, raster.duration_s)
         rows[-1].tick_params(axis="x", bottom=True, labelbottom=True)
-        rows[-1].set_xlabel("Seconds")
+        said = shorten(raster.text, _TEXT_WIDTH, placeholder=" ...")
+        rows[-1].set_xlabel(f"Seconds\n{said}" if said else "Seconds")
         title = f"Spikes of {raster.label}"
         figure.suptitle(
             f"{title} on {raster.utterance_id}: blue positive, orange negative",

@@ -39,7 +39,8 @@ def _cell(text: str, column: int, kind: str = "") -> str:
     if column == 0:
         return f'<th scope="row">{escape(text)}</th>'
     attribute = f' class="{kind}"' if kind else ""
-    return f"<td{attribute}>{escape(text)}</td>"
+    # An interval goes below its value: tables are wide enough.
+    return f"<td{attribute}>{escape(text).replace(' (', '<br>(')}</td>"
 
 
 def _table(rows: Sequence[Mapping[str, str]], caption: str) -> str:
@@ -123,8 +124,8 @@ def _examples(examples: Mapping[str, Sequence[Example]]) -> str:
         "<del>struck out</del></span>: in the reference and not recognised; "
         '<span class="transcript"><ins>underlined</ins></span>: recognised and not there.</p>\n'
         '<div class="scroll" tabindex="0" role="region" aria-label="Examples"><table><thead><tr>'
-        '<th scope="col">Utterance</th><th scope="col">Model</th>'
-        f'<th scope="col">Hypothesis</th></tr></thead><tbody>{"".join(rows)}</tbody>'
+        '<th scope="col">Utterance</th><th scope="col" class="text">Model</th>'
+        f'<th scope="col" class="text">Hypothesis</th></tr></thead><tbody>{"".join(rows)}</tbody>'
         "</table></div>\n"
     )
 

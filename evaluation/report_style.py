@@ -36,7 +36,7 @@ th, td { padding: .45rem .6rem; text-align: right; border-top: 1px solid var(--l
   white-space: nowrap; }
 thead th { background: var(--panel); font-weight: 600; white-space: normal;
   vertical-align: bottom; }
-th:first-child, td.text { text-align: left; }
+th:first-child, .text { text-align: left; }
 td.text { white-space: normal; overflow-wrap: anywhere; }
 td.holds { color: var(--good); font-weight: 600; }
 td.fails { color: var(--bad); font-weight: 600; }
