@@ -73,7 +73,7 @@ def choose_shown(
     number = int(np.abs(durations - SHOWN_DURATION_S).argmin())
     shard = index.shards[index.shard[number]]
     group = read_rows(features, shard, [int(index.row_group[number])], inventory=manifest.labels)
-    return group[index.row[number]]
+    return group[int(index.row[number])]
 
 
 def capture_raster(
