@@ -99,7 +99,7 @@ def publish_comparison(result: StageResult) -> None:
         publish_table("seeds", over_seeds, f"{_scored(metrics)}; mean ± deviation over seeds")
     if choices := pareto_table(metrics):
         publish_table("pareto", choices, f"{_scored(metrics)}; cheapest setting first")
-    publish_markdown("summary", _illustrated_summary(result.location, metrics), _scored(metrics))
+    publish_markdown("summary", illustrated_summary(result.location, metrics), _scored(metrics))
 
 
 @task(name="publish-plots", cache_policy=NO_CACHE)
@@ -122,7 +122,7 @@ def _scored(metrics: EvaluationMetrics) -> str:
     )
 
 
-def _illustrated_summary(location: Location, metrics: EvaluationMetrics) -> str:
+def illustrated_summary(location: Location, metrics: EvaluationMetrics) -> str:
     """The summary with its plots below it; an image in markdown is shown as an image."""
     pictures = (picture(plot.read_bytes()) for plot in _plots(location))
     return "\n\n".join([summary_markdown(metrics), *pictures])

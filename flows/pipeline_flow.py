@@ -1,11 +1,15 @@
 """The whole pipeline: corpus in, comparison out, stage by stage as subflows."""
 
-from prefect import flow
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 
+from featurize.locations import Location
 from featurize.stage import StageResult
 from featurize.typed_config import TypedConfig
 from flows.align_flow import align_flow
-from flows.evaluate_flow import evaluate_flow
+from flows.artifacts import publish_markdown, publish_table
+from flows.comparison import read_metrics
+from flows.evaluate_flow import evaluate_flow, illustrated_summary
 from flows.featurize_flow import featurize_flow
 from flows.recipes import Recipe
 from flows.train_flow import named_runs, train_flow
@@ -88,10 +92,43 @@ def pipeline_flow(
         runs,
         tracking=recipe.tracking,
     )
-    return PipelineOutcome(
+    outcome = PipelineOutcome(
         recipe=recipe.name,
         features=StageOutcome.of(features),
         alignment=None if alignment is None else StageOutcome.of(alignment),
         models={name: StageOutcome.of(result) for name, result in models.items()},
         evaluation=StageOutcome.of(evaluation),
+    )
+    publish_outcome(outcome)
+    return outcome
+
+
+@task(name="publish-outcome", cache_policy=NO_CACHE)
+def publish_outcome(outcome: PipelineOutcome) -> None:
+    """Publish on the pipeline's own run what its stages' runs show: summary, plots, locations."""
+    evaluation = Location.of(outcome.evaluation.location)
+    metrics = read_metrics(evaluation)
+    publish_markdown(
+        "pipeline-summary",
+        illustrated_summary(evaluation, metrics),
+        f"{outcome.recipe}; report: {evaluation.child('report.html')}",
+    )
+    aligned = {} if outcome.alignment is None else {"alignment": outcome.alignment}
+    stages = {
+        "features": outcome.features,
+        **aligned,
+        **outcome.models,
+        "evaluation": outcome.evaluation,
+    }
+    publish_table(
+        "pipeline-stages",
+        [
+            {
+                "stage": name,
+                "done": "found finished" if stage.skipped else "in this run",
+                "location": stage.location,
+            }
+            for name, stage in stages.items()
+        ],
+        f"{outcome.recipe}: where each stage's result is",
     )

@@ -85,12 +85,16 @@ def test_artifacts_are_published(first: PipelineOutcome, prefect_server: str) ->
         "plot-spike-raster-v2",
         "train-v2-summary",
         "train-gru-summary",
+        "pipeline-summary",
     } <= set(by_key)
     for key, artifact in by_key.items():
         if key.startswith("plot-") or key.endswith("-summary"):
             assert artifact["type"] == "markdown"
             assert "](data:image/png;base64," in artifact["data"]
             assert len(artifact["data"]) < 200_000
+    stage_rows = json.loads(by_key["pipeline-stages"]["data"])
+    assert [row["stage"] for row in stage_rows] == ["features", "v2", "gru", "evaluation"]
+    assert stage_rows[1]["location"] == first.models["v2"].location
     for key in ("featurize-progress", "train-v2-progress", "evaluate-test-progress"):
         assert by_key[key]["type"] == "progress"
         assert by_key[key]["data"] == 100.0
