@@ -176,7 +176,8 @@ def track_evaluation(
     """
     if tracking.tracker == "none":
         return
-    with Harmless()():
+    harmless = Harmless()
+    with harmless():
         folder = tracking.folder(runs).child("evaluation", fingerprint)
         for model in metrics.models:
             if folder.child(model.label).is_dir():

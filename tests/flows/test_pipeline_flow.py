@@ -98,6 +98,10 @@ def test_artifacts_are_published(first: PipelineOutcome, prefect_server: str) ->
     for key in ("featurize-progress", "train-v2-progress", "evaluate-test-progress"):
         assert by_key[key]["type"] == "progress"
         assert by_key[key]["data"] == 100.0
+    made = by_key["featurize-progress"]["description"]
+    assert re.fullmatch(
+        r"(\d+)/\1 shards, \d+ utterances, 0\.\d\d hours of speech, 0 rejected", made
+    )
     assert re.fullmatch(
         r"trained, dev error \d+\.\d% after epoch \d", by_key["train-v2-progress"]["description"]
     )
