@@ -10,7 +10,12 @@ from html import escape
 import kaldialign
 
 from evaluation.claims import paper_claims, summary_lines
-from evaluation.comparison import claims_table, comparison_table
+from evaluation.comparison import (
+    claims_table,
+    comparison_table,
+    pareto_table,
+    settings_table,
+)
 from evaluation.figures import Plot
 from evaluation.learning_curves import error_name
 from evaluation.metrics import EvaluationMetrics
@@ -164,6 +169,17 @@ def _sources(metrics: EvaluationMetrics) -> str:
     )
 
 
+def _settings(metrics: EvaluationMetrics) -> str:
+    """What several seeds and several settings add; empty where there is one of each."""
+    tables = (
+        ("Over seeds", settings_table(metrics), "Mean and standard deviation over seeds"),
+        ("Settings", pareto_table(metrics), "The settings from the cheapest"),
+    )
+    return "".join(
+        f"<h2>{title}</h2>\n" + _table(rows, caption) for title, rows, caption in tables if rows
+    )
+
+
 def _claims(metrics: EvaluationMetrics) -> str:
     if not paper_claims(metrics):
         return ""
@@ -202,6 +218,7 @@ def render_report(
         f'<section class="summary" aria-label="Summary"><ul>\n{summary}</ul></section>\n'
         "<h2>Comparison</h2>\n"
         + _table(comparison_table(metrics), "Error rates with 95% intervals, size and cost")
+        + _settings(metrics)
         + _claims(metrics)
         + '<h2>Plots</h2>\n<div class="plots">\n'
         + "".join(_figure(plot) for plot in plots)
