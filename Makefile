@@ -4,16 +4,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := test,decoding
+EXTRAS := test
 # Tests run small tensors in several processes: one thread each, or they fight over the cores.
 TEST_ENV := OMP_NUM_THREADS=1
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# make up: PORT of the UI, RUNS for results, CORPUS that the forms propose, STATE for what is started.
+PORT := 4200
+RUNS := runs
+CORPUS :=
+STATE := .spikeline
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench constraints clean
+.PHONY: help install demo up down test test-infra lint format bench constraints clean faults fuzz soak \
+  audit sbom
 
 help:  ## Show this help
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 install: $(STAMP)  ## Make .venv with the pinned dependencies (again only when they change)
@@ -33,8 +40,17 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## Run the whole pipeline on synthetic speech; ends on a table
 	$(BIN)/spikeline demo
 
+up: $(STAMP)  ## Start Prefect with every deployment (PORT=4200 RUNS=runs CORPUS=); prints where to click
+	@$(BIN)/python -m infra.local_stack up --state $(STATE) --port $(PORT) --runs "$(RUNS)" --corpus "$(CORPUS)"
+
+down: $(STAMP)  ## Stop what make up started
+	@$(BIN)/python -m infra.local_stack down --state $(STATE)
+
 test: $(STAMP)  ## Run the tests
 	$(TEST_ENV) $(BIN)/python -m pytest
+
+test-infra: $(STAMP)  ## Run the tests that take minutes: worker and node loss, cancel and retry, browser
+	$(TEST_ENV) $(BIN)/python -m pytest -m cluster
 
 lint: $(STAMP)  ## Check style, formatting and types
 	$(BIN)/ruff check .
@@ -54,6 +70,36 @@ $(VENV)/.installed-bench: $(STAMP)
 	$(PIP) install --quiet -c constraints.txt -e '.[bench]'
 	@touch $@
 
+# How many damaged inputs of each format, kill points of each crash row, seconds of soaking.
+INPUTS ?= 2000
+POINTS ?= 20
+SECONDS ?= 1800
+SEED ?= 0
+
+faults: $(STAMP)  ## Inject every fault for real and compare results (POINTS=20 SEED=0)
+	$(TEST_ENV) $(BIN)/python -m tests.faults.run --points $(POINTS) --seed $(SEED) --record evaluation/results/faults.md
+
+fuzz: $(STAMP)  ## Read damaged inputs of every format (INPUTS=2000 SEED=0)
+	$(TEST_ENV) $(BIN)/python -m tests.hostile.run --inputs $(INPUTS) --seed $(SEED) --record evaluation/results/damaged-inputs.md
+
+soak: $(STAMP)  ## Featurize and train in a loop with random kills (SECONDS=1800)
+	$(TEST_ENV) $(BIN)/python -m tests.faults.soak --seconds $(SECONDS) --seed $(SEED)
+
+# The tools of the supply chain stand apart, or the bill of materials would list them.
+TOOLS := $(VENV)-supply-chain
+
+$(TOOLS)/.installed: infra/supply-chain.txt
+	@test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet -r infra/supply-chain.txt
+	@touch $@
+
+audit: $(STAMP) $(if $(ONLINE),$(TOOLS)/.installed)  ## Hold .venv against its pins; ONLINE=1 asks for vulnerabilities
+	PATH="$(TOOLS)/bin:$$PATH" $(BIN)/python -m infra.audit $(if $(ONLINE),--online)
+
+sbom: $(STAMP) $(TOOLS)/.installed  ## Write the bill of materials of .venv, CycloneDX (build/sbom.json)
+	@mkdir -p build
+	$(TOOLS)/bin/cyclonedx-py environment --output-reproducible --output-format JSON --output-file build/sbom.json $(BIN)/python
+
 constraints: $(VENV)/.installed-bench  ## Pin what .venv holds in constraints.txt
 	$(PIP) install --quiet -c constraints.txt -e '.[browser,tracking]'
 	$(PIP) freeze --all --exclude-editable --exclude spikeline --exclude pip | grep -E '^[A-Za-z0-9._-]+==' > constraints.tmp
@@ -61,4 +107,4 @@ constraints: $(VENV)/.installed-bench  ## Pin what .venv holds in constraints.tx
 	@touch $(STAMP) $(VENV)/.installed-bench
 
 clean:  ## Remove the environment and the caches; results are kept
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(TOOLS) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

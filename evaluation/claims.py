@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evaluation.metrics import EvaluationMetrics, ModelMetrics, RateDifference
+from evaluation.scoring import RateName
 from training.config import SPIKING_MODELS
 
 Verdict = Literal["holds", "does not hold", "undecided"]
@@ -98,16 +99,24 @@ def _first(metrics: EvaluationMetrics, kind: str) -> ModelMetrics | None:
 
 
 def _difference(
-    metrics: EvaluationMetrics, one: ModelMetrics, other: ModelMetrics
+    metrics: EvaluationMetrics,
+    one: ModelMetrics,
+    other: ModelMetrics,
+    rate: RateName | None = None,
 ) -> RateDifference | None:
+    wanted = (one.setting_name, other.setting_name, rate or metrics.primary_rate)
     for difference in metrics.differences:
-        if (difference.model, difference.compared_with, difference.rate) == (
-            one.setting_name,
-            other.setting_name,
-            metrics.primary_rate,
-        ):
+        if (difference.model, difference.compared_with, difference.rate) == wanted:
             return difference
     return None
+
+
+def _in_points(metrics: EvaluationMetrics, one: ModelMetrics, other: ModelMetrics) -> str:
+    """The difference over the labels, which the verdict is by, and that of words beside it."""
+    found = _difference(metrics, one, other)
+    assert found is not None
+    words = _difference(metrics, one, other, "wer")
+    return points(found) + ("" if words is None else f"; words {points(words)}")
 
 
 def summary_lines(metrics: EvaluationMetrics) -> list[str]:
@@ -124,6 +133,7 @@ def summary_lines(metrics: EvaluationMetrics) -> list[str]:
     lines.append(
         f"The lowest {rate} is {100 * _value(best, metrics):.2f}%, by the {title_of(best)}."
     )
+    lines += _word_lines(metrics)
     for model in models:
         if model.model not in SPIKING_MODELS:
             continue
@@ -137,6 +147,23 @@ def _spoken_duration(hours: float) -> str:
     if hours >= 1:
         return f"{hours:.1f} hours"
     return f"{60 * hours:.0f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.0f} seconds"
+
+
+def _word_lines(metrics: EvaluationMetrics) -> list[str]:
+    """The best word error rate, and what it owes to the language model."""
+    rated = [(m.error_rates.wer.value, m) for m in metrics.models if m.error_rates.wer is not None]
+    if not rated or metrics.word_model is None:
+        return []
+    value, best = min(rated, key=lambda pair: pair[0])
+    words = metrics.word_model
+    source = words.language_model
+    if words.num_sentences is not None:
+        source = f"estimated from {words.num_sentences:,} training transcripts"
+    return [
+        f"The lowest word error rate is {100 * value:.2f}%, by the {title_of(best)}: with a "
+        f"{len(words.num_ngrams)}-gram model of {words.num_spelled:,} words ({source}), perplexity "
+        f"{words.perplexity:.0f}; {words.unknown_share:.1%} of the words spoken are not in it."
+    ]
 
 
 def _silence_lines(model: ModelMetrics) -> list[str]:
@@ -205,18 +232,18 @@ def paper_claims(metrics: EvaluationMetrics) -> list[Claim]:
     conventional = _first(metrics, "conventional")
     if v2 and lstm and (found := _difference(metrics, v2, lstm)):
         close = "v2 errs little more than an LSTM (points)"
-        claims.append(Claim(close, "1.10", "0.36", points(found), _within(found)))
+        here = _in_points(metrics, v2, lstm)
+        claims.append(Claim(close, "1.10", "0.36", here, _within(found)))
     if v1 and v2 and (found := _difference(metrics, v1, v2)):
-        claims.append(
-            Claim("v1 errs more than v2 (points)", "1.64", "5.57", points(found), _more(found))
-        )
+        here = _in_points(metrics, v1, v2)
+        claims.append(Claim("v1 errs more than v2 (points)", "1.64", "5.57", here, _more(found)))
     if conventional and v1 and (found := _difference(metrics, conventional, v1)):
         claims.append(
             Claim(
                 "the conventional SNN errs more than v1 (points)",
                 "8.98",
                 "9.84",
-                points(found),
+                _in_points(metrics, conventional, v1),
                 _more(found),
             )
         )

@@ -48,6 +48,61 @@ class ViterbiConfig(TypedConfig):
     )
 
 
+class WordSearchConfig(TypedConfig):
+    """Search for words over a lexicon and an n-gram language model; see ``evaluation.word_search``.
+
+    Words are scored beside the symbols: the phone error rate stays that of the symbol decoder.
+    """
+
+    language_model: str | None = Field(
+        None,
+        description="ARPA file, plain or gzip, a path or s3:// address; empty to estimate one "
+        "from the training transcripts.",
+    )
+    ngram_order: int = Field(
+        3, ge=1, le=5, description="Words of the longest n-gram of an estimated model."
+    )
+    vocabulary: Literal["lexicon", "transcripts"] = Field(
+        "lexicon",
+        description="Words of an estimated model: the lexicon's and the training transcripts', or "
+        "the transcripts' alone, which is faster and, for a weak recogniser, surer.",
+    )
+    lexicon: str | None = Field(
+        None,
+        description="Pronunciation file, one 'WORD PH PH ...' a line; empty for the one that the "
+        "labels were made with.",
+    )
+    lm_weight: float = Field(
+        0.75, ge=0, le=100, description="Weight of the language model's log-probability."
+    )
+    word_score: float = Field(
+        1.0, ge=-100, le=100, description="Added for every word; larger gives more words."
+    )
+    prior_scale: float = Field(
+        0.5,
+        ge=0,
+        le=10,
+        description="Share of the log prior taken off the log posterior; frame models only.",
+    )
+    beam_size: int = Field(100, ge=1, le=10_000, description="Hypotheses kept after each frame.")
+    beam_threshold: float = Field(
+        25.0,
+        gt=0,
+        le=1e4,
+        description="Drop a hypothesis this far (natural log) below the best one.",
+    )
+    log_add: bool = Field(
+        False,
+        description="Add the probabilities of a hypothesis' paths; else its best path counts.",
+    )
+    tune_on_dev: bool = Field(
+        True, description="Choose the weights per model by a small grid on dev."
+    )
+    tune_max_utterances: int = Field(
+        50, ge=1, le=10_000, description="Dev utterances used for tuning, spread evenly."
+    )
+
+
 class EvaluateConfig(TypedConfig):
     """Everything that determines an evaluation, besides its models and features."""
 
@@ -67,6 +122,9 @@ class EvaluateConfig(TypedConfig):
     beam: BeamConfig = Field(default_factory=BeamConfig, description="CTC beam search.")
     viterbi: ViterbiConfig = Field(
         default_factory=ViterbiConfig, description="Phone search of frame models."
+    )
+    words: WordSearchConfig | None = Field(
+        None, description="Search for words too, for a word error rate; empty for symbols alone."
     )
     num_bootstrap: int = Field(
         1000, ge=100, le=1_000_000, description="Resamplings behind each 95% interval."

@@ -4,13 +4,13 @@ Shape legend: T frames, O outputs, S symbols; CTC has O = S + 1 with the blank l
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from evaluation.config import BeamConfig, DecoderName, EvaluateConfig, ViterbiConfig
+from evaluation.state_search import state_search
 from evaluation.viterbi import best_path, build_graph
 from featurize.errors import PipelineError
 from training.checkpoint import Recogniser
@@ -41,17 +41,16 @@ class CtcBeam:
     Args:
         num_symbols: S; the blank is output S.
         config: how wide to search.
-
-    Raises:
-        PipelineError: when the packages of the ``decoding`` extra are not installed.
     """
 
     def __init__(self, num_symbols: int, config: BeamConfig) -> None:
-        build = _import_ctc_decoder()
+        # It loads flashlight and KenLM, which greedy decoding does without.
+        from torchaudio.models.decoder import ctc_decoder
+
         # The library needs a token per output, not its meaning; numbers cannot collide. The
         # blank stands in for silence, because a search starts as if that had just been heard.
         tokens = [str(number) for number in range(num_symbols + 1)]
-        self._search = build(
+        self._search = ctc_decoder(
             lexicon=None,
             tokens=tokens,
             lm=None,
@@ -73,17 +72,6 @@ class CtcBeam:
         if not hypotheses:
             return []
         return [int(i) for i in hypotheses[0].tokens if int(i) != self._blank]
-
-
-def _import_ctc_decoder() -> Callable[..., Any]:
-    try:
-        from torchaudio.models.decoder import ctc_decoder
-    except (ImportError, RuntimeError) as error:
-        raise PipelineError(
-            "decoder=beam needs the packages of the decoding extra: "
-            "pip install -c constraints.txt -e '.[decoding]', or choose decoder=greedy"
-        ) from error
-    return ctc_decoder  # type: ignore[no-any-return]
 
 
 class PhoneViterbi:
@@ -142,12 +130,19 @@ def build_decoder(
         return ctc_greedy
     if name == "beam":
         return CtcBeam(len(recogniser.manifest.labels.symbols), config.beam)
+    return phone_search(recogniser, viterbi)
+
+
+def phone_search(recogniser: Recogniser, viterbi: ViterbiConfig) -> Decoder:
+    """The search over phones that fits what a frame model's outputs are."""
     statistics = recogniser.label_statistics
     if "frame_counts" not in statistics or "bigram_counts" not in statistics:
         raise PipelineError(
             "decoder=viterbi needs the training label statistics, which this model lacks; "
             "train it again with objective=frame"
         )
-    return PhoneViterbi(
-        statistics["bigram_counts"].numpy(), statistics["frame_counts"].numpy(), viterbi
-    )
+    bigrams, frames = statistics["bigram_counts"].numpy(), statistics["frame_counts"].numpy()
+    manifest = recogniser.manifest
+    if manifest.states is None:
+        return PhoneViterbi(bigrams, frames, viterbi)
+    return state_search(manifest.states, bigrams, frames, viterbi, manifest.frame_shift_s)

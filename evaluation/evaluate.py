@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
-from evaluation.config import EvaluateConfig, ViterbiConfig
+from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
 from evaluation.decoding import build_decoder, choose_decoder
 from evaluation.labels import ModelName, name_models
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
@@ -30,7 +30,15 @@ from evaluation.recognise import (
 )
 from evaluation.repeats import setting_metrics
 from evaluation.report import render_report
-from evaluation.scoring import Bootstrap, count_edits, primary_rate, scored_transcript
+from evaluation.scoring import (
+    Bootstrap,
+    Transcript,
+    WordScore,
+    count_edits,
+    primary_rate,
+    score_words,
+    scored_transcript,
+)
 from evaluation.spike_raster import capture_raster, choose_shown
 from evaluation.tables import (
     HYPOTHESIS_SCHEMA,
@@ -39,7 +47,10 @@ from evaluation.tables import (
     hypothesis_row,
     multiplication_row,
 )
-from evaluation.tuning import ScoredUtterance, tune_viterbi
+from evaluation.transcripts import words_of
+from evaluation.tuning import ScoredUtterance, tune_viterbi, tune_words
+from evaluation.word_decoding import WordDecoding, digest_of_files, prepare_words
+from evaluation.word_search import WordSearch
 from featurize.errors import PipelineError
 from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
@@ -58,8 +69,12 @@ from training.manifest import TrainManifest
 logger = logging.getLogger(__name__)
 
 STAGE = "evaluation"
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 NUM_EXAMPLES = 5
+_PACKAGES = (
+    *("torch", "numpy", "kaldialign", "pyarrow", "matplotlib"),
+    *("flashlight-text", "kenlm"),
+)
 
 OnProgress = Callable[[EvaluateProgress], None]
 
@@ -76,7 +91,8 @@ def evaluate(
     """Compare recognisers at ``runs/evaluation/<fingerprint>``, or find them compared.
 
     Writes ``hypotheses.parquet``, ``multiplications.parquet``, ``metrics.json``, ``plots/*.png``
-    and ``report.html``.
+    and ``report.html``; with word search also ``words/lexicon.txt`` and, where it was estimated,
+    ``words/language_model.arpa.gz``.
 
     Args:
         config: what to score and how.
@@ -120,6 +136,7 @@ def evaluation_fingerprint(
             "config": config.model_dump(mode="json", exclude={"verify_features"}),
             "models": [model.fingerprint for model in models],
             "features": features.fingerprint,
+            "word_files": digest_of_files(config.words),
         }
     )
 
@@ -150,6 +167,7 @@ class _Evaluation:
         """Evaluate every model, then write what follows from all of them."""
         names = name_models(trained)
         labels = [named.label for named in names]
+        words = self._prepare_words(trained)
         outcomes = []
         with (
             TableWriter(self.target.child("hypotheses.parquet"), HYPOTHESIS_SCHEMA) as hypotheses,
@@ -159,8 +177,10 @@ class _Evaluation:
         ):
             for number, (address, named) in enumerate(zip(addresses, names, strict=True)):
                 tell = self._teller(named.label, number, len(names))
-                outcomes.append(self._run_model(address, named, hypotheses, multiplications, tell))
-        metrics = self._metrics(outcomes)
+                outcomes.append(
+                    self._run_model(address, named, words, hypotheses, multiplications, tell)
+                )
+        metrics = self._metrics(outcomes, words)
         self.target.child("metrics.json").write_bytes(metrics.model_dump_json(indent=1).encode())
         trainings = {o.label: o.manifest for o in outcomes}
         plots = draw_plots(Findings(metrics, trainings, first_rasters(outcomes)))
@@ -178,13 +198,17 @@ class _Evaluation:
             upstream={"features": self.manifest.fingerprint}
             | {label: model.fingerprint for label, model in zip(labels, trained, strict=True)},
             created_at=created_at,
-            versions=software_versions("torch", "numpy", "kaldialign", "pyarrow", "matplotlib"),
+            versions=software_versions(*_PACKAGES),
             config=self.config,
             features=self.features.uri,
             models=tuple(address.uri for address in addresses),
             subsets=self.subsets,
             num_utterances=self.num_utterances,
-            files=(*files, *(f"plots/{plot.name}.png" for plot in plots)),
+            files=(
+                *files,
+                *(f"plots/{plot.name}.png" for plot in plots),
+                *(() if words is None else words.files),
+            ),
         )
 
     def _teller(self, label: str, number: int, num_models: int) -> Callable[[int], None]:
@@ -206,6 +230,7 @@ class _Evaluation:
         self,
         address: Location,
         named: ModelName,
+        words: WordDecoding | None,
         hypotheses: TableWriter,
         multiplications: TableWriter,
         tell: Callable[[int], None],
@@ -214,6 +239,10 @@ class _Evaluation:
         recogniser = load_recogniser(address)
         check_weights(recogniser, str(address))
         outcome, label = self._start(recogniser, address, named), named.label
+        search = None
+        if words is not None and self.config.words is not None:
+            outcome.word_search = self._tuned_words(recogniser, words, self.config.words, label)
+            search = words.search(recogniser, outcome.word_search)
         viterbi = outcome.viterbi or self.config.viterbi
         decode = build_decoder(outcome.decoder, recogniser, self.config, viterbi)
         if outcome.shape.is_spiking:
@@ -221,18 +250,17 @@ class _Evaluation:
             outcome.raster = capture_raster(
                 recogniser, label, self.shown, cmvn, decode, self.manifest
             )
-        inventory = self.manifest.labels
+        # A model may put out more than the features' labels have: silence, which is not scored.
+        inventory, spoken = self.manifest.labels, recogniser.manifest.labels
         step = max(1, self.num_utterances // NUM_EXAMPLES)
         for number, recognition in enumerate(self._recognise(recogniser, self.subsets)):
             row = recognition.row
             reference = scored_transcript(row.labels.tolist(), inventory)
-            hypothesis = scored_transcript(decode(recognition.log_probs_TO), inventory)
+            hypothesis = scored_transcript(decode(recognition.log_probs_TO), spoken)
             symbols = count_edits(reference.symbols, hypothesis.symbols)
-            words = None
-            if reference.words is not None and hypothesis.words is not None:
-                words = count_edits(reference.words, hypothesis.words)
-            outcome.add(symbols, words, recognition.activity)
-            hypotheses.add(hypothesis_row(row, label, (reference, hypothesis), symbols, words))
+            found = _score_words(recognition, search, reference, hypothesis)
+            outcome.add(symbols, None if found is None else found.edits, recognition.activity)
+            hypotheses.add(hypothesis_row(row, label, (reference, hypothesis), symbols, found))
             for term in count_terms(outcome.shape, recognition.activity):
                 frames = recognition.activity.num_frames
                 multiplications.add(multiplication_row(row.utterance_id, label, frames, term))
@@ -240,8 +268,8 @@ class _Evaluation:
                 outcome.examples.append(
                     Example(
                         row.utterance_id,
-                        reference.words or reference.symbols,
-                        hypothesis.symbols if hypothesis.words is None else hypothesis.words,
+                        reference.symbols if found is None else found.reference,
+                        hypothesis.symbols if found is None else found.hypothesis,
                     )
                 )
             if (number + 1) % self.config.batch_size == 0 or number + 1 == self.num_utterances:
@@ -269,6 +297,34 @@ class _Evaluation:
             viterbi=viterbi,
         )
 
+    def _prepare_words(self, trained: Sequence[TrainManifest]) -> WordDecoding | None:
+        if self.config.words is None:
+            return None
+        return prepare_words(
+            self.config.words, self.features, self.manifest, trained[0], self.subsets, self.target
+        )
+
+    def _tuned_words(
+        self, recogniser: Recogniser, words: WordDecoding, config: WordSearchConfig, label: str
+    ) -> WordSearchConfig:
+        if not config.tune_on_dev:
+            return config
+        utterances = self._dev_utterances(recogniser, "words", config.tune_max_utterances)
+        tuned = tune_words(
+            config,
+            utterances,
+            lambda candidate: words.search(recogniser, candidate),
+            has_prior=recogniser.manifest.config.objective == "frame",
+        )
+        logger.info(
+            "%s: lm_weight=%g word_score=%g, by %d dev utterances",
+            label,
+            tuned.lm_weight,
+            tuned.word_score,
+            len(utterances),
+        )
+        return tuned
+
     def _recognise(
         self, recogniser: Recogniser, subsets: Sequence[str], every: int = 1
     ) -> Iterator[Recognition]:
@@ -277,19 +333,28 @@ class _Evaluation:
         )
         return recognise(recogniser, batches, choose_cmvn(recogniser.manifest, self.manifest))
 
-    def _tune(self, recogniser: Recogniser, config: ViterbiConfig, label: str) -> ViterbiConfig:
+    def _dev_utterances(
+        self, recogniser: Recogniser, search: str, at_most: int
+    ) -> list[ScoredUtterance]:
+        """Utterances to choose a search's weights on, spread evenly over dev."""
         subsets = self.manifest.splits.get("dev", ())
         total = count_utterances(self.manifest, subsets)
         if total == 0:
             raise PipelineError(
-                "viterbi.tune_on_dev needs a dev split and the feature set has none; "
+                f"{search}.tune_on_dev needs a dev split and the feature set has none; "
                 "set it to false"
             )
-        step = -(-total // config.tune_max_utterances)
-        spread = [
-            ScoredUtterance(recognition.log_probs_TO, recognition.row.labels.tolist())
-            for recognition in self._recognise(recogniser, subsets, every=step)
+        return [
+            ScoredUtterance(
+                recognition.log_probs_TO,
+                recognition.row.labels.tolist(),
+                words_of(recognition.row.text),
+            )
+            for recognition in self._recognise(recogniser, subsets, every=-(-total // at_most))
         ]
+
+    def _tune(self, recogniser: Recogniser, config: ViterbiConfig, label: str) -> ViterbiConfig:
+        spread = self._dev_utterances(recogniser, "viterbi", config.tune_max_utterances)
         tuned = tune_viterbi(config, recogniser, spread, self.manifest.labels)
         logger.info(
             "%s: bigram_weight=%g insertion_penalty=%g prior_scale=%g, by %d dev utterances",
@@ -301,7 +366,9 @@ class _Evaluation:
         )
         return tuned
 
-    def _metrics(self, outcomes: Sequence[ModelOutcome]) -> EvaluationMetrics:
+    def _metrics(
+        self, outcomes: Sequence[ModelOutcome], words: WordDecoding | None
+    ) -> EvaluationMetrics:
         primary = primary_rate(self.manifest.labels.kind)
         draws = Bootstrap(self.num_utterances, self.config.num_bootstrap, self.config.seed)
         models = tuple(model_metrics(outcome, primary, draws) for outcome in outcomes)
@@ -310,7 +377,22 @@ class _Evaluation:
             subsets=self.subsets,
             label_kind=self.manifest.labels.kind,
             primary_rate=primary,
+            word_model=None if words is None else words.metrics,
             models=models,
             settings=setting_metrics(models),
             differences=paired_differences(outcomes, primary, draws),
         )
+
+
+def _score_words(
+    recognition: Recognition,
+    search: WordSearch | None,
+    reference: Transcript,
+    hypothesis: Transcript,
+) -> WordScore | None:
+    """The search's words against the transcript's; without one, those that characters spell."""
+    if search is not None:
+        return score_words(words_of(recognition.row.text), search(recognition.log_probs_TO))
+    if reference.words is None or hypothesis.words is None:
+        return None
+    return score_words(reference.words, hypothesis.words)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from evaluation.config import DecoderName, ViterbiConfig
+from evaluation.config import DecoderName, ViterbiConfig, WordSearchConfig
 from evaluation.scoring import RateName
 from featurize.schema import LabelKind
 from featurize.typed_config import TypedConfig
@@ -78,6 +78,9 @@ class ModelMetrics(TypedConfig):
     training_fingerprint: str = Field(description="Fingerprint of the training run.")
     decoder: DecoderName = Field(description="Decoder used.")
     viterbi: ViterbiConfig | None = Field(None, description="Weights of the phone search, if any.")
+    words: WordSearchConfig | None = Field(
+        None, description="Weights of the word search, if any, as tuned for this model."
+    )
     num_layers: int = Field(description="Recurrent layers.")
     hidden_size: int = Field(description="Neurons per layer.")
     num_bits: int | None = Field(description="Bits of a spike; empty for dense models.")
@@ -132,6 +135,27 @@ class SettingMetrics(TypedConfig):
     saving_gru_as_published: Spread | None = Field(description="GRU's by the authors' counts.")
 
 
+class WordModelMetrics(TypedConfig):
+    """The language model and lexicon that all word searches of an evaluation share."""
+
+    language_model: str = Field(description="Address of the ARPA file.")
+    num_sentences: int | None = Field(
+        None, description="Training transcripts it was estimated from; empty where it was given."
+    )
+    num_ngrams: tuple[int, ...] = Field(description="N-grams of each order, from 1.")
+    num_words: int = Field(description="Words that it gives a probability.")
+    num_spelled: int = Field(description="Those that the lexicon can spell, and so can be found.")
+    num_homophones_left_out: int = Field(
+        description="Words left out because too many more probable ones sound the same."
+    )
+    perplexity: float = Field(
+        description="Per word and sentence end of the scored transcripts, unknown words left out."
+    )
+    unknown_share: float = Field(
+        description="Share of the scored transcripts' words that cannot be found."
+    )
+
+
 class RateDifference(TypedConfig):
     """Error rate of one setting minus another's, paired by utterance, as a fraction.
 
@@ -154,6 +178,9 @@ class EvaluationMetrics(TypedConfig):
     subsets: tuple[str, ...] = Field(description="Corpus subsets scored.")
     label_kind: LabelKind = Field(description="What the labels are.")
     primary_rate: RateName = Field(description="The error rate over the labels themselves.")
+    word_model: WordModelMetrics | None = Field(
+        None, description="Language model and lexicon of the word searches, if any."
+    )
     models: tuple[ModelMetrics, ...] = Field(description="The recognisers, in the order given.")
     settings: tuple[SettingMetrics, ...] = Field(
         (), description="The recognisers' settings over their seeds."

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.config import DecoderName, ViterbiConfig
+from evaluation.config import DecoderName, ViterbiConfig, WordSearchConfig
 from evaluation.metrics import (
     ErrorRate,
     ErrorRates,
@@ -62,6 +62,7 @@ class ModelOutcome:
         parameters: learned values.
         decoder: the decoder used.
         viterbi: weights of the phone search, where it is used.
+        word_search: weights of the word search, where it is used.
         symbols: edits per utterance.
         words: edits of words per utterance; empty where the labels have no words.
         activity: summed over utterances; None before the first.
@@ -77,6 +78,7 @@ class ModelOutcome:
     parameters: ParameterCounts
     decoder: DecoderName
     viterbi: ViterbiConfig | None
+    word_search: WordSearchConfig | None = None
     symbols: list[EditCounts] = field(default_factory=list)
     words: list[EditCounts] = field(default_factory=list)
     activity: Activity | None = None
@@ -155,6 +157,7 @@ def model_metrics(outcome: ModelOutcome, primary: RateName, bootstrap: Bootstrap
         training_fingerprint=outcome.manifest.fingerprint,
         decoder=outcome.decoder,
         viterbi=outcome.viterbi,
+        words=outcome.word_search,
         num_layers=shape.num_layers,
         hidden_size=shape.hidden_size,
         num_bits=shape.num_bits if shape.is_spiking else None,

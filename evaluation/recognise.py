@@ -13,13 +13,18 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.config import EvaluateConfig
+from evaluation.event_driven.build import build_engine
+from evaluation.event_driven.engine import Engine
+from evaluation.event_driven.offline import score_all
 from evaluation.multiplications import Activity, NetworkShape, measure_activity
+from featurize.cmvn import Normaliser
 from featurize.errors import PipelineError
 from featurize.locations import Location
-from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest
+from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest, LabelInventory
 from featurize.shards import iter_rows
 from training.batching import collate
 from training.checkpoint import Recogniser
+from training.choices import UNQUANTIZED_BITS
 from training.manifest import TrainManifest
 
 
@@ -78,7 +83,7 @@ def check_compatible(model: TrainManifest, address: str, features: FeaturizeMani
             f"set has frames {features.frame_shift_s} s apart; {remedy}"
         )
     ours, theirs = model.labels, features.labels
-    if (ours.kind, ours.symbols) != (theirs.kind, theirs.symbols):
+    if not same_meaning(ours, theirs):
         raise PipelineError(
             f"model {address} was trained on {len(ours.symbols)} {ours.kind} symbols, the feature "
             f"set has {len(theirs.symbols)} {theirs.kind} symbols or other ones; {remedy}"
@@ -88,6 +93,23 @@ def check_compatible(model: TrainManifest, address: str, features: FeaturizeMani
             f"model {address} needs features normalised by speaker, the feature set has "
             f"cmvn={features.cmvn.mode}; {remedy}"
         )
+
+
+def same_meaning(ours: LabelInventory, theirs: LabelInventory) -> bool:
+    """Whether a model's label ids mean what a feature set's do.
+
+    A model trained on an alignment may also put out symbols that are not scored (silence);
+    features with phone labels lack them, and can be scored all the same.
+    """
+    if (ours.kind, ours.symbols) == (theirs.kind, theirs.symbols):
+        return True
+    shared = len(theirs.symbols)
+    is_more_of_the_same = (
+        (ours.kind, theirs.kind) == ("alignment", "phones")
+        and ours.symbols[:shared] == theirs.symbols
+        and ours.scored_as[:shared] == theirs.scored_as
+    )
+    return is_more_of_the_same and not any(ours.scored_as[shared:])
 
 
 def choose_cmvn(model: TrainManifest, features: FeaturizeManifest) -> CmvnStatistics:
@@ -170,6 +192,8 @@ def recognise(
 ) -> Iterator[Recognition]:
     """Score every utterance and count its activity, in order.
 
+    A spiking model runs in the event-driven engine, an utterance per core at a time.
+
     Args:
         recogniser: the model, in evaluation mode.
         batches: utterances; those of similar length together waste least.
@@ -178,6 +202,10 @@ def recognise(
     Raises:
         PipelineError: when the network's scores are not finite.
     """
+    config = recogniser.network.config
+    if config.is_spiking and config.num_bits != UNQUANTIZED_BITS:
+        yield from _recognise_by_events(recogniser, batches, cmvn)
+        return
     shape = network_shape(recogniser)
     for rows in batches:
         batch = collate(rows, cmvn)
@@ -187,10 +215,29 @@ def recognise(
         log_probs_BTO = output.log_probs_TBO.transpose(0, 1).numpy()
         for number, (row, activity) in enumerate(zip(rows, activities, strict=True)):
             scores = np.ascontiguousarray(log_probs_BTO[number, : activity.num_frames])
-            if not np.isfinite(scores).all():
-                raise PipelineError(
-                    f"model {shape.model} gives scores that are not finite for "
-                    f"{row.utterance_id}; its training diverged: train it again with a lower "
-                    "learning rate"
-                )
-            yield Recognition(row, scores, activity)
+            yield _checked(Recognition(row, scores, activity), config.model)
+
+
+def _recognise_by_events(
+    recogniser: Recogniser, batches: Iterator[list[FeatureRow]], cmvn: CmvnStatistics
+) -> Iterator[Recognition]:
+    """A spiking model through the event-driven engine, whose spikes are the network's own."""
+    engine = Engine(build_engine(recogniser))
+    normalise = Normaliser(cmvn)
+    for rows in batches:
+        features = (normalise(row) for row in rows)
+        scored = score_all(engine, features, torch.get_num_threads())
+        for row, (log_probs_TO, executed) in zip(rows, scored, strict=True):
+            activity = Activity(executed.num_frames, executed.emitted, executed.fed_back)
+            recognition = Recognition(row, log_probs_TO, activity)
+            yield _checked(recognition, recogniser.network.config.model)
+
+
+def _checked(recognition: Recognition, model: str) -> Recognition:
+    if not np.isfinite(recognition.log_probs_TO).all():
+        raise PipelineError(
+            f"model {model} gives scores that are not finite for "
+            f"{recognition.row.utterance_id}; its training diverged: train it again with a lower "
+            "learning rate"
+        )
+    return recognition

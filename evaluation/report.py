@@ -18,7 +18,7 @@ from evaluation.comparison import (
 )
 from evaluation.figures import Plot
 from evaluation.learning_curves import error_name
-from evaluation.metrics import EvaluationMetrics
+from evaluation.metrics import EvaluationMetrics, ModelMetrics
 from evaluation.outcome import Example
 from evaluation.report_style import REPORT_CSS
 from training.manifest import TrainManifest
@@ -157,9 +157,19 @@ def _training(metrics: EvaluationMetrics, trainings: Mapping[str, TrainManifest]
     return "<h2>Training</h2>\n" + _table(rows, caption)
 
 
+def _word_weights(model: ModelMetrics) -> str:
+    if model.words is None:
+        return ""
+    chosen = "chosen on dev" if model.words.tune_on_dev else "as configured"
+    return (
+        f"; words with lm_weight {model.words.lm_weight:g}, word_score "
+        f"{model.words.word_score:g}, {chosen}"
+    )
+
+
 def _sources(metrics: EvaluationMetrics) -> str:
     items = "".join(
-        f"<li>{escape(model.label)}: <code>{escape(model.run)}</code></li>\n"
+        f"<li>{escape(model.label)}: <code>{escape(model.run)}</code>{_word_weights(model)}</li>\n"
         for model in metrics.models
     )
     return (

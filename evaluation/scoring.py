@@ -7,6 +7,9 @@ over all utterances. Which rates apply follows from the kind of label:
 - ``phones``: PER;
 - ``alignment``: PER, after every phone is replaced by what it is scored as (TIMIT: 48 to 39).
 
+Where words are searched for (``evaluation.word_search``) the WER is that of the search, against the
+words of the transcript, whatever the labels are.
+
 Symbols that are scored as nothing are removed from reference and hypothesis alike. Neighbours
 that come to be equal by the replacement stay two symbols. Edit distances are kaldialign's.
 """
@@ -94,6 +97,20 @@ def count_edits(reference: Sequence[str], hypothesis: Sequence[str]) -> EditCoun
     """Fewest edits from reference to hypothesis; an empty reference makes all insertions."""
     counts = kaldialign.edit_distance(list(reference), list(hypothesis))
     return EditCounts(counts["sub"], counts["ins"], counts["del"], len(reference))
+
+
+@dataclass(frozen=True)
+class WordScore:
+    """The words of one utterance and their errors."""
+
+    reference: tuple[str, ...]
+    hypothesis: tuple[str, ...]
+    edits: EditCounts
+
+
+def score_words(reference: Sequence[str], hypothesis: Sequence[str]) -> WordScore:
+    """Compare words."""
+    return WordScore(tuple(reference), tuple(hypothesis), count_edits(reference, hypothesis))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from evaluation.decoding import Decoder
 from evaluation.time_alignment import Span, align_symbols, runs_of
 from featurize.locations import Location
-from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest
+from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest, LabelInventory
 from featurize.shards import read_index, read_rows
 from training.batching import collate
 from training.checkpoint import Recogniser
@@ -100,11 +100,12 @@ def capture_raster(
     log_probs_TO = output.log_probs_TBO[:, 0].numpy()
     is_ctc = recogniser.manifest.config.objective == "ctc"
     blank = log_probs_TO.shape[1] - 1 if is_ctc else None
-    symbols, shift_s = features.labels.symbols, features.frame_shift_s
+    shift_s = features.frame_shift_s
 
-    def timed(spans: Sequence[Span]) -> tuple[TimedSymbol, ...]:
+    def timed(spans: Sequence[Span], labels: LabelInventory) -> tuple[TimedSymbol, ...]:
         return tuple(
-            TimedSymbol(symbols[s.symbol_id], s.start * shift_s, s.end * shift_s) for s in spans
+            TimedSymbol(labels.symbols[s.symbol_id], s.start * shift_s, s.end * shift_s)
+            for s in spans
         )
 
     return SpikeRaster(
@@ -115,8 +116,11 @@ def capture_raster(
         spectrogram_tF=unstacked(row.features, features.config),
         feature_kind=str(features.config.get("features", "fbank")),
         site_outputs=tuple(site[:, 0].numpy() for site in output.site_outputs),
-        hypothesis=timed(align_symbols(log_probs_TO, decode(log_probs_TO), blank)),
-        reference=() if row.alignment is None else timed(runs_of(row.alignment)),
+        # A model may put out more than the features' labels have.
+        hypothesis=timed(
+            align_symbols(log_probs_TO, decode(log_probs_TO), blank), recogniser.manifest.labels
+        ),
+        reference=(() if row.alignment is None else timed(runs_of(row.alignment), features.labels)),
     )
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evaluation.multiplications import TermCount
-from evaluation.scoring import EditCounts, Transcript
+from evaluation.scoring import EditCounts, Transcript, WordScore
 from featurize.locations import Location
 from featurize.schema import FeatureRow
 
@@ -25,6 +25,8 @@ HYPOTHESIS_SCHEMA = pa.schema(
         pa.field("deletions", pa.int64(), nullable=False),
         pa.field("word_errors", pa.int64(), nullable=True),
         pa.field("num_words", pa.int64(), nullable=True),
+        pa.field("reference_words", pa.string(), nullable=True),
+        pa.field("hypothesis_words", pa.string(), nullable=True),
         pa.field("num_frames", pa.int64(), nullable=False),
     ]
 )
@@ -99,7 +101,7 @@ def hypothesis_row(
     model: str,
     transcripts: tuple[Transcript, Transcript],
     symbols: EditCounts,
-    words: EditCounts | None,
+    words: WordScore | None,
 ) -> dict[str, object]:
     """A row of ``hypotheses.parquet``; ``transcripts`` are reference and hypothesis."""
     reference, hypothesis = transcripts
@@ -115,8 +117,10 @@ def hypothesis_row(
         "substitutions": symbols.substitutions,
         "insertions": symbols.insertions,
         "deletions": symbols.deletions,
-        "word_errors": None if words is None else words.errors,
-        "num_words": None if words is None else words.reference_length,
+        "word_errors": None if words is None else words.edits.errors,
+        "num_words": None if words is None else words.edits.reference_length,
+        "reference_words": None if words is None else " ".join(words.reference),
+        "hypothesis_words": None if words is None else " ".join(words.hypothesis),
         "num_frames": len(row.features),
     }
 

@@ -63,26 +63,44 @@ def build_graph(
     # At least one and a half frames: a phone seen once in one frame may still last.
     duration = np.maximum(frames / occurrences, 1.5)
     leave = -np.log(duration)
+    weighted = weighted_bigram(counts, config, repeats=False)
+    transition = leave[:, None] + weighted[:num_phones, :num_phones] - config.insertion_penalty
+    np.fill_diagonal(transition, np.log1p(-1.0 / duration))
+    return PhoneGraph(
+        start_S=weighted[num_phones, :num_phones],
+        transition_SS=transition,
+        end_S=leave + weighted[:num_phones, num_phones],
+        prior_S=log_priors(frames, config.smoothing),
+    )
+
+
+def weighted_bigram(counts: FloatArray, config: ViterbiConfig, *, repeats: bool) -> FloatArray:
+    """``bigram_weight log p(s' | s)``, (S + 1, S + 1).
+
+    Args:
+        counts: of bigrams, as in ``build_graph``.
+        config: weight and smoothing.
+        repeats: whether a phone may follow itself.
+    """
     smoothed = counts + config.smoothing
-    np.fill_diagonal(smoothed, 0.0)
-    smoothed[num_phones, num_phones] = 0.0
+    if not repeats:
+        np.fill_diagonal(smoothed, 0.0)
+    smoothed[-1, -1] = 0.0
     probability = smoothed / smoothed.sum(1, keepdims=True)
     # What cannot happen stays impossible at any weight, zero included.
     possible = probability > 0
     weighted = np.full_like(probability, -np.inf)
     weighted[possible] = config.bigram_weight * np.log(probability[possible])
-    transition = leave[:, None] + weighted[:num_phones, :num_phones] - config.insertion_penalty
-    np.fill_diagonal(transition, np.log1p(-1.0 / duration))
-    prior = (frames + config.smoothing) / (frames + config.smoothing).sum()
-    # A phone without a single training frame has no prior to take off; a tiny one, taken off,
-    # would make it the best phone of every frame.
-    prior[frames == 0] = 1.0
-    return PhoneGraph(
-        start_S=weighted[num_phones, :num_phones],
-        transition_SS=transition,
-        end_S=leave + weighted[:num_phones, num_phones],
-        prior_S=np.log(prior),
-    )
+    return weighted
+
+
+def log_priors(frames_S: FloatArray, smoothing: float) -> FloatArray:
+    """Log share of each target among the training frames."""
+    prior = (frames_S + smoothing) / (frames_S + smoothing).sum()
+    # A target without a single training frame has no prior to take off; a tiny one, taken off,
+    # would make it the best of every frame.
+    prior[frames_S == 0] = 1.0
+    return np.log(prior)
 
 
 def best_path(

@@ -15,15 +15,19 @@ OutOfVocabularyRule = Literal["unknown", "spell", "reject"]
 class SplitsConfig(TypedConfig):
     """Which subsets of the corpus are trained on, chosen by and scored on."""
 
-    train: tuple[str, ...] = Field(min_length=1, description="Subsets to train on.")
+    train: tuple[str, ...] = Field(
+        (), description="Subsets to train on; empty for features that are only scored."
+    )
     dev: tuple[str, ...] = Field(
-        min_length=1, description="Subsets that steer the learning rate and pick the checkpoint."
+        (), description="Subsets that steer the learning rate and pick the checkpoint."
     )
     test: tuple[str, ...] = Field((), description="Subsets only ever scored.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         names = self.subsets
+        if not names:
+            raise ValueError("splits name no subset; name at least one of the corpus")
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(

@@ -30,6 +30,7 @@ _OUT_OF_MEMORY = (
     "a featurizing {} died, most likely for want of memory; use fewer workers or smaller "
     "utterances_per_shard"
 )
+_MAX_TRIES = 3
 
 
 class FanOut(TypedConfig):
@@ -107,11 +108,21 @@ def _run_one_in_process(executor: Executor, work: Callable[..., Any], item: obje
 
 def _run_one_on_ray(ray: Any, work: Callable[..., Any], item: object) -> Any:
     try:
-        return ray.get(ray.remote(num_cpus=1, max_retries=2)(work).remote(item))
+        return ray.get(
+            ray.remote(num_cpus=1, max_retries=_MAX_TRIES - 1, scheduling_strategy="SPREAD")(
+                work
+            ).remote(item)
+        )
     except ray.exceptions.RayTaskError as error:
         raise (error.cause or error) from error
     except ray.exceptions.WorkerCrashedError as error:
         raise PipelineError(_OUT_OF_MEMORY.format("Ray worker")) from error
+    except ray.exceptions.RayError as error:
+        # Ray has tried again elsewhere by now; what is finished is found by the next run.
+        raise PipelineError(
+            f"the Ray cluster lost a featurizing task {_MAX_TRIES} times ({type(error).__name__}); "
+            "finished shards are kept, run the stage again"
+        ) from error
 
 
 def run_fan_out(

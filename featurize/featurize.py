@@ -128,7 +128,9 @@ def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> Fea
     _check_rejects(plan.config, plan.location, subsets, counts)
     config = plan.config
     by_speaker = _speaker_moments(results)
-    train = [m for r in results if r.subset in config.splits.train for m in r.moments.values()]
+    # Without a train split there is no training, and a model's own statistics will be used.
+    counted = config.splits.train or config.splits.subsets
+    train = [m for r in results if r.subset in counted for m in r.moments.values()]
     missing = sum((Counter(result.out_of_vocabulary) for result in results), Counter[str]())
     shards = tuple(result.shard for result in results if result.shard is not None)
     _clear_leftovers(plan.location, {shard.file for shard in shards} | {REJECTS_NAME})

@@ -30,7 +30,7 @@ def inspect_features(location: Location, manifest: FeaturizeManifest) -> Iterato
     counts: Counter[str] = Counter()
     for shard in manifest.shards:
         try:
-            rows = read_rows(location, shard, inventory=manifest.labels)
+            rows = read_rows(location, shard, inventory=manifest.labels, states=manifest.states)
         except PipelineError as error:
             yield Damage(shard.file, str(error))
             continue

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 # The low-pass keeps 95% of the narrower band; 48 zero crossings a side and a Kaiser window of
 # beta 9 put images and aliases about 90 dB down.
 _PASSBAND = 0.95
-_NUM_ZERO_CROSSINGS = 48
+NUM_ZERO_CROSSINGS = 48
 _KAISER_BETA = 9.0
 
 
@@ -20,7 +20,7 @@ def _low_pass(up: int, down: int) -> NDArray[np.float32]:
 
     widest = max(up, down)
     taps: NDArray[np.float32] = firwin(
-        2 * _NUM_ZERO_CROSSINGS * widest + 1, _PASSBAND / widest, window=("kaiser", _KAISER_BETA)
+        2 * NUM_ZERO_CROSSINGS * widest + 1, _PASSBAND / widest, window=("kaiser", _KAISER_BETA)
     ).astype(np.float32)
     taps.setflags(write=False)
     return taps

@@ -103,6 +103,28 @@ class LabelInventory(TypedConfig):
         return self
 
 
+class StateInventory(TypedConfig):
+    """The hidden Markov states that frames are aligned to, where they are finer than symbols.
+
+    A state is a part of a phone, in all contexts or, as a senone, in those of a tied group. The
+    senones of one phone and position share out all pairs of neighbours.
+
+    Attributes:
+        states_per_phone: parts of a phone, in order.
+        phones: symbol id of each state.
+        positions: which part of the phone each state is, from 0.
+        left: symbol ids before the phone that each state is for, with the number of symbols
+            standing for the utterance's start; empty where any will do.
+        right: the same after the phone.
+    """
+
+    states_per_phone: int
+    phones: tuple[int, ...]
+    positions: tuple[int, ...]
+    left: tuple[tuple[int, ...], ...]
+    right: tuple[tuple[int, ...], ...]
+
+
 class ShardInfo(TypedConfig):
     """One shard file, as the manifest vouches for it."""
 
@@ -195,6 +217,7 @@ class FeaturizeManifest(StageManifest):
         out_of_vocabulary: word to number of occurrences, for lexicon labels.
         corpus: where the corpus stood, for whoever repairs; empty in earlier versions.
         aligned: how the frame targets were found, where the align stage found them.
+        states: what the frame targets are, where they are not the symbols themselves.
     """
 
     config: dict[str, object]
@@ -212,6 +235,7 @@ class FeaturizeManifest(StageManifest):
     out_of_vocabulary: dict[str, int] = Field(default_factory=dict)
     corpus: str = ""
     aligned: AlignmentInfo | None = None
+    states: StateInventory | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -224,3 +248,8 @@ class FeaturizeManifest(StageManifest):
             shard.file: FileChecksum(num_bytes=shard.num_bytes, sha256=shard.sha256)
             for shard in self.shards
         }
+
+    @property
+    def num_frame_targets(self) -> int:
+        """Different targets that the alignment column may hold."""
+        return len(self.labels.symbols if self.states is None else self.states.phones)

@@ -32,6 +32,7 @@ from featurize.schema import (
     FeaturizeManifest,
     LabelInventory,
     ShardInfo,
+    StateInventory,
 )
 
 
@@ -68,6 +69,7 @@ def read_rows(
     row_groups: Sequence[int] | None = None,
     *,
     inventory: LabelInventory | None = None,
+    states: StateInventory | None = None,
 ) -> list[FeatureRow]:
     """Read utterances with their features.
 
@@ -76,6 +78,7 @@ def read_rows(
         shard: which of its shards.
         row_groups: which row groups, in this order; all where None.
         inventory: where given, label and alignment ids are checked against it.
+        states: what alignment ids are checked against instead, where they are of states.
 
     Returns:
         Rows in file order; ``features`` is a read-only view in the stored precision.
@@ -91,7 +94,8 @@ def read_rows(
     if row_groups is None and len(table) != shard.num_utterances:
         raise damaged(file, "its counts are not the manifest's")
     num_symbols = None if inventory is None else len(inventory.symbols)
-    return _rows(file, table, num_symbols)
+    num_targets = num_symbols if states is None else len(states.phones)
+    return _rows(file, table, (num_symbols, num_targets))
 
 
 def iter_rows(
@@ -100,7 +104,9 @@ def iter_rows(
     """All rows of some subsets, one row group in memory at a time."""
     for shard in shards_of(manifest, subsets):
         for group in range(_num_row_groups(location, shard)):
-            yield from read_rows(location, shard, [group], inventory=manifest.labels)
+            yield from read_rows(
+                location, shard, [group], inventory=manifest.labels, states=manifest.states
+            )
 
 
 def shards_of(manifest: FeaturizeManifest, subsets: Iterable[str]) -> tuple[ShardInfo, ...]:
@@ -241,7 +247,9 @@ def _list_lengths(lists: pa.ListArray) -> NDArray[np.int32]:
     return np.asarray(np.diff(lists.offsets.to_numpy()), dtype=np.int32)
 
 
-def _rows(file: Location, table: pa.Table, num_symbols: int | None) -> list[FeatureRow]:
+def _rows(
+    file: Location, table: pa.Table, limits: tuple[int | None, int | None]
+) -> list[FeatureRow]:
     # Columns as plain lists: the wide one stays Arrow buffers, which numpy views uncopied.
     small = {
         name: table[name].to_pylist()
@@ -262,10 +270,11 @@ def _rows(file: Location, table: pa.Table, num_symbols: int | None) -> list[Feat
         )
         if labels is None or (alignment is not None and len(alignment) != len(features)):
             raise damaged(file, f"{name}: labels or alignment do not fit the features")
-        if num_symbols is not None:
-            for ids in (labels, alignment):
-                if ids is not None and len(ids) and not 0 <= ids.min() <= ids.max() < num_symbols:
-                    raise damaged(file, f"{name}: a label id lies outside 0..{num_symbols - 1}")
+        for ids, limit in zip((labels, alignment), limits, strict=True):
+            if limit is None or ids is None or not len(ids):
+                continue
+            if not 0 <= ids.min() <= ids.max() < limit:
+                raise damaged(file, f"{name}: a label id lies outside 0..{limit - 1}")
         rows.append(
             FeatureRow(
                 utterance_id=name,

@@ -20,7 +20,7 @@ _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()
 
 
-@flow(name="align", flow_run_name="align", validate_parameters=True)
+@flow(name="align", persist_result=False, flow_run_name="align")
 def align_flow(
     config: AlignConfig,
     features: str,

@@ -164,16 +164,22 @@ def evaluate(
     model: Annotated[
         list[str], typer.Option("--model", help="A finished training run; repeatable.")
     ],
-    features: FeaturesOption,
     runs: RunsOption,
+    features: Annotated[
+        str | None, typer.Option("--features", help="A finished feature set: path or s3://.")
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option("--corpus", help="Another corpus, to be featurized first: path or s3://."),
+    ] = None,
     overrides: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare trained models."""
+    """Compare trained models on a feature set, or on speakers of another corpus."""
     from flows.stage_commands import run_evaluate
 
-    run_evaluate(recipe, model, features, runs, overrides or (), force, as_json)
+    run_evaluate(recipe, model, features, corpus, runs, overrides or (), force, as_json)
 
 
 @app.command()
@@ -220,6 +226,68 @@ def repair(
     from flows.integrity_commands import run_repair
 
     run_repair(location, corpus, workers, as_json)
+
+
+@app.command()
+def transcribe(
+    files: Annotated[list[str], typer.Argument(help="Audio of any format soundfile reads.")],
+    model: Annotated[
+        str, typer.Option("--model", help="A training run (path or s3://) or an exported engine.")
+    ],
+    features: Annotated[
+        str | None,
+        typer.Option("--features", help="Feature set to take the front end from; the run's own."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="8-bit weights (of a training run).")
+    ] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print the hypothesis as it grows, on stderr.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Recognise speech with the event-driven engine."""
+    from flows.event_driven_commands import run_transcribe
+
+    run_transcribe(model, files, features, "int8" if int8 else "float32", stream, as_json)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Option("--model", help="A finished training run.")],
+    out: Annotated[str, typer.Option("--out", help="File to write: path or s3://.")],
+    file_format: Annotated[
+        str, typer.Option("--format", help="engine (torch-free), onnx or nir.")
+    ] = "engine",
+    features: Annotated[
+        str | None,
+        typer.Option("--features", help="Feature set to take the front end from; the run's own."),
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="8-bit weights; engine only.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a spiking model for something else to run."""
+    from flows.event_driven_commands import run_export
+
+    run_export(model, out, file_format, features, "int8" if int8 else "float32", as_json)
+
+
+@bench_app.command("event-driven")
+def bench_event_driven(
+    model: Annotated[str, typer.Option("--model", help="A finished training run that spikes.")],
+    features: Annotated[
+        str | None, typer.Option("--features", help="Feature set to read; the run's own.")
+    ] = None,
+    record: Annotated[
+        str | None, typer.Option("--record", help="Write the result as a page, with its plot.")
+    ] = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The event-driven engine beside dense networks, frame by frame."""
+    from flows.event_driven_commands import run_bench_event_driven
+
+    run_bench_event_driven(model, features, overrides or (), record, as_json)
 
 
 @bench_app.command("features")

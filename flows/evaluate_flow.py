@@ -36,7 +36,7 @@ _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()
 
 
-@flow(name="evaluate", flow_run_name="evaluate-{config.split}")
+@flow(name="evaluate", persist_result=False, flow_run_name="evaluate-{config.split}")
 def evaluate_flow(
     config: EvaluateConfig,
     models: list[str],

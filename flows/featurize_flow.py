@@ -25,7 +25,7 @@ from featurize.schema import FeaturizeManifest
 from featurize.stage import StageResult, read_manifest, run_stage
 from flows.artifacts import publish_link, publish_table
 from flows.progress import stage_progress
-from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, retry_io_errors
+from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs
 
 _LOGGER = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ send_logs_to_runs()
 ValueT = TypeVar("ValueT")
 
 
-@flow(name="featurize", flow_run_name="featurize-{config.corpus}")
+@flow(name="featurize", persist_result=False, flow_run_name="featurize-{config.corpus}")
 def featurize_flow(
     config: FeaturizeConfig,
     corpus: str,
@@ -57,7 +57,7 @@ def featurize_flow(
     def work(_: Location) -> FeaturizeManifest:
         return finish_features(_unvisited(plan), _unvisited(make_shards(plan, fan_out)))
 
-    result = run_stage(plan.location, plan.fingerprint, work, force=force)
+    result = run_stage(plan.location, plan.fingerprint, work, force=force and is_first_attempt())
     if result.skipped:
         check_finished(plan)
     publish_features(result)

@@ -25,6 +25,8 @@ from featurize.stage import (
     write_sealed,
 )
 from flows.comparison import read_metrics
+from training.align.align import align
+from training.align.config import AlignConfig
 from training.checkpoint import load_recogniser
 from training.config import WorkerConfig
 from training.manifest import TrainManifest
@@ -35,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST_TYPES: dict[str, type[StageManifest]] = {
     "featurize": FeaturizeManifest,
+    "align": FeaturizeManifest,
     "training": TrainManifest,
     "evaluation": EvaluateManifest,
 }
@@ -156,7 +159,7 @@ def _redo(
     location: Location, manifest: StageManifest, files: set[str], corpus: Location | None
 ) -> bool:
     """Redo files under the lease; False where the whole stage has to run."""
-    if isinstance(manifest, FeaturizeManifest):
+    if isinstance(manifest, FeaturizeManifest) and manifest.aligned is None:
         changed: StageManifest = redo_features(location, manifest, files, corpus)
     elif isinstance(manifest, TrainManifest):
         if not redo_training(location, manifest, files):
@@ -188,14 +191,21 @@ def _run_again(location: Location, manifest: StageManifest, workers: WorkerConfi
         location.child(MANIFEST_NAME).remove()
         train(manifest.config, Location.of(manifest.features), runs, workers)
         return
-    assert isinstance(manifest, EvaluateManifest)
-    logger.info("evaluating again into %s", location)
-    models = [Location.of(model) for model in manifest.models]
-    result = evaluate(manifest.config, models, Location.of(manifest.features), runs, force=True)
+    if isinstance(manifest, FeaturizeManifest):
+        assert manifest.aligned is not None
+        logger.info("aligning again into %s", location)
+        config = AlignConfig.model_validate(manifest.aligned.config)
+        features = Location.of(manifest.aligned.features)
+        result = align(config, features, runs, workers, force=True)
+    else:
+        assert isinstance(manifest, EvaluateManifest)
+        logger.info("evaluating again into %s", location)
+        models = [Location.of(model) for model in manifest.models]
+        result = evaluate(manifest.config, models, Location.of(manifest.features), runs, force=True)
     if result.location != location:
         raise PipelineError(
-            f"models or features are not those that {location} was made from; the evaluation of "
-            f"what is there now stands at {result.location}"
+            f"models or features are not those that {location} was made from; the result of what "
+            f"is there now stands at {result.location}"
         )
 
 

@@ -11,9 +11,13 @@ from flows.artifacts import publish_markdown, publish_table
 from flows.comparison import read_metrics
 from flows.evaluate_flow import evaluate_flow, illustrated_summary
 from flows.featurize_flow import featurize_flow
+from flows.recipe_commands import synthesize_below
 from flows.recipes import Recipe
+from flows.run_logging import send_logs_to_runs
 from flows.train_flow import named_runs, train_flow
 from training.config import WorkerConfig
+
+send_logs_to_runs()
 
 
 class StageOutcome(TypedConfig):
@@ -59,9 +63,16 @@ class PipelineOutcome(TypedConfig):
         return all(stage.skipped for stage in stages)
 
 
-@flow(name="pipeline", flow_run_name="pipeline-{recipe.name}")
+# The outcome is kept, as JSON, for whoever asks the API for it. The stages' results are not: a
+# retried run finds each stage by its manifest, on whatever machine it runs.
+@flow(
+    name="pipeline",
+    flow_run_name="pipeline-{recipe.name}",
+    persist_result=True,
+    result_serializer="json",
+)
 def pipeline_flow(
-    recipe: Recipe, corpus: str, runs: str, workers: WorkerConfig | None = None
+    recipe: Recipe, corpus: str | None, runs: str, workers: WorkerConfig | None = None
 ) -> PipelineOutcome:
     """Featurize a corpus, align it if need be, train the recipe's models, compare them.
 
@@ -69,12 +80,14 @@ def pipeline_flow(
 
     Args:
         recipe: what to do at every stage.
-        corpus: root of the corpus, a path or ``s3://`` address.
+        corpus: root of the corpus, a path or ``s3://`` address; empty synthesises the recipe's own
+            below ``runs`` (demo).
         runs: root of all stages' results, a path or ``s3://`` address.
         workers: where training runs; empty for the recipe's own.
     """
     workers = workers or recipe.workers
-    features = featurize_flow(recipe.featurize, corpus, runs, recipe.fan_out)
+    root = corpus or synthesize(recipe, runs)
+    features = featurize_flow(recipe.featurize, root, runs, recipe.fan_out)
     alignment = None
     if recipe.align is not None:
         alignment = align_flow(recipe.align, features.location.uri, runs, workers)
@@ -103,7 +116,7 @@ def pipeline_flow(
     return outcome
 
 
-@task(name="publish-outcome", cache_policy=NO_CACHE)
+@task(name="publish-outcome", cache_policy=NO_CACHE, persist_result=False)
 def publish_outcome(outcome: PipelineOutcome) -> None:
     """Publish on the pipeline's own run what its stages' runs show: summary, plots, locations."""
     evaluation = Location.of(outcome.evaluation.location)
@@ -132,3 +145,9 @@ def publish_outcome(outcome: PipelineOutcome) -> None:
         ],
         f"{outcome.recipe}: where each stage's result is",
     )
+
+
+@task(name="synthesize", cache_policy=NO_CACHE, persist_result=False)
+def synthesize(recipe: Recipe, runs: str) -> str:
+    """Write the recipe's synthetic corpus, or find it there."""
+    return str(synthesize_below(Location.of(runs), recipe))

@@ -1,5 +1,6 @@
 """The commands that need no Prefect: listing recipes, synthesising a corpus."""
 
+import logging
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +15,8 @@ from flows import terminal
 from flows.command import command
 from flows.recipes import RECIPES, Recipe
 from flows.suggestions import did_you_mean
+
+_LOGGER = logging.getLogger(__name__)
 
 LAYOUTS = ("librispeech", "timit")
 
@@ -87,3 +90,26 @@ def synthesize_with_bar(target: Path, config: SyntheticConfig) -> SyntheticSumma
             noise_dbfs=config.noise_dbfs,
             progress=lambda done, total: bar.update(done / total, f"{done}/{total} speakers"),
         )
+
+
+def synthesize_below(runs: Location, recipe: Recipe) -> Path:
+    """Write the recipe's own corpus to ``<runs>/corpus``, or find it there.
+
+    Raises:
+        PipelineError: when the recipe has none, or ``runs`` is not a local folder.
+    """
+    if recipe.synthetic is None:
+        raise PipelineError(
+            f"corpus: recipe {recipe.name} has no synthetic one; name the root of a corpus, or set "
+            "synthetic"
+        )
+    if not runs.is_local:
+        raise PipelineError(
+            f"runs={runs}: a synthetic corpus is written to a local folder; name the root of a "
+            "corpus, or a local folder for runs"
+        )
+    corpus = Path(runs.path) / "corpus"
+    summary = synthesize_with_bar(corpus, recipe.synthetic)
+    minutes = sum(summary.minutes.values())
+    _LOGGER.info("%-12s %.0f minutes of synthetic speech: %s", "corpus", minutes, corpus)
+    return corpus

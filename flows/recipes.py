@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from evaluation.config import EvaluateConfig
+from evaluation.config import EvaluateConfig, WordSearchConfig
 from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.synthetic import SyntheticConfig
 from featurize.errors import PipelineError
@@ -17,7 +17,7 @@ from featurize.fanout import FanOut
 from featurize.typed_config import TypedConfig
 from flows.suggestions import did_you_mean
 from flows.tracking_config import TrackingConfig
-from training.align.config import AlignConfig
+from training.align.config import AlignConfig, TargetsConfig
 from training.config import (
     CurriculumStage,
     ModelConfig,
@@ -160,12 +160,7 @@ _PAPER_CURRICULUM = tuple(
     for epochs, frames in ((5, 100), (4, 200), (4, 400), (4, 800), (7, 1000))
 )
 
-# The same 24 epochs where whole utterances are learnt from: train-clean-100 has next to none
-# under 2 s and most between 12 s and 16 s, so the stages follow its lengths.
-_UTTERANCE_CURRICULUM = tuple(
-    CurriculumStage(num_epochs=epochs, chunk_frames=frames)
-    for epochs, frames in ((5, 600), (4, 1000), (4, 1300), (4, 1500), (7, None))
-)
+_SENONES = AlignConfig(targets=TargetsConfig(kind="senones", num_senones=1000))
 
 
 def _trainings(models: tuple[ModelName, ...], template: TrainConfig) -> tuple[TrainConfig, ...]:
@@ -251,7 +246,7 @@ def _mini_librispeech() -> Recipe:
         ),
         seeds=(0, 1, 2),
         seeded_models=("v2", "gru", "lstm"),
-        evaluate=EvaluateConfig(),
+        evaluate=EvaluateConfig(words=WordSearchConfig()),
     )
 
 
@@ -281,14 +276,17 @@ def _librispeech_100h() -> Recipe:
         explanation=(
             "The paper's LibriSpeech experiment: train-clean-100, dev-clean, test-clean; 40 "
             "filterbank values per 10 ms frame, two layers of 550, dropout 0.2, Adam at 1e-3 "
-            "halved down to 1.25e-4, batches of 64, 24 epochs of growing length. All five models."
+            "halved down to 1.25e-4, batches of 64, 24 epochs of growing chunk length. Frame "
+            "targets are some 1000 tied states of phones in context. All five models."
         ),
         deviations=(
-            "CTC over phones from CMUdict in place of frame targets (senones) from a Kaldi "
-            "alignment, so no alignment is needed first",
-            "CTC needs whole utterances, so the growing chunk length is a growing utterance length "
-            "over the same 24 epochs: at most 6 s, 10 s, 13 s, 15 s, then all",
-            "decoded without the HMM graph and word language model: phone error rates",
+            "alignment and tied states by the align stage (Gaussians from a flat start, first "
+            "pronunciation of CMUdict) in place of Kaldi's tri4b; fbank in place of fMLLR",
+            "phones over triphones and a phone bigram of the training labels; words by beam search "
+            "over CMUdict and a trigram of the training transcripts in place of an HMM graph and "
+            "the corpus' language model; for that one fetch 3-gram.pruned.1e-7.arpa.gz (or "
+            "4-gram.arpa.gz) and librispeech-lexicon.txt from OpenSLR resource 11 and set "
+            "evaluate.words.language_model and evaluate.words.lexicon",
         ),
         featurize=FeaturizeConfig(
             corpus="librispeech",
@@ -299,17 +297,18 @@ def _librispeech_100h() -> Recipe:
             cmvn="speaker",
             utterances_per_shard=512,
         ),
+        align=_SENONES,
         models=_trainings(
             ALL_MODELS,
             TrainConfig(
                 model=ModelConfig(hidden_size=550, num_layers=2, dropout=0.2),
-                objective="ctc",
-                curriculum=_UTTERANCE_CURRICULUM,
+                objective="frame",
+                curriculum=_PAPER_CURRICULUM,
                 batch_size=64,
                 optimizer=OptimizerConfig(learning_rate=1e-3, min_learning_rate=1.25e-4),
             ),
         ),
-        evaluate=EvaluateConfig(),
+        evaluate=EvaluateConfig(words=WordSearchConfig()),
         workers=WorkerConfig(num_workers=2),
     )
 
@@ -318,21 +317,24 @@ def _timit() -> Recipe:
     return Recipe(
         name="timit",
         explanation=(
-            "The paper's TIMIT experiment: frame targets, 48 phones scored as 39, the standard "
-            "core test and dev speakers; two layers of 550, dropout 0.2, Adam at 1e-3 halved "
-            "down to 1.25e-4, batches of 64, 24 epochs of growing chunk length. All five models."
+            "The paper's TIMIT experiment: 48 phones scored as 39, the standard core test and dev "
+            "speakers; two layers of 550, dropout 0.2, Adam at 1e-3 halved down to 1.25e-4, "
+            "batches of 64, 24 epochs of growing chunk length. Frame targets are some 1000 tied "
+            "states of phones in context. All five models."
         ),
         deviations=(
-            "targets are the 48 phones of the hand-made .PHN files in place of senones from a "
-            "Kaldi alignment",
-            "Viterbi over a phone bigram in place of an HMM decoding graph",
+            "alignment and tied states by the align stage (Gaussians from a flat start over the "
+            "phones of the .PHN files) in place of Kaldi's; fbank in place of fMLLR",
+            "decoded over triphones and a phone bigram of the training labels in place of Kaldi's "
+            "decoding graph",
         ),
         featurize=FeaturizeConfig(
             corpus="timit",
             splits=SplitsConfig(train=("train",), dev=("dev",), test=("test",)),
-            labels="alignment",
+            labels="phones",
             cmvn="speaker",
         ),
+        align=_SENONES,
         models=_trainings(
             ALL_MODELS,
             TrainConfig(

@@ -3,8 +3,8 @@
 from typing import Any
 
 from prefect import Task
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import TaskRunContext
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.context import FlowRunContext, TaskRunContext
 
 RETRY_DELAYS_S = [1.0, 5.0, 20.0]
 NUM_RETRIES = len(RETRY_DELAYS_S)
@@ -35,6 +35,17 @@ def retry_io_errors(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) 
 
 
 def is_first_attempt() -> bool:
-    """Whether the task around this call has not failed before; true outside a task."""
-    context = TaskRunContext.get()
-    return context is None or context.task_run.run_count <= 1
+    """Whether neither the task nor the flow around this call ran before; true outside a run.
+
+    A forced run that is tried again, by the engine or by a person, goes on with what the attempt
+    before it began.
+    """
+    flow_run, task = _flow_run(), TaskRunContext.get()
+    return (flow_run is None or flow_run.run_count <= 1) and (
+        task is None or task.task_run.run_count <= 1
+    )
+
+
+def _flow_run() -> FlowRun | None:
+    context = FlowRunContext.get()
+    return None if context is None else context.flow_run

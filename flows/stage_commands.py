@@ -1,13 +1,13 @@
 """The commands that run flows: check what can be checked at once, run, show the result."""
 
-import logging
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 
+from featurize.config import FeaturizeConfig, SplitsConfig
+from featurize.corpora.scan import subsets_at
 from featurize.errors import PipelineError
 from featurize.locations import Location
 from featurize.stage import MANIFEST_NAME, StageResult, is_finished
@@ -19,8 +19,6 @@ from training.config import WorkerConfig
 
 if TYPE_CHECKING:
     from flows.pipeline_flow import PipelineOutcome
-
-_LOGGER = logging.getLogger(__name__)
 
 
 def run_featurize(
@@ -105,22 +103,35 @@ def run_train(
 def run_evaluate(
     name: str,
     models: Sequence[str],
-    features: str,
+    features: str | None,
+    corpus: str | None,
     runs: str,
     overrides: Sequence[str],
     force: bool,
     as_json: bool,
 ) -> None:
-    """Run the evaluation flow and show the comparison."""
+    """Run the evaluation flow and show the comparison; of another corpus, featurize it first."""
     recipe = apply_overrides(recipe_named(name), overrides)
-    upstream, results = _finished(features, "feature set", "featurize"), Location.of(runs)
+    results = Location.of(runs)
+    if (features is None) == (corpus is None):
+        raise PipelineError("name either --features or, for another corpus, --corpus")
     trained = [_finished(model, "trained model", "train") for model in models]
+    upstream = None if features is None else _finished(features, "feature set", "featurize")
+    root = None if corpus is None else _corpus(corpus)
     with command(as_json) as running, prefect_api() as api:
         from flows.evaluate_flow import evaluate_flow
+        from flows.featurize_flow import featurize_flow
 
         api.ready()
+        if root is not None:
+            wanted = featurize_for_scoring(recipe, root)
+            upstream = featurize_flow(wanted, root.uri, results.uri, recipe.fan_out).location
+        assert upstream is not None
+        scored = recipe.evaluate
+        if root is not None:
+            scored = scored.model_copy(update={"split": "test"})
         result = evaluate_flow(
-            recipe.evaluate,
+            scored,
             [location.uri for location in trained],
             upstream.uri,
             results.uri,
@@ -131,6 +142,17 @@ def run_evaluate(
             _stage_json(result, running) | _metrics_json(result.location),
             *_shown_comparison(result.location),
         )
+
+
+def featurize_for_scoring(recipe: Recipe, corpus: Location) -> FeaturizeConfig:
+    """The recipe's features of a corpus that is only scored: of the subsets that it has.
+
+    Args:
+        recipe: what the models were trained with; ``evaluate.subsets`` narrows the subsets.
+        corpus: root of the corpus, of any speakers.
+    """
+    subsets = recipe.evaluate.subsets or subsets_at(recipe.featurize.corpus, corpus)
+    return recipe.featurize.model_copy(update={"splits": SplitsConfig(test=subsets)})
 
 
 def run_pipeline(
@@ -156,22 +178,11 @@ def run_demo(runs: str, overrides: Sequence[str], num_workers: int | None, as_js
     """Synthesise the demonstration's corpus below the runs and run every stage on it."""
     recipe = apply_overrides(recipe_named("demo"), overrides)
     results = Location.of(runs)
-    if not results.is_local:
-        raise PipelineError(f"--runs {runs}: the demonstration writes to a local folder")
-    if recipe.synthetic is None:
-        raise PipelineError("--set synthetic: the demonstration needs a synthetic corpus")
-    corpus = Path(results.path) / "corpus"
     with command(as_json) as running, prefect_api() as api:
         # The embedded server starts meanwhile.
-        from flows.recipe_commands import synthesize_with_bar
+        from flows.recipe_commands import synthesize_below
 
-        summary = synthesize_with_bar(corpus, recipe.synthetic)
-        _LOGGER.info(
-            "%-12s %.0f minutes of synthetic speech: %s",
-            "corpus",
-            sum(summary.minutes.values()),
-            corpus,
-        )
+        corpus = synthesize_below(results, recipe)
         from flows.pipeline_flow import pipeline_flow
 
         api.ready()

@@ -34,7 +34,7 @@ _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()
 
 
-@flow(name="train", flow_run_name="train-{config.model.model}", validate_parameters=True)
+@flow(name="train", persist_result=False, flow_run_name="train-{config.model.model}")
 def train_flow(
     config: TrainConfig,
     features: str,

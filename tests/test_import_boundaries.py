@@ -1,6 +1,8 @@
 """DESIGN section 2: imports run one way, and Prefect and Ray stay where they belong."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ SHARED_FEATURIZE = {
     "shard_writer",  # benchmarks train on random shards
     "shard_labels",
     "labels",
+    "lexicon",  # words are recognised by the pronunciations that training used
     "stage",
     "locations",
     "integrity",
@@ -24,6 +27,9 @@ SHARED_FEATURIZE = {
     "typed_config",
     "ray_session",
 }
+# The recogniser that listens makes its features itself.
+LISTENING_FEATURIZE = {"fbank", "frames", "resampling"}
+LISTENING = "evaluation/event_driven/"
 RAY_MODULES = {"training/ray_trainer.py", "featurize/ray_session.py"}
 
 
@@ -95,4 +101,17 @@ def test_training_and_evaluation_take_only_the_contract_from_featurize(path: Pat
         for module in imported_modules(path.read_text())
         if module.startswith("featurize.")
     }
-    assert taken <= SHARED_FEATURIZE
+    listens = relative(path).startswith(LISTENING)
+    assert taken <= SHARED_FEATURIZE | (LISTENING_FEATURIZE if listens else set())
+
+
+def test_an_exported_engine_runs_without_torch() -> None:
+    """What the recogniser imports, and all that these import, is free of slow packages."""
+    script = (
+        "import sys, evaluation.event_driven.recognizer, evaluation.event_driven.audio_file\n"
+        "print([name for name in ('torch', 'pyarrow', 'scipy.signal') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from featurize.errors import PipelineError
 from featurize.lease import check_token
 from featurize.locations import Location
+from featurize.schema import StateInventory
 from featurize.stage import read_manifest
 from featurize.typed_config import TypedConfig
 from training.manifest import EpochMetrics, TrainManifest
@@ -211,6 +212,8 @@ class CheckpointStore:
         except (ValueError, KeyError) as error:
             raise _unusable(source.child(_OPTIMIZER), f"is of another network ({error})") from error
         if average is not None:
+            if _AVERAGE not in state.sha256:
+                raise _unusable(source.child(_STATE), "does not name the averaged weights")
             load_weights(average, load_tensors(source.child(_AVERAGE), state.sha256[_AVERAGE]))
 
     def weights_of(self, epoch: int) -> dict[str, Tensor]:
@@ -268,7 +271,7 @@ class Recogniser:
         network: in evaluation mode, on the CPU.
         manifest: how it was trained, its labels and normalisation.
         label_statistics: ``bigram_counts`` (S + 1, S + 1) and, for the frame objective,
-            ``frame_counts`` (S,).
+            ``frame_counts`` of its targets.
     """
 
     network: SpeechNetwork
@@ -276,9 +279,11 @@ class Recogniser:
     label_statistics: dict[str, Tensor]
 
 
-def num_outputs(manifest_symbols: int, objective: str) -> int:
-    """Scores per frame: one per symbol, and the blank for CTC."""
-    return manifest_symbols + (1 if objective == "ctc" else 0)
+def num_outputs(num_symbols: int, objective: str, states: StateInventory | None = None) -> int:
+    """Scores per frame: one per symbol and the blank for CTC, else one per frame target."""
+    if objective == "ctc":
+        return num_symbols + 1
+    return num_symbols if states is None else len(states.phones)
 
 
 def load_recogniser(location: Location) -> Recogniser:
@@ -289,7 +294,7 @@ def load_recogniser(location: Location) -> Recogniser:
     """
     manifest = read_manifest(location, TrainManifest)
     config = manifest.config
-    outputs = num_outputs(len(manifest.labels.symbols), config.objective)
+    outputs = num_outputs(len(manifest.labels.symbols), config.objective, manifest.states)
     network = build_network(config.model, manifest.num_features, outputs)
     weights = load_tensors(location.child(manifest.weights), manifest.weights_sha256)
     load_weights(network, weights)

@@ -277,8 +277,22 @@ class WorkerConfig(TypedConfig):
     """Where training runs; never changes what it computes, so it is no part of a fingerprint."""
 
     num_workers: int = Field(1, ge=1, description="Training workers.")
+    min_workers: int | None = Field(
+        None,
+        ge=1,
+        description="Go on with so few when machines leave, and grow back when they return; "
+        "empty: wait for num_workers.",
+    )
     use_gpu: bool = Field(False, description="Give each worker one GPU (NCCL); else CPUs (gloo).")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs reserved for each worker.")
+    resources_per_worker: dict[str, float] = Field(
+        default_factory=dict,
+        description="What else each worker reserves, by Ray's names: memory (bytes), or a custom "
+        "resource of the nodes that shall train.",
+    )
+    cluster_grows: bool = Field(
+        False, description="Wait for workers that an autoscaling cluster has no room for yet."
+    )
     threads_per_worker: int | None = Field(
         None, ge=1, description="Compute threads of a worker; empty: cores of the node shared out."
     )
@@ -292,3 +306,20 @@ class WorkerConfig(TypedConfig):
     in_process: bool = Field(
         False, description="Train in this process without Ray (one worker; tests and debugging)."
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(
+                f"min_workers={self.min_workers} exceeds num_workers={self.num_workers}; lower it"
+            )
+        own = sorted({"CPU", "GPU"} & {name.upper() for name in self.resources_per_worker})
+        if own:
+            raise ValueError(
+                f"resources_per_worker names {own[0]}; use cpus_per_worker and use_gpu for it"
+            )
+        if any(amount <= 0 for amount in self.resources_per_worker.values()):
+            raise ValueError(
+                "resources_per_worker: amounts are above 0; leave out what is not needed"
+            )
+        return self

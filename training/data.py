@@ -90,6 +90,7 @@ class RowCache:
                 self._manifest.shards[where.shard],
                 [where.row_group],
                 inventory=self._manifest.labels,
+                states=self._manifest.states,
             )
             self._groups[key] = rows
             self._num_rows += len(rows)

@@ -12,6 +12,7 @@ def label_statistics(
     labels: Iterable[NDArray[np.int32]],
     alignments: Iterable[NDArray[np.int32]],
     num_symbols: int,
+    num_frame_targets: int | None = None,
 ) -> dict[str, Tensor]:
     """Count bigrams of label sequences and frames per symbol.
 
@@ -19,19 +20,21 @@ def label_statistics(
         labels: label ids of each training utterance.
         alignments: frame targets of each; empty where there are none.
         num_symbols: S.
+        num_frame_targets: targets an alignment may hold, where they are not the symbols.
 
     Returns:
         ``bigram_counts`` (S + 1, S + 1) int64: row S counts starts, column S counts ends; and
-        ``frame_counts`` (S,) int64 where there are alignments.
+        ``frame_counts`` (num_frame_targets,) int64 where there are alignments.
     """
     bigrams = np.zeros((num_symbols + 1, num_symbols + 1), dtype=np.int64)
     for sequence in labels:
         bounded = np.concatenate([[num_symbols], sequence, [num_symbols]])
         np.add.at(bigrams, (bounded[:-1], bounded[1:]), 1)
     statistics = {"bigram_counts": torch.from_numpy(bigrams)}
-    frames = np.zeros(num_symbols, dtype=np.int64)
+    num_frame_targets = num_frame_targets or num_symbols
+    frames = np.zeros(num_frame_targets, dtype=np.int64)
     for alignment in alignments:
-        frames += np.bincount(alignment, minlength=num_symbols)
+        frames += np.bincount(alignment, minlength=num_frame_targets)
     if frames.any():
         statistics["frame_counts"] = torch.from_numpy(frames)
     return statistics

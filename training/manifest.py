@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from featurize.schema import CmvnStatistics, LabelInventory
+from featurize.schema import CmvnStatistics, LabelInventory, StateInventory
 from featurize.stage import StageManifest
 from featurize.typed_config import TypedConfig
 from training.config import TrainConfig
@@ -67,9 +67,10 @@ class TrainManifest(StageManifest):
         best_epoch: epoch (from 0) with the lowest dev error; its weights are in ``weights``.
         weights: file of the best epoch's weights, safetensors.
         weights_sha256: its checksum.
-        label_statistics: safetensors file with ``frame_counts`` (S,) of the training alignment
-            (absent for CTC) and ``bigram_counts`` (S + 1, S + 1) of the training label sequences;
-            row S counts starts, column S ends.
+        states: what the outputs of a frame model are, where they are not the symbols.
+        label_statistics: safetensors file with ``frame_counts`` of the training alignment's
+            targets (absent for CTC) and ``bigram_counts`` (S + 1, S + 1) of the training label
+            sequences; row S counts starts, column S ends.
     """
 
     config: TrainConfig
@@ -87,6 +88,7 @@ class TrainManifest(StageManifest):
     label_statistics: str
     label_statistics_sha256: str
     metrics: tuple[EpochMetrics, ...]
+    states: StateInventory | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

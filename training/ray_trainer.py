@@ -82,7 +82,7 @@ def _fit(
             "lease_token": held_token(run) or "",
         },
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.num_workers,
+            num_workers=_num_workers(workers),
             use_gpu=workers.use_gpu,
             resources_per_worker=_resources_per_worker(workers),
         ),
@@ -115,8 +115,15 @@ def _ignore(_: object) -> None:
     """Nobody watches."""
 
 
+def _num_workers(workers: WorkerConfig) -> int | tuple[int, int]:
+    """As Ray Train takes it: a number, or a range for an elastic group."""
+    if workers.min_workers is None:
+        return workers.num_workers
+    return workers.min_workers, workers.num_workers
+
+
 def _resources_per_worker(workers: WorkerConfig) -> dict[str, float]:
-    resources = {"CPU": workers.cpus_per_worker}
+    resources = {"CPU": workers.cpus_per_worker, **workers.resources_per_worker}
     if workers.use_gpu:
         resources["GPU"] = 1.0
     return resources
@@ -124,13 +131,18 @@ def _resources_per_worker(workers: WorkerConfig) -> dict[str, float]:
 
 def _check_resources(workers: WorkerConfig) -> None:
     """Refuse what would wait forever."""
+    if workers.cluster_grows:
+        return
+    field = "num_workers" if workers.min_workers is None else "min_workers"
+    num_workers = workers.min_workers or workers.num_workers
     available = ray.cluster_resources()
     for name, amount in _resources_per_worker(workers).items():
-        needed = amount * workers.num_workers
+        needed = amount * num_workers
         if needed > available.get(name, 0.0):
             raise PipelineError(
-                f"num_workers={workers.num_workers} needs {needed:g} {name} and the Ray cluster "
-                f"has {available.get(name, 0.0):g}; use fewer workers or a larger cluster"
+                f"{field}={num_workers} needs {needed:g} {name} and the Ray cluster has "
+                f"{available.get(name, 0.0):g}; use fewer workers or a larger cluster, or set "
+                "cluster_grows for one that grows by itself"
             )
 
 
@@ -153,6 +165,7 @@ def _worker_entry(settings: dict[str, str]) -> None:
             run,
             workers,
             device=ray.train.torch.get_device(),
+            num_workers_here=context.get_local_world_size(),
             on_progress=ProgressFile(run),
             lease_token=settings["lease_token"] or None,
         )

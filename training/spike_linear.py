@@ -3,6 +3,7 @@
 Shape legend: N frames, H presynaptic neurons, G outputs.
 """
 
+import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -13,7 +14,9 @@ def spike_linear(spikes_NH: Tensor, weight_GH: Tensor) -> Tensor:
     """``Y W^T`` of spikes, most of which are zero.
 
     On the CPU the product and the gradient of the weight add up rows for the non-zero spikes
-    alone where these are few (measured on a sample of the rows), and are dense otherwise. On
+    alone where these are few (measured on a sample of the rows), and are dense otherwise. Without
+    gradients they are always added up so, one after the other: a frame's result then does not
+    depend on the batch around it, and the event-driven recogniser reproduces it bit by bit. On
     other devices this is ``torch.nn.functional.linear``.
 
     Args:
@@ -33,5 +36,6 @@ def spike_linear(spikes_NH: Tensor, weight_GH: Tensor) -> Tensor:
         )
     if spikes_NH.device.type != "cpu":
         return linear(spikes_NH, weight_GH)
-    product: Tensor = operators.spike_linear(spikes_NH.float(), weight_GH.float())
+    in_order = not torch.is_grad_enabled()
+    product: Tensor = operators.spike_linear(spikes_NH.float(), weight_GH.float(), in_order)
     return product

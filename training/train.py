@@ -126,7 +126,7 @@ def _finish(
     write_metrics(run, state.epochs)
     store.tidy(state)
     _clear_leftovers(run)
-    outputs = num_outputs(len(manifest.labels.symbols), config.objective)
+    outputs = num_outputs(len(manifest.labels.symbols), config.objective, manifest.states)
     network = build_network(config.model, manifest.num_features, outputs)
     return TrainManifest(
         stage=STAGE,
@@ -150,6 +150,7 @@ def _finish(
         label_statistics=STATISTICS_NAME,
         label_statistics_sha256=statistics_sha256,
         metrics=state.epochs,
+        states=manifest.states,
     )
 
 
@@ -183,4 +184,5 @@ def _label_statistics(features: Location, manifest: FeaturizeManifest) -> dict[s
         (entry.labels for entry in entries),
         (entry.alignment for entry in entries if entry.alignment is not None),
         len(manifest.labels.symbols),
+        manifest.num_frame_targets,
     )

@@ -20,10 +20,10 @@ from training.models import build_network
 logger = logging.getLogger(__name__)
 
 
-def set_threads(workers: WorkerConfig) -> None:
+def set_threads(workers: WorkerConfig, num_workers_here: int) -> None:
     """Give this worker its share of the node's cores for tensor work."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    share = max(1, (cores or 1) // workers.num_workers)
+    share = max(1, (cores or 1) // num_workers_here)
     torch.set_num_threads(workers.threads_per_worker or share)
 
 
@@ -34,6 +34,7 @@ def train_worker(
     workers: WorkerConfig,
     *,
     device: torch.device | None = None,
+    num_workers_here: int = 1,
     on_progress: ProgressCallback | None = None,
     lease_token: str | None = None,
 ) -> None:
@@ -45,11 +46,12 @@ def train_worker(
         run: where checkpoints and progress go.
         workers: threads and precision.
         device: this worker's device; the CPU by default.
+        num_workers_here: workers that share this machine's cores.
         on_progress: called on rank 0.
         lease_token: of the lease that the driver holds on the run.
     """
     device = device or torch.device("cpu")
-    set_threads(workers)
+    set_threads(workers, num_workers_here)
     manifest = read_manifest(features, FeaturizeManifest)
     used = shards_of(manifest, {*manifest.splits.get("train", ()), *manifest.splits.get("dev", ())})
     # Each worker checks its share, at least one shard in all.
@@ -57,13 +59,14 @@ def train_worker(
     data = TrainingData(features, manifest, config)
     # Every worker draws the same initial weights.
     torch.manual_seed(config.seed)
-    outputs = num_outputs(len(manifest.labels.symbols), config.objective)
+    outputs = num_outputs(len(manifest.labels.symbols), config.objective, manifest.states)
     network = build_network(config.model, manifest.num_features, outputs)
     if config.objective == "ctc":
         network.favour_blank()
     network.to(device)
     module: nn.Module = network
-    if workers.num_workers > 1:
+    # An elastic group may have any size, and still be one of several workers.
+    if world_size() > 1:
         devices = [device.index or 0] if device.type == "cuda" else None
         # Statistics are reduced where they are computed, so buffers need no broadcast.
         module = nn.parallel.DistributedDataParallel(

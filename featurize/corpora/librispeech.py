@@ -51,6 +51,16 @@ def subsets_of(root: Location) -> tuple[str, ...]:
     return tuple(child.name for child in base.children() if child.is_dir())
 
 
+def subsets_with_speakers(root: Location) -> tuple[str, ...]:
+    """Those of the folders that hold a speaker's folder, which has a number for a name."""
+    base = find_root(root)
+    return tuple(
+        name
+        for name in subsets_of(root)
+        if any(child.name.isdecimal() for child in base.child(name).children())
+    )
+
+
 def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
     """List the utterances of some subsets.
 

@@ -61,6 +61,32 @@ def scan_corpus(kind: CorpusKind, root: Location, subsets: Sequence[str]) -> Cor
     return _scan_unpacked_librispeech(base, unpacked, subsets)
 
 
+def subsets_at(kind: CorpusKind, root: Location) -> tuple[str, ...]:
+    """The subsets a corpus has to be scored on: all of LibriSpeech's, TIMIT's core test set.
+
+    Args:
+        kind: the corpus's layout.
+        root: as in :func:`scan_corpus`.
+
+    Raises:
+        PipelineError: when there is none.
+    """
+    if kind == "timit":
+        return ("test",)
+    base = root.parent if is_archive(root) and not root.is_dir() else root
+    folders = [root]
+    if archives := _archives_at(root):
+        folders = [base.child(EXTRACTED_FOLDER, _stem(archive)) for archive in archives]
+        for archive, folder in zip(archives, folders, strict=True):
+            extract_archive(archive, folder)
+    found = sorted(
+        {name for folder in folders for name in librispeech.subsets_with_speakers(folder)}
+    )
+    if not found:
+        raise PipelineError(f"{root} has no subset with speech in LibriSpeech's layout")
+    return tuple(found)
+
+
 def _archives_at(root: Location) -> list[Location]:
     """The archives that make up a root, if that is what it is."""
     if is_archive(root) and not root.is_dir():

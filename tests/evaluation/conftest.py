@@ -136,6 +136,7 @@ def write_model(tmp_path) -> Callable[..., Location]:
         num_features: int = NUM_FEATURES,
         frame_shift_s: float = 0.03,
         cmvn: CmvnStatistics | None = None,
+        upstream: dict[str, str] | None = None,
         **sizes,
     ) -> Location:
         config = TrainConfig(
@@ -174,6 +175,7 @@ def write_model(tmp_path) -> Callable[..., Location]:
             stage="training",
             schema_version=1,
             fingerprint=f"{seed:02d}{model}{objective}",
+            upstream=upstream or {},
             created_at="2026-01-01T00:00:00+00:00",
             versions={},
             config=config,

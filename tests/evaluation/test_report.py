@@ -10,6 +10,7 @@ from matplotlib.image import imread
 
 from evaluation.claims import compared, factor, paper_claims, summary_lines
 from evaluation.comparison import comparison_table, escape_markdown, summary_markdown
+from evaluation.config import WordSearchConfig
 from evaluation.figures import MODEL_COLOURS, Plot
 from evaluation.metrics import (
     ErrorRate,
@@ -20,6 +21,7 @@ from evaluation.metrics import (
     ParameterCounts,
     RateDifference,
     Saving,
+    WordModelMetrics,
 )
 from evaluation.outcome import Example
 from evaluation.plots import Findings, draw_plots, short_count
@@ -138,6 +140,47 @@ def test_verdicts_follow_the_intervals(metrics):
         "multiplications, GRU over v2": "does not hold",
         "multiplications, GRU over v1": "holds",
     }
+
+
+def test_words_are_said_beside_phones(metrics, write_model):
+    wer = ErrorRate(value=0.31, low=0.3, high=0.32)
+    lstm = metrics.models[4].model_copy(
+        update={
+            "error_rates": metrics.models[4].error_rates.model_copy(update={"wer": wer}),
+            "words": WordSearchConfig(lm_weight=0.75, word_score=-1),
+        }
+    )
+    given = WordModelMetrics(
+        language_model="books.arpa.gz",
+        num_ngrams=(200_000, 900_000, 700_000),
+        num_words=200_000,
+        num_spelled=199_000,
+        num_homophones_left_out=3,
+        perplexity=171.4,
+        unknown_share=0.0123,
+    )
+    words = difference("v2", "lstm", 0.02, 0.01, 0.03).model_copy(update={"rate": "wer"})
+    both = metrics.model_copy(
+        update={
+            "models": (*metrics.models[:4], lstm),
+            "word_model": given,
+            "differences": (*metrics.differences, words),
+        }
+    )
+    assert (
+        "The lowest word error rate is 31.00%, by the LSTM: with a 3-gram model of 199,000 words "
+        "(books.arpa.gz), perplexity 171; 1.2% of the words spoken are not in it."
+    ) in summary_lines(both)
+    close = paper_claims(both)[0]
+    assert close.here == (
+        "+0.70 points (95% interval +0.10 to +1.05); words +2.00 points (95% interval +1.00 to "
+        "+3.00)"
+    )
+    assert close.verdict == paper_claims(metrics)[0].verdict
+    page = render_report(both, (), {}, trained(both, write_model), "now")
+    assert "words with lm_weight 0.75, word_score -1, chosen on dev" in page
+    assert comparison_table(both)[4]["WER"] == "31.00% (30.00 to 32.00)"
+    assert comparison_table(both)[0]["WER"] == ""
 
 
 def test_claims_need_their_models(metrics, write_model):

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import s3fs
+
+from featurize import locations
 from featurize.lease import Claim, Owner
 from featurize.locations import Location
 from tests.faults.workplace import Workplace, descendants, finish, wait_until
@@ -204,7 +207,7 @@ def disk_full(place: Workplace) -> str:
         raise SkippedRow("mounting a tmpfs needs root")
     try:
         refusals = 0
-        for kilobytes in (64, 96, 128, 160, 192):
+        for kilobytes in (64, 128):
             resize = f"remount,size={kilobytes}k"
             subprocess.run(["mount", "-o", resize, str(mount)], check=True)
             ended = place.run(str(mount / "runs"), TRAIN)
@@ -261,6 +264,9 @@ def _store(place: Workplace) -> Iterator[_Store]:
 def _variables(values: dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
+    # Both keep a client of the store before.
+    locations._s3_filesystem.cache_clear()
+    s3fs.S3FileSystem.clear_instance_cache()
     try:
         yield
     finally:

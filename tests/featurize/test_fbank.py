@@ -10,13 +10,8 @@ from pydantic import ValidationError
 from torchaudio.compliance import kaldi
 
 from featurize.config import FeaturizeConfig, SplitsConfig
-from featurize.features import (
-    FeatureExtractor,
-    append_deltas,
-    feature_extractor,
-    num_stacks,
-    stack_frames,
-)
+from featurize.features import FeatureExtractor, feature_extractor
+from featurize.frames import append_deltas, num_stacks, stack_frames
 
 SPLITS = SplitsConfig(train=("train",), dev=("dev",))
 

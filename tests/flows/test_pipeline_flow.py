@@ -194,9 +194,13 @@ def test_the_command_ends_on_the_table(
     assert "\N{HORIZONTAL ELLIPSIS}" not in shown
 
 
-def test_the_widest_table_fits_80_columns_uncut(first: PipelineOutcome) -> None:
+@pytest.mark.parametrize("with_words", [False, True])
+def test_the_widest_table_fits_80_columns_uncut(first: PipelineOutcome, with_words: bool) -> None:
     metrics = read_metrics(Location.of(first.evaluation.location))
     narrow = metrics.models[0]
+    if with_words:
+        rates = narrow.error_rates.model_copy(update={"wer": narrow.error_rates.per})
+        narrow = narrow.model_copy(update={"error_rates": rates})
     counts = narrow.multiplications_per_frame
     wide = narrow.model_copy(
         update={

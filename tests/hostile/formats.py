@@ -321,7 +321,7 @@ def _read_checkpoint(workshop: _Workshop, data: bytes, folder: Path) -> str:
     store = CheckpointStore(run)
     state = store.newest()
     assert state is not None
-    store.restore(state, network, optimizer)
+    store.restore(state, network, None, optimizer)
     store.weights_of(state.epoch)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -11,7 +11,7 @@ from tests.harness.s3 import find_rclone
 pytestmark = pytest.mark.integration
 
 # Together about a minute on one core.
-QUICK = ("driver-train", "featurize-process", "s3-503", "s3-writing", "disk-full", "one-of-two")
+QUICK = ("driver-featurize", "featurize-process", "s3-503", "disk-full")
 
 
 @pytest.fixture(scope="module")

@@ -41,14 +41,15 @@ def make_network():
 @pytest.fixture
 def store(tmp_path):
     store = CheckpointStore(Location.of(tmp_path))
-    store.save(*make_network(), 1e-3, (EPOCH,))
+    network, optimizer = make_network()
+    store.save(network, None, optimizer, 1e-3, (EPOCH,))
     return store
 
 
 def restore(store):
     network, optimizer = make_network()
     state = store.newest()
-    store.restore(state, network, optimizer)
+    store.restore(state, network, None, optimizer)
 
 
 def exchange(store, name, data):
@@ -104,8 +105,8 @@ def test_a_worker_whose_run_was_taken_over_writes_nothing(tmp_path):
     network, optimizer = make_network()
     with held_lease(run):
         store = CheckpointStore(run, held_token(run))
-        store.save(network, optimizer, 1e-3, (EPOCH,))
+        store.save(network, None, optimizer, 1e-3, (EPOCH,))
     before = run.files()
     with pytest.raises(PipelineError, match="another run has taken over"):
-        store.save(network, optimizer, 1e-3, (EPOCH, EPOCH.model_copy(update={"epoch": 1})))
+        store.save(network, None, optimizer, 1e-3, (EPOCH, EPOCH.model_copy(update={"epoch": 1})))
     assert run.files() == before

@@ -57,7 +57,18 @@ def test_gradient_of_the_spikes_is_skipped_where_not_wanted():
 @pytest.mark.parametrize("density", [0.1, 1.0])
 def test_passes_opcheck(density):
     arguments = spikes_and_weight(100, 70, 5, density, 0)
-    torch.library.opcheck(operators.spike_linear, arguments, rtol=1e-4, atol=1e-4)
+    for in_order in (False, True):
+        torch.library.opcheck(operators.spike_linear, (*arguments, in_order), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("density", [0.1, 0.7])
+def test_without_gradients_a_row_does_not_depend_on_the_batch(density):
+    spikes, weight = spikes_and_weight(100, 600, 70, density, 0)
+    with torch.inference_mode():
+        together = spike_linear(spikes, weight)
+        for number in (0, 57, 99):
+            alone = spike_linear(spikes[number : number + 1], weight)
+            assert torch.equal(alone[0], together[number])
 
 
 def test_autocast_does_not_change_the_product():

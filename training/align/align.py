@@ -28,6 +28,7 @@ from featurize.schema import (
     FeaturizeManifest,
     LabelInventory,
     ShardInfo,
+    StateInventory,
     SubsetInfo,
 )
 from featurize.shard_writer import pack_row, write_shard
@@ -42,10 +43,12 @@ from featurize.stage import (
 )
 from featurize.typed_config import TypedConfig
 from training.align.config import AlignConfig
-from training.align.flat_start import EstimationUtterance, estimate_gaussians
+from training.align.flat_start import EstimationUtterance, GaussianModel, estimate_gaussians
 from training.align.forced import Alignment, Transcript, align_utterance
 from training.align.frames import Stacking
 from training.align.scorers import GaussianScorer, NetworkScorer, Scorer
+from training.align.states import FrameTargets, phone_state_inventory
+from training.align.tying import ContextStatistics, tie_states
 from training.config import WorkerConfig
 from training.manifest import TrainProgress
 from training.train import train
@@ -80,9 +83,11 @@ OnProgress = Callable[[AlignProgress], None]
 
 def align_fingerprint(config: AlignConfig, features: FeaturizeManifest) -> str:
     """Name of an alignment: its configuration and its features."""
-    determined = config.model_dump(mode="json")
-    # Backends compute the same thing; a network that is not used names nothing.
-    del determined["network"]["model"]["backend"]
+    # An option that is off is left out, so that a new one does not rename every result.
+    determined = config.model_dump(mode="json", exclude_none=True)
+    # How a network is computed gives it no other name; one that is not used, none at all.
+    for how in ("backend", "recompute_frames"):
+        determined["network"]["model"].pop(how, None)
     if not config.num_network_rounds:
         del determined["network"]
     return fingerprint(
@@ -123,13 +128,14 @@ def align(
     def work(location: Location) -> FeaturizeManifest:
         run = _AlignRun(config, features, manifest, words, location, on_progress)
         if not config.num_network_rounds:
-            return run.write(name, run.estimate())
+            return run.write(name, *run.estimate())
         before = config.model_copy(update={"num_network_rounds": config.num_network_rounds - 1})
         aligned = align(before, features, runs, workers, on_progress=on_progress)
         trained = train(
             config.network, aligned.location, runs, workers, on_progress=_told(on_progress)
         )
-        return run.write(name, NetworkScorer.of(trained.location))
+        states = read_manifest(aligned.location, FeaturizeManifest).states
+        return run.write(name, NetworkScorer.of(trained.location), states)
 
     return run_stage(runs.child(STAGE, name), name, work, force=force)
 
@@ -212,8 +218,8 @@ class _AlignRun:
     def _min_silence_frames(self, stacking: Stacking) -> int:
         return round(self.config.min_silence_s / stacking.frame_shift_s)
 
-    def estimate(self) -> GaussianScorer:
-        """Estimate Gaussians on the training utterances, from a flat start."""
+    def estimate(self) -> tuple[GaussianScorer, StateInventory | None]:
+        """Estimate Gaussians on the training utterances, from a flat start, and tie the states."""
         stacking, normalise = Stacking.of(self.manifest), Normaliser(self.manifest.cmvn)
         train = self.manifest.splits["train"]
         total = sum(shard.num_utterances for shard in shards_of(self.manifest, train))
@@ -234,10 +240,39 @@ class _AlignRun:
             self.config,
             lambda done, rounds: self._tell("estimating Gaussians", done, rounds),
         )
-        return GaussianScorer(model, stacking, normalise)
+        return GaussianScorer(model, stacking, normalise), self._tie(model, utterances)
 
-    def write(self, name: str, scorer: Scorer) -> FeaturizeManifest:
-        """Align every utterance, write the feature set, and say what it holds."""
+    def _tie(
+        self, model: GaussianModel, utterances: Sequence[EstimationUtterance]
+    ) -> StateInventory | None:
+        """The configured targets; None for phones."""
+        targets, num_symbols = self.config.targets, len(self.labels.symbols)
+        num_parts = min(targets.states_per_phone, model.states_per_phone)
+        if targets.kind == "phones":
+            return None
+        if targets.kind == "states":
+            return phone_state_inventory(num_symbols, num_parts)
+        self._tell("tying states", 0, 1)
+        statistics = ContextStatistics(num_symbols, model.projection.matrix_XD.shape[1])
+        for utterance in utterances:
+            found = utterance.alignment
+            if found is not None:
+                x_tD = model.project(utterance.wide_frames_tf)
+                statistics.add(
+                    x_tD, found.phones_P, found.places_t, model.states_per_phone, num_parts
+                )
+        silences = _silences(self.labels)
+        return tie_states(statistics, num_parts, targets.num_senones, targets.min_frames, silences)
+
+    def write(self, name: str, scorer: Scorer, states: StateInventory | None) -> FeaturizeManifest:
+        """Align every utterance, write the feature set, and say what it holds.
+
+        Args:
+            name: fingerprint of the result.
+            scorer: what to align by.
+            states: what the frame targets are; None for the phones themselves.
+        """
+        targets = FrameTargets(states, len(self.labels.symbols))
         tally = _Tally(scorer.stacking.frame_shift_s)
         shards: list[ShardInfo] = []
         rejects: list[FeatureRow] = []
@@ -247,7 +282,7 @@ class _AlignRun:
             self._tell("aligning", number, len(self.manifest.shards))
             packed = []
             rows = read_rows(self.features, shard, inventory=self.manifest.labels)
-            for row, aligned in zip(rows, self._aligned(rows, scorer, tally), strict=True):
+            for row, aligned in zip(rows, self._aligned(rows, scorer, targets, tally), strict=True):
                 if aligned is None:
                     rejects.append(row)
                     continue
@@ -259,6 +294,7 @@ class _AlignRun:
                 info = write_shard(self.target, shard.file, shard.subset, packed, group_size)
                 shards.append(info)
         self._write_rejects(rejects)
+        _clear_leftovers(self.target, {shard.file for shard in shards} | {REJECTS_NAME})
         rate = self.manifest.sample_rate_hz
         subsets = {
             subset: _subset_info(shards, subset, speakers[subset], num_samples[subset] / rate)
@@ -270,10 +306,10 @@ class _AlignRun:
                 f"no utterance of subset {empty[0]!r} could be aligned: each has fewer frames "
                 "than its phones have states; check the transcripts"
             )
-        return self._manifest(name, tuple(shards), subsets, len(rejects), tally)
+        return self._manifest(name, tuple(shards), subsets, len(rejects), tally, states)
 
     def _aligned(
-        self, rows: Sequence[FeatureRow], scorer: Scorer, tally: _Tally
+        self, rows: Sequence[FeatureRow], scorer: Scorer, targets: FrameTargets, tally: _Tally
     ) -> Iterator[FeatureRow | None]:
         """The rows with their frame targets; None for those with too few frames."""
         stacking = scorer.stacking
@@ -284,14 +320,15 @@ class _AlignRun:
             found = align_utterance(
                 scores_tS,
                 self._transcript(row),
-                scorer.states_per_phone,
+                scorer.sequence,
                 self._min_silence_frames(stacking),
             )
             if found is None:
                 yield None
                 continue
-            phones_t = found.phones_P[found.places_t // scorer.states_per_phone]
-            tally.add(found, phones_t, _silences(self.labels))
+            num_parts = scorer.sequence.states_per_phone
+            tally.add(found, found.phones_P[found.places_t // num_parts], _silences(self.labels))
+            targets_t = targets(found.phones_P, found.places_t, num_parts)
             yield FeatureRow(
                 utterance_id=row.utterance_id,
                 speaker_id=row.speaker_id,
@@ -301,7 +338,7 @@ class _AlignRun:
                 labels=found.phones_P,
                 num_samples=row.num_samples,
                 features=row.features,
-                alignment=phones_t[stacking.middle_frames(len(row.features))],
+                alignment=targets_t[stacking.middle_frames(len(row.features))],
             )
 
     def _write_rejects(self, rejects: Sequence[FeatureRow]) -> None:
@@ -326,6 +363,7 @@ class _AlignRun:
         subsets: dict[str, SubsetInfo],
         num_rejects: int,
         tally: _Tally,
+        states: StateInventory | None,
     ) -> FeaturizeManifest:
         return self.manifest.model_copy(
             update={
@@ -340,6 +378,7 @@ class _AlignRun:
                 "shards": shards,
                 "reject_counts": {"too_short": num_rejects} if num_rejects else {},
                 "aligned": tally.summary(self.features.uri, self.config),
+                "states": states,
             }
         )
 
@@ -353,6 +392,13 @@ def aligned_inventory(labels: LabelInventory, *, has_words: bool) -> LabelInvent
         symbols=(*labels.symbols, SILENCE),
         scored_as=(*labels.scored_as, None),
     )
+
+
+def _clear_leftovers(location: Location, expected: set[str]) -> None:
+    """Remove files of an interrupted run."""
+    for child in location.children():
+        if child.name not in expected:
+            child.remove()
 
 
 def _silences(labels: LabelInventory) -> list[int]:

@@ -1,11 +1,34 @@
 """Configuration of the align stage."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from featurize.typed_config import TypedConfig
 from training.config import CurriculumStage, ModelConfig, OptimizerConfig, TrainConfig
+
+
+class TargetsConfig(TypedConfig):
+    """What the frames are aligned to."""
+
+    kind: Literal["phones", "states", "senones"] = Field(
+        "phones",
+        description="Phones; parts of phones in any context (context-independent states); or parts "
+        "of phones whose contexts a decision tree ties (context-dependent states).",
+    )
+    states_per_phone: int = Field(
+        3, ge=1, le=3, description="Parts of a phone; for states and senones. 1 or 3."
+    )
+    num_senones: int = Field(
+        1000, ge=1, le=20_000, description="Tied states to grow the decision trees to."
+    )
+    min_frames: int = Field(100, ge=1, description="Fewest training frames of a tied state.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.states_per_phone == 2:
+            raise ValueError("states_per_phone=2: frames are aligned in 3 parts; use 1 or 3")
+        return self
 
 
 def _realigning_network() -> TrainConfig:
@@ -21,6 +44,9 @@ def _realigning_network() -> TrainConfig:
 class AlignConfig(TypedConfig):
     """Everything that determines an alignment, besides the features it is of."""
 
+    targets: TargetsConfig = Field(
+        default_factory=TargetsConfig, description="What the frames are aligned to."
+    )
     num_gaussian_rounds: int = Field(
         15,
         ge=1,
@@ -39,7 +65,11 @@ class AlignConfig(TypedConfig):
         "memory.",
     )
     context_frames: int = Field(
-        3, ge=0, le=15, description="Frames on either side that a Gaussian also sees."
+        1,
+        ge=0,
+        le=15,
+        description="Frames on either side that a Gaussian also sees; more of them blur the "
+        "boundaries.",
     )
     num_dimensions: int = Field(
         40, ge=2, le=256, description="Dimensions after the discriminant projection."

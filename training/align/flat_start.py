@@ -11,16 +11,17 @@ Shape legend: t frames, f features per frame, S states, P phones of a transcript
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurize.errors import PipelineError
 from training.align.config import AlignConfig
-from training.align.forced import Transcript, align_utterance, flat_places
+from training.align.forced import Alignment, Transcript, align_utterance, flat_places
 from training.align.frames import splice
 from training.align.gaussians import Mixtures, MixtureStatistics
+from training.align.states import PhoneStates
 from training.align.transforms import Projection, Scatter
 
 logger = logging.getLogger(__name__)
@@ -63,12 +64,12 @@ class EstimationUtterance:
     Attributes:
         frames_tf: normalised frames, float16 to hold many.
         transcript: its phones.
-        states_t: current state of each frame; empty before the first alignment.
+        alignment: the current one; None before the first.
     """
 
     frames_tf: NDArray[np.float16]
     transcript: Transcript
-    states_t: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    alignment: Alignment | None = None
 
     @property
     def wide_frames_tf(self) -> NDArray[np.float32]:
@@ -87,7 +88,7 @@ def estimate_gaussians(
     """Viterbi training from a flat start.
 
     Args:
-        utterances: what to estimate on; their states are filled in.
+        utterances: what to estimate on; their alignments are filled in.
         num_phones: phones there are, silence included.
         states_per_phone: K.
         min_silence_frames: shortest silence between words.
@@ -132,7 +133,7 @@ class _ViterbiTraining:
     ) -> None:
         self.utterances = utterances
         self.num_states = num_states
-        self.states_per_phone = states_per_phone
+        self.sequence = PhoneStates(states_per_phone)
         self.min_silence_frames = min_silence_frames
         self.config = config
         self.num_components = 1
@@ -143,14 +144,13 @@ class _ViterbiTraining:
 
     def start_flat(self) -> None:
         """Share each utterance's frames out evenly, silence at the ends alone."""
-        steps = np.arange(self.states_per_phone)
         for utterance in self.utterances:
-            phones = utterance.transcript.without_optional().phones_P.astype(np.int64)
-            states = (phones[:, None] * self.states_per_phone + steps).ravel()
-            places = flat_places(len(utterance.frames_tf), len(states))
+            phones_P = utterance.transcript.without_optional().phones_P
+            num_states = len(phones_P) * self.sequence.states_per_phone
+            places = flat_places(len(utterance.frames_tf), num_states)
             if places is not None:
-                utterance.states_t = states[places]
-        self.utterances = [u for u in self.utterances if len(u.states_t)]
+                utterance.alignment = Alignment(phones_P, places, 0.0)
+        self.utterances = [u for u in self.utterances if u.alignment is not None]
         if not self.utterances:
             raise PipelineError(
                 "no training utterance has as many frames as its phones have states; check the "
@@ -186,16 +186,20 @@ class _ViterbiTraining:
             self.config.context_frames,
             self.projection,
             self.mixtures,
-            self.states_per_phone,
+            self.sequence.states_per_phone,
             self.log_likelihood,
         )
+
+    def _states(self, utterance: EstimationUtterance) -> NDArray[np.int64]:
+        assert utterance.alignment is not None
+        return self.sequence(utterance.alignment.phones_P)[utterance.alignment.places_t]
 
     def _scatter(self, utterances: Sequence[EstimationUtterance]) -> Scatter:
         scatter: Scatter | None = None
         for utterance in utterances:
             spliced = splice(utterance.wide_frames_tf, self.config.context_frames)
             scatter = scatter or Scatter(spliced.shape[1], self.num_states)
-            scatter.add(spliced, utterance.states_t)
+            scatter.add(spliced, self._states(utterance))
         assert scatter is not None
         return scatter
 
@@ -206,32 +210,29 @@ class _ViterbiTraining:
         num_dimensions = self.projection.matrix_XD.shape[1]
         statistics = MixtureStatistics(self.num_states, self.num_components, num_dimensions)
         for utterance in utterances:
-            x_tD = self._project(utterance)
+            x_tD, states_t = self._project(utterance), self._states(utterance)
             responsibilities = (
                 np.ones((len(x_tD), 1), np.float32)
                 if self.mixtures is None
-                else self.mixtures.responsibilities(x_tD, utterance.states_t)
+                else self.mixtures.responsibilities(x_tD, states_t)
             )
-            statistics.add(x_tD, utterance.states_t, responsibilities)
+            statistics.add(x_tD, states_t, responsibilities)
         self.mixtures = statistics.estimate(self.mixtures)
 
     def _align(self, utterances: Sequence[EstimationUtterance]) -> float:
         assert self.mixtures is not None
         score, num_frames = 0.0, 0
-        steps = np.arange(self.states_per_phone)
         for utterance in utterances:
             found = align_utterance(
                 self.mixtures.log_likelihoods(self._project(utterance)),
                 utterance.transcript,
-                self.states_per_phone,
+                self.sequence,
                 self.min_silence_frames,
             )
             assert found is not None, "an utterance that could be shared out can be aligned"
-            phones = found.phones_P.astype(np.int64)
-            states = (phones[:, None] * self.states_per_phone + steps).ravel()
-            utterance.states_t = states[found.places_t]
+            utterance.alignment = found
             score += found.score
-            num_frames += len(utterance.states_t)
+            num_frames += len(found.places_t)
         return score / num_frames
 
 

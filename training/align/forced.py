@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torchaudio.functional import forced_align
 
+from training.align.states import StateSequence
+
 
 @dataclass(frozen=True, eq=False)
 class Transcript:
@@ -101,28 +103,23 @@ def best_places(
 def align_utterance(
     scores_tS: NDArray[np.float32],
     transcript: Transcript,
-    states_per_phone: int,
+    sequence: StateSequence,
     min_silence_frames: int,
 ) -> Alignment | None:
     """Lay an utterance's frames out along its phones.
 
     Args:
-        scores_tS: scores of the states; phone p has the states p * K to p * K + K - 1.
+        scores_tS: scores of the states.
         transcript: the phones.
-        states_per_phone: K.
+        sequence: the states of a sequence of phones, K for each.
         min_silence_frames: shortest silence between words.
 
     Returns:
         The alignment, or None where the utterance has too few frames for its phones.
     """
-    steps = np.arange(states_per_phone)
-
-    def attempt(phones: Transcript) -> tuple[NDArray[np.int64], float] | None:
-        states = (phones.phones_P[:, None].astype(np.int64) * states_per_phone + steps).ravel()
-        return best_places(scores_tS, states)
-
+    states_per_phone = sequence.states_per_phone
     if transcript.is_optional_P.any():
-        tried = attempt(transcript)
+        tried = best_places(scores_tS, sequence(transcript.phones_P))
         if tried is None:
             transcript = transcript.without_optional()
         else:
@@ -130,7 +127,7 @@ def align_utterance(
             frames_P = np.bincount(places // states_per_phone, minlength=len(transcript.phones_P))
             long_enough = frames_P >= max(min_silence_frames, states_per_phone + 1)
             transcript = transcript.keeping(~transcript.is_optional_P | long_enough)
-    found = attempt(transcript)
+    found = best_places(scores_tS, sequence(transcript.phones_P))
     return None if found is None else Alignment(transcript.phones_P, *found)
 
 

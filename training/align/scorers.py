@@ -15,15 +15,21 @@ from featurize.locations import Location
 from featurize.schema import FeatureRow
 from training.align.flat_start import GaussianModel
 from training.align.frames import Stacking
+from training.align.states import ContextStates, PhoneStates, StateSequence
 from training.batching import collate
 from training.checkpoint import Recogniser, load_recogniser
 
 
 class Scorer(Protocol):
-    """Scores frames; ``stacking`` says how its frames lie in the rows of the features."""
+    """Scores frames.
+
+    Attributes:
+        stacking: how its frames lie in the rows of the features.
+        sequence: its states of a sequence of phones.
+    """
 
     stacking: Stacking
-    states_per_phone: int
+    sequence: StateSequence
 
     def __call__(self, rows: Sequence[FeatureRow]) -> Iterator[NDArray[np.float32]]:
         """Score of each frame in each state, (t, S), of one utterance after the other."""
@@ -41,7 +47,7 @@ class GaussianScorer:
 
     def __init__(self, model: GaussianModel, stacking: Stacking, normalise: Normaliser) -> None:
         self.stacking = stacking
-        self.states_per_phone = model.states_per_phone
+        self.sequence: StateSequence = PhoneStates(model.states_per_phone)
         self._model = model
         self._normalise = normalise
 
@@ -58,10 +64,14 @@ class NetworkScorer:
         recogniser: trained on an alignment of these features.
     """
 
-    states_per_phone = 1
-
     def __init__(self, recogniser: Recogniser) -> None:
-        self.stacking = Stacking(1, 1, recogniser.manifest.frame_shift_s)
+        manifest = recogniser.manifest
+        self.stacking = Stacking(1, 1, manifest.frame_shift_s)
+        self.sequence: StateSequence = (
+            PhoneStates(1)
+            if manifest.states is None
+            else ContextStates(manifest.states, len(manifest.labels.symbols))
+        )
         self._recogniser = recogniser
         counts = recogniser.label_statistics["frame_counts"].double()
         # A state never seen has no prior to divide by; the best of them would win every frame.

@@ -73,9 +73,16 @@ def dense_weight_gradient(left_NK: Tensor, right_NM: Tensor) -> Tensor:
     return out
 
 
-def times_weight(spikes_NH: Tensor, weight_GH: Tensor) -> Tensor:
-    """``Y W^T``, (N, G), float32."""
-    if not is_sparse(spikes_NH):
+def times_weight(spikes_NH: Tensor, weight_GH: Tensor, in_order: bool) -> Tensor:
+    """``Y W^T``, (N, G), float32.
+
+    Args:
+        spikes_NH: any number of zeros.
+        weight_GH: the weight.
+        in_order: add up the products of every row in the order of the presynaptic neurons, so
+            that a row's result depends on nothing else in the batch.
+    """
+    if not (in_order or is_sparse(spikes_NH)):
         return dense_product(spikes_NH, weight_GH.T)
     num_rows, num_inputs = spikes_NH.shape
     num_outputs = weight_GH.shape[0]

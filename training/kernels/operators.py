@@ -313,15 +313,15 @@ torch.library.register_autograd(
 
 
 @_operator
-def spike_linear(spikes: Tensor, weight: Tensor) -> Tensor:
-    """``Y W^T`` on the CPU, sparse where spikes are few."""
+def spike_linear(spikes: Tensor, weight: Tensor, in_order: bool) -> Tensor:
+    """``Y W^T`` on the CPU, sparse where spikes are few or their order matters."""
     from training.kernels import cpu_matrix
 
-    return cpu_matrix.times_weight(spikes, weight)
+    return cpu_matrix.times_weight(spikes, weight, in_order)
 
 
 @_shapes_of("spike_linear")  # type: ignore[untyped-decorator]
-def _(spikes: Tensor, weight: Tensor) -> Tensor:
+def _(spikes: Tensor, weight: Tensor, in_order: bool) -> Tensor:
     return spikes.new_empty((spikes.shape[0], weight.shape[0]))
 
 
@@ -351,16 +351,17 @@ def _(grad: Tensor, weight: Tensor) -> Tensor:
     return grad.new_empty((grad.shape[0], weight.shape[1]))
 
 
-def _keep_linear(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def _keep_linear(ctx: Any, inputs: tuple[Tensor, Tensor, bool], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
 
 
-def _differentiate_linear(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _differentiate_linear(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
     spikes, weight = ctx.saved_tensors
-    needs_spikes, needs_weight = ctx.needs_input_grad
+    needs_spikes, needs_weight, _ = ctx.needs_input_grad
     return (
         spike_gradient(grad, weight) if needs_spikes else None,
         spike_weight_gradient(spikes, grad) if needs_weight else None,
+        None,
     )
 
 

@@ -112,3 +112,12 @@ class FrameBatchNorm(nn.Module):
         """The evaluation-time map ``y = scale * x + shift``, each (H,)."""
         scale = self.weight * torch.rsqrt(self.running_var + EPSILON)
         return scale, self.bias - scale * self.running_mean
+
+    def folded(self, weight_HK: Tensor) -> tuple[Tensor, Tensor]:
+        """A bias-free linear map and this layer after it, as one map for evaluation.
+
+        Returns:
+            The weight (H, K) and the bias (H,) of ``BN(W x)``.
+        """
+        scale, shift = self.scale_and_shift()
+        return weight_HK * scale.unsqueeze(1), shift

@@ -103,7 +103,7 @@ class DenseNetwork(SpeechNetwork):
         super().__init__(config, num_features, num_outputs)
         sizes = [num_features] + [config.hidden_size] * config.num_layers
         self.layers = nn.ModuleList(DenseLayer(size, config) for size in sizes[:-1])
-        self.output = OutputLayer(config.hidden_size, num_outputs)
+        self.output = OutputLayer(config.hidden_size, num_outputs, reads_spikes=False)
 
     def forward(
         self,

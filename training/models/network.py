@@ -18,16 +18,30 @@ from training.spike_linear import spike_linear
 BLANK_BIAS = 4.0
 
 
+def normalized_linear(
+    below_NH: Tensor, linear: nn.Linear, norm: FrameBatchNorm, reads_spikes: bool = True
+) -> Tensor:
+    """``BN(W Y)``; in evaluation with the batch norm folded into the weight (DESIGN section 3)."""
+    product = spike_linear if reads_spikes else torch.nn.functional.linear
+    if norm.training:
+        normalized: Tensor = norm(product(below_NH, linear.weight))
+        return normalized
+    weight, shift = norm.folded(linear.weight)
+    return product(below_NH, weight) + shift
+
+
 class OutputLayer(nn.Module):
     """``log_softmax(BN(W_o Y))``, W_o uniform in +-sqrt(0.01 / (H + O)).
 
     Args:
         num_inputs: H.
         num_outputs: O.
+        reads_spikes: whether most of its inputs are zero.
     """
 
-    def __init__(self, num_inputs: int, num_outputs: int) -> None:
+    def __init__(self, num_inputs: int, num_outputs: int, *, reads_spikes: bool = True) -> None:
         super().__init__()
+        self.reads_spikes = reads_spikes
         self.linear = nn.Linear(num_inputs, num_outputs, bias=False)
         bound = math.sqrt(0.01 / (num_inputs + num_outputs))
         nn.init.uniform_(self.linear.weight, -bound, bound)
@@ -35,7 +49,8 @@ class OutputLayer(nn.Module):
 
     def forward(self, below_TBH: Tensor, frames: ValidFrames) -> Tensor:
         """Log-probabilities, (T, B, O); zero at padding frames."""
-        scores_NO = self.norm(spike_linear(frames.pack(below_TBH), self.linear.weight))
+        below_NH = frames.pack(below_TBH)
+        scores_NO = normalized_linear(below_NH, self.linear, self.norm, self.reads_spikes)
         return frames.unpack(torch.log_softmax(scores_NO.float(), dim=-1))
 
 

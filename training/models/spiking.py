@@ -14,7 +14,7 @@ from training.config import ModelConfig, QuantizationScheduleConfig
 from training.lif import LifState
 from training.models.batch_norm import FrameBatchNorm
 from training.models.frames import ValidFrames
-from training.models.network import OutputLayer, SpeechNetwork
+from training.models.network import OutputLayer, SpeechNetwork, normalized_linear
 from training.models.output import NetworkOutput
 from training.models.recomputed import recomputed
 from training.models.site import QuantizerSite
@@ -53,10 +53,11 @@ class LifLayer(nn.Module):
         self, below_TBF: Tensor, frames: ValidFrames, state: LifState, mask_BH: Tensor | None
     ) -> RecurrenceOutput:
         """Advance the layer over a sequence; ``mask_BH`` is the dropout mask m, already scaled."""
-        product_NG = spike_linear(frames.pack(below_TBF), self.input_map.weight)
+        below_NF = frames.pack(below_TBF)
         if self.recompute_frames is not None and self.training:
+            product_NG = spike_linear(below_NF, self.input_map.weight)
             return self._recomputed(product_NG, frames, state, mask_BH)
-        drive_TBG = frames.unpack(self.norm(product_NG))
+        drive_TBG = frames.unpack(normalized_linear(below_NF, self.input_map, self.norm))
 
         def run(quantizer: Quantizer, per_step: RangeTracker | None) -> RecurrenceOutput:
             return self.recur(drive_TBG, frames.lengths_B, state, mask_BH, quantizer, per_step)

@@ -1,0 +1,1 @@
+"""The event-driven recogniser: a streaming engine that does work only for spikes."""

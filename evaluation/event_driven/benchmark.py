@@ -1,0 +1,338 @@
+"""``spikeline bench event-driven``: the engine beside dense networks, and what its sparsity gives.
+
+One process, one thread, one frame at a time. All contestants read the same frames in turns; a
+figure is the median over rounds, a ratio the median over rounds of peer / ours. Peers are a GRU and
+an LSTM of the same sizes with random weights: a dense step takes the same time whatever they are.
+"""
+
+import statistics
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from evaluation.config import ViterbiConfig
+from evaluation.decoding import ctc_greedy
+from evaluation.event_driven.build import build_engine
+from evaluation.event_driven.density_curve import DensityCurve, measure_curve, time_steps
+from evaluation.event_driven.description import Precision
+from evaluation.event_driven.engine import Engine, Stream
+from evaluation.event_driven.footprint import Footprint, measure_footprint
+from evaluation.event_driven.offline import score_all
+from evaluation.event_driven.peers import Step, onnx_steps, torch_step
+from evaluation.multiplications import NetworkShape, dense_cost
+from evaluation.recognise import choose_cmvn
+from evaluation.scoring import count_edits, scored_transcript
+from evaluation.viterbi import best_path, build_graph
+from featurize.cmvn import Normaliser
+from featurize.errors import PipelineError
+from featurize.locations import Location
+from featurize.schema import FeatureRow, FeaturizeManifest
+from featurize.shards import iter_rows
+from featurize.stage import read_manifest, software_versions, timestamp
+from featurize.typed_config import TypedConfig
+from training.checkpoint import Recogniser, load_recogniser
+from training.models.network import OutputLayer
+from training.models.spiking import SpikingNetwork
+
+Frames = NDArray[np.float32]
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
+GRU, LSTM = "torch nn.GRU", "torch nn.LSTM"
+ONNX_NAMES = {
+    "operator": "ONNX Runtime GRU, operator",
+    "products": "ONNX Runtime GRU, products",
+    "int8": "ONNX Runtime GRU, int8",
+}
+
+# (ours, peer): how many times faster the project sets out to be; the ONNX float GRU by its
+# faster form.
+REQUIRED_RATIOS = {
+    ("float32", GRU): 10.0,
+    ("float32", "ONNX Runtime GRU, float32"): 4.0,
+    ("int8", "ONNX Runtime GRU, int8"): 2.0,
+}
+
+
+class EventDrivenBenchConfig(TypedConfig):
+    """What to measure."""
+
+    num_outputs: int | None = Field(
+        1000,
+        ge=2,
+        description="Rows of the output layer; a trained model with fewer gets random ones for "
+        "the timing. Empty for the model's own.",
+    )
+    split: str = Field("test", description="Split of the feature set whose frames are read.")
+    frames_per_round: int = Field(100, ge=10, description="Frames of a turn.")
+    num_rounds: int = Field(15, ge=3, description="Measured rounds.")
+    curve: bool = Field(True, description="Time against density as well.")
+    footprint: bool = Field(True, description="Start-up and memory as well.")
+    first_start: bool = Field(True, description="A start with nothing compiled yet as well.")
+    error_rates: bool = Field(
+        True, description="Error rates of the float32 and the int8 engine on the split as well."
+    )
+
+
+class TimedStep(TypedConfig):
+    """One contestant."""
+
+    name: str = Field(description="Which.")
+    frame_us: float = Field(description="Median time per frame.")
+    fastest_us: float = Field(description="Fastest round.")
+    multiplications: float = Field(description="Products per frame, matrix terms.")
+
+
+class Ratio(TypedConfig):
+    """How many times faster the engine is than a peer."""
+
+    ours: Precision = Field(description="Which engine.")
+    peer: str = Field(description="Which peer.")
+    ratio: float = Field(description="Median over rounds.")
+    counted: float = Field(description="Peer's products over ours.")
+    required: float | None = Field(description="What the project set out for.")
+
+
+class EngineErrorRate(TypedConfig):
+    """Errors of one engine over the whole split, greedy or by phone search."""
+
+    precision: Precision = Field(description="Of the weights.")
+    error_rate: float = Field(description="Errors over reference symbols.")
+    num_utterances: int = Field(description="Scored.")
+
+
+class EventDrivenBenchResult(TypedConfig):
+    """Everything the benchmark found."""
+
+    config: EventDrivenBenchConfig = Field(description="What was measured.")
+    model: str = Field(description="Address of the training run.")
+    model_name: str = Field(description="Kind of model.")
+    trained_outputs: int = Field(description="Rows that the output layer was trained with.")
+    size: tuple[int, int, int, int] = Field(description="F, H, L, O as timed.")
+    frame_shift_s: float = Field(description="Seconds of audio per frame.")
+    density: tuple[float, ...] = Field(description="Share of non-zero outputs on these frames.")
+    steps: tuple[TimedStep, ...] = Field(description="Contestants.")
+    ratios: tuple[Ratio, ...] = Field(description="Engine against peers.")
+    curve: DensityCurve | None = Field(None, description="Time against density.")
+    footprints: tuple[Footprint, ...] = Field((), description="Start-up and memory.")
+    error_rates: tuple[EngineErrorRate, ...] = Field((), description="By precision.")
+    skipped: dict[str, str] = Field(description="What was not measured, and why.")
+    versions: dict[str, str] = Field(description="Software.")
+    measured_at: str = Field(description="When, UTC.")
+
+
+def bench_event_driven(
+    config: EventDrivenBenchConfig, model: Location, features: Location | None
+) -> EventDrivenBenchResult:
+    """Measure the engine of a trained model.
+
+    Args:
+        config: what to measure.
+        model: a finished training run of a spiking model.
+        features: a feature set; the model's own where not given.
+
+    Raises:
+        PipelineError: when either is unfinished, or the model does not spike.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _Bench(config, model, features).run()
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Bench:
+    def __init__(
+        self, config: EventDrivenBenchConfig, model: Location, features: Location | None
+    ) -> None:
+        self.config, self.model = config, model
+        self.recogniser = load_recogniser(model)
+        network = self.recogniser.network
+        if not isinstance(network, SpikingNetwork):
+            raise PipelineError(f"{model} is a {network.config.model}; name a spiking model")
+        self.trained_outputs = network.num_outputs
+        self.location = features or Location.of(self.recogniser.manifest.features)
+        self.features = read_manifest(self.location, FeaturizeManifest)
+        self.error_rates = self._error_rates() if config.error_rates else ()
+        if config.num_outputs is not None and config.num_outputs > network.num_outputs:
+            widen_output(network, config.num_outputs)
+        self.skipped: dict[str, str] = {}
+
+    def run(self) -> EventDrivenBenchResult:
+        network = self.recogniser.network
+        shape = NetworkShape.of(network.config, network.num_features, network.num_outputs)
+        size = (shape.num_features, shape.hidden_size, shape.num_layers, shape.num_outputs)
+        frames = self._frames()
+        peers = self._peers(size)
+        engines = {
+            precision: Engine(build_engine(self.recogniser, precision)) for precision in PRECISIONS
+        }
+        streams = {precision: engine.stream() for precision, engine in engines.items()}
+        steps: dict[str, Step] = {
+            precision: partial(engine.advance, stream=streams[precision])
+            for precision, engine in engines.items()
+        } | peers
+        times = time_steps(steps, dict.fromkeys(steps, frames), self.config.num_rounds)
+        _add_faster_onnx(times)
+        products = {
+            name: dense_cost(shape, "lstm" if name == LSTM else "gru")[0] for name in times
+        } | {precision: _products_per_frame(stream) for precision, stream in streams.items()}
+        return EventDrivenBenchResult(
+            config=self.config,
+            model=self.model.uri,
+            model_name=network.config.model,
+            trained_outputs=self.trained_outputs,
+            size=size,
+            frame_shift_s=self.recogniser.manifest.frame_shift_s,
+            density=streams["float32"].executed.density,
+            steps=tuple(
+                TimedStep(
+                    name=name,
+                    frame_us=statistics.median(values),
+                    fastest_us=min(values),
+                    multiplications=products[name],
+                )
+                for name, values in times.items()
+            ),
+            ratios=_ratios(times, products),
+            curve=self._curve(size, peers, shape) if self.config.curve else None,
+            footprints=self._footprints(),
+            error_rates=self.error_rates,
+            skipped=self.skipped,
+            versions=software_versions("torch", "numba", "numpy", "onnxruntime", "onnx"),
+            measured_at=timestamp(),
+        )
+
+    def _frames(self) -> list[Frames]:
+        """Frames of test speech, one by one."""
+        found: list[Frames] = []
+        for frame in self._normalised(self._rows()):
+            found.extend(frame[n : n + 1] for n in range(len(frame)))
+            if len(found) >= self.config.frames_per_round:
+                return found[: self.config.frames_per_round]
+        raise PipelineError(
+            f"split={self.config.split} has {len(found)} frames, fewer than "
+            f"frames_per_round={self.config.frames_per_round}; lower it"
+        )
+
+    def _rows(self) -> Sequence[FeatureRow]:
+        subsets = self.features.splits.get(self.config.split, ())
+        if not subsets:
+            raise PipelineError(f"split={self.config.split} has no subsets in {self.location}")
+        return list(islice(iter_rows(self.location, self.features, subsets), 2000))
+
+    def _normalised(self, rows: Sequence[FeatureRow]) -> Sequence[Frames]:
+        normalise = Normaliser(choose_cmvn(self.recogniser.manifest, self.features))
+        return [normalise(row) for row in rows]
+
+    def _peers(self, size: tuple[int, int, int, int]) -> dict[str, Step]:
+        peers = {GRU: torch_step("gru", *size), LSTM: torch_step("lstm", *size)}
+        try:
+            dense = onnx_steps(*size)
+        except ImportError as error:
+            self.skipped["ONNX Runtime"] = f"{error}; pip install -e '.[export]'"
+            return peers
+        return peers | {ONNX_NAMES[name]: step for name, step in dense.items()}
+
+    def _curve(
+        self, size: tuple[int, int, int, int], peers: dict[str, Step], shape: NetworkShape
+    ) -> DensityCurve:
+        return measure_curve(
+            size,
+            peers,
+            {name: dense_cost(shape, "lstm" if name == LSTM else "gru")[0] for name in peers},
+            frames_per_round=max(20, self.config.frames_per_round // 2),
+            num_rounds=max(3, self.config.num_rounds // 2),
+        )
+
+    def _footprints(self) -> tuple[Footprint, ...]:
+        if not self.config.footprint:
+            return ()
+        return tuple(
+            measure_footprint(
+                build_engine(self.recogniser, precision),
+                num_starts=5,
+                with_first=self.config.first_start and precision == "float32",
+            )
+            for precision in PRECISIONS
+        )
+
+    def _error_rates(self) -> tuple[EngineErrorRate, ...]:
+        rows = self._rows()
+        features = self._normalised(rows)
+        return tuple(self._error_rate(precision, rows, features) for precision in PRECISIONS)
+
+    def _error_rate(
+        self, precision: Precision, rows: Sequence[FeatureRow], features: Sequence[Frames]
+    ) -> EngineErrorRate:
+        labels = self.recogniser.manifest.labels
+        engine = Engine(build_engine(self.recogniser, precision))
+        errors = length = 0
+        for row, scored in zip(rows, score_all(engine, features, 1), strict=True):
+            ids = _decode(self.recogniser, scored.log_probs_TO)
+            edits = count_edits(
+                scored_transcript(row.labels.tolist(), labels).symbols,
+                scored_transcript(ids, labels).symbols,
+            )
+            errors += edits.errors
+            length += edits.reference_length
+        return EngineErrorRate(
+            precision=precision, error_rate=errors / max(1, length), num_utterances=len(rows)
+        )
+
+
+def _decode(recogniser: Recogniser, log_probs_TO: Frames) -> list[int]:
+    if recogniser.manifest.config.objective == "ctc":
+        return ctc_greedy(log_probs_TO)
+    config, statistics_ = ViterbiConfig(), recogniser.label_statistics
+    graph = build_graph(
+        statistics_["bigram_counts"].numpy(), statistics_["frame_counts"].numpy(), config
+    )
+    path, _ = best_path(log_probs_TO, graph, config.prior_scale)
+    return [int(i) for n, i in enumerate(path) if n == 0 or i != path[n - 1]]
+
+
+def widen_output(network: SpikingNetwork, num_outputs: int) -> None:
+    """Give the output layer more rows, random ones after the trained ones, for timing alone."""
+    torch.manual_seed(0)
+    wide = OutputLayer(network.config.hidden_size, num_outputs).eval()
+    with torch.no_grad():
+        wide.linear.weight[: network.num_outputs] = network.output.linear.weight
+    network.output, network.num_outputs = wide, num_outputs
+
+
+def _products_per_frame(stream: Stream) -> float:
+    executed = stream.executed
+    return executed.multiplications / executed.num_frames
+
+
+def _add_faster_onnx(times: dict[str, list[float]]) -> None:
+    """Name the faster of the two float32 forms, which is what the engine is held against."""
+    forms = [ONNX_NAMES[name] for name in ("operator", "products")]
+    if forms[0] in times:
+        faster = min(forms, key=lambda name: statistics.median(times[name]))
+        times["ONNX Runtime GRU, float32"] = times[faster]
+
+
+def _ratios(times: dict[str, list[float]], products: dict[str, float]) -> tuple[Ratio, ...]:
+    ratios = []
+    for ours in PRECISIONS:
+        for peer in times:
+            if peer in PRECISIONS or peer in (ONNX_NAMES["operator"], ONNX_NAMES["products"]):
+                continue
+            per_round = [a / b for a, b in zip(times[peer], times[ours], strict=True)]
+            ratios.append(
+                Ratio(
+                    ours=ours,
+                    peer=peer,
+                    ratio=statistics.median(per_round),
+                    counted=products[peer] / max(1.0, products[ours]),
+                    required=REQUIRED_RATIOS.get((ours, peer)),
+                )
+            )
+    return tuple(ratios)

@@ -1,0 +1,156 @@
+"""Decoding while the scores come in, with bounded memory beside the symbols themselves.
+
+Shape legend: T frames, O outputs, S symbols; CTC has O = S + 1 with the blank last.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.config import ViterbiConfig
+from evaluation.event_driven.engine import log_softmax
+from evaluation.event_driven.engine_file import EngineData
+from evaluation.viterbi import PhoneGraph, build_graph
+
+Floats = NDArray[np.float32]
+
+_LOOK_BACK_EVERY = 64
+_MAX_UNDECIDED = 4096
+
+
+class StreamDecoder(Protocol):
+    """Turns scores into symbol ids as they come."""
+
+    def feed(self, scores_TO: Floats) -> None:
+        """Take in the scores of some frames, before the softmax."""
+        ...
+
+    def symbols(self) -> list[int]:
+        """The best hypothesis so far."""
+        ...
+
+    def finish(self) -> list[int]:
+        """The hypothesis at the end of the stream."""
+        ...
+
+
+class GreedyDecoder:
+    """CTC: the best output of each frame, repeats collapsed, blanks removed.
+
+    Args:
+        num_outputs: O; the blank is the last.
+    """
+
+    def __init__(self, num_outputs: int) -> None:
+        self._blank = num_outputs - 1
+        self._last = -1
+        self._ids: list[int] = []
+
+    def feed(self, scores_TO: Floats) -> None:
+        """See ``StreamDecoder``."""
+        for best in scores_TO.argmax(axis=1).tolist():
+            if best not in (self._last, self._blank):
+                self._ids.append(best)
+            self._last = best
+
+    def symbols(self) -> list[int]:
+        """See ``StreamDecoder``."""
+        return list(self._ids)
+
+    def finish(self) -> list[int]:
+        """See ``StreamDecoder``."""
+        return list(self._ids)
+
+
+class StreamViterbi:
+    """Best phone sequence of a frame model, as ``evaluation.viterbi.best_path`` finds it.
+
+    What all surviving paths share is settled and its trace forgotten. Should they share nothing
+    for some thousands of frames, the best path is settled up to half way: only then can the
+    result differ from a search over the whole.
+
+    Args:
+        graph: the search graph.
+        prior_scale: share of the log prior taken off.
+    """
+
+    def __init__(self, graph: PhoneGraph, prior_scale: float) -> None:
+        self._graph = graph
+        self._prior = prior_scale * graph.prior_S
+        self._columns = np.arange(len(graph.prior_S))
+        self._best_S: NDArray[np.float64] | None = None
+        self._came_from: list[NDArray[np.int64]] = []
+        self._settled: list[int] = []
+        self._last = -1
+
+    def feed(self, scores_TO: Floats) -> None:
+        """See ``StreamDecoder``."""
+        for emission_S in log_softmax(scores_TO).astype(np.float64) - self._prior:
+            if self._best_S is None:
+                self._best_S = self._graph.start_S + emission_S
+                continue
+            arriving_SS = self._best_S[:, None] + self._graph.transition_SS
+            origin_S = arriving_SS.argmax(0)
+            self._came_from.append(origin_S)
+            self._best_S = arriving_SS[origin_S, self._columns] + emission_S
+            if len(self._came_from) % _LOOK_BACK_EVERY == 0:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Keep what every surviving path agrees on."""
+        survivors = self._columns
+        for t in range(len(self._came_from) - 1, -1, -1):
+            survivors = self._came_from[t][survivors]
+            if (survivors == survivors[0]).all():
+                self._keep(self._trace(int(survivors[0]), t), t)
+                return
+        if len(self._came_from) > _MAX_UNDECIDED:
+            half = len(self._came_from) // 2
+            state = int(np.asarray(self._best_S).argmax())
+            for t in range(len(self._came_from) - 1, half - 1, -1):
+                state = int(self._came_from[t][state])
+            self._keep(self._trace(state, half), half)
+
+    def _trace(self, state: int, t: int) -> list[int]:
+        """The path that ends in a state at frame t of those not settled, without that frame."""
+        path = []
+        for origin_S in reversed(self._came_from[:t]):
+            state = int(origin_S[state])
+            path.append(state)
+        return path[::-1]
+
+    def _keep(self, path: list[int], t: int) -> None:
+        for state in path:
+            if state != self._last:
+                self._settled.append(state)
+            self._last = state
+        del self._came_from[:t]
+
+    def _ending(self, score_S: NDArray[np.float64] | None) -> list[int]:
+        if score_S is None:
+            return []
+        state = int(score_S.argmax())
+        ids, last = list(self._settled), self._last
+        for symbol in [*self._trace(state, len(self._came_from)), state]:
+            if symbol != last:
+                ids.append(symbol)
+            last = symbol
+        return ids
+
+    def symbols(self) -> list[int]:
+        """See ``StreamDecoder``."""
+        return self._ending(self._best_S)
+
+    def finish(self) -> list[int]:
+        """See ``StreamDecoder``."""
+        return self._ending(None if self._best_S is None else self._best_S + self._graph.end_S)
+
+
+def stream_decoder(data: EngineData) -> StreamDecoder:
+    """The decoder of an engine: greedy for CTC, a phone search with its defaults for frames."""
+    if data.description.objective == "ctc":
+        return GreedyDecoder(data.description.num_outputs)
+    config = ViterbiConfig()
+    graph = build_graph(data.arrays["bigram_counts"], data.arrays["frame_counts"], config)
+    return StreamViterbi(graph, config.prior_scale)

@@ -1,0 +1,84 @@
+"""Putting an ONNX graph together: nodes, weights, inputs and outputs of one row each."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize.errors import PipelineError
+
+OPSET = 18
+IR_VERSION = 9
+
+
+class OnnxGraph:
+    """Collects a graph; names are given by the caller and are those of the model's tensors.
+
+    Raises:
+        PipelineError: without the packages of the ``export`` extra.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import onnx
+        except ImportError:
+            raise PipelineError(
+                "ONNX needs the packages of the export extra: "
+                "pip install -c constraints.txt -e '.[export]'"
+            ) from None
+        self._onnx: Any = onnx
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """A weight; returns its name."""
+        array = np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
+        self._constants.append(self._onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def add(self, operator: str, inputs: list[str], output: str, **attributes: object) -> str:
+        """A node with one output; returns its name."""
+        self.add_node(operator, inputs, [output], **attributes)
+        return output
+
+    def add_node(
+        self, operator: str, inputs: list[str], outputs: list[str], **attributes: object
+    ) -> None:
+        """A node with any number of outputs."""
+        node = self._onnx.helper.make_node(operator, inputs, outputs, **attributes)
+        self._nodes.append(node)
+
+    def split(self, source: str, outputs: list[str]) -> list[str]:
+        """Columns in equal parts."""
+        self.add_node("Split", [source], outputs, axis=1, num_outputs=len(outputs))
+        return outputs
+
+    def input(self, name: str, size: int) -> str:
+        """An input of shape (1, size); returns its name."""
+        self._inputs.append(self._row(name, size))
+        return name
+
+    def output(self, name: str, source: str, size: int) -> None:
+        """An output of shape (1, size), under a name of its own."""
+        self.add("Identity", [source], name)
+        self._outputs.append(self._row(name, size))
+
+    def _row(self, name: str, size: int) -> Any:
+        return self._onnx.helper.make_tensor_value_info(
+            name, self._onnx.TensorProto.FLOAT, [1, size]
+        )
+
+    def serialized(self, name: str) -> bytes:
+        """The checked model."""
+        helper = self._onnx.helper
+        model = helper.make_model(
+            helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants),
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="spikeline",
+        )
+        self._onnx.checker.check_model(model)
+        content: bytes = model.SerializeToString()
+        return content

@@ -1,0 +1,122 @@
+"""The phone search of a model whose outputs are hidden Markov states: parts of phones, or senones.
+
+As in ``evaluation.viterbi``, with K states a phone in place of one. A state with mean duration
+``d`` in training frames has ``log(1 - 1 / d)`` for staying and ``log(1 / d)`` for leaving, which
+goes to the next state of the phone, or from the last to the first of the next phone by the
+bigram. A phone may follow itself. Where frames are further apart than ``NO_SKIP_SHIFT_S``, a phone
+can have fewer frames than states: then states may be passed over.
+
+States that know no context are searched in one graph; senones in ``evaluation.triphone_search``.
+
+Shape legend: T frames, S states, P phones, K states per phone.
+"""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.config import ViterbiConfig
+from evaluation.triphone_search import TriphoneGraph, best_phones
+from evaluation.viterbi import PhoneGraph, best_path, log_priors, weighted_bigram
+from featurize.schema import StateInventory
+from training.align.states import state_table
+
+NO_SKIP_SHIFT_S = 0.0125
+_MIN_DURATION = 1.1
+
+
+def state_search(
+    states: StateInventory,
+    bigram_counts: NDArray[np.generic],
+    frame_counts: NDArray[np.generic],
+    config: ViterbiConfig,
+    frame_shift_s: float,
+) -> Callable[[NDArray[np.float32]], list[int]]:
+    """Make the decoder of a model of states: log posteriors (T, S) to phone ids.
+
+    Args:
+        states: what the model's outputs are.
+        bigram_counts: (P + 1, P + 1); row P counts starts, column P ends.
+        frame_counts: (S,) training frames of each state.
+        config: weights of the search.
+        frame_shift_s: between the model's frames.
+    """
+    counts = np.asarray(bigram_counts, np.float64)
+    frames_S = np.asarray(frame_counts, np.float64)
+    if frames_S.shape != (len(states.phones),):
+        raise ValueError(f"{frames_S.shape} frame counts for {len(states.phones)} states")
+    graph = triphone_graph(states, counts, frames_S, config, frame_shift_s)
+    taken_off_S = (config.prior_scale * log_priors(frames_S, config.smoothing)).astype(np.float32)
+    if any(states.left) or any(states.right):
+        return lambda log_probs_TS: best_phones(log_probs_TS - taken_off_S, graph)[0]
+    expanded = expand(graph)
+    # The states of a graph without contexts, phone by phone, are some order of the outputs.
+    order = graph.table[0, :, 0].ravel()
+
+    def decode(log_probs_TS: NDArray[np.float32]) -> list[int]:
+        path, _ = best_path((log_probs_TS - taken_off_S)[:, order], expanded, prior_scale=0.0)
+        return phones_of_path(path, states.states_per_phone)
+
+    return decode
+
+
+def triphone_graph(
+    states: StateInventory,
+    bigram_counts: NDArray[np.float64],
+    frames_S: NDArray[np.float64],
+    config: ViterbiConfig,
+    frame_shift_s: float,
+) -> TriphoneGraph:
+    """Weights of the search from the training labels' statistics."""
+    num_phones, num_parts = len(bigram_counts) - 1, states.states_per_phone
+    frames_PK = np.zeros((num_phones, num_parts))
+    np.add.at(frames_PK, (np.array(states.phones), np.array(states.positions)), frames_S)
+    occurrences = np.maximum(bigram_counts[:num_phones].sum(1), 1.0)
+    duration_PK = np.maximum(frames_PK / occurrences[:, None], _MIN_DURATION)
+    weighted = weighted_bigram(bigram_counts, config, repeats=num_parts > 1)
+    return TriphoneGraph(
+        table=state_table(states, num_phones),
+        stay_PK=np.log1p(-1.0 / duration_PK).astype(np.float32),
+        leave_PK=-np.log(duration_PK).astype(np.float32),
+        start_P=weighted[num_phones, :num_phones].astype(np.float32),
+        change_PP=(weighted[:num_phones, :num_phones] - config.insertion_penalty).astype(
+            np.float32
+        ),
+        end_P=weighted[:num_phones, num_phones].astype(np.float32),
+        may_skip=num_parts > 1 and frame_shift_s > NO_SKIP_SHIFT_S,
+    )
+
+
+def expand(graph: TriphoneGraph) -> PhoneGraph:
+    """The graph of (phone, position) pairs, for states that know no context."""
+    num_phones, num_parts = graph.stay_PK.shape
+    size = num_phones * num_parts
+    start, end = np.full(size, -np.inf), np.full(size, -np.inf)
+    transition = np.full((size, size), -np.inf)
+    first = np.arange(num_phones) * num_parts
+    parts = range(num_parts)
+    for part in parts if graph.may_skip else [0]:
+        start[first + part] = graph.start_P
+    for part in parts if graph.may_skip else [num_parts - 1]:
+        leave = graph.leave_PK[:, part]
+        end[first + part] = leave + graph.end_P
+        for entered in parts if graph.may_skip else [0]:
+            rows, columns = np.ix_(first + part, first + entered)
+            transition[rows, columns] = leave[:, None] + graph.change_PP
+    for part, later in itertools.combinations(parts, 2):
+        if later == part + 1 or graph.may_skip:
+            transition[first + part, first + later] = graph.leave_PK[:, part]
+    for part in parts:
+        transition[first + part, first + part] = graph.stay_PK[:, part]
+    return PhoneGraph(start, transition, end, np.zeros(size))
+
+
+def phones_of_path(path_T: NDArray[np.int64], num_parts: int) -> list[int]:
+    """The phones a path of (phone, position) states goes through; going back is entering anew."""
+    if not len(path_T):
+        return []
+    phones, positions = np.divmod(path_T, num_parts)
+    is_new = (np.diff(phones) != 0) | (np.diff(positions) < 0)
+    return [int(phone) for phone in phones[np.concatenate([[True], is_new])]]

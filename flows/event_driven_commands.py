@@ -1,0 +1,196 @@
+"""The commands around the event-driven engine: listen, export, measure."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+from featurize.errors import PipelineError
+from flows.command import Command, command
+from flows.overrides import configured
+
+if TYPE_CHECKING:
+    from evaluation.event_driven.benchmark import EventDrivenBenchResult
+    from evaluation.event_driven.engine_file import EngineData
+    from evaluation.event_driven.recognizer import Transcription
+
+_LOGGER = logging.getLogger(__name__)
+
+ENGINE_SUFFIX = ".spikes"
+SPEAKER_NOTE = (
+    "trained on features normalised by speaker; no speaker is known here, so the mean and "
+    "deviation of the training set stand in, and more errors are to be expected"
+)
+
+
+def load_engine(model: str, features: str | None, precision: str) -> "EngineData":
+    """The engine of an exported file, or of a training run.
+
+    Raises:
+        PipelineError: when it cannot be loaded.
+    """
+    if model.endswith(ENGINE_SUFFIX) or Path(model).is_file():
+        from evaluation.event_driven.engine_file import read_engine
+
+        return read_engine(model)
+    from evaluation.event_driven.from_run import engine_of_run
+
+    return engine_of_run(model, "int8" if precision == "int8" else "float32", features)
+
+
+def run_transcribe(
+    model: str,
+    files: Sequence[str],
+    features: str | None,
+    precision: str,
+    stream: bool,
+    as_json: bool,
+) -> None:
+    """Recognise audio files one after the other."""
+    with command(as_json) as running:
+        data = load_engine(model, features, precision)
+        front_end = data.description.front_end
+        if front_end is not None and front_end.cmvn == "speaker":
+            _LOGGER.warning("%s", SPEAKER_NOTE)
+        heard = {}
+        for file in files:
+            heard[file] = _transcribe(data, file, stream)
+        running.finish(
+            {"files": [_as_json(*item) for item in heard.items()]},
+            *(f"{file}: {one.text}" if len(heard) > 1 else one.text for file, one in heard.items()),
+            _summary(heard),
+        )
+
+
+def _transcribe(data: "EngineData", file: str, stream: bool) -> "Transcription":
+    from evaluation.event_driven.audio_file import open_audio
+    from evaluation.event_driven.recognizer import Recognizer
+
+    with open_audio(file) as audio:
+        recognizer = Recognizer(data, audio.sample_rate_hz)
+        shown = ""
+        try:
+            for block in audio.blocks:
+                recognizer.feed(block)
+                if stream and (partial := recognizer.partial()) != shown:
+                    sys.stderr.write(f"... {partial}\n")
+                    shown = partial
+            return recognizer.result()
+        except PipelineError as error:
+            raise PipelineError(f"{file}: {error}") from None
+
+
+def _as_json(file: str, heard: "Transcription") -> dict[str, Any]:
+    return {
+        "file": file,
+        "text": heard.text,
+        "symbols": list(heard.symbols),
+        "audio_s": heard.audio_s,
+        "busy_s": heard.busy_s,
+        "real_time_factor": heard.real_time_factor,
+        "operations_per_s": heard.operations_per_s,
+        "spike_density": list(heard.executed.density),
+        "executed": [
+            {
+                "term": term.term,
+                "multiplications": term.multiplications,
+                "additions": term.additions,
+                "weight_bytes": term.weight_bytes,
+            }
+            for term in heard.executed.terms()
+        ],
+    }
+
+
+def _summary(heard: "dict[str, Transcription]") -> str:
+    audio = sum(one.audio_s for one in heard.values())
+    busy = sum(one.busy_s for one in heard.values())
+    operations = sum(one.executed.operations for one in heard.values())
+    if not audio:
+        return "no audio"
+    return (
+        f"{audio:.1f} s of audio in {busy:.2f} s: real-time factor {busy / audio:.4f}, "
+        f"{operations / audio / 1e6:.1f} million operations per second of audio"
+    )
+
+
+def run_export(
+    model: str,
+    out: str,
+    file_format: str,
+    features: str | None,
+    precision: str,
+    as_json: bool,
+) -> None:
+    """Write a model in a form that something else runs."""
+    with command(as_json) as running:
+        content = _exported(model, file_format, features, precision)
+        from featurize.locations import Location
+
+        target = Location.of(out)
+        target.write_bytes(content)
+        running.finish(
+            {"file": target.uri, "format": file_format, "bytes": len(content)},
+            f"{file_format}: {target} ({len(content) / 2**20:.1f} MiB)",
+        )
+
+
+def _exported(model: str, file_format: str, features: str | None, precision: str) -> bytes:
+    if file_format == "engine":
+        from evaluation.event_driven.engine_file import write_engine
+
+        return write_engine(load_engine(model, features, precision))
+    from evaluation.event_driven.build import build_engine
+    from featurize.locations import Location
+    from training.checkpoint import load_recogniser
+
+    recogniser = load_recogniser(Location.of(model))
+    if file_format == "onnx":
+        from evaluation.event_driven.onnx_export import onnx_step_model
+
+        return onnx_step_model(build_engine(recogniser))
+    if file_format == "nir":
+        from evaluation.event_driven.nir_export import nir_file
+
+        return nir_file(build_engine(recogniser))
+    raise PipelineError(f"--format {file_format}: use engine, onnx or nir")
+
+
+def run_bench_event_driven(
+    model: str, features: str | None, overrides: Sequence[str], record: str | None, as_json: bool
+) -> None:
+    """Measure the engine of a trained model beside dense networks."""
+    with command(as_json) as running:
+        from evaluation.event_driven.benchmark import EventDrivenBenchConfig, bench_event_driven
+        from featurize.locations import Location
+
+        result = bench_event_driven(
+            configured(EventDrivenBenchConfig(), overrides),
+            Location.of(model),
+            None if features is None else Location.of(features),
+        )
+        if record is not None:
+            from evaluation.event_driven.benchmark_record import write_record
+
+            write_record(result, Path(record), sys.argv)
+        _show_benchmark(running, result)
+
+
+def _show_benchmark(running: Command, result: "EventDrivenBenchResult") -> None:
+    from evaluation.event_driven.benchmark_record import result_lines
+
+    steps = Table(box=box.SIMPLE_HEAD)
+    for number, name in enumerate(("contestant", "us per frame", "fastest", "mult./frame")):
+        steps.add_column(name, justify="right" if number else "left")
+    for step in result.steps:
+        steps.add_row(
+            step.name,
+            f"{step.frame_us:,.0f}",
+            f"{step.fastest_us:,.0f}",
+            f"{step.multiplications:,.0f}",
+        )
+    running.finish(result.model_dump(mode="json"), steps, *result_lines(result))

@@ -1,0 +1,106 @@
+"""``python -m infra.audit``: whether the environment is the pinned tree, and nothing else.
+
+Works offline, from the metadata of what is installed and from ``constraints.txt``:
+
+- every installed package is pinned, at the version that is installed;
+- what packages require of one another is met;
+- nothing was installed from a folder, an address or a repository, save this project;
+- no pin names an address.
+
+With ``--online`` pip-audit also asks the advisory databases for known vulnerabilities.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
+_PIN = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]+)")
+# Of the environment, not of the tree.
+_UNPINNED = frozenset({"pip", "spikeline"})
+
+
+def canonical(name: str) -> str:
+    """A package's name as all its spellings are compared."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def read_pins(constraints: str) -> dict[str, str]:
+    """Name to version.
+
+    Raises:
+        ValueError: at a line that is no pin of an exact version.
+    """
+    pins = {}
+    for number, line in enumerate(constraints.splitlines(), start=1):
+        text = line.split("#", 1)[0].strip()
+        if not text:
+            continue
+        match = _PIN.fullmatch(text)
+        if match is None:
+            raise ValueError(f"constraints.txt, line {number}: {text!r} is no name==version")
+        pins[canonical(match[1])] = match[2]
+    return pins
+
+
+def unpinned(pins: dict[str, str]) -> Iterator[str]:
+    """Installed packages that differ from their pins, lack one, or came from elsewhere."""
+    for distribution in importlib.metadata.distributions():
+        name = canonical(distribution.metadata["Name"])
+        if name in _UNPINNED:
+            continue
+        if name not in pins:
+            yield f"{name} {distribution.version} is installed and not pinned"
+        elif pins[name] != distribution.version:
+            yield f"{name} {distribution.version} is installed, {pins[name]} is pinned"
+        origin = json.loads(distribution.read_text("direct_url.json") or "{}").get("url")
+        if origin is not None:
+            yield f"{name} was not installed from a registry"
+
+
+def unmet() -> Iterator[str]:
+    """What ``pip check`` has to say."""
+    check = subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", "check"],
+        capture_output=True,
+        text=True,
+    )
+    if check.returncode:
+        yield from check.stdout.strip().splitlines()
+
+
+def _ask_advisories() -> int:
+    tool = shutil.which("pip-audit")
+    if tool is None:
+        print("known vulnerabilities: not asked, pip-audit is not installed (make audit has it)")
+        return 0
+    command = [tool, "--requirement", str(_CONSTRAINTS), "--no-deps", "--disable-pip"]
+    return subprocess.run(command).returncode
+
+
+def main() -> None:
+    """Audit, print every problem, and fail on any."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--online", action="store_true", help="ask for known vulnerabilities")
+    options = parser.parse_args()
+    pins = read_pins(_CONSTRAINTS.read_text())
+    problems = [*unpinned(pins), *unmet()]
+    for problem in problems:
+        print(problem)
+    print(f"{len(pins)} pins, {len(problems)} problems")
+    code = 0
+    if options.online:
+        code = _ask_advisories()
+    else:
+        print("known vulnerabilities: not asked, that needs a connection (make audit ONLINE=1)")
+    sys.exit(1 if problems or code else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""``make up`` and ``make down``: Prefect's server, a worker and every deployment, on this machine.
+
+The server listens on loopback only and keeps its database and logs, and the record of what was
+started, in a state folder. ``up`` starts what is missing; ``down`` stops just what
+``up`` started.
+"""
+
+import argparse
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from featurize.errors import PipelineError
+from featurize.locations import Location
+from featurize.typed_config import TypedConfig
+from flows.failures import MISTAKE_EXIT_CODE, one_line
+from infra.prefect_api import POOL, cancel_runs, has_worker, is_healthy
+from infra.processes import StartedProcess, start_process, stop_process
+
+HOST = "127.0.0.1"
+STARTUP_TIMEOUT_S = 180.0
+_CANCEL_TIMEOUT_S = 90.0
+_STOP_PATIENCE_S = 20.0
+_POLL_S = 0.3
+
+
+class Stack(TypedConfig):
+    """What ``up`` started, kept for ``down``.
+
+    Attributes:
+        server: Prefect's server.
+        worker: the process that starts runs.
+    """
+
+    port: int
+    server: StartedProcess | None = None
+    worker: StartedProcess | None = None
+
+    @property
+    def ui_url(self) -> str:
+        """What to open in a browser."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        """The value of ``PREFECT_API_URL`` that reaches the server."""
+        return f"{self.ui_url}/api"
+
+
+class StateFolder:
+    """Where a stack keeps its record, logs and database.
+
+    Args:
+        path: the folder; made when something is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        self._record = self.path / "stack.json"
+
+    def read(self) -> Stack | None:
+        """The recorded stack, or None.
+
+        Raises:
+            PipelineError: when the record cannot be read.
+        """
+        try:
+            return Stack.model_validate_json(self._record.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise PipelineError(
+                f"{self._record} is damaged; stop what still runs by hand and remove it"
+            ) from error
+
+    def write(self, stack: Stack) -> None:
+        """Record a stack, whole or not at all."""
+        Location.of(self._record).write_bytes(stack.model_dump_json(indent=1).encode())
+
+    def forget(self) -> None:
+        """Remove the record; database and logs stay."""
+        self._record.unlink(missing_ok=True)
+
+    def start(self, name: str, *arguments: str) -> StartedProcess:
+        """Start a Prefect command with this process's environment."""
+        command = [sys.executable, "-m", "prefect", *arguments]
+        return start_process(name, command, self.path / f"{name}.log", os.environ)
+
+
+def up(state: StateFolder, port: int, runs: str, corpus: str, num_trainings: int) -> Stack:
+    """Start the server and a worker, as far as they do not run, and register the deployments.
+
+    Raises:
+        PipelineError: when the port is taken or something does not start; the message names the
+            log to look at.
+    """
+    state.path.mkdir(parents=True, exist_ok=True)
+    stack = state.read() or Stack(port=port)
+    if stack.server is None or not stack.server.is_alive:
+        stack = Stack(port=port, worker=stack.worker)
+    elif stack.port != port:
+        raise PipelineError(
+            f"the server already runs on port {stack.port}: make up PORT={stack.port}, or make "
+            "down first"
+        )
+    _configure_prefect(state, stack)
+    if stack.server is None:
+        _require_free(port)
+        print(f"starting Prefect's server on port {port}", flush=True)
+        server = state.start("server", "server", "start", "--host", HOST, "--port", str(port))
+        stack = stack.model_copy(update={"server": server})
+        state.write(stack)
+    _wait_for(lambda: is_healthy(stack.api_url), stack.server)
+    print("registering the deployments", flush=True)
+    from infra.register import register  # reads Prefect's settings at import
+
+    register(runs, corpus, num_trainings)
+    if stack.worker is None or not stack.worker.is_alive:
+        print("starting a worker", flush=True)
+        worker = state.start("worker", "worker", "start", "--pool", POOL, "--type", "process")
+        stack = stack.model_copy(update={"worker": worker})
+        state.write(stack)
+    _wait_for(lambda: has_worker(stack.api_url), stack.worker)
+    return stack
+
+
+def down(state: StateFolder) -> list[str]:
+    """Cancel what is at work, then stop worker and server.
+
+    Returns:
+        What was done, in words.
+    """
+    stack = state.read()
+    if stack is None:
+        return [f"nothing to stop: no record of a running server in {state.path}"]
+    done: list[str] = []
+    if stack.worker is not None and stack.worker.is_alive and is_healthy(stack.api_url):
+        for name in cancel_runs(stack.api_url, _CANCEL_TIMEOUT_S):
+            done.append(f"cancelled {name}; after make up, Retry on its page goes on from there")
+    for process in (stack.worker, stack.server):
+        if process is not None and process.is_alive:
+            stop_process(process, _STOP_PATIENCE_S)
+            done.append(f"stopped the {process.name}")
+    state.forget()
+    return done or ["nothing to stop: worker and server had ended"]
+
+
+def directions(stack: Stack, state: StateFolder, runs: str) -> str:
+    """Where to click, for a person."""
+    return f"""
+Prefect is at {stack.ui_url}
+
+  Run everything   Deployments > demo > Run > Quick run: synthesises speech, trains, compares.
+  Watch            Runs > the run: a line per stage; Artifacts has progress, tables and plots.
+  Rerun one stage  Deployments > train (or featurize, evaluate) > Run > Custom run: change a field.
+                   Paste a run's own settings as JSON from its Parameters tab; a finished stage is
+                   found, force does it again.
+  Stop and go on   Runs > the run > Cancel; Retry goes on from the last epoch.
+  Every night      Deployments > demo > Schedules: switch nightly on.
+
+  Results          {Location.of(runs).uri}
+  Logs             {state.path}
+  Command line     export PREFECT_API_URL={stack.api_url}
+  Stop             make down
+"""
+
+
+def _configure_prefect(state: StateFolder, stack: Stack) -> None:
+    """For this process, and for those it starts: this server, and a Prefect home of its own."""
+    os.environ |= {
+        "PREFECT_API_URL": stack.api_url,
+        "PREFECT_HOME": str(state.path / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    os.environ.pop("PREFECT_PROFILES_PATH", None)
+
+
+def _require_free(port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise PipelineError(
+                f"port {port} of {HOST} cannot be used ({error.strerror}); choose another: "
+                f"make up PORT={port + 1}"
+            ) from error
+
+
+def _wait_for(is_ready: Callable[[], bool], process: StartedProcess | None) -> None:
+    assert process is not None
+    deadline_s = time.monotonic() + STARTUP_TIMEOUT_S
+    while not is_ready():
+        if not process.is_alive or time.monotonic() > deadline_s:
+            raise PipelineError(f"the {process.name} did not start; its log is {process.log}")
+        time.sleep(_POLL_S)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m infra.local_stack", description=__doc__)
+    parser.add_argument("command", choices=["up", "down"])
+    parser.add_argument("--state", type=Path, default=Path(".spikeline"), help="state folder")
+    parser.add_argument("--port", type=int, default=4200, help="port of the UI and API")
+    parser.add_argument("--runs", default="runs", help="root of all results, path or s3://")
+    parser.add_argument("--corpus", default="", help="root of the corpus that the forms propose")
+    parser.add_argument("--trainings", type=int, default=1, help="runs that train at once")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run a command; a mistake becomes one line on stderr."""
+    arguments = _arguments()
+    state = StateFolder(arguments.state)
+    try:
+        if arguments.command == "down":
+            print("\n".join(down(state)))
+            return 0
+        runs = arguments.runs
+        stack = up(state, arguments.port, runs, arguments.corpus, arguments.trainings)
+        print(directions(stack, state, runs))
+    except (PipelineError, OSError) as error:
+        print(f"spikeline: {one_line(error)}", file=sys.stderr)
+        return MISTAKE_EXIT_CODE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Processes that outlive the command that started them, and that a later command can stop.
+
+A process is known by its id and its start time, so that a number which the system gave to another
+program in the meantime is never signalled.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from featurize.typed_config import TypedConfig
+
+_POLL_S = 0.1
+
+
+class StartedProcess(TypedConfig):
+    """A process of ours, leader of a group of its own.
+
+    Attributes:
+        start_ticks: when it started, in the kernel's clock ticks since boot.
+        log: file with its output.
+    """
+
+    name: str
+    pid: int
+    start_ticks: int
+    log: str
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether this very process still runs."""
+        return _start_ticks(self.pid) == self.start_ticks
+
+
+def start_process(
+    name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]
+) -> StartedProcess:
+    """Start a process that ignores this terminal; its output goes to the end of the log."""
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            start_new_session=True,
+        )
+    started = _start_ticks(process.pid)
+    return StartedProcess(name=name, pid=process.pid, start_ticks=started or 0, log=str(log))
+
+
+def stop_process(process: StartedProcess, patience_s: float) -> None:
+    """End a process: asked, asked again (a Prefect worker may want that), then by force.
+
+    Args:
+        process: what to stop; one that has ended is left alone.
+        patience_s: how long each of the two requests may take.
+    """
+    for _ in range(2):
+        if not process.is_alive:
+            return
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
+        if _has_ended(process, patience_s):
+            return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    _has_ended(process, patience_s)
+
+
+def _has_ended(process: StartedProcess, patience_s: float) -> bool:
+    deadline_s = time.monotonic() + patience_s
+    while process.is_alive:
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Field 22 of ``/proc/PID/stat``; None for a process that has ended."""
+    try:
+        # The command's name, in parentheses, may itself hold blanks and parentheses.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] == "Z" else int(fields[19])

@@ -1,0 +1,128 @@
+"""Headless Chromium through its own driver (the W3C WebDriver protocol), for looking at pages."""
+
+import base64
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--window-size=1400,2200",
+)
+
+
+class Browser:
+    """One page of a headless Chromium."""
+
+    def __init__(self, driver_url: str, profile: Path) -> None:
+        self._driver_url = driver_url
+        options = {"args": [*_FLAGS, f"--user-data-dir={profile}"]}
+        options["binary"] = shutil.which("chromium")
+        capabilities = {
+            "alwaysMatch": {
+                "goog:chromeOptions": options,
+                "goog:loggingPrefs": {"browser": "ALL"},
+            }
+        }
+        self._session = self._call("POST", "/session", {"capabilities": capabilities})["sessionId"]
+
+    def _call(self, method: str, path: str, body: object = None) -> Any:
+        request = urllib.request.Request(
+            self._driver_url + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=120) as response:
+            return json.loads(response.read())["value"]
+
+    def _page(self, method: str, path: str, body: object = None) -> Any:
+        return self._call(method, f"/session/{self._session}{path}", body)
+
+    def open(self, address: str) -> None:
+        self._page("POST", "/url", {"url": address})
+
+    def run(self, script: str) -> Any:
+        """The value of a piece of JavaScript, which says ``return``."""
+        return self._page("POST", "/execute/sync", {"script": script, "args": []})
+
+    @property
+    def text(self) -> str:
+        """What a person can read on the page."""
+        return str(self.run("return document.body ? document.body.innerText : ''"))
+
+    def wait_for(self, *words: str, timeout_s: float = 90) -> str:
+        """Wait until every word can be read; returns the page's text."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            text = self.text
+            missing = [word for word in words if word not in text]
+            if not missing:
+                return text
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{missing} not on the page, which reads: {text[:3000]}")
+            time.sleep(0.2)
+
+    def console_errors(self) -> list[str]:
+        """Errors that the page has logged since the last call."""
+        entries = self._page("POST", "/se/log", {"type": "browser"})
+        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
+
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self._page("GET", "/screenshot")))
+
+    def close(self) -> None:
+        self._page("DELETE", "")
+
+
+@contextmanager
+def chromium(folder: Path) -> Iterator[Browser]:
+    """A browser with a fresh profile, or a skip where none is installed."""
+    if not shutil.which("chromium") or not shutil.which("chromedriver"):
+        pytest.skip("no browser: apt install chromium chromium-driver")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    driver = subprocess.Popen(
+        ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_it_answers(driver, url)
+        browser = Browser(url, folder / "profile")
+        try:
+            yield browser
+        finally:
+            browser.close()
+    finally:
+        driver.terminate()
+        driver.wait(timeout=30)
+
+
+def _wait_until_it_answers(driver: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + 60
+    while driver.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/status", timeout=5):
+                return
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    raise RuntimeError("chromedriver did not start")

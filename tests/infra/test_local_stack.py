@@ -1,0 +1,153 @@
+"""``make up``, what the UI sends, ``make down``: a real server, worker and runs."""
+
+import copy
+import socket
+import urllib.error
+from pathlib import Path
+
+import pytest
+
+from featurize.errors import PipelineError
+from infra.local_stack import StateFolder, up
+from tests.infra.conftest import (
+    FinishedPipeline,
+    RunningStack,
+    local_stack,
+    tiny_training,
+)
+from tests.infra.ray_nodes import free_port
+
+pytestmark = pytest.mark.integration
+
+
+def written(root: Path) -> dict[Path, int]:
+    """Every file below, and when it was written."""
+    return {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+
+
+def test_up_says_where_to_click(stack: RunningStack) -> None:
+    assert f"Prefect is at {stack.ui_url}" in stack.printed
+    for words in ("Quick run", "Custom run", "Retry", "Schedules", "make down", str(stack.runs)):
+        assert words in stack.printed
+
+
+def test_up_again_starts_nothing_new(stack: RunningStack) -> None:
+    before = stack.record
+    local_stack("up", stack.state, "--port", str(stack.port), "--runs", str(stack.runs))
+    assert stack.record == before
+
+
+def test_forms_are_typed_described_and_filled(stack: RunningStack) -> None:
+    deployment = stack.deployment("train", "train")
+    schema = deployment["parameter_openapi_schema"]
+    model = schema["definitions"]["ModelConfig"]["properties"]
+    assert model["model"]["enum"] == ["conventional", "v1", "v2", "lstm", "gru"]
+    assert model["hidden_size"]["type"] == "integer"
+    assert model["hidden_size"]["minimum"] == 1
+    assert model["hidden_size"]["title"] == "Hidden size"
+    for definition in schema["definitions"].values():
+        for field in definition["properties"].values():
+            assert field.get("description") or "$ref" in field
+    assert all(field["description"] for field in schema["properties"].values())
+    assert deployment["enforce_parameter_schema"] is True
+    assert deployment["parameters"]["config"]["model"]["hidden_size"] == 128
+    assert deployment["parameters"]["runs"] == str(stack.runs)
+    assert deployment["description"]
+    assert deployment["tags"] == ["stage"]
+
+
+def test_runs_that_train_wait_for_one_another(stack: RunningStack) -> None:
+    queue = stack.call("GET", "/work_pools/spikeline/queues/training")
+    assert queue["concurrency_limit"] == 1
+    in_queue = {
+        deployment["name"]
+        for deployment in stack.call("POST", "/deployments/filter", {})
+        if deployment["work_queue_name"] == "training"
+    }
+    assert {"demo", "timit", "train"} <= in_queue
+    assert not {"featurize", "evaluate"} & in_queue
+
+
+def test_a_pipeline_started_from_its_form_finishes_with_its_artifacts(
+    stack: RunningStack, pipeline: FinishedPipeline
+) -> None:
+    assert pipeline.outcome["recipe"] == "demo"
+    assert Path(pipeline.outcome["evaluation"]["location"], "report.html").is_file()
+    artifacts = stack.artifacts(pipeline.run)
+    assert {"features", "train-v2", "comparison", "summary", "evaluation"} <= set(artifacts)
+    assert artifacts["train-v2-progress"]["data"] == 100.0
+    assert "data:image/png;base64," in artifacts["summary"]["data"]
+    assert {run["name"] for run in stack.subflows(pipeline.run)} == {
+        *("featurize-timit", "train-v2", "evaluate-test")
+    }
+
+
+def test_the_schedule_is_off_and_can_be_switched(stack: RunningStack) -> None:
+    deployment = stack.deployment("pipeline", "demo")
+    (schedule,) = deployment["schedules"]
+    assert schedule["active"] is False
+    place = f"/deployments/{deployment['id']}/schedules/{schedule['id']}"
+    for active in (True, False):
+        stack.call("PATCH", place, {"active": active})
+        assert stack.deployment("pipeline", "demo")["schedules"][0]["active"] is active
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("model", "hidden_size"), "many"),
+        (("model", "hidden_size"), 0),
+        (("model", "model"), "transformer"),
+        (("model", "hiden_size"), 8),
+        (("curriculum",), []),
+    ],
+)
+def test_a_bad_parameter_is_refused_before_a_run_exists(
+    stack: RunningStack, path: tuple[str, ...], value: object
+) -> None:
+    deployment = stack.deployment("train", "train")
+    parameters = {**deployment["parameters"], "features": "nowhere"}
+    target = parameters["config"]
+    for part in path[:-1]:
+        target = target[part]
+    target[path[-1]] = value
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        stack.start(deployment, parameters)
+    assert refusal.value.code in (409, 422)
+    assert "Validation failed" in refusal.value.read().decode()
+
+
+def test_one_stage_runs_again_with_another_setting_and_leaves_the_rest_alone(
+    stack: RunningStack, pipeline: FinishedPipeline
+) -> None:
+    before = written(stack.runs)
+    deployment = stack.deployment("train", "train")
+    parameters = copy.deepcopy(deployment["parameters"])
+    tiny_training(parameters["config"])["optimizer"]["learning_rate"] = 1e-3
+    parameters["features"] = pipeline.outcome["features"]["location"]
+    parameters["workers"] = {"in_process": True}
+    run = stack.start(deployment, parameters)
+    stack.complete(run)
+
+    after = written(stack.runs)
+    assert {path: after[path] for path in before} == before
+    added = {path.relative_to(stack.runs).parts[:2] for path in set(after) - set(before)}
+    assert len(added) == 1
+    ((stage, fingerprint),) = added
+    assert stage == "training"
+    assert fingerprint != pipeline.outcome["models"]["v2"]["fingerprint"]
+    assert fingerprint in stack.artifacts(run)["train-v2"]["data"]
+
+
+def test_down_stops_what_up_started_and_nothing_else(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assert "nothing to stop" in local_stack("down", state)
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
+    port = free_port()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        with pytest.raises(PipelineError, match=f"make up PORT={port + 1}"):
+            up(StateFolder(tmp_path / "state"), port, "runs", "", 1)

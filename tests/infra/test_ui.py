@@ -1,0 +1,72 @@
+"""What a person sees in a real browser: the deployment's form, and a run's artifacts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.infra.browser import Browser, chromium
+from tests.infra.conftest import FinishedPipeline, RunningStack
+
+pytestmark = [pytest.mark.integration, pytest.mark.cluster]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("browser")) as started:
+        yield started
+
+
+def own_errors(browser: Browser) -> list[str]:
+    """Errors in the console, save Prefect's own: its missing icon, its statistics' hosts."""
+    harmless = ("favicon.ico", "amplitude.com", "ERR_NAME_NOT_RESOLVED")
+    return [e for e in browser.console_errors() if not any(word in e for word in harmless)]
+
+
+def test_the_form_shows_typed_described_filled_fields(
+    stack: RunningStack, browser: Browser, tmp_path: Path
+) -> None:
+    deployment = stack.deployment("train", "train")
+    browser.open(f"{stack.ui_url}/v2/deployments/deployment/{deployment['id']}/run")
+    text = browser.wait_for("Hidden size", "Learning rate", "Number of workers")
+    assert "Recurrence: a spiking model, LSTM or GRU." in text
+    assert "Paste" not in text
+    values = browser.run("return [...document.querySelectorAll('input')].map(i => i.value)")
+    assert "128" in values
+    assert str(stack.runs) in values
+    assert any(
+        v == "number"
+        for v in browser.run("return [...document.querySelectorAll('input')].map(i => i.type)")
+    )
+    browser.screenshot(tmp_path / "form.png")
+    assert own_errors(browser) == []
+
+
+def test_a_runs_page_shows_its_artifacts_with_pictures(
+    stack: RunningStack, pipeline: FinishedPipeline, browser: Browser, tmp_path: Path
+) -> None:
+    browser.open(f"{stack.ui_url}/v2/runs/flow-run/{pipeline.run}?tab=SubflowRuns")
+    browser.wait_for("featurize-timit", "train-v2", "evaluate-test")
+    (evaluation,) = (r for r in stack.subflows(pipeline.run) if r["name"] == "evaluate-test")
+    browser.open(f"{stack.ui_url}/v2/runs/flow-run/{evaluation['id']}?tab=Artifacts")
+    browser.wait_for("comparison", "summary")
+    summary = stack.artifacts(pipeline.run)["summary"]
+    browser.open(f"{stack.ui_url}/v2/artifacts/artifact/{summary['id']}")
+    browser.wait_for("multiplications")
+    drawn = browser.run(
+        "return [...document.images].filter(i => i.src.startsWith('data:image/png')"
+        " && i.naturalWidth > 200).length"
+    )
+    assert drawn >= 3
+    browser.screenshot(tmp_path / "summary.png")
+    assert own_errors(browser) == []
+
+
+def test_the_report_opens_from_disk_without_an_error(
+    pipeline: FinishedPipeline, browser: Browser, tmp_path: Path
+) -> None:
+    report = Path(pipeline.outcome["evaluation"]["location"], "report.html")
+    browser.open(f"file://{report}")
+    browser.wait_for("v2")
+    browser.screenshot(tmp_path / "report.png")
+    assert browser.console_errors() == []
