@@ -101,6 +101,7 @@ sbom: $(STAMP) $(TOOLS)/.installed  ## Write the bill of materials of .venv, Cyc
 	$(TOOLS)/bin/cyclonedx-py environment --output-reproducible --output-format JSON --output-file build/sbom.json $(BIN)/python
 
 constraints: $(VENV)/.installed-bench  ## Pin what .venv holds in constraints.txt
+	$(PIP) install --quiet -c constraints.txt -e '.[browser,tracking]'
 	$(PIP) freeze --all --exclude-editable --exclude spikeline --exclude pip | grep -E '^[A-Za-z0-9._-]+==' > constraints.tmp
 	mv constraints.tmp constraints.txt
 	@touch $(STAMP) $(VENV)/.installed-bench

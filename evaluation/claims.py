@@ -125,10 +125,9 @@ def summary_lines(metrics: EvaluationMetrics) -> list[str]:
     rate = _RATE_TITLES[metrics.primary_rate]
     first = models[0]
     hours = first.num_frames * first.frame_shift_s / 3600
-    duration = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
     lines = [
         f"{len(models)} recogniser{'s' if len(models) > 1 else ''} on {first.num_utterances} "
-        f"utterances ({duration}) of {', '.join(metrics.subsets)}."
+        f"utterances ({_spoken_duration(hours)}) of {', '.join(metrics.subsets)}."
     ]
     best = min(models, key=lambda model: _value(model, metrics))
     lines.append(
@@ -142,6 +141,12 @@ def summary_lines(metrics: EvaluationMetrics) -> list[str]:
             lines += _spiking_lines(metrics, model)
         lines += _silence_lines(model)
     return lines
+
+
+def _spoken_duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    return f"{60 * hours:.0f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.0f} seconds"
 
 
 def _word_lines(metrics: EvaluationMetrics) -> list[str]:

@@ -9,8 +9,14 @@ from evaluation.labels import ModelName, name_models
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
 from evaluation.metrics import EvaluationMetrics, ParameterCounts
 from evaluation.multiplications import count_terms
-from evaluation.outcome import Example, ModelOutcome, model_metrics, paired_differences
-from evaluation.plots import draw_plots
+from evaluation.outcome import (
+    Example,
+    ModelOutcome,
+    first_rasters,
+    model_metrics,
+    paired_differences,
+)
+from evaluation.plots import Findings, draw_plots
 from evaluation.recognise import (
     Recognition,
     check_compatible,
@@ -33,6 +39,7 @@ from evaluation.scoring import (
     score_words,
     scored_transcript,
 )
+from evaluation.spike_raster import capture_raster, choose_shown
 from evaluation.tables import (
     HYPOTHESIS_SCHEMA,
     MULTIPLICATION_SCHEMA,
@@ -62,7 +69,7 @@ from training.manifest import TrainManifest
 logger = logging.getLogger(__name__)
 
 STAGE = "evaluation"
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 NUM_EXAMPLES = 5
 _PACKAGES = (
     *("torch", "numpy", "kaldialign", "pyarrow", "matplotlib"),
@@ -152,6 +159,7 @@ class _Evaluation:
         self.progress = progress
         self.subsets = select_subsets(config, manifest)
         self.num_utterances = count_utterances(manifest, self.subsets)
+        self.shown = choose_shown(features, manifest, self.subsets)
 
     def run(
         self, addresses: Sequence[Location], trained: Sequence[TrainManifest], name: str
@@ -174,12 +182,13 @@ class _Evaluation:
                 )
         metrics = self._metrics(outcomes, words)
         self.target.child("metrics.json").write_bytes(metrics.model_dump_json(indent=1).encode())
-        plots = draw_plots(metrics, {o.label: o.manifest for o in outcomes})
+        trainings = {o.label: o.manifest for o in outcomes}
+        plots = draw_plots(Findings(metrics, trainings, first_rasters(outcomes)))
         for plot in plots:
             self.target.child("plots", f"{plot.name}.png").write_bytes(plot.png)
         created_at = timestamp()
         examples = {o.label: o.examples for o in outcomes}
-        report = render_report(metrics, plots, examples, created_at)
+        report = render_report(metrics, plots, examples, trainings, created_at)
         self.target.child("report.html").write_bytes(report.encode())
         files = ["hypotheses.parquet", "multiplications.parquet", "metrics.json", "report.html"]
         return EvaluateManifest(
@@ -236,6 +245,11 @@ class _Evaluation:
             search = words.search(recogniser, outcome.word_search)
         viterbi = outcome.viterbi or self.config.viterbi
         decode = build_decoder(outcome.decoder, recogniser, self.config, viterbi)
+        if outcome.shape.is_spiking:
+            cmvn = choose_cmvn(recogniser.manifest, self.manifest)
+            outcome.raster = capture_raster(
+                recogniser, label, self.shown, cmvn, decode, self.manifest
+            )
         # A model may put out more than the features' labels have: silence, which is not scored.
         inventory, spoken = self.manifest.labels, recogniser.manifest.labels
         step = max(1, self.num_utterances // NUM_EXAMPLES)

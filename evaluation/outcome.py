@@ -28,6 +28,7 @@ from evaluation.multiplications import (
     mean_nonzeros,
 )
 from evaluation.scoring import Bootstrap, EditCounts, Estimate, RateName
+from evaluation.spike_raster import SpikeRaster
 from training.config import SPIKING_MODELS
 from training.manifest import TrainManifest
 
@@ -66,6 +67,7 @@ class ModelOutcome:
         words: edits of words per utterance; empty where the labels have no words.
         activity: summed over utterances; None before the first.
         examples: a few utterances to show.
+        raster: one utterance's spikes; None for a dense model.
     """
 
     label: str
@@ -81,6 +83,7 @@ class ModelOutcome:
     words: list[EditCounts] = field(default_factory=list)
     activity: Activity | None = None
     examples: list[Example] = field(default_factory=list)
+    raster: SpikeRaster | None = None
 
     def add(self, symbols: EditCounts, words: EditCounts | None, activity: Activity) -> None:
         """Take in one utterance."""
@@ -88,6 +91,15 @@ class ModelOutcome:
         if words is not None:
             self.words.append(words)
         self.activity = activity if self.activity is None else self.activity + activity
+
+
+def first_rasters(outcomes: Sequence[ModelOutcome]) -> tuple[SpikeRaster, ...]:
+    """The raster of the first model of each spiking kind: other seeds look the same."""
+    first: dict[str, SpikeRaster] = {}
+    for outcome in outcomes:
+        if outcome.raster is not None:
+            first.setdefault(outcome.shape.model, outcome.raster)
+    return tuple(first.values())
 
 
 def _errors(edits: Sequence[EditCounts]) -> NDArray[np.int64]:

@@ -1,69 +1,51 @@
-"""The plots of an evaluation, as PNG.
+"""The plots that compare the models of an evaluation, and the list of all that it shows.
 
-Colours are Okabe and Ito's, which stay apart for colour-blind readers; markers and hatches repeat
-what they say. Each model keeps its colour in every plot.
+Each plot is a function of what the evaluation found to the plots it makes of that, none where it
+does not apply; ``PLOTS`` lists them in the order of the report.
 """
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
+from evaluation.figures import (
+    INK,
+    MODEL_COLOURS,
+    MODEL_MARKERS,
+    PAPER,
+    TERM_STYLES,
+    Plot,
+    finish,
+    new_figure,
+    plot_style,
+)
+from evaluation.learning_curves import draw_learning_curves
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
 from evaluation.pareto import is_sweep, pareto_points
+from evaluation.raster_plot import draw_raster
+from evaluation.spike_raster import SpikeRaster
 from training.manifest import TrainManifest
 
-MODEL_COLOURS = {
-    "v2": "#0072B2",
-    "v1": "#56B4E9",
-    "conventional": "#E69F00",
-    "gru": "#D55E00",
-    "lstm": "#CC79A7",
-}
-MODEL_MARKERS = {"v2": "o", "v1": "s", "conventional": "^", "gru": "D", "lstm": "v"}
-_TERM_COLOURS = {
-    "feed_forward": ("#0072B2", ""),
-    "recurrent": ("#E69F00", "//"),
-    "output": ("#009E73", ".."),
-    "elementwise": ("#999999", "xx"),
-}
 _FILL_STYLES = ("full", "none", "left", "top")
-_LINE_STYLES = ("-", "--", ":", "-.")
 _RATE_NAMES = {"per": "Phone error rate", "wer": "Word error rate", "cer": "Character error rate"}
-_STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "text.parse_math": False,
-}
 
 
 @dataclass(frozen=True)
-class Plot:
-    """A finished plot.
+class Findings:
+    """What there is to draw.
 
     Attributes:
-        name: file name without its ending.
-        title: heading for people.
-        alt: what it shows, in words, for readers who do not see it.
-        png: the image.
+        metrics: the evaluation.
+        trainings: training manifest of each model's label.
+        rasters: one utterance through spiking models.
     """
 
-    name: str
-    title: str
-    alt: str
-    png: bytes
+    metrics: EvaluationMetrics
+    trainings: Mapping[str, TrainManifest]
+    rasters: tuple[SpikeRaster, ...] = ()
 
 
 def primary_error(model: ModelMetrics, metrics: EvaluationMetrics) -> ErrorRate:
@@ -78,35 +60,15 @@ def rate_title(metrics: EvaluationMetrics) -> str:
     return _RATE_NAMES[metrics.primary_rate]
 
 
-def draw_plots(
-    metrics: EvaluationMetrics, trainings: Mapping[str, TrainManifest]
-) -> tuple[Plot, ...]:
-    """Draw everything that applies.
-
-    Args:
-        metrics: the evaluation.
-        trainings: training manifest of each model's label, for the learning curves.
-    """
-    with matplotlib.rc_context(_STYLE):
-        plots = [_error_against_cost(metrics), _cost_by_term(metrics)]
-        if is_sweep(metrics):
-            plots.append(_pareto_front(metrics))
-        if any(model.spike_density for model in metrics.models):
-            plots.append(_density_by_site(metrics))
-        plots.append(_learning_curves(metrics, trainings))
-    return tuple(plots)
+def draw_plots(findings: Findings) -> tuple[Plot, ...]:
+    """Draw everything that applies, in the order of ``PLOTS``."""
+    with plot_style():
+        return tuple(plot for draw in PLOTS for plot in draw(findings))
 
 
 def _figure(width: float = 7.2, height: float = 4.2) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height)
     return figure, figure.add_subplot()
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=144, facecolor="white")
-    return stream.getvalue()
 
 
 def short_count(value: float) -> str:
@@ -117,7 +79,9 @@ def short_count(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _error_against_cost(metrics: EvaluationMetrics) -> Plot:
+def error_against_cost(findings: Findings) -> tuple[Plot, ...]:
+    """Error rate of every model against its multiplications."""
+    metrics = findings.metrics
     figure, axes = _figure()
     spoken = []
     # A logarithmic axis has no zero: single-bit spikes, which need no product, stand at one.
@@ -149,11 +113,14 @@ def _error_against_cost(metrics: EvaluationMetrics) -> Plot:
     title = "Error rate against multiplications"
     axes.set_title(f"{title}: lower left is better", loc="left", fontsize=11.5)
     alt = f"{title} per frame. {'; '.join(spoken)}."
-    return Plot("error_against_multiplications", title, alt, _png(figure))
+    return (finish(figure, "error_against_multiplications", title, alt),)
 
 
-def _pareto_front(metrics: EvaluationMetrics) -> Plot:
+def pareto_front(findings: Findings) -> tuple[Plot, ...]:
     """Every setting of a sweep, and the front of those that none beats."""
+    metrics = findings.metrics
+    if not is_sweep(metrics):
+        return ()
     points = pareto_points(metrics)
     front = [point for point in points if point.is_on_front]
     figure, axes = _figure(8.4, 5.2)
@@ -161,7 +128,7 @@ def _pareto_front(metrics: EvaluationMetrics) -> Plot:
         [max(1.0, point.multiplications) for point in front],
         [point.error for point in front],
         where="post",
-        color="#555555",
+        color=INK,
         linewidth=1.2,
         zorder=1,
     )
@@ -196,7 +163,7 @@ def _pareto_front(metrics: EvaluationMetrics) -> Plot:
         f"{p.setting.setting} {p.error:.1%} at {short_count(p.multiplications)}" for p in front
     )
     alt = f"{title}. Beaten by no other, from the cheapest: {spoken}."
-    return Plot("pareto_front", title, alt, _png(figure))
+    return (finish(figure, "pareto_front", title, alt),)
 
 
 def _minor_count(value: float, _: object) -> str:
@@ -208,12 +175,14 @@ def _term_group(term: str) -> str:
     return term.rsplit("_", 1)[0] if term[-1].isdigit() else term
 
 
-def _cost_by_term(metrics: EvaluationMetrics) -> Plot:
+def cost_by_term(findings: Findings) -> tuple[Plot, ...]:
+    """Multiplications of every model, by term."""
+    metrics = findings.metrics
     figure, axes = _figure(height=1.7 + 0.55 * len(metrics.models))
     labels = [model.label for model in metrics.models]
     left = [0.0] * len(labels)
     spoken: list[list[str]] = [[] for _ in labels]
-    for group, (colour, hatch) in _TERM_COLOURS.items():
+    for group, (colour, hatch) in TERM_STYLES.items():
         widths = [
             sum(v for t, v in m.multiplications_per_frame.terms.items() if _term_group(t) == group)
             for m in metrics.models
@@ -226,7 +195,7 @@ def _cost_by_term(metrics: EvaluationMetrics) -> Plot:
             height=0.62,
             color=colour,
             hatch=hatch,
-            edgecolor="white",
+            edgecolor=PAPER,
             linewidth=0.6,
             label=name,
         )
@@ -252,7 +221,7 @@ def _cost_by_term(metrics: EvaluationMetrics) -> Plot:
     alt = f"{title}, per frame. " + "; ".join(
         f"{label}: {', '.join(words)}" for label, words in zip(labels, spoken, strict=True)
     )
-    return Plot("multiplications_by_term", title, alt + ".", _png(figure))
+    return (finish(figure, "multiplications_by_term", title, alt + "."),)
 
 
 def site_names(num_layers: int) -> list[str]:
@@ -260,8 +229,12 @@ def site_names(num_layers: int) -> list[str]:
     return ["encoder", *(f"layer {number + 1}" for number in range(num_layers))]
 
 
-def _density_by_site(metrics: EvaluationMetrics) -> Plot:
+def density_by_site(findings: Findings) -> tuple[Plot, ...]:
+    """How often the neurons of every spiking model fire, site by site."""
+    metrics = findings.metrics
     spiking = [model for model in metrics.models if model.spike_density]
+    if not spiking:
+        return ()
     sites = site_names(max(len(model.spike_density) for model in spiking) - 1)
     figure, axes = _figure()
     width = 0.8 / len(spiking)
@@ -275,7 +248,7 @@ def _density_by_site(metrics: EvaluationMetrics) -> Plot:
             width=width * 0.92,
             color=MODEL_COLOURS[model.model],
             hatch=("", "//", "..", "xx")[number % 4],
-            edgecolor="white",
+            edgecolor=PAPER,
             linewidth=0.6,
             label=model.label,
         )
@@ -293,43 +266,26 @@ def _density_by_site(metrics: EvaluationMetrics) -> Plot:
     if len(spiking) > 1:
         figure.legend(loc="outside lower center", ncols=min(4, len(spiking)))
     alt = f"{title} of {', '.join(sites)}. {'; '.join(spoken)}."
-    return Plot("spike_density", title, alt, _png(figure))
+    return (finish(figure, "spike_density", title, alt),)
 
 
-def _learning_curves(metrics: EvaluationMetrics, trainings: Mapping[str, TrainManifest]) -> Plot:
-    figure, axes = _figure()
-    spoken = []
-    for model in metrics.models:
-        history = trainings[model.label].metrics
-        same_kind = [m.label for m in metrics.models if m.model == model.model]
-        axes.plot(
-            [epoch.epoch + 1 for epoch in history],
-            [epoch.dev_error for epoch in history],
-            color=MODEL_COLOURS[model.model],
-            linestyle=_LINE_STYLES[same_kind.index(model.label) % len(_LINE_STYLES)],
-            marker=MODEL_MARKERS[model.model],
-            markersize=4.5,
-            linewidth=1.8,
-            label=model.label,
-        )
-        if history:
-            first, last = history[0].dev_error, history[-1].dev_error
-            spoken.append(f"{model.label} from {first:.1%} to {last:.1%}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("Epoch")
-    axes.set_ylabel(_dev_error_name(metrics, trainings))
-    title = "Learning curves"
-    axes.set_title(f"{title}: error on the dev split after each epoch", loc="left", fontsize=11.5)
-    figure.legend(loc="outside lower center", ncols=min(5, len(metrics.models)))
-    alt = f"{title}: dev error by epoch. {'; '.join(spoken)}."
-    return Plot("learning_curves", title, alt, _png(figure))
+def learning_curves(findings: Findings) -> tuple[Plot, ...]:
+    """Error and loss over the epochs of every model's training."""
+    labels = [model.label for model in findings.metrics.models]
+    return (draw_learning_curves({label: findings.trainings[label] for label in labels}),)
 
 
-def _dev_error_name(metrics: EvaluationMetrics, trainings: Mapping[str, TrainManifest]) -> str:
-    objectives: Sequence[str] = sorted(
-        {trainings[model.label].config.objective for model in metrics.models}
-    )
-    names = {"ctc": "label error rate", "frame": "frame error rate"}
-    return "Dev " + " or ".join(names[objective] for objective in objectives)
+def spike_rasters(findings: Findings) -> tuple[Plot, ...]:
+    """One utterance through each spiking model that was captured."""
+    return tuple(draw_raster(raster) for raster in findings.rasters)
+
+
+PLOTS: tuple[Callable[[Findings], tuple[Plot, ...]], ...] = (
+    error_against_cost,
+    cost_by_term,
+    pareto_front,
+    density_by_site,
+    learning_curves,
+    spike_rasters,
+)
+"""Every plot of an evaluation; a new one is a function added here."""

@@ -1,21 +1,27 @@
 """One self-contained HTML page: what came out, what it means, where it comes from.
 
-Nothing is fetched: images are data URIs and the style sheet is inline. Every text that comes from
-data (ids, transcripts, addresses) is escaped, and the page allows no script at all.
+Nothing is fetched: plots are part of the page and the style sheet is inline. Every text that comes
+from data (ids, transcripts, addresses) is escaped, and the page allows no script at all.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 
 import kaldialign
 
 from evaluation.claims import paper_claims, summary_lines
-from evaluation.comparison import claims_table, comparison_table
+from evaluation.comparison import (
+    claims_table,
+    comparison_table,
+    pareto_table,
+    settings_table,
+)
+from evaluation.figures import Plot
+from evaluation.learning_curves import error_name
 from evaluation.metrics import EvaluationMetrics, ModelMetrics
 from evaluation.outcome import Example
-from evaluation.plots import Plot
 from evaluation.report_style import REPORT_CSS
+from training.manifest import TrainManifest
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _NOTHING = "\x00"
@@ -38,7 +44,8 @@ def _cell(text: str, column: int, kind: str = "") -> str:
     if column == 0:
         return f'<th scope="row">{escape(text)}</th>'
     attribute = f' class="{kind}"' if kind else ""
-    return f"<td{attribute}>{escape(text)}</td>"
+    # An interval goes below its value: tables are wide enough.
+    return f"<td{attribute}>{escape(text).replace(' (', '<br>(')}</td>"
 
 
 def _table(rows: Sequence[Mapping[str, str]], caption: str) -> str:
@@ -75,10 +82,12 @@ def _terms_table(metrics: EvaluationMetrics) -> str:
 
 
 def _figure(plot: Plot) -> str:
-    data = base64.b64encode(plot.png).decode("ascii")
+    wide = ' class="wide"' if plot.is_wide else ""
+    image = plot.svg.replace("<svg ", f'<svg role="img" aria-label="{escape(plot.alt)}" ', 1)
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{escape(plot.alt)}">'
-        f"<figcaption>{escape(plot.title)}</figcaption></figure>\n"
+        f"<figure{wide}>{image}<figcaption>{escape(plot.title)}"
+        f"<details><summary>In words</summary><p>{escape(plot.alt)}</p></details>"
+        "</figcaption></figure>\n"
     )
 
 
@@ -120,10 +129,32 @@ def _examples(examples: Mapping[str, Sequence[Example]]) -> str:
         "<del>struck out</del></span>: in the reference and not recognised; "
         '<span class="transcript"><ins>underlined</ins></span>: recognised and not there.</p>\n'
         '<div class="scroll" tabindex="0" role="region" aria-label="Examples"><table><thead><tr>'
-        '<th scope="col">Utterance</th><th scope="col">Model</th>'
-        f'<th scope="col">Hypothesis</th></tr></thead><tbody>{"".join(rows)}</tbody>'
+        '<th scope="col">Utterance</th><th scope="col" class="text">Model</th>'
+        f'<th scope="col" class="text">Hypothesis</th></tr></thead><tbody>{"".join(rows)}</tbody>'
         "</table></div>\n"
     )
+
+
+def _training(metrics: EvaluationMetrics, trainings: Mapping[str, TrainManifest]) -> str:
+    rows = []
+    for model in metrics.models:
+        training = trainings[model.label]
+        rates = sorted(epoch.frames_per_s for epoch in training.metrics)
+        rows.append(
+            {
+                "Model": model.label,
+                "Layers x neurons": f"{model.num_layers} x {model.hidden_size}",
+                "Epochs": str(training.num_epochs),
+                "Best epoch": str(training.best_epoch + 1),
+                "Best dev error": f"{training.best_dev_error:.1%}",
+                "Minutes": f"{model.training_seconds / 60:.1f}",
+                "Frames/s, median": f"{rates[len(rates) // 2]:,.0f}" if rates else "-",
+                "Decoder": model.decoder,
+            }
+        )
+    names = sorted({error_name(training.config) for training in trainings.values()})
+    caption = f"Dev error: {' or '.join(names)}; the best epoch's weights are evaluated"
+    return "<h2>Training</h2>\n" + _table(rows, caption)
 
 
 def _word_weights(model: ModelMetrics) -> str:
@@ -138,15 +169,24 @@ def _word_weights(model: ModelMetrics) -> str:
 
 def _sources(metrics: EvaluationMetrics) -> str:
     items = "".join(
-        f"<li>{escape(model.label)}: <code>{escape(model.run)}</code>, {model.num_layers} layers "
-        f"of {model.hidden_size}, {model.num_epochs} epochs in {model.training_seconds:.0f} s, "
-        f"decoder {escape(model.decoder)}{_word_weights(model)}</li>\n"
+        f"<li>{escape(model.label)}: <code>{escape(model.run)}</code>{_word_weights(model)}</li>\n"
         for model in metrics.models
     )
     return (
         f"<h2>Where it comes from</h2>\n<ul><li>Features: <code>{escape(metrics.features)}</code>, "
         f"subsets {escape(', '.join(metrics.subsets))}, labels {escape(metrics.label_kind)}</li>\n"
         f"{items}</ul>\n"
+    )
+
+
+def _settings(metrics: EvaluationMetrics) -> str:
+    """What several seeds and several settings add; empty where there is one of each."""
+    tables = (
+        ("Over seeds", settings_table(metrics), "Mean and standard deviation over seeds"),
+        ("Settings", pareto_table(metrics), "The settings from the cheapest"),
+    )
+    return "".join(
+        f"<h2>{title}</h2>\n" + _table(rows, caption) for title, rows, caption in tables if rows
     )
 
 
@@ -165,6 +205,7 @@ def render_report(
     metrics: EvaluationMetrics,
     plots: Sequence[Plot],
     examples: Mapping[str, Sequence[Example]],
+    trainings: Mapping[str, TrainManifest],
     created_at: str,
 ) -> str:
     """Write the page.
@@ -173,6 +214,7 @@ def render_report(
         metrics: the evaluation.
         plots: to embed, in order.
         examples: per model label, the same utterances for each.
+        trainings: training manifest of each model's label.
         created_at: when the evaluation was made.
     """
     title = f"Speech recognisers compared on {', '.join(metrics.subsets)}"
@@ -186,12 +228,14 @@ def render_report(
         f'<section class="summary" aria-label="Summary"><ul>\n{summary}</ul></section>\n'
         "<h2>Comparison</h2>\n"
         + _table(comparison_table(metrics), "Error rates with 95% intervals, size and cost")
+        + _settings(metrics)
         + _claims(metrics)
         + '<h2>Plots</h2>\n<div class="plots">\n'
         + "".join(_figure(plot) for plot in plots)
         + "</div>\n<h2>Multiplications, itemised</h2>\n"
         + _terms_table(metrics)
         + _examples(examples)
+        + _training(metrics, trainings)
         + _METHOD
         + _sources(metrics)
         + "</main>\n</body>\n</html>\n"

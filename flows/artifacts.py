@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from prefect.artifacts import (
-    create_image_artifact,
     create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
@@ -22,6 +21,8 @@ from prefect.artifacts import (
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
+from evaluation.comparison import escape_markdown
+from evaluation.figures import plot_words
 from featurize.locations import Location
 
 _LOGGER = logging.getLogger(__name__)
@@ -68,15 +69,24 @@ def publish_link(key: str, location: Location, text: str) -> UUID:
     )
 
 
-def publish_image(key: str, png: bytes, description: str) -> UUID:
-    """Publish a PNG as an image artifact."""
-    return UUID(
-        str(create_image_artifact(image_url=png_data_uri(png), key=key, description=description))
-    )
+def publish_picture(key: str, png: bytes) -> UUID:
+    """Publish a plot under the title and words that it carries.
+
+    As markdown: an image artifact would show its whole data address as text.
+    """
+    title, words = plot_words(png)
+    markdown = f"## {escape_markdown(title)}\n\n{picture(png)}\n\n{escape_markdown(words)}\n"
+    return publish_markdown(key, markdown, title)
+
+
+def picture(png: bytes) -> str:
+    """A plot as markdown, with its words as alternative text."""
+    _, words = plot_words(png)
+    return f"![{escape_markdown(words)}]({png_data_uri(png)})"
 
 
 def png_data_uri(png: bytes) -> str:
-    """A PNG as a data address, for markdown and image artifacts.
+    """A PNG as a data address, for markdown.
 
     Raises:
         ValueError: when it is no PNG, or too large for the server.

@@ -13,21 +13,24 @@ from evaluation.comparison import (
 )
 from evaluation.config import EvaluateConfig
 from evaluation.evaluate import evaluate
+from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics
 from featurize.locations import Location
-from featurize.stage import StageResult
+from featurize.stage import StageResult, read_manifest
 from flows.artifacts import (
     artifact_key,
-    png_data_uri,
-    publish_image,
+    picture,
     publish_link,
     publish_markdown,
+    publish_picture,
     publish_table,
 )
 from flows.comparison import read_metrics
 from flows.progress import EvaluationProgress, stage_progress
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs
+from flows.tracking import track_evaluation
+from flows.tracking_config import TrackingConfig
 
 _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()
@@ -35,7 +38,12 @@ send_logs_to_runs()
 
 @flow(name="evaluate", persist_result=False, flow_run_name="evaluate-{config.split}")
 def evaluate_flow(
-    config: EvaluateConfig, models: list[str], features: str, runs: str, force: bool = False
+    config: EvaluateConfig,
+    models: list[str],
+    features: str,
+    runs: str,
+    force: bool = False,
+    tracking: TrackingConfig = TrackingConfig(),  # noqa: B008 - frozen, and the UI form's default
 ) -> StageResult:
     """Compare recognisers on a feature set, or find them compared.
 
@@ -45,10 +53,12 @@ def evaluate_flow(
         features: address of a finished feature set.
         runs: root of all stages' results, a path or ``s3://`` address.
         force: evaluate again even if finished.
+        tracking: where metrics go beside the result.
     """
     result = evaluate_models(config, models, features, runs, force)
     publish_comparison(result)
     publish_plots(result)
+    track_evaluation(tracking, read_metrics(result.location), Location.of(runs), result.fingerprint)
     return result
 
 
@@ -89,16 +99,19 @@ def publish_comparison(result: StageResult) -> None:
         publish_table("seeds", over_seeds, f"{_scored(metrics)}; mean ± deviation over seeds")
     if choices := pareto_table(metrics):
         publish_table("pareto", choices, f"{_scored(metrics)}; cheapest setting first")
-    publish_markdown("summary", _illustrated_summary(result.location, metrics), _scored(metrics))
+    publish_markdown("summary", illustrated_summary(result.location, metrics), _scored(metrics))
 
 
 @task(name="publish-plots", cache_policy=NO_CACHE)
 def publish_plots(result: StageResult) -> None:
-    """Publish every plot as an image artifact."""
-    for plot in result.location.child("plots").children():
-        if plot.name.endswith(".png"):
-            name = plot.name.removesuffix(".png")
-            publish_image(artifact_key("plot", name), plot.read_bytes(), name.replace("_", " "))
+    """Publish every plot with its title and words."""
+    for plot in _plots(result.location):
+        publish_picture(artifact_key("plot", plot.name.removesuffix(".png")), plot.read_bytes())
+
+
+def _plots(evaluation: Location) -> list[Location]:
+    files = read_manifest(evaluation, EvaluateManifest).files
+    return [evaluation.child(name) for name in files if name.endswith(".png")]
 
 
 def _scored(metrics: EvaluationMetrics) -> str:
@@ -109,8 +122,7 @@ def _scored(metrics: EvaluationMetrics) -> str:
     )
 
 
-def _illustrated_summary(location: Location, metrics: EvaluationMetrics) -> str:
+def illustrated_summary(location: Location, metrics: EvaluationMetrics) -> str:
     """The summary with its plots below it; an image in markdown is shown as an image."""
-    plots = [p for p in location.child("plots").children() if p.name.endswith(".png")]
-    images = (f"![{p.name.removesuffix('.png')}]({png_data_uri(p.read_bytes())})" for p in plots)
-    return "\n\n".join([summary_markdown(metrics), *images])
+    pictures = (picture(plot.read_bytes()) for plot in _plots(location))
+    return "\n\n".join([summary_markdown(metrics), *pictures])

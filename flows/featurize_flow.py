@@ -1,6 +1,7 @@
 """The featurization flow: a corpus in, a feature set out, one Prefect task per shard."""
 
 import logging
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from prefect import flow, task
@@ -103,10 +104,34 @@ def make_shards(plan: FeaturizePlan, fan_out: FanOut) -> list[ShardResult]:
             )
             for shard in plan.shards
         ]
+        so_far = _SoFar(plan.config.sample_rate_hz, num_rejected=len(plan.rejects))
         for number, future in enumerate(as_completed(futures), start=1):
-            future.result()
-            shown.update(number / num_shards, f"{number}/{num_shards} shards")
+            so_far.add(future.result())
+            shown.update(number / num_shards, f"{number}/{num_shards} shards", so_far.words)
         return [future.result() for future in futures]
+
+
+@dataclass
+class _SoFar:
+    """What the finished shards hold together."""
+
+    sample_rate_hz: int
+    num_rejected: int
+    num_utterances: int = 0
+    num_samples: int = 0
+
+    def add(self, result: ShardResult) -> None:
+        self.num_utterances += 0 if result.shard is None else result.shard.num_utterances
+        self.num_samples += result.num_samples
+        self.num_rejected += len(result.rejects)
+
+    @property
+    def words(self) -> str:
+        hours = self.num_samples / self.sample_rate_hz / 3600
+        return (
+            f"{self.num_utterances:,} utterances, {hours:.2f} hours of speech, "
+            f"{self.num_rejected} rejected"
+        )
 
 
 def _unvisited(value: ValueT) -> ValueT:

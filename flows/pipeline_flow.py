@@ -7,7 +7,9 @@ from featurize.locations import Location
 from featurize.stage import StageResult
 from featurize.typed_config import TypedConfig
 from flows.align_flow import align_flow
-from flows.evaluate_flow import evaluate_flow
+from flows.artifacts import publish_markdown, publish_table
+from flows.comparison import read_metrics
+from flows.evaluate_flow import evaluate_flow, illustrated_summary
 from flows.featurize_flow import featurize_flow
 from flows.recipe_commands import synthesize_below
 from flows.recipes import Recipe
@@ -90,16 +92,58 @@ def pipeline_flow(
     if recipe.align is not None:
         alignment = align_flow(recipe.align, features.location.uri, runs, workers)
     source = (alignment or features).location.uri
-    models = named_runs([train_flow(config, source, runs, workers) for config in recipe.trainings])
-    evaluation = evaluate_flow(
-        recipe.evaluate, [model.location.uri for model in models.values()], source, runs
+    models = named_runs(
+        [
+            train_flow(config, source, runs, workers, tracking=recipe.tracking)
+            for config in recipe.trainings
+        ]
     )
-    return PipelineOutcome(
+    evaluation = evaluate_flow(
+        recipe.evaluate,
+        [model.location.uri for model in models.values()],
+        source,
+        runs,
+        tracking=recipe.tracking,
+    )
+    outcome = PipelineOutcome(
         recipe=recipe.name,
         features=StageOutcome.of(features),
         alignment=None if alignment is None else StageOutcome.of(alignment),
         models={name: StageOutcome.of(result) for name, result in models.items()},
         evaluation=StageOutcome.of(evaluation),
+    )
+    publish_outcome(outcome)
+    return outcome
+
+
+@task(name="publish-outcome", cache_policy=NO_CACHE, persist_result=False)
+def publish_outcome(outcome: PipelineOutcome) -> None:
+    """Publish on the pipeline's own run what its stages' runs show: summary, plots, locations."""
+    evaluation = Location.of(outcome.evaluation.location)
+    metrics = read_metrics(evaluation)
+    publish_markdown(
+        "pipeline-summary",
+        illustrated_summary(evaluation, metrics),
+        f"{outcome.recipe}; report: {evaluation.child('report.html')}",
+    )
+    aligned = {} if outcome.alignment is None else {"alignment": outcome.alignment}
+    stages = {
+        "features": outcome.features,
+        **aligned,
+        **outcome.models,
+        "evaluation": outcome.evaluation,
+    }
+    publish_table(
+        "pipeline-stages",
+        [
+            {
+                "stage": name,
+                "done": "found finished" if stage.skipped else "in this run",
+                "location": stage.location,
+            }
+            for name, stage in stages.items()
+        ],
+        f"{outcome.recipe}: where each stage's result is",
     )
 
 

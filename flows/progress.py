@@ -2,7 +2,8 @@
 
 import contextvars
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from evaluation.manifest import EvaluateProgress
@@ -15,22 +16,62 @@ from training.manifest import EpochMetrics, TrainProgress
 _LOGGER = logging.getLogger(__name__)
 
 
+_MIN_EVIDENCE_S = 3.0
+_MIN_EVIDENCE_SHARE = 0.02
+
+
+class TimeLeft:
+    """How long the rest takes, at the pace since this object first heard of the work.
+
+    Args:
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first: tuple[float, float] | None = None
+
+    def __call__(self, share: float) -> str:
+        """In words; empty at the end, and while there is too little to go by.
+
+        Args:
+            share: done, from 0 to 1; a resumed stage starts above 0.
+        """
+        now_s = self._clock()
+        if self._first is None:
+            self._first = (now_s, share)
+        first_s, first_share = self._first
+        elapsed_s, gained = now_s - first_s, share - first_share
+        if share >= 1.0 or elapsed_s < _MIN_EVIDENCE_S or gained < _MIN_EVIDENCE_SHARE:
+            return ""
+        left_s = elapsed_s * (1.0 - share) / gained
+        if left_s < 90:
+            return f"about {max(1, round(left_s)):d} s left"
+        minutes = round(left_s / 60)
+        if minutes < 90:
+            return f"about {minutes} min left"
+        return f"about {left_s / 3600:.1f} h left"
+
+
 class StageProgress:
     """A bar and an artifact that move together."""
 
     def __init__(self, bar: terminal.Bar, artifact: ProgressArtifact) -> None:
         self._bar = bar
         self._artifact = artifact
+        self._time_left = TimeLeft()
 
-    def update(self, share: float, note: str) -> None:
+    def update(self, share: float, note: str, details: str = "") -> None:
         """Move both.
 
         Args:
             share: done, from 0 to 1.
-            note: where the stage is, in a few words.
+            note: where the stage is, in a few words, parted by two spaces.
+            details: more of it, for the artifact, which has room.
         """
         self._bar.update(share, note)
-        self._artifact.update(share, note)
+        words = (*note.split("  "), details, self._time_left(share))
+        self._artifact.update(share, ", ".join(part for part in words if part))
 
 
 @contextmanager
@@ -89,7 +130,20 @@ class TrainingProgress:
         note = f"epoch {progress.epoch + 1}/{progress.num_epochs}  loss {progress.loss:.3f}"
         if progress.epochs:
             note += f"  dev error {progress.epochs[-1].dev_error:.1%}"
-        self._shown.update((progress.epoch + within) / progress.num_epochs, note)
+        share = (progress.epoch + within) / progress.num_epochs
+        self._shown.update(share, note, _epoch_details(progress.epochs))
+
+
+def _epoch_details(epochs: tuple[EpochMetrics, ...]) -> str:
+    """What the last finished epoch adds to the note."""
+    if not epochs:
+        return ""
+    last = epochs[-1]
+    best = min(epochs, key=lambda metrics: metrics.dev_error)
+    details = f"best {best.dev_error:.1%} in epoch {best.epoch + 1}"
+    if last.spike_density:
+        details += f", spikes {' '.join(f'{density:.0%}' for density in last.spike_density)}"
+    return f"{details}, {last.frames_per_s:,.0f} frames/s"
 
 
 class EvaluationProgress:

@@ -16,6 +16,7 @@ from featurize.errors import PipelineError
 from featurize.fanout import FanOut
 from featurize.typed_config import TypedConfig
 from flows.suggestions import did_you_mean
+from flows.tracking_config import TrackingConfig
 from training.align.config import AlignConfig, TargetsConfig
 from training.config import (
     CurriculumStage,
@@ -97,6 +98,9 @@ class Recipe(TypedConfig):
     fan_out: FanOut = Field(default_factory=FanOut, description="Where feature shards are made.")
     workers: WorkerConfig = Field(
         default_factory=WorkerConfig, description="Training workers unless --workers is given."
+    )
+    tracking: TrackingConfig = Field(
+        default_factory=TrackingConfig, description="Where metrics go beside the results."
     )
 
     @model_validator(mode="after")

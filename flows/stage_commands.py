@@ -85,7 +85,7 @@ def run_train(
         api.ready()
         trained = named_runs(
             [
-                train_flow(config, upstream.uri, results.uri, workers, force)
+                train_flow(config, upstream.uri, results.uri, workers, force, recipe.tracking)
                 for config in recipe.trainings
             ]
         )
@@ -136,6 +136,7 @@ def run_evaluate(
             upstream.uri,
             results.uri,
             force,
+            recipe.tracking,
         )
         running.finish(
             _stage_json(result, running) | _metrics_json(result.location),

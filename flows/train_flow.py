@@ -6,16 +6,29 @@ from collections.abc import Sequence
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from evaluation.claims import MODEL_TITLES
+from evaluation.comparison import escape_markdown
 from evaluation.labels import name_models
+from evaluation.learning_curves import draw_learning_curves
+from evaluation.training_summary import training_lines
 from featurize.locations import Location
+from featurize.schema import FeaturizeManifest
 from featurize.stage import StageResult, read_manifest
-from flows.artifacts import artifact_key, publish_link, publish_table
+from flows.artifacts import (
+    artifact_key,
+    picture,
+    publish_link,
+    publish_markdown,
+    publish_table,
+)
 from flows.progress import TrainingProgress, stage_progress, training_title
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs
+from flows.tracking import TrackedTraining
+from flows.tracking_config import TrackingConfig
 from training.config import TrainConfig, WorkerConfig
-from training.manifest import TrainManifest
-from training.train import train
+from training.manifest import TrainManifest, TrainProgress
+from training.train import OnProgress, train, training_fingerprint
 
 _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()
@@ -28,6 +41,7 @@ def train_flow(
     runs: str,
     workers: WorkerConfig = WorkerConfig(),  # noqa: B008 - frozen, and the UI form's default
     force: bool = False,
+    tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
 ) -> StageResult:
     """Train a recogniser on a feature set, or find it trained.
 
@@ -37,8 +51,9 @@ def train_flow(
         runs: root of all stages' results, a path or ``s3://`` address.
         workers: where training runs; never changes the result.
         force: train again even if finished.
+        tracking: where metrics go beside the result.
     """
-    result = train_model(config, features, runs, workers, force)
+    result = train_model(config, features, runs, workers, force, tracking)
     publish_training(result)
     return result
 
@@ -58,9 +73,16 @@ def named_runs(trained: Sequence[StageResult]) -> dict[str, StageResult]:
     cache_policy=NO_CACHE,
 )
 def train_model(
-    config: TrainConfig, features: str, runs: str, workers: WorkerConfig, force: bool
+    config: TrainConfig,
+    features: str,
+    runs: str,
+    workers: WorkerConfig,
+    force: bool,
+    tracking: TrackingConfig,
 ) -> StageResult:
     """Run the training stage; another try resumes from the newest checkpoint."""
+    name = training_fingerprint(config, read_manifest(Location.of(features), FeaturizeManifest))
+    tracked = TrackedTraining(tracking, config, Location.of(runs), name)
     title = training_title(config)
     with stage_progress(f"training {title}", "train", title) as shown:
         result = train(
@@ -69,18 +91,32 @@ def train_model(
             Location.of(runs),
             workers,
             force=force and is_first_attempt(),
-            on_progress=TrainingProgress(config, shown),
+            on_progress=_both(TrainingProgress(config, shown), tracked),
         )
-        shown.update(1.0, "already trained" if result.skipped else "trained")
+        manifest = read_manifest(result.location, TrainManifest)
+        done = "already trained" if result.skipped else "trained"
+        shown.update(1.0, done, _best(manifest))
+    tracked.finish(manifest, result.skipped)
     return result
+
+
+def _both(one: OnProgress, other: OnProgress) -> OnProgress:
+    def tell(progress: TrainProgress) -> None:
+        one(progress)
+        other(progress)
+
+    return tell
+
+
+def _best(manifest: TrainManifest) -> str:
+    return f"dev error {manifest.best_dev_error:.1%} after epoch {manifest.best_epoch + 1}"
 
 
 @task(name="publish-training", cache_policy=NO_CACHE)
 def publish_training(result: StageResult) -> None:
-    """Publish where the recogniser is, and its epochs as a table."""
+    """Publish where the recogniser is, its epochs as a table, and its summary with curves."""
     manifest = read_manifest(result.location, TrainManifest)
-    model = training_title(manifest.config)
-    best = f"dev error {manifest.best_dev_error:.1%} after epoch {manifest.best_epoch + 1}"
+    model, best = training_title(manifest.config), _best(manifest)
     if result.skipped:
         _LOGGER.info("%-12s already trained, %s: %s", model, best, result.location)
     else:
@@ -101,5 +137,16 @@ def publish_training(result: StageResult) -> None:
             }
             for metrics in manifest.metrics
         ],
+        f"{model}: {best}",
+    )
+    publish_markdown(
+        artifact_key("train", model, "summary"),
+        "\n\n".join(
+            [
+                f"## {MODEL_TITLES[manifest.config.model.model]}",
+                "\n".join(f"- {escape_markdown(line)}" for line in training_lines(manifest)),
+                picture(draw_learning_curves({model: manifest}).png),
+            ]
+        ),
         f"{model}: {best}",
     )

@@ -66,7 +66,10 @@ def test_five_models_give_one_whole_comparison(run, write_features, write_model)
     manifest = read_manifest(result.location, EvaluateManifest)
     for name in manifest.files:
         assert result.location.child(*name.split("/")).exists(), name
-    assert sum(name.startswith("plots/") for name in manifest.files) == 4
+    plots = [name for name in manifest.files if name.startswith("plots/")]
+    assert len(plots) == 4 + 3  # and a raster of each spiking model
+    page = result.location.child("report.html").read_bytes().decode()
+    assert page.count("<svg ") == len(plots)
     assert {(d.model, d.compared_with) for d in metrics.differences} >= {
         ("v2", "lstm"),
         ("v1", "v2"),
@@ -196,7 +199,8 @@ def test_seeds_of_one_kind_are_told_apart_and_compared_by_their_mean(
 ):
     features = write_features()
     first, second = write_model("v2", seed=1), write_model("v2", seed=2)
-    metrics = metrics_of(run([first, write_model("gru"), second], features))
+    result = run([first, write_model("gru"), second], features)
+    metrics = metrics_of(result)
     assert [m.label for m in metrics.models] == ["v2-seed=1", "gru", "v2-seed=2"]
     v2, _ = metrics.settings
     assert (v2.setting, v2.seeds, v2.labels) == ("v2", (1, 2), ("v2-seed=1", "v2-seed=2"))
@@ -206,6 +210,8 @@ def test_seeds_of_one_kind_are_told_apart_and_compared_by_their_mean(
     assert (difference.model, difference.compared_with) == ("v2", "gru")
     assert difference.value == pytest.approx((one + two) / 2 - dense)
     assert difference.low <= difference.value <= difference.high
+    files = read_manifest(result.location, EvaluateManifest).files
+    assert [name for name in files if "raster" in name] == ["plots/spike_raster_v2_seed_1.png"]
     with pytest.raises(PipelineError, match="given twice"):
         run([first, first], features)
 

@@ -1,5 +1,6 @@
 import io
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -19,8 +20,9 @@ from evaluation.metrics import (
     Saving,
 )
 from evaluation.pareto import pareto_points
-from evaluation.plots import draw_plots
+from evaluation.plots import Findings, draw_plots
 from evaluation.repeats import setting_metrics, spread
+from evaluation.report import render_report
 from featurize.stage import read_manifest
 from training.manifest import TrainManifest
 
@@ -170,8 +172,21 @@ def test_every_setting_is_on_the_front_or_beaten_by_one_that_is(plane):
 
 def test_a_sweep_is_drawn(sweep, write_model):
     trained = read_manifest(write_model("v2"), TrainManifest)
-    plots = draw_plots(sweep, {model.label: trained for model in sweep.models})
+    plots = draw_plots(Findings(sweep, {model.label: trained for model in sweep.models}))
     (front,) = (plot for plot in plots if plot.name == "pareto_front")
     assert imread(io.BytesIO(front.png)).shape[2] in (3, 4)
     assert "from the cheapest: v2-threshold=9 30.0% at 100 k; v2-threshold=3" in front.alt
     assert "v2-threshold=4" not in front.alt
+
+
+def test_the_report_has_the_tables_that_apply(seeded, sweep, write_model):
+    training = read_manifest(write_model("v2"), TrainManifest)
+
+    def headings(metrics):
+        trainings = {model.label: training for model in metrics.models}
+        return re.findall("<h2>(.*?)</h2>", render_report(metrics, (), {}, trainings, "now"))
+
+    assert "Over seeds" in headings(seeded)
+    assert "Settings" in headings(sweep)
+    single = evaluation(run("v2", 0.2), run("gru", 0.1))
+    assert not {"Over seeds", "Settings"} & set(headings(single))

@@ -1,12 +1,17 @@
 import io
+import itertools
+import re
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
 
 from evaluation.claims import compared, factor, paper_claims, summary_lines
 from evaluation.comparison import comparison_table, escape_markdown, summary_markdown
 from evaluation.config import WordSearchConfig
+from evaluation.figures import MODEL_COLOURS, Plot
 from evaluation.metrics import (
     ErrorRate,
     ErrorRates,
@@ -19,8 +24,11 @@ from evaluation.metrics import (
     WordModelMetrics,
 )
 from evaluation.outcome import Example
-from evaluation.plots import MODEL_COLOURS, Plot, draw_plots, short_count
+from evaluation.plots import Findings, draw_plots, short_count
+from evaluation.raster_plot import MAX_NEURONS, draw_raster, shown_neurons, spike_image
 from evaluation.report import marked_difference, render_report
+from evaluation.report_style import REPORT_CSS
+from evaluation.spike_raster import SpikeRaster, TimedSymbol
 from featurize.stage import read_manifest
 from training.manifest import TrainManifest
 
@@ -63,6 +71,12 @@ def model_metrics(model, value, label=None, cost=None, recurrent=1_000_000):
         training_seconds=60.0,
         num_epochs=4,
     )
+
+
+def trained(metrics, write_model):
+    """A training manifest for each model of an evaluation."""
+    training = read_manifest(write_model(metrics.models[0].model), TrainManifest)
+    return {model.label: training for model in metrics.models}
 
 
 def difference(one, other, value, low, high):
@@ -128,7 +142,7 @@ def test_verdicts_follow_the_intervals(metrics):
     }
 
 
-def test_words_are_said_beside_phones(metrics):
+def test_words_are_said_beside_phones(metrics, write_model):
     wer = ErrorRate(value=0.31, low=0.3, high=0.32)
     lstm = metrics.models[4].model_copy(
         update={
@@ -163,17 +177,19 @@ def test_words_are_said_beside_phones(metrics):
         "+3.00)"
     )
     assert close.verdict == paper_claims(metrics)[0].verdict
-    page = render_report(both, (), {}, "now")
+    page = render_report(both, (), {}, trained(both, write_model), "now")
     assert "words with lm_weight 0.75, word_score -1, chosen on dev" in page
     assert comparison_table(both)[4]["WER"] == "31.00% (30.00 to 32.00)"
     assert comparison_table(both)[0]["WER"] == ""
 
 
-def test_claims_need_their_models(metrics):
+def test_claims_need_their_models(metrics, write_model):
     alone = metrics.model_copy(update={"models": metrics.models[3:], "differences": ()})
     assert paper_claims(alone) == []
     assert "Beside the paper" not in summary_markdown(alone)
-    assert "Beside the paper" not in render_report(alone, (), {}, "now")
+    assert "Beside the paper" not in render_report(
+        alone, (), {}, trained(alone, write_model), "now"
+    )
 
 
 def test_single_bit_models_are_worded(metrics):
@@ -231,17 +247,23 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.seen.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "br"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
 
-def test_report_is_whole_self_contained_and_accessible(metrics):
+def test_report_is_whole_self_contained_and_accessible(metrics, write_model):
     example = Example('u"><script>', ("K", "AE", "<b>"), ("K", "T", "<b>"))
-    plot = Plot("p", "A <plot>", 'Alt "text"', b"png")
-    page = render_report(metrics, [plot], {"v2": [example], "gru": [example]}, "2026-01-01")
+    plot = Plot("p", "A <plot>", 'Alt "text"', b"png", '<svg viewBox="0 0 1 1"></svg>', True)
+    page = render_report(
+        metrics,
+        [plot],
+        {"v2": [example], "gru": [example]},
+        trained(metrics, write_model),
+        "2026-01-01",
+    )
     outline = Outline()
     outline.feed(page)
     assert outline.open == []
@@ -250,15 +272,21 @@ def test_report_is_whole_self_contained_and_accessible(metrics):
     assert dict(outline.seen)["html"] == {"lang": "en"}
     for tag, attributes in outline.seen:
         assert "onclick" not in attributes
-        if tag == "img":
-            assert attributes["src"].startswith("data:image/png;base64,")
-            assert attributes["alt"] == 'Alt "text"'
+        if tag == "svg":
+            assert attributes["role"] == "img"
+            assert attributes["aria-label"] == 'Alt "text"'
         if tag == "th":
             assert attributes["scope"] in ("col", "row", "rowgroup")
     assert "http" not in page.replace("http-equiv", "")
     assert "prefers-color-scheme: dark" in page
     assert "u&quot;&gt;&lt;script&gt;" in page
     assert summary_lines(metrics)[1] in page
+    levels = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    regions = [a["aria-label"] for _, a in outline.seen if a.get("role") == "region"]
+    assert len(set(regions)) == len(regions)
 
 
 @pytest.mark.parametrize(
@@ -268,36 +296,105 @@ def test_short_counts(value, text):
     assert short_count(value) == text
 
 
+def a_raster(label="v2", symbol="AH", utterance_id="u1", hidden=9):
+    rng = np.random.default_rng(0)
+    sites = [rng.normal(size=(20, size)).astype(np.float32) for size in (7, hidden, hidden)]
+    for site in sites:
+        site[np.abs(site) < 1.0] = 0.0
+    return SpikeRaster(
+        label=label,
+        utterance_id=utterance_id,
+        text="WHAT WAS SAID",
+        duration_s=0.6,
+        spectrogram_tF=rng.normal(size=(60, 7)).astype(np.float32),
+        feature_kind="fbank",
+        site_outputs=tuple(sites),
+        hypothesis=(TimedSymbol(symbol, 0.03, 0.3),),
+        reference=(TimedSymbol("K", 0.0, 0.6),),
+    )
+
+
 def test_plots_are_images_that_say_what_they_show(metrics, write_model):
-    training = read_manifest(write_model("v2"), TrainManifest)
-    plots = draw_plots(metrics, {model.label: training for model in metrics.models})
+    plots = draw_plots(Findings(metrics, trained(metrics, write_model), (a_raster(),)))
     assert [plot.name for plot in plots] == [
         "error_against_multiplications",
         "multiplications_by_term",
         "spike_density",
         "learning_curves",
+        "spike_raster_v2",
     ]
     for plot in plots:
         image = imread(io.BytesIO(plot.png))
         assert image.shape[1] > 900
         assert image[..., :3].std() > 0.02
+        assert len(plot.png) < 150_000
         assert "v2" in plot.alt
     assert "v2 20.2% at 400 k" in plots[0].alt
+    assert "v2 from 90.0% to 22.5%" in plots[3].alt
+    assert "Recognised: AH." in plots[4].alt
     assert set(MODEL_COLOURS) == {model.model for model in metrics.models}
 
 
 def test_plots_of_dense_and_of_single_bit_models_alone(metrics, write_model):
-    training = read_manifest(write_model("gru"), TrainManifest)
     dense = metrics.model_copy(update={"models": metrics.models[3:]})
-    names = [plot.name for plot in draw_plots(dense, dict.fromkeys(("gru", "lstm"), training))]
+    names = [plot.name for plot in draw_plots(Findings(dense, trained(dense, write_model)))]
     assert "spike_density" not in names
     binary = metrics.model_copy(update={"models": (model_metrics("v2", 1.3, cost=0.0),)})
-    assert len(draw_plots(binary, {"v2": training})) == 4
+    assert len(draw_plots(Findings(binary, trained(binary, write_model)))) == 4
+
+
+def test_drawings_follow_the_colours_of_their_page(metrics, write_model):
+    plots = draw_plots(Findings(metrics, trained(metrics, write_model), (a_raster(hidden=300),)))
+    ids = []
+    for plot in plots:
+        root = ET.fromstring(plot.svg)
+        shapes = [element.attrib for element in root.iter()]
+        assert "width" not in root.attrib
+        assert "http" not in plot.svg
+        colours = {
+            colour
+            for attributes in shapes
+            for colour in re.findall("#[0-9a-f]{6}", attributes.get("style", ""))
+        }
+        assert colours == set()
+        assert not any(re.match("#[0-9a-f]{6}", a.get("fill", "")) for a in shapes)
+        variables = set(re.findall(r"var\(--(\w+)\)", plot.svg))
+        assert {"ink", "blue"} & variables
+        for variable in variables:
+            assert REPORT_CSS.count(f"--{variable}:") == 3  # light, dark, print
+        own = [attributes["id"] for attributes in shapes if "id" in attributes]
+        references = re.findall(r"url\(#([^)]*)\)|href=\"#([^\"]*)\"", plot.svg)
+        assert {one or other for one, other in references} <= set(own)
+        ids += own
+    assert len(set(ids)) == len(ids)
+
+
+def test_hostile_text_in_a_drawing_stays_text():
+    hostile = "</text><script>alert(1)</script>$\\frac{1}$"
+    plot = draw_raster(a_raster(symbol=hostile, utterance_id=hostile))
+    root = ET.fromstring(plot.svg)
+    assert not [element for element in root.iter() if "script" in element.tag]
+    assert hostile in [element.text for element in root.iter()]
+
+
+def test_rasters_colour_signs_and_keep_silence_clear():
+    image = spike_image(np.array([[0.0, 1.0], [-0.5, 0.0], [0.0, 0.0]], np.float32))
+    assert image.shape == (2, 3, 4)
+    assert np.array_equal(image[..., 3] > 0, [[False, True, False], [True, False, False]])
+    assert image[1, 0, 3] == 1.0
+    assert image[1, 0, 2] > image[1, 0, 0]  # positive is blue
+    assert image[0, 1, 0] > image[0, 1, 2]  # negative is orange
+    assert not spike_image(np.zeros((4, 2), np.float32))[..., 3].any()
+
+
+def test_a_raster_shows_neurons_of_the_whole_layer():
+    assert np.array_equal(shown_neurons(5), range(5))
+    many = shown_neurons(550)
+    assert (len(many), many[0], many[-1]) == (MAX_NEURONS, 0, 549)
 
 
 def test_labels_cannot_become_mathematics(metrics, write_model):
-    training = read_manifest(write_model("gru"), TrainManifest)
     odd = metrics.model_copy(
         update={"models": (model_metrics("gru", 0.2, label="gru-$\\frac{1}$"),)}
     )
-    assert draw_plots(odd, {"gru-$\\frac{1}$": training})
+    assert draw_plots(Findings(odd, trained(odd, write_model)))

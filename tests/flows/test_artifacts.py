@@ -8,8 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.artifacts import artifact_key, plain_cell, png_data_uri
+from evaluation.figures import finish, new_figure
+from flows.artifacts import artifact_key, picture, plain_cell, png_data_uri
 
+# One clear pixel, as other tools write it: no title, no words.
+PNG_OF_NOTHING = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
+)
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(16))
 
 
@@ -47,3 +52,14 @@ def test_what_is_no_png_or_too_large_is_refused() -> None:
         png_data_uri(b"<svg/>")
     with pytest.raises(ValueError, match="artifacts hold up to"):
         png_data_uri(PNG + bytes(5 * 2**20))
+
+
+def test_pictures_carry_their_words() -> None:
+    figure = new_figure()
+    figure.add_subplot().plot([1, 2])
+    plot = finish(figure, "p", "A title", "Falls from 90% to [10%](x) \u2014 \u00fc")
+    shown = picture(plot.png)
+    assert shown.startswith(
+        "![Falls from 90% to \\[10%\\](x) \u2014 \u00fc](data:image/png;base64,"
+    )
+    assert picture(PNG_OF_NOTHING).startswith("![](data:")

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -76,10 +77,34 @@ def test_artifacts_are_published(first: PipelineOutcome, prefect_server: str) ->
         by_key
     )
     assert {"comparison", "summary", "evaluation"} <= set(by_key)
-    assert any(artifact["type"] == "image" for artifact in artifacts)
+    assert {
+        "plot-error-against-multiplications",
+        "plot-multiplications-by-term",
+        "plot-spike-density",
+        "plot-learning-curves",
+        "plot-spike-raster-v2",
+        "train-v2-summary",
+        "train-gru-summary",
+        "pipeline-summary",
+    } <= set(by_key)
+    for key, artifact in by_key.items():
+        if key.startswith("plot-") or key.endswith("-summary"):
+            assert artifact["type"] == "markdown"
+            assert "](data:image/png;base64," in artifact["data"]
+            assert len(artifact["data"]) < 200_000
+    stage_rows = json.loads(by_key["pipeline-stages"]["data"])
+    assert [row["stage"] for row in stage_rows] == ["features", "v2", "gru", "evaluation"]
+    assert stage_rows[1]["location"] == first.models["v2"].location
     for key in ("featurize-progress", "train-v2-progress", "evaluate-test-progress"):
         assert by_key[key]["type"] == "progress"
         assert by_key[key]["data"] == 100.0
+    made = by_key["featurize-progress"]["description"]
+    assert re.fullmatch(
+        r"(\d+)/\1 shards, \d+ utterances, 0\.\d\d hours of speech, 0 rejected", made
+    )
+    assert re.fullmatch(
+        r"trained, dev error \d+\.\d% after epoch \d", by_key["train-v2-progress"]["description"]
+    )
     epochs = json.loads(by_key["train-gru-epochs"]["data"])
     assert [row["epoch"] for row in epochs] == [1, 2]
     assert "data:image/png;base64," in by_key["summary"]["data"]

@@ -3,7 +3,13 @@ import logging
 import pytest
 
 from evaluation.manifest import EvaluateProgress
-from flows.progress import EvaluationProgress, TrainingProgress, epoch_line
+from flows.progress import (
+    EvaluationProgress,
+    StageProgress,
+    TimeLeft,
+    TrainingProgress,
+    epoch_line,
+)
 from training.config import TrainConfig
 from training.manifest import EpochMetrics, TrainProgress
 
@@ -13,9 +19,11 @@ class Recorder:
 
     def __init__(self) -> None:
         self.shares: list[float] = []
+        self.words: list[str] = []
 
-    def update(self, share: float, note: str) -> None:
+    def update(self, share: float, note: str, details: str = "") -> None:
         self.shares.append(share)
+        self.words.append(f"{note}|{details}")
 
 
 def epoch(number: int) -> EpochMetrics:
@@ -70,6 +78,11 @@ def test_training_never_goes_back_and_tells_each_epoch_once(
     assert recorder.shares == [0.125, 0.25, 0.375, 0.5, 0.5, 1.0]
     told = [record.getMessage().split("epoch")[1].split("/")[0] for record in caplog.records]
     assert [int(number) for number in told] == [1, 2, 3, 4]
+    assert recorder.words[0] == "epoch 1/4  loss 2.500|"
+    assert recorder.words[-1] == (
+        "epoch 4/4  loss 2.500  dev error 25.0%"
+        "|best 25.0% in epoch 1, spikes 50% 25%, 12,345 frames/s"
+    )
 
 
 def test_evaluation_counts_models_and_utterances() -> None:
@@ -82,3 +95,38 @@ def test_evaluation_counts_models_and_utterances() -> None:
             )
         )
     assert recorder.shares == [0.25, 0.5, 0.75, 1.0]
+
+
+def time_left(*told: tuple[float, float]) -> list[str]:
+    """What is said at each (seconds, share)."""
+    now_s = 0.0
+    left = TimeLeft(lambda: now_s)
+    said = []
+    for now_s, share in told:  # noqa: B007 - the clock reads it
+        said.append(left(share))
+    return said
+
+
+def test_time_left_waits_for_evidence_and_then_follows_the_pace() -> None:
+    assert time_left((0, 0.0), (1, 0.5), (10, 0.01), (10, 0.25), (20, 0.5), (40, 1.0)) == [
+        "",
+        "",
+        "",
+        "about 30 s left",
+        "about 20 s left",
+        "",
+    ]
+    assert time_left((0, 0.0), (600, 0.1))[-1] == "about 1.5 h left"
+    assert time_left((0, 0.0), (60, 0.1))[-1] == "about 9 min left"
+
+
+def test_time_left_of_a_resumed_stage_counts_what_it_saw_itself() -> None:
+    assert time_left((0, 0.8), (10, 0.9))[-1] == "about 10 s left"
+
+
+def test_the_artifact_says_more_than_the_bar() -> None:
+    bar, artifact = Recorder(), Recorder()
+    shown = StageProgress(bar, artifact)  # type: ignore[arg-type]
+    shown.update(0.5, "epoch 1/4  loss 2.5", "best 25%")
+    assert bar.words == ["epoch 1/4  loss 2.5|"]
+    assert artifact.words == ["epoch 1/4, loss 2.5, best 25%|"]

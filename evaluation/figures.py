@@ -1,0 +1,169 @@
+"""How a plot looks: one drawing, as a small PNG and as an SVG in the colours of its page.
+
+The PNG stands on white, for artifacts and slides. The SVG is to be put into a page: its colours are
+the page's style variables, so that it follows a light or dark scheme, and its text is text.
+
+Model colours are Okabe and Ito's, which stay apart for colour-blind readers; a dark page has
+lighter ones. Markers, hatches and line styles repeat what colours say.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+INK, LINE, PAPER = "#1c2024", "#d9dee4", "#ffffff"
+
+MODEL_COLOURS = {
+    "v2": "#0072B2",
+    "v1": "#56B4E9",
+    "conventional": "#E69F00",
+    "gru": "#D55E00",
+    "lstm": "#CC79A7",
+}
+MODEL_MARKERS = {"v2": "o", "v1": "s", "conventional": "^", "gru": "D", "lstm": "v"}
+TERM_STYLES = {
+    "feed_forward": ("#0072B2", ""),
+    "recurrent": ("#E69F00", "//"),
+    "output": ("#009E73", ".."),
+    "elementwise": ("#999999", "xx"),
+}
+
+# Colour of a drawing: its variable on a page, and what that is on a dark one.
+_PAGE_COLOURS = {
+    INK: ("ink", None),
+    LINE: ("line", None),
+    PAPER: ("paper", None),
+    "#0072b2": ("blue", "#4da3dc"),
+    "#56b4e9": ("sky", "#a5d8f6"),
+    "#e69f00": ("orange", "#f2b632"),
+    "#d55e00": ("vermilion", "#ff8b52"),
+    "#cc79a7": ("pink", "#e8a6c8"),
+    "#009e73": ("green", "#3cc79c"),
+    "#999999": ("grey", "#8d959d"),
+}
+
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+}
+_DPI = 144
+_COLUMN_INCHES = 7.5
+_NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A finished plot.
+
+    Attributes:
+        name: file name without its ending.
+        title: heading for people.
+        alt: what it shows, in words, for readers who do not see it.
+        png: the image on white; carries title and words (``plot_words``).
+        svg: an ``<svg>`` element for a page with the variables of ``page_colours``.
+        is_wide: whether it needs the page's whole width.
+    """
+
+    name: str
+    title: str
+    alt: str
+    png: bytes
+    svg: str
+    is_wide: bool = False
+
+
+@contextmanager
+def plot_style() -> Iterator[None]:
+    """Draw in this project's style for as long as the context lasts."""
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def new_figure(width: float = 7.2, height: float = 4.2) -> Figure:
+    """An empty figure, in inches, that needs no screen."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def finish(figure: Figure, name: str, title: str, alt: str) -> Plot:
+    """Render a drawing both ways."""
+    is_wide = figure.get_figwidth() > _COLUMN_INCHES
+    return Plot(name, title, alt, _png(figure, title, alt), _svg(figure, name), is_wide)
+
+
+def page_colours(dark: bool) -> str:
+    """Style declarations of the colours that plots use beyond ink, line and paper."""
+    return " ".join(
+        f"--{variable}: {dark_colour if dark else colour};"
+        for colour, (variable, dark_colour) in _PAGE_COLOURS.items()
+        if dark_colour is not None
+    )
+
+
+def plot_words(png: bytes) -> tuple[str, str]:
+    """Title and words that a plot's PNG carries; empty where it carries none."""
+    with Image.open(io.BytesIO(png)) as image:
+        carried = dict(image.info)
+    return str(carried.get("Title", "")), str(carried.get("Description", ""))
+
+
+def _png(figure: Figure, title: str, alt: str) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=_DPI, facecolor=PAPER)
+    # Few colours make a quarter of the bytes; artifacts travel through the server's database.
+    small = io.BytesIO()
+    words = PngInfo()
+    words.add_itxt("Title", title)
+    words.add_itxt("Description", alt)
+    image = Image.open(stream).convert("RGB").quantize(256)
+    image.save(small, format="png", optimize=True, pnginfo=words)
+    return small.getvalue()
+
+
+def _svg(figure: Figure, name: str) -> str:
+    stream = io.StringIO()
+    # Clip paths are named by a hash: of the plot's name too, since a page holds many plots.
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(stream, format="svg", facecolor="none", metadata=_NO_METADATA)
+    return _for_page(stream.getvalue(), name)
+
+
+def _for_page(svg: str, name: str) -> str:
+    """A document's root element as part of a page: scalable, unique ids, the page's colours."""
+    body = svg[svg.index("<svg") :].strip()
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<svg[^>]*(viewBox=\"[^\"]*\")[^>]*>", r"<svg \1>", body, count=1)
+    body = body.replace("xlink:href=", "href=")
+    body = re.sub(r"\bid=\"", f'id="{name}-', body)
+    body = body.replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
+    # A variable works in a style, not everywhere in an attribute.
+    body = re.sub(r"\bfill=\"(#[0-9a-f]{6})\"", r'style="fill: \1"', body)
+    body = body.replace("DejaVu Sans'", "DejaVu Sans', Verdana, sans-serif")
+    for colour, (variable, _) in _PAGE_COLOURS.items():
+        body = body.replace(f": {colour}", f": var(--{variable})")
+    return body
