@@ -17,7 +17,8 @@ from tests.infra.conftest import (
 )
 from tests.infra.ray_nodes import free_port
 
-pytestmark = pytest.mark.integration
+# Long where the machine is busy: a server, a worker and the imports of each run.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def written(root: Path) -> dict[Path, int]:
