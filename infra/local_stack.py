@@ -23,7 +23,7 @@ from infra.prefect_api import POOL, cancel_runs, has_worker, is_healthy
 from infra.processes import StartedProcess, start_process, stop_process
 
 HOST = "127.0.0.1"
-STARTUP_TIMEOUT_S = 180.0
+STARTUP_TIMEOUT_S = 300.0
 _CANCEL_TIMEOUT_S = 90.0
 _STOP_PATIENCE_S = 20.0
 _POLL_S = 0.3

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -40,7 +41,9 @@ def register(runs: str, corpus: str = "", num_trainings: int = 1) -> None:
     with get_client(sync_client=True) as client:
         _create_pool(client)
         _create_queue(client, num_trainings)
-    _deploy({RUNS_VARIABLE: Location.of(runs).uri, CORPUS_VARIABLE: corpus})
+        switched_on = _active_schedules(client)
+        _deploy({RUNS_VARIABLE: Location.of(runs).uri, CORPUS_VARIABLE: corpus})
+        _switch_on(client, switched_on)
 
 
 def _create_pool(client: SyncPrefectClient) -> None:
@@ -63,6 +66,24 @@ def _create_queue(client: SyncPrefectClient, num_trainings: int) -> None:
         )
     except ObjectAlreadyExists:
         return
+
+
+def _active_schedules(client: SyncPrefectClient) -> set[tuple[UUID, str | None]]:
+    """Deployment and slug of each schedule that is on."""
+    return {
+        (deployment.id, schedule.slug)
+        for deployment in client.read_deployments()
+        for schedule in deployment.schedules
+        if schedule.active
+    }
+
+
+def _switch_on(client: SyncPrefectClient, wanted: set[tuple[UUID, str | None]]) -> None:
+    """Switch on what was on before deploying switched it off."""
+    for deployment in client.read_deployments():
+        for schedule in deployment.schedules:
+            if (deployment.id, schedule.slug) in wanted and not schedule.active:
+                client.update_deployment_schedule(deployment.id, schedule.id, active=True)
 
 
 def _deploy(placeholders: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """A stack as ``make up`` starts it, with a state folder and port of its own, for all tests here."""
 
+import json
 import subprocess
 import sys
 import time
@@ -82,10 +83,7 @@ class RunningStack:
 
     def outcome(self, run: str) -> dict[str, Any]:
         """What a pipeline's run returned, as the server points to it."""
-        import json
-
-        kept = json.loads(Path(self.state_of(run)["data"]["storage_key"]).read_text())
-        return json.loads(kept["result"])["data"]
+        return json.loads(Path(self.state_of(run)["data"]["storage_key"]).read_text())["data"]
 
     def subflows(self, run: str) -> list[dict[str, Any]]:
         """Runs that this run started."""

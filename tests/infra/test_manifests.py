@@ -20,7 +20,7 @@ from infra.register import PREFECT_FILE
 
 INFRA = PREFECT_FILE.parent
 BIN = Path(sys.executable).parent
-CONTAINERFILES = sorted((INFRA / "containers").glob("Containerfile.*"))
+CONTAINERFILES = [INFRA / "containers" / f"Containerfile.{kind}" for kind in ("cpu", "cuda")]
 COMPOSE = INFRA / "containers" / "compose.yaml"
 MANIFESTS = sorted((INFRA / "kubernetes").glob("*.yaml"))
 KUBERNETES_VERSION = "1.33"
