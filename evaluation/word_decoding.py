@@ -8,7 +8,6 @@ transcripts never enter it; weights are chosen on dev (``evaluation.tuning``).
 import gzip
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -53,23 +52,30 @@ def digest_of_files(config: WordSearchConfig | None) -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True, eq=False)
 class WordDecoding:
     """The words that every model of an evaluation searches for.
 
-    Attributes:
-        tree: lexicon and language model.
+    Args:
+        tree: lexicon and language model, for models whose outputs are whole symbols.
         metrics: what is published of them.
         files: written beside the results, relative to the evaluation.
     """
 
-    tree: LexiconTree
-    metrics: WordModelMetrics
-    files: tuple[str, ...]
+    def __init__(
+        self, tree: LexiconTree, metrics: WordModelMetrics, files: tuple[str, ...]
+    ) -> None:
+        self.metrics = metrics
+        self.files = files
+        self._trees = {tree.parts_per_phone: tree}
 
     def search(self, recogniser: Recogniser, config: WordSearchConfig) -> WordSearch:
         """The search of one model with some weights."""
-        return WordSearch(self.tree, topology_of(recogniser, self.tree.labels, config), config)
+        tree = self._trees[1]
+        topology = topology_of(recogniser, tree.labels, config)
+        parts = topology.parts_per_phone
+        if parts not in self._trees:
+            self._trees[parts] = LexiconTree(tree.lexicon, tree.language_model, tree.labels, parts)
+        return WordSearch(self._trees[parts], topology, config)
 
 
 def topology_of(
@@ -172,8 +178,9 @@ def load_word_search(evaluation: Location, recogniser: Recogniser) -> WordSearch
     model = LanguageModel(address)
     text = evaluation.child("words", LEXICON_FILE).read_bytes().decode()
     lexicon = read_spelled(text, model.summary.words, trained.labels)
-    tree = LexiconTree(lexicon, model, trained.labels)
-    return WordSearch(tree, topology_of(recogniser, trained.labels, own[0].words), own[0].words)
+    topology = topology_of(recogniser, trained.labels, own[0].words)
+    tree = LexiconTree(lexicon, model, trained.labels, topology.parts_per_phone)
+    return WordSearch(tree, topology, own[0].words)
 
 
 def _estimate(

@@ -106,6 +106,12 @@ def test_one_evaluation_gives_phone_and_word_errors(run, write_features, write_m
     assert read.score("B TEXT B") > read.score("PUT TEXT B")
 
 
+def test_the_vocabulary_can_be_the_transcripts_alone(run, write_features, write_model, lexicon):
+    models = [write_model("gru", upstream={"features": "f-features"})]
+    words = WordSearchConfig(lexicon=lexicon(), vocabulary="transcripts", tune_on_dev=False)
+    assert metrics_of(run(models, write_features(), words)).word_model.num_words == 2
+
+
 def test_weights_are_chosen_on_dev_and_recorded(run, write_features, write_model, lexicon):
     features = write_features()
     models = [write_model("gru", upstream={"features": "f-features"})]
