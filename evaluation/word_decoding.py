@@ -17,6 +17,7 @@ from evaluation.kneser_ney import estimate
 from evaluation.language_model import LanguageModel
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics, WordModelMetrics
+from evaluation.state_search import NO_SKIP_SHIFT_S
 from evaluation.transcripts import read_transcripts
 from evaluation.word_lexicon import Speller, read_spelled, spell_vocabulary, speller_for
 from evaluation.word_search import LexiconTree, WordSearch
@@ -94,10 +95,15 @@ def topology_of(
             "words of a frame model need its training label statistics, which this model lacks; "
             "train it again with objective=frame"
         )
-    phones, states = np.arange(len(labels.symbols)), recogniser.manifest.states
+    states = recogniser.manifest.states
+    phones = np.arange(len(labels.symbols)) if states is None else np.array(states.phones)
+    parts = np.zeros_like(phones)
+    # Further apart, a phone has too few frames to go through its parts: they are added up.
+    if states is not None and recogniser.manifest.frame_shift_s <= NO_SKIP_SHIFT_S:
+        parts = np.array(states.positions)
     outputs = FrameOutputs(
-        phones=phones if states is None else np.array(states.phones),
-        parts=np.zeros_like(phones) if states is None else np.array(states.positions),
+        phones=phones,
+        parts=parts,
         frame_counts=statistics["frame_counts"].numpy(),
         bigram_counts=statistics["bigram_counts"].numpy(),
     )

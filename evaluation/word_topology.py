@@ -2,8 +2,8 @@
 
 Tokens are the symbols or, where a frame model's outputs are hidden Markov states, the parts of
 symbols; then a twin of each (``evaluation.word_search`` says why); and last the blank. Parts follow
-one another within the phone. States that differ by their neighbours alone are added up, because
-what stands beside a word is not known yet when the word is searched.
+one another within the phone, none passed over. States that differ by their neighbours alone are
+added up, because what stands beside a word is not known yet when the word is searched.
 
 Shape legend: T frames, O outputs, S symbols, P parts of symbols, K = 2 P + 1 tokens.
 """
