@@ -8,7 +8,6 @@ transcripts never enter it; weights are chosen on dev (``evaluation.tuning``).
 import gzip
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from evaluation.kneser_ney import estimate
 from evaluation.language_model import LanguageModel
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics, WordModelMetrics
+from evaluation.state_search import NO_SKIP_SHIFT_S
 from evaluation.transcripts import read_transcripts
 from evaluation.word_lexicon import Speller, read_spelled, spell_vocabulary, speller_for
 from evaluation.word_search import LexiconTree, WordSearch
@@ -53,23 +53,30 @@ def digest_of_files(config: WordSearchConfig | None) -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True, eq=False)
 class WordDecoding:
     """The words that every model of an evaluation searches for.
 
-    Attributes:
-        tree: lexicon and language model.
+    Args:
+        tree: lexicon and language model, for models whose outputs are whole symbols.
         metrics: what is published of them.
         files: written beside the results, relative to the evaluation.
     """
 
-    tree: LexiconTree
-    metrics: WordModelMetrics
-    files: tuple[str, ...]
+    def __init__(
+        self, tree: LexiconTree, metrics: WordModelMetrics, files: tuple[str, ...]
+    ) -> None:
+        self.metrics = metrics
+        self.files = files
+        self._trees = {tree.parts_per_phone: tree}
 
     def search(self, recogniser: Recogniser, config: WordSearchConfig) -> WordSearch:
         """The search of one model with some weights."""
-        return WordSearch(self.tree, topology_of(recogniser, self.tree.labels, config), config)
+        tree = self._trees[1]
+        topology = topology_of(recogniser, tree.labels, config)
+        parts = topology.parts_per_phone
+        if parts not in self._trees:
+            self._trees[parts] = LexiconTree(tree.lexicon, tree.language_model, tree.labels, parts)
+        return WordSearch(self._trees[parts], topology, config)
 
 
 def topology_of(
@@ -88,10 +95,15 @@ def topology_of(
             "words of a frame model need its training label statistics, which this model lacks; "
             "train it again with objective=frame"
         )
-    phones, states = np.arange(len(labels.symbols)), recogniser.manifest.states
+    states = recogniser.manifest.states
+    phones = np.arange(len(labels.symbols)) if states is None else np.array(states.phones)
+    parts = np.zeros_like(phones)
+    # Further apart, a phone has too few frames to go through its parts: they are added up.
+    if states is not None and recogniser.manifest.frame_shift_s <= NO_SKIP_SHIFT_S:
+        parts = np.array(states.positions)
     outputs = FrameOutputs(
-        phones=phones if states is None else np.array(states.phones),
-        parts=np.zeros_like(phones) if states is None else np.array(states.positions),
+        phones=phones,
+        parts=parts,
         frame_counts=statistics["frame_counts"].numpy(),
         bigram_counts=statistics["bigram_counts"].numpy(),
     )
@@ -172,8 +184,9 @@ def load_word_search(evaluation: Location, recogniser: Recogniser) -> WordSearch
     model = LanguageModel(address)
     text = evaluation.child("words", LEXICON_FILE).read_bytes().decode()
     lexicon = read_spelled(text, model.summary.words, trained.labels)
-    tree = LexiconTree(lexicon, model, trained.labels)
-    return WordSearch(tree, topology_of(recogniser, trained.labels, own[0].words), own[0].words)
+    topology = topology_of(recogniser, trained.labels, own[0].words)
+    tree = LexiconTree(lexicon, model, trained.labels, topology.parts_per_phone)
+    return WordSearch(tree, topology, own[0].words)
 
 
 def _estimate(

@@ -111,8 +111,8 @@ class WordLexicon:
 
     @property
     def num_spelled(self) -> int:
-        """Words that can be found."""
-        return sum(spelling is not None for spelling in self.spellings)
+        """Words that can be found, ``<unk>`` aside."""
+        return sum(spelling is not None for spelling in self.spellings[:-1])
 
     def text(self, labels: LabelInventory) -> str:
         """As a lexicon file, a word and its symbols on each line."""

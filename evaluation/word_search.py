@@ -121,6 +121,7 @@ class WordSearch:
     def __init__(self, tree: LexiconTree, topology: Topology, config: WordSearchConfig) -> None:
         from flashlight.lib.text.decoder import CriterionType, LexiconDecoderOptions
 
+        assert tree.parts_per_phone == topology.parts_per_phone
         self.tree = tree
         self.topology = topology
         self.config = config

@@ -2,8 +2,8 @@
 
 Tokens are the symbols or, where a frame model's outputs are hidden Markov states, the parts of
 symbols; then a twin of each (``evaluation.word_search`` says why); and last the blank. Parts follow
-one another within the phone. States that differ by their neighbours alone are added up, because
-what stands beside a word is not known yet when the word is searched.
+one another within the phone, none passed over. States that differ by their neighbours alone are
+added up, because what stands beside a word is not known yet when the word is searched.
 
 Shape legend: T frames, O outputs, S symbols, P parts of symbols, K = 2 P + 1 tokens.
 """
@@ -32,6 +32,7 @@ class Topology:
 
     Attributes:
         is_ctc: outputs are the symbols and a blank; else one symbol a frame.
+        parts_per_phone: tokens of a symbol in a spelling.
         silence: token that may stand between words.
         transitions: flat (K, K), score of going to the row's token from the column's; empty for
             CTC.
@@ -39,6 +40,7 @@ class Topology:
     """
 
     is_ctc: bool
+    parts_per_phone: int
     silence: int
     transitions: list[float]
     emissions: Callable[[FloatArray], FloatArray]
@@ -53,7 +55,8 @@ def ctc_topology(labels: LabelInventory) -> Topology:
         return np.concatenate([symbols_TS, symbols_TS, log_probs_TO[:, num_symbols:]], axis=1)
 
     between = labels.word_boundary
-    return Topology(True, 2 * num_symbols if between is None else between, [], emissions)
+    silence = 2 * num_symbols if between is None else between
+    return Topology(True, 1, silence, [], emissions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +114,8 @@ def frame_topology(labels: LabelInventory, outputs: FrameOutputs, prior_scale: f
         never_T1 = np.full((len(scores_TP), 1), IMPOSSIBLE)
         return np.concatenate([scores_TP, scores_TP, never_T1], axis=1).astype(np.float32)
 
-    return Topology(False, found[0] * parts_per_phone, transitions_KK.ravel().tolist(), emissions)
+    silence = found[0] * parts_per_phone
+    return Topology(False, parts_per_phone, silence, transitions_KK.ravel().tolist(), emissions)
 
 
 def _durations_as_transitions(

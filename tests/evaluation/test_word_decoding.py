@@ -4,6 +4,7 @@ import kenlm
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from evaluation.arpa import arpa_bytes
 from evaluation.comparison import comparison_table, summary_markdown
@@ -15,15 +16,15 @@ from evaluation.metrics import EvaluationMetrics
 from evaluation.recognise import recognise, stream_batches
 from evaluation.transcripts import words_of
 from evaluation.tuning import ScoredUtterance, tune_words
-from evaluation.word_decoding import load_word_search
+from evaluation.word_decoding import load_word_search, topology_of
 from evaluation.word_lexicon import Speller, read_spelled, spell_vocabulary
 from featurize.errors import PipelineError
 from featurize.lexicon import load_lexicon
 from featurize.locations import Location
 from featurize.phones import CMUDICT_39, TIMIT_48
-from featurize.schema import FeaturizeManifest, LabelInventory
+from featurize.schema import FeaturizeManifest, LabelInventory, StateInventory
 from featurize.stage import read_manifest
-from training.checkpoint import load_recogniser
+from training.checkpoint import Recogniser, load_recogniser
 
 ALIGNED = LabelInventory(
     kind="alignment",
@@ -104,6 +105,12 @@ def test_one_evaluation_gives_phone_and_word_errors(run, write_features, write_m
     config.show_progress, config.arpa_complain = False, kenlm.ARPALoadComplain.NONE
     read = kenlm.Model(str(result.location.child("words", "language_model.arpa.gz")), config)
     assert read.score("B TEXT B") > read.score("PUT TEXT B")
+
+
+def test_the_vocabulary_can_be_the_transcripts_alone(run, write_features, write_model, lexicon):
+    models = [write_model("gru", upstream={"features": "f-features"})]
+    words = WordSearchConfig(lexicon=lexicon(), vocabulary="transcripts", tune_on_dev=False)
+    assert metrics_of(run(models, write_features(), words)).word_model.num_words == 2
 
 
 def test_weights_are_chosen_on_dev_and_recorded(run, write_features, write_model, lexicon):
@@ -191,6 +198,32 @@ def test_frame_models_find_words_too(run, write_features, write_model, lexicon):
     assert found.decoder == "viterbi"
     assert found.error_rates.wer is not None
     assert found.words.prior_scale in (0.0, 0.5, 1.0)
+
+
+def test_states_are_parts_of_phones_or_added_up_where_frames_are_long(write_model):
+    """Two states a phone; the last phone's second state in two contexts."""
+    trained = load_recogniser(write_model("lstm", ALIGNED, objective="frame"))
+    states = StateInventory(
+        states_per_phone=2,
+        phones=(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4),
+        positions=(0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 1),
+        left=((),) * 11,
+        right=((),) * 11,
+    )
+    counts = trained.label_statistics | {"frame_counts": torch.arange(11) + 5}
+    for frame_shift_s, parts in ((0.01, 2), (0.03, 1)):
+        manifest = trained.manifest.model_copy(
+            update={"states": states, "frame_shift_s": frame_shift_s}
+        )
+        recogniser = Recogniser(trained.network, manifest, counts)
+        topology = topology_of(recogniser, ALIGNED, WordSearchConfig(prior_scale=0))
+        assert topology.parts_per_phone == parts
+        posteriors = np.full((1, 11), 1 / 11, np.float32)
+        tokens = np.exp(topology.emissions(np.log(posteriors)))[0]
+        assert len(tokens) == 2 * 5 * parts + 1
+        # Silence is one token; the last phone's last part has both contexts.
+        assert tokens[0] == pytest.approx(2 / 11, rel=1e-4)
+        assert tokens[5 * parts - 1] == pytest.approx({1: 3, 2: 2}[parts] / 11)
 
 
 def test_spelling_follows_the_labels():

@@ -195,7 +195,7 @@ def frames(*outputs, num_outputs):
 
 def test_the_last_phone_of_a_word_may_last(language_model):
     tree = LexiconTree(lexicon_of(language_model, {"X": (0, 1), "Z": (2,)}), language_model, PHONES)
-    search = WordSearch(tree, ctc_topology(PHONES), WordSearchConfig(lm_weight=0))
+    search = WordSearch(tree, ctc_topology(PHONES), WordSearchConfig(lm_weight=0, word_score=0))
     found = search.find(frames(0, 1, 1, 1, 2, 2, num_outputs=4))
     assert found.words == ("X", "Z")
     assert found.score == pytest.approx(-0.06, abs=1e-4)
@@ -204,7 +204,7 @@ def test_the_last_phone_of_a_word_may_last(language_model):
 def test_characters_need_no_space_at_the_end(language_model):
     spellings = {"X": (1, 2), "Z": (1,)}
     tree = LexiconTree(lexicon_of(language_model, spellings), language_model, LETTERS)
-    search = WordSearch(tree, ctc_topology(LETTERS), WordSearchConfig(lm_weight=0))
+    search = WordSearch(tree, ctc_topology(LETTERS), WordSearchConfig(lm_weight=0, word_score=0))
     # "AB  A" with a blank (3) and doubled frames; then the same with a space at the end.
     spoken = (1, 2, 2, 3, 0, 3, 0, 1, 1)
     for outputs in (spoken, (*spoken, 0), (0, *spoken, 3)):
@@ -247,12 +247,12 @@ def test_a_long_stream_forgets_its_past_and_keeps_its_words(language_model, monk
     log_probs = random_log_probs(3, 600, 4)
     whole = search(log_probs)
     assert len(whole) > 50
-    monkeypatch.setattr("evaluation.word_search._MAX_BUFFERED_FRAMES", 64)
-    monkeypatch.setattr("evaluation.word_search._KEPT_FRAMES", 32)
+    monkeypatch.setattr("evaluation.word_search._MAX_BUFFERED_FRAMES", 200)
+    monkeypatch.setattr("evaluation.word_search._KEPT_FRAMES", 100)
     stream = search.stream()
     for start in range(0, 600, 25):
         stream.accept(log_probs[start : start + 25])
-        assert stream._num_buffered <= 64 + 32
+        assert stream._num_buffered <= 200 + 25
     assert stream.finish().words == whole
 
 
