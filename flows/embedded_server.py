@@ -113,7 +113,12 @@ def _answers(api_url: str, timeout_s: float) -> bool:
         return False
 
 
-def _wait_until_ready(server: EmbeddedServer) -> None:
+def wait_until_ready(server: EmbeddedServer) -> None:
+    """Wait until a server of ours answers.
+
+    Raises:
+        PipelineError: when it ends or never does.
+    """
     deadline = time.monotonic() + STARTUP_TIMEOUT_S
     while not _answers(server.api_url, timeout_s=5.0):
         if server.process.poll() is not None or time.monotonic() > deadline:
@@ -167,7 +172,7 @@ class PrefectApi:
         if self._is_ready:
             return
         if self._server is not None:
-            _wait_until_ready(self._server)
+            wait_until_ready(self._server)
         elif not _answers(self.api_url, timeout_s=10.0):
             raise PipelineError(
                 f"no Prefect server answers at {self.api_url}; start it, or unset PREFECT_API_URL "

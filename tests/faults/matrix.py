@@ -477,6 +477,36 @@ def kill_driver_of_ray(place: Workplace) -> str:
     return "the same command went on"
 
 
+def kill_prefect_server(place: Workplace) -> str:
+    """Kill the server when the first shard stands; a new one serves the next attempt."""
+    from flows.embedded_server import start_server, wait_until_ready
+
+    expected = place.undisturbed(FEATURIZE)
+    runs = place.fresh("prefect")
+    shards = "featurize/*/shard-00000.parquet"
+    with _variables({"PREFECT_HOME": str(place.folder / "prefect-home")}):
+        codes = []
+        for is_doomed in (True, False):
+            server = start_server()
+            try:
+                wait_until_ready(server)
+                process = place.start(
+                    runs,
+                    FEATURIZE,
+                    environment={"PREFECT_API_URL": server.api_url},
+                    through_prefect=True,
+                )
+                if is_doomed:
+                    wait_until(lambda: list(Path(runs).glob(shards)), process)
+                    server.process.kill()
+                codes.append(finish(process).code)
+            finally:
+                server.stop()
+    assert codes[1] == 0, codes
+    place.compare(runs, expected)
+    return "the run ended; the same command went on" if codes[0] else "the run finished without it"
+
+
 ROWS: dict[str, Row] = {
     "driver-featurize": Row("SIGKILL of the driver while it featurizes", kill_driver_in_featurize),
     "driver-train": Row("SIGKILL of the driver while it trains", kill_driver_in_training),
@@ -490,6 +520,7 @@ ROWS: dict[str, Row] = {
     "training-worker": Row("SIGKILL of a training worker", kill_training_worker, True),
     "ray-node": Row("SIGKILL of the Ray node", kill_ray_node, True),
     "ray-driver": Row("SIGKILL of the driver of Ray workers", kill_driver_of_ray, True),
+    "prefect-server": Row("SIGKILL of the Prefect server", kill_prefect_server, True),
     "s3-500": Row("S3 answers 500 to every fifth request", s3_500),
     "s3-503": Row("S3 answers 503 to every fourth request", s3_503),
     "s3-slow": Row("S3 answers slowly", s3_slow, True),

@@ -25,7 +25,12 @@ def main() -> int:
 
 
 def run_stages(
-    corpus: str, runs: str, stages: list[str], fan_out: str = "sequential", workers: int = 0
+    corpus: str,
+    runs: str,
+    stages: list[str],
+    fan_out: str = "sequential",
+    workers: int = 0,
+    through_prefect: bool = False,
 ) -> None:
     """Featurize, train and evaluate below ``runs``, as far as named; 0 workers: in process."""
     from featurize.fanout import FanOut
@@ -36,6 +41,11 @@ def run_stages(
 
     root = Location.of(runs)
     shards_at = FanOut(kind=fan_out, num_workers=2)  # type: ignore[arg-type]
+    if through_prefect:
+        from flows.featurize_flow import featurize_flow
+
+        featurize_flow(FEATURES, corpus, runs, shards_at)
+        return
     features = featurize(FEATURES, Location.of(corpus), root, fan_out=shards_at)
     if stages == ["featurize"]:
         return

@@ -12,6 +12,7 @@ import json
 import random
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -339,6 +340,43 @@ def _read_lexicon(data: bytes, folder: Path) -> str:
     return "read"
 
 
+_ARPA = rb"""\data\
+ngram 1=5
+ngram 2=3
+
+\1-grams:
+-1.2	<unk>	0
+-99	<s>	-0.3
+-0.7	</s>
+-0.5	HELLO	-0.2
+-0.9	ANNA	-0.1
+
+\2-grams:
+-0.3	<s> HELLO
+-0.4	HELLO ANNA
+-0.2	ANNA </s>
+
+\end\
+"""
+
+
+def _read_arpa(data: bytes, folder: Path) -> str:
+    from evaluation.language_model import LanguageModel
+
+    tempfile.tempdir = str(folder)  # where the checked copy goes
+    model = LanguageModel(Location.of(_write(folder, "a.arpa", data)))
+    model.unigram_scores()
+    model.log_probability(["HELLO", "ANNA", "NOWHERE"])
+    return "read"
+
+
+def _damage_arpa(data: bytes, rng: random.Random) -> bytes:
+    damaged = mutate_text(data, rng)
+    if rng.random() < 0.2:
+        return mutate_bytes(gzip.compress(damaged, 1, mtime=0), rng)
+    return damaged
+
+
 def _read_config(data: bytes, folder: Path) -> str:
     """Settings as typed after ``--set``, and whole configurations as stored in manifests."""
     from flows.overrides import apply_overrides
@@ -380,6 +418,7 @@ def make_formats(folder: Path, names: frozenset[str]) -> dict[str, Format]:
         ".PHN": Format((_PHN,), mutate_text, _read_phn),
         "archive": Format((_archive(),), _damage_archive, _read_archive),
         "lexicon": Format((_LEXICON,), mutate_text, _read_lexicon),
+        "ARPA": Format((_ARPA,), _damage_arpa, _read_arpa),
     }
     if names - set(formats):
         from tests.harness.tiny import TRAINING
@@ -409,7 +448,7 @@ def make_formats(folder: Path, names: frozenset[str]) -> dict[str, Format]:
 
 
 NAMES = (
-    "FLAC", "WAV", "SPHERE", "transcript", ".PHN", "archive", "lexicon",
+    "FLAC", "WAV", "SPHERE", "transcript", ".PHN", "archive", "lexicon", "ARPA",
     "configuration", "Parquet", "manifest", "model manifest", "checkpoint",
 )  # fmt: skip
 

@@ -9,9 +9,15 @@ from infra.audit import canonical, read_pins, unpinned
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_every_line_of_the_constraints_is_an_exact_pin():
-    pins = read_pins((REPOSITORY / "constraints.txt").read_text())
-    assert {"torch", "ray", "prefect", "pyarrow"} <= set(pins)
+@pytest.mark.parametrize(
+    ("file", "some"),
+    [
+        ("constraints.txt", {"torch", "ray", "prefect", "pyarrow"}),
+        ("infra/supply-chain.txt", {"cyclonedx-bom", "pip-audit"}),
+    ],
+)
+def test_every_line_of_the_pins_is_an_exact_pin(file, some):
+    assert some <= set(read_pins((REPOSITORY / file).read_text()))
 
 
 @pytest.mark.parametrize("line", ["torch>=2", "torch", "a @ https://host/a.whl", "-e .", "--x y"])

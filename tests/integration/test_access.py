@@ -19,7 +19,7 @@ from featurize.fanout import FanOut
 from featurize.featurize import featurize
 from featurize.locations import Location
 from featurize.ray_session import ray_session
-from flows.embedded_server import _wait_until_ready, start_server
+from flows.embedded_server import start_server, wait_until_ready
 from flows.failures import explain
 from tests.harness.tiny import FEATURES, make_corpus
 
@@ -151,7 +151,7 @@ def test_prefect_refuses_whoever_lacks_its_password(tmp_path, monkeypatch):
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", f"spikeline:{password}")
     server = start_server()
     try:
-        _wait_until_ready(server)
+        wait_until_ready(server)
         url = f"{server.api_url}/admin/version"
         assert _status(url)[0] == 401
         assert _status(url, "spikeline:guess")[0] == 401
