@@ -58,6 +58,17 @@ def test_what_no_single_value_tells_apart_is_named_by_fingerprint(runs):
     assert labels(*models) == settings(*models) == ["v2-000000", "v2-000001"]
 
 
+def test_seeds_on_other_features_are_no_repetition(runs):
+    elsewhere = runs(seed=1).model_copy(update={"upstream": {"features": "others"}})
+    models = [runs(seed=1), runs(seed=2), elsewhere]
+    assert labels(*models) == ["v2-000001-seed=1", "v2-000001-seed=2", "v2-000000"]
+    assert settings(*models) == ["v2-000001", "v2-000001", "v2-000000"]
+
+
+def test_one_seed_by_two_versions_of_the_stage_is_told_apart_too(runs):
+    assert labels(runs(), runs()) == ["v2-seed=0-000000", "v2-seed=0-000001"]
+
+
 def test_one_run_twice_is_refused(runs):
     run = runs()
     with pytest.raises(PipelineError, match="given twice"):
