@@ -56,8 +56,8 @@ def name_models(models: Sequence[TrainManifest]) -> tuple[ModelName, ...]:
 
 def _identity(model: TrainManifest) -> str:
     """All that the runs of one setting share: the configuration but the seed, and the features."""
-    upstream = json.dumps(model.upstream, sort_keys=True)
-    return model.config.model_dump_json(exclude={_SEED}) + upstream
+    content = {k: v for k, v in model.config.determining().items() if k != _SEED}
+    return json.dumps([content, model.upstream], sort_keys=True)
 
 
 def _description(model: TrainManifest, models: Sequence[TrainManifest]) -> str:
@@ -71,8 +71,9 @@ def _description(model: TrainManifest, models: Sequence[TrainManifest]) -> str:
 
 def _values(config: TrainConfig) -> dict[str, Any]:
     """Single values by dotted path, the seed left out."""
-    content = config.model_dump(mode="json", exclude_none=True, exclude={_SEED})
-    return dict(_leaves(content, ""))
+    values = dict(_leaves(config.determining(), ""))
+    del values[_SEED]
+    return values
 
 
 def _leaves(content: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:

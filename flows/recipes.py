@@ -223,7 +223,8 @@ def _mini_librispeech() -> Recipe:
             "a smaller network, batch and curriculum; the learning rate falls along a cosine",
             "spikes of the layers are penalised above a density of 10%, and the encoder has a "
             "threshold of its own: 7 of 31 levels",
-            "Viterbi over a phone bigram in place of an HMM decoding graph",
+            "Viterbi over a phone bigram, and for words a beam search with a language model of the "
+            "training transcripts, in place of an HMM decoding graph",
         ),
         featurize=FeaturizeConfig(
             corpus="librispeech",
@@ -275,7 +276,7 @@ def _mini_librispeech_sweep() -> Recipe:
         "sweep": SweepConfig(
             thresholds=(1, 3, 6), encoder_thresholds=(3, 7), density_weights=(0.0, 1.0)
         ),
-        "evaluate": recipe.evaluate.model_copy(update={"split": "dev"}),
+        "evaluate": recipe.evaluate.model_copy(update={"split": "dev", "words": None}),
     }
     return Recipe.model_validate(content)
 

@@ -53,6 +53,15 @@ def test_settings_are_named_by_what_differs(runs):
     assert settings(*models)[:2] == ["v2-threshold=5"] * 2
 
 
+def test_settings_of_spikes_do_not_set_dense_models_apart(runs):
+    models = [
+        runs("gru", seed=0, density=DensityConfig(weight=0.5)),
+        runs("gru", seed=1, threshold=7),
+    ]
+    assert labels(*models) == ["gru-seed=0", "gru-seed=1"]
+    assert settings(*models) == ["gru", "gru"]
+
+
 def test_what_no_single_value_tells_apart_is_named_by_fingerprint(runs):
     models = [runs(), runs(curriculum=(CurriculumStage(num_epochs=3),))]
     assert labels(*models) == settings(*models) == ["v2-000000", "v2-000001"]
