@@ -1,6 +1,6 @@
 """What the runs of one evaluation are called: by their kind, and by what sets them apart."""
 
-from collections import Counter
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,8 +26,8 @@ class ModelName(NamedTuple):
 def name_models(models: Sequence[TrainManifest]) -> tuple[ModelName, ...]:
     """Name every run: ``v2``; where a kind comes twice ``v2-threshold=5`` by what differs.
 
-    Seeds come last, ``v2-seed=1``. Runs that no single value of their configurations tells apart
-    (another feature set, another curriculum) are told apart by their fingerprint.
+    Seeds come last, ``v2-seed=1``. Settings that no single value of their configurations tells
+    apart (another feature set, another curriculum) are told apart by a fingerprint.
 
     Raises:
         PipelineError: if one training run is given twice.
@@ -35,21 +35,32 @@ def name_models(models: Sequence[TrainManifest]) -> tuple[ModelName, ...]:
     fingerprints = [model.fingerprint for model in models]
     if len(set(fingerprints)) != len(fingerprints):
         raise PipelineError("a training run is given twice; name each model once")
-    settings = [_setting(model, models) for model in models]
-    seeded = [
+    identities = [_identity(model) for model in models]
+    described = [_description(model, models) for model in models]
+    settings = []
+    for description, identity in zip(described, identities, strict=True):
+        alike = {i for d, i in zip(described, identities, strict=True) if d == description}
+        first = models[identities.index(identity)]
+        settings.append(f"{description}-{first.fingerprint[:6]}" if len(alike) > 1 else description)
+    labels = [
         f"{setting}-{_SEED}={model.config.seed}" if settings.count(setting) > 1 else setting
         for setting, model in zip(settings, models, strict=True)
     ]
-    repeated = {label for label, count in Counter(seeded).items() if count > 1}
-    names = []
-    for label, setting, model in zip(seeded, settings, models, strict=True):
-        if label in repeated:
-            setting = label = f"{setting}-{model.fingerprint[:6]}"
-        names.append(ModelName(label, setting))
-    return tuple(names)
+    # The same seed twice: trained by two versions of the stage.
+    unique = [
+        f"{label}-{model.fingerprint[:6]}" if labels.count(label) > 1 else label
+        for label, model in zip(labels, models, strict=True)
+    ]
+    return tuple(map(ModelName, unique, settings))
 
 
-def _setting(model: TrainManifest, models: Sequence[TrainManifest]) -> str:
+def _identity(model: TrainManifest) -> str:
+    """All that the runs of one setting share: the configuration but the seed, and the features."""
+    content = {k: v for k, v in model.config.determining().items() if k != _SEED}
+    return json.dumps([content, model.upstream], sort_keys=True)
+
+
+def _description(model: TrainManifest, models: Sequence[TrainManifest]) -> str:
     """The kind, with the values (save the seed) in which its runs differ."""
     kind = model.config.model.model
     own = _values(model.config)
@@ -60,8 +71,9 @@ def _setting(model: TrainManifest, models: Sequence[TrainManifest]) -> str:
 
 def _values(config: TrainConfig) -> dict[str, Any]:
     """Single values by dotted path, the seed left out."""
-    content = config.model_dump(mode="json", exclude_none=True, exclude={_SEED})
-    return dict(_leaves(content, ""))
+    values = dict(_leaves(config.determining(), ""))
+    del values[_SEED]
+    return values
 
 
 def _leaves(content: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:

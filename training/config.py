@@ -1,6 +1,6 @@
 """Configuration of models and their training, validated where it is defined."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,13 @@ from training.choices import UNQUANTIZED_BITS, Backend
 
 ModelName = Literal["conventional", "v1", "v2", "lstm", "gru"]
 SPIKING_MODELS: tuple[ModelName, ...] = ("conventional", "v1", "v2")
+
+# Fields of a training or its model, see ``TrainConfig.determining``.
+_HOW_COMPUTED = ("backend", "recompute_frames")
+_OF_SPIKES = (
+    *("num_bits", "threshold", "encoder_threshold", "range_update"),
+    *("density", "quantization_schedule"),
+)
 
 
 class ModelConfig(TypedConfig):
@@ -253,6 +260,22 @@ class TrainConfig(TypedConfig):
                 "give one, or one each"
             )
         return self
+
+    def determining(self) -> dict[str, Any]:
+        """What the trained recogniser depends on, as JSON-able values.
+
+        Left out are options that are off, so that a new one does not rename every result; how
+        the model is computed (backend, recomputation), which changes nothing; and for LSTM and
+        GRU how spikes are made, because they have none.
+        """
+        content = self.model_dump(mode="json", exclude_none=True)
+        for name in _HOW_COMPUTED:
+            content["model"].pop(name, None)
+        if not self.model.is_spiking:
+            for name in _OF_SPIKES:
+                content.pop(name, None)
+                content["model"].pop(name, None)
+        return content
 
     def spikes_as_configured(self, epoch: int) -> bool:
         """Whether in an epoch, counted from 0, thresholds and bits are the configured ones."""

@@ -40,13 +40,12 @@ OnProgress = Callable[[TrainProgress], None]
 
 def training_fingerprint(config: TrainConfig, features: FeaturizeManifest) -> str:
     """Name of the run: its configuration (less how it is computed) and its features."""
-    # An option that is off is left out, so that a new one does not rename every result.
-    determined = config.model_dump(mode="json", exclude_none=True)
-    # Another backend, or recomputation, gives the same thing and so no other name.
-    for how in ("backend", "recompute_frames"):
-        determined["model"].pop(how, None)
     return fingerprint(
-        {"version": STAGE_VERSION, "config": determined, "features": features.fingerprint}
+        {
+            "version": STAGE_VERSION,
+            "config": config.determining(),
+            "features": features.fingerprint,
+        }
     )
 
 

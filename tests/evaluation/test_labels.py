@@ -53,9 +53,29 @@ def test_settings_are_named_by_what_differs(runs):
     assert settings(*models)[:2] == ["v2-threshold=5"] * 2
 
 
+def test_settings_of_spikes_do_not_set_dense_models_apart(runs):
+    models = [
+        runs("gru", seed=0, density=DensityConfig(weight=0.5)),
+        runs("gru", seed=1, threshold=7),
+    ]
+    assert labels(*models) == ["gru-seed=0", "gru-seed=1"]
+    assert settings(*models) == ["gru", "gru"]
+
+
 def test_what_no_single_value_tells_apart_is_named_by_fingerprint(runs):
     models = [runs(), runs(curriculum=(CurriculumStage(num_epochs=3),))]
     assert labels(*models) == settings(*models) == ["v2-000000", "v2-000001"]
+
+
+def test_seeds_on_other_features_are_no_repetition(runs):
+    elsewhere = runs(seed=1).model_copy(update={"upstream": {"features": "others"}})
+    models = [runs(seed=1), runs(seed=2), elsewhere]
+    assert labels(*models) == ["v2-000001-seed=1", "v2-000001-seed=2", "v2-000000"]
+    assert settings(*models) == ["v2-000001", "v2-000001", "v2-000000"]
+
+
+def test_one_seed_by_two_versions_of_the_stage_is_told_apart_too(runs):
+    assert labels(runs(), runs()) == ["v2-seed=0-000000", "v2-seed=0-000001"]
 
 
 def test_one_run_twice_is_refused(runs):

@@ -284,6 +284,18 @@ def test_an_option_that_is_off_does_not_rename_a_result(planted_features):
     assert named != training_fingerprint(small(density=DensityConfig(weight=0.1)), manifest)
 
 
+def test_settings_of_spikes_do_not_rename_a_dense_model(planted_features):
+    manifest = read_manifest(planted_features, FeaturizeManifest)
+
+    def named(kind, threshold, **changes):
+        model = ModelConfig(model=kind, hidden_size=24, threshold=threshold)
+        return training_fingerprint(small(model, **changes), manifest)
+
+    penalised = {"density": DensityConfig(weight=0.1)}
+    assert named("lstm", 3) == named("lstm", 5, **penalised) != named("gru", 3)
+    assert len({named("v2", 3), named("v2", 5), named("v2", 3, **penalised)}) == 3
+
+
 def test_curriculum_lengths(planted_features, tmp_path):
     stages = (CurriculumStage(num_epochs=1, chunk_frames=9), CurriculumStage(num_epochs=1))
     config = small("v1", "frame", curriculum=stages)
