@@ -43,8 +43,6 @@ def onnx_steps(num_features: int, hidden: int, layers: int, outputs: int) -> dic
 
     from evaluation.event_driven.gru_onnx import gru_step_model
 
-    # The quantiser advises on pre-processing that this graph does not need.
-    logging.getLogger().setLevel(max(logging.getLogger().level, logging.WARNING))
     torch.manual_seed(0)
     gru = nn.GRU(num_features, hidden, layers).eval()
     linear = nn.Linear(hidden, outputs).eval()
@@ -55,9 +53,14 @@ def onnx_steps(num_features: int, hidden: int, layers: int, outputs: int) -> dic
             model = gru_step_model(gru, linear, as_products=as_products)
             paths[name].write_bytes(model)
         paths["int8"] = Path(folder) / "int8.onnx"
-        quantize_dynamic(
-            paths["products"], paths["int8"], weight_type=QuantType.QInt8, per_channel=True
-        )
+        # The quantiser advises on a pre-processing that this graph does not need.
+        logging.disable(logging.WARNING)
+        try:
+            quantize_dynamic(
+                paths["products"], paths["int8"], weight_type=QuantType.QInt8, per_channel=True
+            )
+        finally:
+            logging.disable(logging.NOTSET)
         return {
             name: _session_step(onnxruntime, path.read_bytes(), hidden, layers)
             for name, path in paths.items()
