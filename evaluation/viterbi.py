@@ -91,7 +91,7 @@ def weighted_bigram(counts: FloatArray, config: ViterbiConfig, *, repeats: bool)
     possible = probability > 0
     weighted = np.full_like(probability, -np.inf)
     weighted[possible] = config.bigram_weight * np.log(probability[possible])
-    return weighted
+    return np.asarray(weighted, np.float64)
 
 
 def log_priors(frames_S: FloatArray, smoothing: float) -> FloatArray:
@@ -100,7 +100,7 @@ def log_priors(frames_S: FloatArray, smoothing: float) -> FloatArray:
     # A target without a single training frame has no prior to take off; a tiny one, taken off,
     # would make it the best of every frame.
     prior[frames_S == 0] = 1.0
-    return np.log(prior)
+    return np.asarray(np.log(prior), np.float64)
 
 
 def best_path(

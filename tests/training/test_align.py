@@ -15,7 +15,7 @@ from featurize.shards import iter_rows, verify_shard
 from featurize.stage import read_manifest
 from training.align.align import align
 from training.align.config import AlignConfig
-from training.config import CurriculumStage, ModelConfig, TrainConfig, WorkerConfig
+from training.config import CurriculumStage, ModelConfig, OptimizerConfig, TrainConfig, WorkerConfig
 from training.data import index_split
 from training.train import train
 
@@ -113,10 +113,11 @@ def test_a_finished_alignment_is_found_and_trained_on(librispeech, runs):
 
 def test_a_network_realigns(librispeech, runs):
     network = TrainConfig(
-        model=ModelConfig(model="lstm", hidden_size=32),
+        model=ModelConfig(model="lstm", hidden_size=32, dropout=0.0),
         objective="frame",
-        curriculum=(CurriculumStage(num_epochs=4),),
-        batch_size=16,
+        curriculum=(CurriculumStage(num_epochs=15, chunk_frames=40),),
+        batch_size=8,
+        optimizer=OptimizerConfig(learning_rate=1e-2, constant_epochs=15),
     )
     config = FEW.model_copy(update={"num_network_rounds": 1, "network": network})
     result = align(config, librispeech, runs, HERE)
@@ -124,7 +125,7 @@ def test_a_network_realigns(librispeech, runs):
     assert gaussian.skipped, "the round before is a result of its own"
     before, after = rows_of(gaussian.location), rows_of(result.location)
     agree = np.concatenate([before[name].alignment == row.alignment for name, row in after.items()])
-    assert 0.6 < agree.mean() < 1.0
+    assert 0.4 < agree.mean() < 1.0
 
 
 def test_utterances_too_short_for_their_phones_are_rejects(synthetic_corpus, runs, tmp_path):

@@ -8,12 +8,11 @@ came from. An utterance that cannot be aligned becomes a row of ``rejects.parque
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from featurize.cmvn import Normaliser
 from featurize.errors import PipelineError
@@ -44,10 +43,12 @@ from featurize.stage import (
 from featurize.typed_config import TypedConfig
 from training.align.config import AlignConfig
 from training.align.flat_start import EstimationUtterance, GaussianModel, estimate_gaussians
-from training.align.forced import Alignment, Transcript, align_utterance
+from training.align.forced import Transcript, align_utterance
 from training.align.frames import Stacking
+from training.align.outcome import AlignedLabels, Unaligned
 from training.align.scorers import GaussianScorer, NetworkScorer, Scorer
 from training.align.states import FrameTargets, phone_state_inventory
+from training.align.textgrids import TextGrids, textgrids_digest
 from training.align.tying import ContextStatistics, tie_states
 from training.config import WorkerConfig
 from training.manifest import TrainProgress
@@ -90,9 +91,12 @@ def align_fingerprint(config: AlignConfig, features: FeaturizeManifest) -> str:
         determined["network"]["model"].pop(how, None)
     if not config.num_network_rounds:
         del determined["network"]
-    return fingerprint(
-        {"version": STAGE_VERSION, "config": determined, "features": features.fingerprint}
-    )
+    parts = {"version": STAGE_VERSION, "config": determined, "features": features.fingerprint}
+    if config.textgrids is not None:
+        # What they say names the result, not where they are.
+        del determined["textgrids"]
+        parts["textgrids"] = textgrids_digest(Location.of(config.textgrids))
+    return fingerprint(parts)
 
 
 def align(
@@ -127,15 +131,19 @@ def align(
 
     def work(location: Location) -> FeaturizeManifest:
         run = _AlignRun(config, features, manifest, words, location, on_progress)
+        if config.textgrids is not None:
+            return run.imported(name, Location.of(config.textgrids))
         if not config.num_network_rounds:
-            return run.write(name, *run.estimate())
+            scorer, states = run.estimate()
+            return run.write(name, run.aligner(scorer, states), states)
         before = config.model_copy(update={"num_network_rounds": config.num_network_rounds - 1})
         aligned = align(before, features, runs, workers, on_progress=on_progress)
         trained = train(
             config.network, aligned.location, runs, workers, on_progress=_told(on_progress)
         )
         states = read_manifest(aligned.location, FeaturizeManifest).states
-        return run.write(name, NetworkScorer.of(trained.location), states)
+        scorer = NetworkScorer.of(trained.location)
+        return run.write(name, run.aligner(scorer, states), states)
 
     return run_stage(runs.child(STAGE, name), name, work, force=force)
 
@@ -151,31 +159,34 @@ def _told(on_progress: OnProgress | None) -> Callable[[TrainProgress], None] | N
     return tell
 
 
+Aligner = Callable[[Sequence[FeatureRow]], Iterator[AlignedLabels | Unaligned]]
+
+
 @dataclass
 class _Tally:
     """Counts of an alignment while it is written."""
 
-    frame_shift_s: float
+    row_shift_s: float
     score: float = 0.0
-    num_frames: int = 0
-    num_silent_frames: int = 0
+    num_rows: int = 0
+    num_silent_rows: int = 0
     num_phones: int = 0
 
-    def add(self, found: Alignment, phones_t: NDArray[np.int32], silences: list[int]) -> None:
+    def add(self, found: AlignedLabels, silent_targets: list[int], silences: list[int]) -> None:
         """Take in an utterance."""
-        self.score += found.score
-        self.num_frames += len(phones_t)
-        self.num_silent_frames += int(np.isin(phones_t, silences).sum())
-        self.num_phones += int((~np.isin(found.phones_P, silences)).sum())
+        self.score += found.score * len(found.alignment_T)
+        self.num_rows += len(found.alignment_T)
+        self.num_silent_rows += int(np.isin(found.alignment_T, silent_targets).sum())
+        self.num_phones += int((~np.isin(found.labels_P, silences)).sum())
 
     def summary(self, features: str, config: AlignConfig) -> AlignmentInfo:
         """What the manifest says of the alignment."""
-        voiced_s = (self.num_frames - self.num_silent_frames) * self.frame_shift_s
+        voiced_s = (self.num_rows - self.num_silent_rows) * self.row_shift_s
         return AlignmentInfo(
             features=features,
             config=config.model_dump(mode="json"),
-            log_likelihood=self.score / self.num_frames,
-            silence_share=self.num_silent_frames / self.num_frames,
+            log_likelihood=self.score / self.num_rows,
+            silence_share=self.num_silent_rows / self.num_rows,
             mean_phone_s=voiced_s / max(1, self.num_phones),
         )
 
@@ -264,29 +275,38 @@ class _AlignRun:
         silences = _silences(self.labels)
         return tie_states(statistics, num_parts, targets.num_senones, targets.min_frames, silences)
 
-    def write(self, name: str, scorer: Scorer, states: StateInventory | None) -> FeaturizeManifest:
+    def imported(self, name: str, folder: Location) -> FeaturizeManifest:
+        """Take every utterance's phones and times from its TextGrid."""
+        if self.words is None:
+            raise PipelineError("align.textgrids is for phones from a lexicon, not TIMIT's own")
+        grids = TextGrids(folder, self.manifest, self.labels.symbols, SILENCE)
+        return self.write(name, lambda rows: map(grids, rows), None)
+
+    def write(
+        self, name: str, aligner: Aligner, states: StateInventory | None
+    ) -> FeaturizeManifest:
         """Align every utterance, write the feature set, and say what it holds.
 
         Args:
             name: fingerprint of the result.
-            scorer: what to align by.
+            aligner: what aligns utterances.
             states: what the frame targets are; None for the phones themselves.
         """
-        targets = FrameTargets(states, len(self.labels.symbols))
-        tally = _Tally(scorer.stacking.frame_shift_s)
+        tally = _Tally(self.manifest.frame_shift_s)
         shards: list[ShardInfo] = []
-        rejects: list[FeatureRow] = []
+        rejects: list[dict[str, str]] = []
         num_samples: Counter[str] = Counter()
         speakers: dict[str, set[str]] = {subset: set() for subset in self.manifest.subsets}
         for number, shard in enumerate(self.manifest.shards):
             self._tell("aligning", number, len(self.manifest.shards))
             packed = []
             rows = read_rows(self.features, shard, inventory=self.manifest.labels)
-            for row, aligned in zip(rows, self._aligned(rows, scorer, targets, tally), strict=True):
-                if aligned is None:
-                    rejects.append(row)
+            for row, found in zip(rows, aligner(rows), strict=True):
+                if isinstance(found, Unaligned):
+                    rejects.append(_reject(row, found))
                     continue
-                packed.append(pack_row(aligned, _dtype(row)))
+                tally.add(found, _silent_states(self.labels, states), _silences(self.labels))
+                packed.append(pack_row(_with_targets(row, found), _dtype(row)))
                 num_samples[row.subset] += row.num_samples
                 speakers[row.subset].add(row.speaker_id)
             if packed:
@@ -303,57 +323,43 @@ class _AlignRun:
         empty = [subset for subset, info in subsets.items() if not info.num_utterances]
         if empty:
             raise PipelineError(
-                f"no utterance of subset {empty[0]!r} could be aligned: each has fewer frames "
-                "than its phones have states; check the transcripts"
+                f"no utterance of subset {empty[0]!r} could be aligned ({rejects[0]['reason']}: "
+                f"{rejects[0]['detail']}); {self.target.child(REJECTS_NAME)} lists each"
             )
-        return self._manifest(name, tuple(shards), subsets, len(rejects), tally, states)
+        return self._manifest(name, tuple(shards), subsets, rejects, tally, states)
 
-    def _aligned(
-        self, rows: Sequence[FeatureRow], scorer: Scorer, targets: FrameTargets, tally: _Tally
-    ) -> Iterator[FeatureRow | None]:
-        """The rows with their frame targets; None for those with too few frames."""
-        stacking = scorer.stacking
-        # Rows of similar length stand together, so that batches pad little.
-        batches = (rows[i : i + _BATCH_SIZE] for i in range(0, len(rows), _BATCH_SIZE))
-        scores = (scored for batch in batches for scored in scorer(batch))
-        for row, scores_tS in zip(rows, scores, strict=True):
-            found = align_utterance(
-                scores_tS,
-                self._transcript(row),
-                scorer.sequence,
-                self._min_silence_frames(stacking),
-            )
-            if found is None:
-                yield None
-                continue
-            num_parts = scorer.sequence.states_per_phone
-            tally.add(found, found.phones_P[found.places_t // num_parts], _silences(self.labels))
-            targets_t = targets(found.phones_P, found.places_t, num_parts)
-            yield FeatureRow(
-                utterance_id=row.utterance_id,
-                speaker_id=row.speaker_id,
-                chapter_id=row.chapter_id,
-                subset=row.subset,
-                text=row.text,
-                labels=found.phones_P,
-                num_samples=row.num_samples,
-                features=row.features,
-                alignment=targets_t[stacking.middle_frames(len(row.features))],
-            )
+    def aligner(self, scorer: Scorer, states: StateInventory | None) -> Aligner:
+        """Finds the best path by a scorer, and the frame targets on it."""
+        targets = FrameTargets(states, len(self.labels.symbols))
+        stacking, num_parts = scorer.stacking, scorer.sequence.states_per_phone
 
-    def _write_rejects(self, rejects: Sequence[FeatureRow]) -> None:
-        rows = [
-            {
-                "utterance_id": row.utterance_id,
-                "subset": row.subset,
-                "path": "",
-                "reason": "too_short",
-                "detail": f"{len(row.features)} rows are too few for {len(row.labels)} phones",
-            }
-            for row in rejects
-        ]
+        def align_rows(rows: Sequence[FeatureRow]) -> Iterator[AlignedLabels | Unaligned]:
+            # Rows of similar length stand together, so that batches pad little.
+            batches = (rows[i : i + _BATCH_SIZE] for i in range(0, len(rows), _BATCH_SIZE))
+            scores = (scored for batch in batches for scored in scorer(batch))
+            for row, scores_tS in zip(rows, scores, strict=True):
+                found = align_utterance(
+                    scores_tS,
+                    self._transcript(row),
+                    scorer.sequence,
+                    self._min_silence_frames(stacking),
+                )
+                if found is None:
+                    detail = f"{len(scores_tS)} frames are too few for {row.labels.size} phones"
+                    yield Unaligned("too_short", detail)
+                    continue
+                targets_t = targets(found.phones_P, found.places_t, num_parts)
+                yield AlignedLabels(
+                    found.phones_P,
+                    targets_t[stacking.middle_frames(len(row.features))],
+                    found.score / len(scores_tS),
+                )
+
+        return align_rows
+
+    def _write_rejects(self, rejects: Sequence[dict[str, str]]) -> None:
         with self.target.child(REJECTS_NAME).open_write() as stream:
-            table = pa.Table.from_pylist(rows, schema=REJECT_SCHEMA)
+            table = pa.Table.from_pylist(list(rejects), schema=REJECT_SCHEMA)
             pq.write_table(table, stream, compression="zstd")
 
     def _manifest(
@@ -361,7 +367,7 @@ class _AlignRun:
         name: str,
         shards: tuple[ShardInfo, ...],
         subsets: dict[str, SubsetInfo],
-        num_rejects: int,
+        rejects: Sequence[dict[str, str]],
         tally: _Tally,
         states: StateInventory | None,
     ) -> FeaturizeManifest:
@@ -376,7 +382,7 @@ class _AlignRun:
                 "labels": self.labels,
                 "subsets": subsets,
                 "shards": shards,
-                "reject_counts": {"too_short": num_rejects} if num_rejects else {},
+                "reject_counts": dict(Counter(reject["reason"] for reject in rejects)),
                 "aligned": tally.summary(self.features.uri, self.config),
                 "states": states,
             }
@@ -403,6 +409,28 @@ def _clear_leftovers(location: Location, expected: set[str]) -> None:
 
 def _silences(labels: LabelInventory) -> list[int]:
     return [i for i, symbol in enumerate(labels.symbols) if symbol in (SILENCE, "sil")]
+
+
+def _silent_states(labels: LabelInventory, states: StateInventory | None) -> list[int]:
+    """Frame targets that are silence."""
+    silences = _silences(labels)
+    if states is None:
+        return silences
+    return [state for state, phone in enumerate(states.phones) if phone in silences]
+
+
+def _reject(row: FeatureRow, found: Unaligned) -> dict[str, str]:
+    return {
+        "utterance_id": row.utterance_id,
+        "subset": row.subset,
+        "path": "",
+        "reason": found.reason,
+        "detail": found.detail,
+    }
+
+
+def _with_targets(row: FeatureRow, found: AlignedLabels) -> FeatureRow:
+    return replace(row, labels=found.labels_P, alignment=found.alignment_T)
 
 
 def _dtype(row: FeatureRow) -> FeatureDtype:

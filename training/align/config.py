@@ -47,6 +47,11 @@ class AlignConfig(TypedConfig):
     targets: TargetsConfig = Field(
         default_factory=TargetsConfig, description="What the frames are aligned to."
     )
+    textgrids: str | None = Field(
+        None,
+        description="Take phones and times from this folder of Praat TextGrids (Montreal Forced "
+        "Aligner), path or s3://, in place of finding them; empty to find them.",
+    )
     num_gaussian_rounds: int = Field(
         15,
         ge=1,
@@ -94,5 +99,12 @@ class AlignConfig(TypedConfig):
             raise ValueError(
                 f"network.objective={self.network.objective} gives no frame scores to align by; "
                 "use frame"
+            )
+        if self.textgrids is not None and (
+            self.targets.kind != "phones" or self.num_network_rounds
+        ):
+            raise ValueError(
+                "textgrids give phones as they are: use targets.kind=phones and "
+                "num_network_rounds=0 with them"
             )
         return self

@@ -17,7 +17,10 @@ _MAX_TABLE = 2**26
 class StateSequence(Protocol):
     """Says which states a sequence of phones has, each phone the same number of them."""
 
-    states_per_phone: int
+    @property
+    def states_per_phone(self) -> int:
+        """K."""
+        ...
 
     def __call__(self, phones_P: NDArray[np.int32]) -> NDArray[np.int64]:
         """States of the phones, (P * K,), in order."""
@@ -53,7 +56,7 @@ class ContextStates:
         outside = [self.table.shape[0] - 1]
         left = np.concatenate([outside, phones_P[:-1]])
         right = np.concatenate([phones_P[1:], outside])
-        return self.table[left, phones_P, right].astype(np.int64).ravel()
+        return np.asarray(self.table[left, phones_P, right].ravel(), np.int64)
 
 
 class FrameTargets:
@@ -83,7 +86,7 @@ class FrameTargets:
         numbers, parts = np.divmod(places_t, states_per_phone)
         num_parts = self._sequence.states_per_phone
         positions = parts * num_parts // states_per_phone
-        return self._sequence(phones_P)[numbers * num_parts + positions].astype(np.int32)
+        return np.asarray(self._sequence(phones_P)[numbers * num_parts + positions], np.int32)
 
 
 def state_table(inventory: StateInventory, num_symbols: int) -> NDArray[np.int32]:
@@ -115,7 +118,7 @@ def state_table(inventory: StateInventory, num_symbols: int) -> NDArray[np.int32
         below = np.array(right) if right else everyone
         if min(rows.min(), below.min()) < 0 or max(rows.max(), below.max()) >= size:
             raise ValueError(f"state {state} is for neighbours that are not there")
-        cells = np.ix_(rows, [phone], below, [position])
+        cells = np.ix_(rows, np.array([phone]), below, np.array([position]))
         if (table[cells] >= 0).any():
             raise ValueError(f"state {state} is for contexts that another has already")
         table[cells] = state
