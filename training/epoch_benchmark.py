@@ -8,7 +8,7 @@ profiler.
 """
 
 import logging
-import statistics
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -152,7 +152,7 @@ def step_parts(
             whole_s += time.perf_counter() - started
             num_steps -= 1
     seconds["rest"] = max(0.0, whole_s - sum(seconds.values()))
-    total = statistics.fsum(seconds.values()) or 1.0
+    total = math.fsum(seconds.values()) or 1.0
     return {name: value / total for name, value in seconds.items()}
 
 
