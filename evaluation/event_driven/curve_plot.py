@@ -13,7 +13,13 @@ _OURS = {
     "float_us": ("engine, float32", "#0072B2", "o"),
     "int8_us": ("engine, int8", "#009E73", "s"),
 }
-_DENSE_STYLES = (("#D55E00", "-"), ("#CC79A7", "--"), ("#E69F00", "-."), ("#999999", ":"))
+_DENSE_STYLES = (
+    ("#D55E00", "-", "D"),
+    ("#CC79A7", "--", "v"),
+    ("#E69F00", "-.", "^"),
+    ("#555555", ":", "P"),
+    ("#56B4E9", (0, (6, 2)), "X"),
+)
 
 
 def curve_rows(curve: DensityCurve) -> list[dict[str, str]]:
@@ -64,7 +70,7 @@ def crossover_lines(curve: DensityCurve) -> list[str]:
 
 def curve_png(curve: DensityCurve) -> bytes:
     """Time per frame against density, and against executed products, log-log."""
-    figure = Figure(figsize=(11.0, 4.6), layout="constrained")
+    figure = Figure(figsize=(11.0, 5.0), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
     for field, (name, colour, marker) in _OURS.items():
@@ -73,12 +79,12 @@ def curve_png(curve: DensityCurve) -> bytes:
         products = [point.multiplications for point in curve.points]
         left.plot(densities, times, color=colour, marker=marker, label=name)
         right.plot(products, times, color=colour, marker=marker, label=name)
-    for (name, dense_us), (colour, line) in zip(
-        curve.dense_us.items(), _DENSE_STYLES * 2, strict=False
+    for (name, dense_us), (colour, line, marker) in zip(
+        curve.dense_us.items(), _DENSE_STYLES, strict=False
     ):
         left.axhline(dense_us, color=colour, linestyle=line, label=name)
         products = [curve.dense_multiplications[name]]
-        right.plot(products, [dense_us], color=colour, marker="D", linestyle="", label=name)
+        right.plot(products, [dense_us], color=colour, marker=marker, linestyle="", label=name)
     left.set_xlabel("Share of outputs that are not zero")
     left.set_ylabel("Time per frame, us")
     right.set_xlabel("Multiplications executed per frame")
@@ -89,7 +95,8 @@ def curve_png(curve: DensityCurve) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
     left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    left.legend(fontsize=8, frameon=False)
+    names = left.get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     figure.suptitle(
         f"One frame: {curve.num_layers} layers of {curve.hidden_size}, {curve.num_outputs} outputs"
     )

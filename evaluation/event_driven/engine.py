@@ -116,7 +116,8 @@ class Engine:
         num_frames = features_TF.shape[0]
         scores = np.empty((num_frames, self._width), np.float32)
         is_binary = self.description.num_bits == 1
-        advance(
+        step: Any = advance
+        step(
             np.ascontiguousarray(features_TF, np.float32).reshape(-1),
             (num_frames, self._kind, is_binary, self._rows_at_once),
             *self._constants,

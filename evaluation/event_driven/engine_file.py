@@ -102,7 +102,7 @@ def write_engine(data: EngineData) -> bytes:
     """
     check(data, "engine")
     arrays = {name: np.ascontiguousarray(array) for name, array in data.arrays.items()}
-    checksums = {name: hashlib.sha256(array).hexdigest() for name, array in arrays.items()}
+    checksums = {name: hashlib.sha256(array.data).hexdigest() for name, array in arrays.items()}
     metadata = {_DESCRIPTION: data.description.model_dump_json(), _CHECKSUMS: json.dumps(checksums)}
     return save_safetensors(arrays, metadata=metadata)
 
@@ -158,8 +158,8 @@ def _read_arrays(
             if end - start != array.nbytes:
                 raise PipelineError(f"{source}: {name} has {end - start} bytes, not {array.nbytes}")
             stream.seek(8 + size + start)
-            stream.readinto(memoryview(array).cast("B") if array.nbytes else bytearray())
-            if checksums.get(name) != hashlib.sha256(array).hexdigest():
+            stream.readinto(array.reshape(-1).view(np.uint8).data)
+            if checksums.get(name) != hashlib.sha256(array.data).hexdigest():
                 raise PipelineError(
                     f"{source}: {name} is damaged (checksum differs); export it again"
                 )

@@ -24,6 +24,7 @@ Shape legend: T frames, F features, H neurons, O outputs, L layers.
 
 import numpy as np
 
+import evaluation.event_driven.quick_start  # noqa: F401 - before numba looks for SciPy
 from training.kernels.cpu_firing import ONE, ZERO, clamped, fire, larger, logistic, read, smaller
 from training.kernels.jit import helper, kernel
 from training.kernels.simd import (

@@ -17,7 +17,7 @@ COLUMNS = {"float32": 32, "int8": 64}
 
 def padded(size: int, multiple: int) -> int:
     """The next multiple."""
-    return -(-size // multiple) * multiple
+    return size + -size % multiple
 
 
 @dataclass(frozen=True)

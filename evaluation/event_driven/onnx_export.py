@@ -32,14 +32,15 @@ def dense_matrix(data: EngineData, matrix: Matrix) -> NDArray[np.float32]:
 def dense_bias(data: EngineData, matrix: Matrix) -> NDArray[np.float32]:
     """A bias without its padding, (outputs,)."""
     at = slice(matrix.bias_offset, matrix.bias_offset + matrix.width)
-    return without_padding(data.arrays["biases"][None, at], matrix)[0]
+    return np.asarray(without_padding(data.arrays["biases"][None, at], matrix)[0])
 
 
 def without_padding(rows: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
     """The columns of all drives, one drive after the other."""
     size = matrix.fan_out // matrix.num_drives
     starts = [drive * matrix.block for drive in range(matrix.num_drives)]
-    return np.concatenate([rows[:, start : start + size] for start in starts], axis=1)
+    columns = [rows[:, start : start + size] for start in starts]
+    return np.asarray(np.concatenate(columns, axis=1), np.float32)
 
 
 def onnx_step_model(data: EngineData) -> bytes:
@@ -157,7 +158,7 @@ class _StepModel:
 def initial_states(data: EngineData) -> dict[str, NDArray[Any]]:
     """Zeros for every state input of the step model."""
     description = data.description
-    states = {}
+    states: dict[str, NDArray[Any]] = {}
     for site, size in enumerate(description.site_sizes):
         names = ["residue"] + (["current"] if site else [])
         if site and description.model == "v2":

@@ -1,0 +1,30 @@
+"""Keeps numba from importing SciPy's linear algebra, a fifth of the engine's start-up.
+
+Numba does so at its first compiled call, only to find out whether ``np.cov`` and ``np.corrcoef``
+may be compiled, which nothing here uses; all other linear algebra asks again when it is used. Where
+numba has been set up already, or looks different inside, nothing is done.
+"""
+
+import importlib
+import sys
+
+
+def _refuse() -> None:
+    raise ImportError
+
+
+def _set_up_numba() -> None:
+    if "numba.np.arraymath" in sys.modules or "scipy.linalg" in sys.modules:
+        return
+    linalg = importlib.import_module("numba.np.linalg")
+    ensure_blas = getattr(linalg, "ensure_blas", None)
+    if ensure_blas is None:
+        return
+    linalg.ensure_blas = _refuse
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = ensure_blas
+
+
+_set_up_numba()
