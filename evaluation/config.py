@@ -130,6 +130,11 @@ class EvaluateConfig(TypedConfig):
         1000, ge=100, le=1_000_000, description="Resamplings behind each 95% interval."
     )
     seed: int = Field(0, ge=0, description="Seed of the resamplings.")
+    time_curve: bool = Field(
+        True,
+        description="Where a v2 is scored, also time the event-driven engine at its size against "
+        "spike density, beside a GRU and an LSTM (seconds).",
+    )
     batch_size: int = Field(32, ge=1, le=4096, description="Utterances per forward pass.")
     verify_features: VerifyMode = Field(
         "sampled",

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
 from evaluation.decoding import build_decoder, choose_decoder
+from evaluation.event_driven.curve_plot import curve_plot, curve_rows
+from evaluation.event_driven.density_curve import DensityCurve, curve_beside_torch
 from evaluation.labels import ModelName, name_models
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
 from evaluation.metrics import EvaluationMetrics, ParameterCounts
@@ -69,7 +71,7 @@ from training.manifest import TrainManifest
 logger = logging.getLogger(__name__)
 
 STAGE = "evaluation"
-STAGE_VERSION = 4
+STAGE_VERSION = 5
 NUM_EXAMPLES = 5
 _PACKAGES = (
     *("torch", "numpy", "kaldialign", "pyarrow", "matplotlib"),
@@ -184,11 +186,15 @@ class _Evaluation:
         self.target.child("metrics.json").write_bytes(metrics.model_dump_json(indent=1).encode())
         trainings = {o.label: o.manifest for o in outcomes}
         plots = draw_plots(Findings(metrics, trainings, first_rasters(outcomes)))
+        curve = self._time_curve(outcomes)
+        if curve is not None:
+            plots = (*plots, curve_plot(curve))
         for plot in plots:
             self.target.child("plots", f"{plot.name}.png").write_bytes(plot.png)
         created_at = timestamp()
         examples = {o.label: o.examples for o in outcomes}
-        report = render_report(metrics, plots, examples, trainings, created_at)
+        times = () if curve is None else curve_rows(curve)
+        report = render_report(metrics, plots, examples, trainings, created_at, times)
         self.target.child("report.html").write_bytes(report.encode())
         files = ["hypotheses.parquet", "multiplications.parquet", "metrics.json", "report.html"]
         return EvaluateManifest(
@@ -210,6 +216,10 @@ class _Evaluation:
                 *(() if words is None else words.files),
             ),
         )
+
+    def _time_curve(self, outcomes: Sequence[ModelOutcome]) -> DensityCurve | None:
+        shapes = [outcome.shape for outcome in outcomes if outcome.shape.model == "v2"]
+        return curve_beside_torch(shapes[0]) if self.config.time_curve and shapes else None
 
     def _teller(self, label: str, number: int, num_models: int) -> Callable[[int], None]:
         def tell(num_done: int) -> None:

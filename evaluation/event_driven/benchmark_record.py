@@ -7,7 +7,7 @@ from pathlib import Path
 from evaluation.event_driven.benchmark import EventDrivenBenchResult
 from evaluation.event_driven.curve_plot import (
     crossover_lines,
-    curve_png,
+    curve_plot,
     curve_rows,
     markdown_table,
 )
@@ -115,6 +115,6 @@ def write_record(result: EventDrivenBenchResult, page: Path, command: Sequence[s
     picture = page.with_name(page.stem + "-density.png")
     page.parent.mkdir(parents=True, exist_ok=True)
     if result.curve is not None:
-        picture.write_bytes(curve_png(result.curve))
+        picture.write_bytes(curve_plot(result.curve).png)
     words = ["spikeline", *command[1:]]
     page.write_text(record_page(result, words, picture.name), encoding="utf-8")

@@ -1,13 +1,11 @@
 """The density curve as a picture and as rows of a table."""
 
-import io
 from collections.abc import Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from evaluation.event_driven.density_curve import DensityCurve
+from evaluation.figures import Plot, finish, new_figure, plot_style
 
 _OURS = {
     "float_us": ("engine, float32", "#0072B2", "o"),
@@ -17,7 +15,7 @@ _DENSE_STYLES = (
     ("#D55E00", "-", "D"),
     ("#CC79A7", "--", "v"),
     ("#E69F00", "-.", "^"),
-    ("#555555", ":", "P"),
+    ("#999999", ":", "P"),
     ("#56B4E9", (0, (6, 2)), "X"),
 )
 
@@ -68,41 +66,38 @@ def crossover_lines(curve: DensityCurve) -> list[str]:
     return lines
 
 
-def curve_png(curve: DensityCurve) -> bytes:
+def curve_plot(curve: DensityCurve) -> Plot:
     """Time per frame against density, and against executed products, log-log."""
-    figure = Figure(figsize=(11.0, 5.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True)
-    for field, (name, colour, marker) in _OURS.items():
-        times = [getattr(point, field) for point in curve.points]
-        densities = [point.density for point in curve.points]
-        products = [point.multiplications for point in curve.points]
-        left.plot(densities, times, color=colour, marker=marker, label=name)
-        right.plot(products, times, color=colour, marker=marker, label=name)
-    for (name, dense_us), (colour, line, marker) in zip(
-        curve.dense_us.items(), _DENSE_STYLES, strict=False
-    ):
-        left.axhline(dense_us, color=colour, linestyle=line, label=name)
-        products = [curve.dense_multiplications[name]]
-        right.plot(products, [dense_us], color=colour, marker=marker, linestyle="", label=name)
-    left.set_xlabel("Share of outputs that are not zero")
-    left.set_ylabel("Time per frame, us")
-    right.set_xlabel("Multiplications executed per frame")
-    for axes in (left, right):
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.grid(True, color="#dddddd", linewidth=0.7)
-        axes.spines[["top", "right"]].set_visible(False)
-    left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    names = left.get_legend_handles_labels()
-    figure.legend(*names, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
-    figure.suptitle(
-        f"One frame: {curve.num_layers} layers of {curve.hidden_size}, {curve.num_outputs} outputs"
-    )
-    target = io.BytesIO()
-    figure.savefig(target, format="png", dpi=110)
-    return target.getvalue()
+    with plot_style():
+        figure = new_figure(11.0, 5.0)
+        left, right = figure.subplots(1, 2, sharey=True)
+        for field, (name, colour, marker) in _OURS.items():
+            times = [getattr(point, field) for point in curve.points]
+            densities = [point.density for point in curve.points]
+            products = [point.multiplications for point in curve.points]
+            left.plot(densities, times, color=colour, marker=marker, label=name)
+            right.plot(products, times, color=colour, marker=marker)
+        for (name, dense_us), (colour, line, marker) in zip(
+            curve.dense_us.items(), _DENSE_STYLES, strict=False
+        ):
+            left.axhline(dense_us, color=colour, linestyle=line, label=name)
+            products = [curve.dense_multiplications[name]]
+            right.plot(products, [dense_us], color=colour, marker=marker, linestyle="")
+        left.set_xlabel("Share of outputs that are not zero")
+        left.set_ylabel("Time per frame, microseconds")
+        right.set_xlabel("Multiplications executed per frame")
+        for axes in (left, right):
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+        left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        figure.legend(loc="outside lower center", ncols=4, fontsize=9)
+        title = (
+            f"Time of one frame: {curve.num_layers} layers of {curve.hidden_size}, "
+            f"{curve.num_outputs} outputs, one thread"
+        )
+        alt = f"{title}, against spike density. {' '.join(crossover_lines(curve))}"
+        return finish(figure, "time_against_density", title, alt)
 
 
 def markdown_table(rows: Sequence[dict[str, str]]) -> list[str]:

@@ -7,17 +7,21 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
 from evaluation.event_driven.description import Precision
 from evaluation.event_driven.engine import Engine, Stream
 from evaluation.event_driven.forced_density import forced_engine, forced_frames, forced_stream
-from evaluation.event_driven.peers import Step
+from evaluation.event_driven.peers import Step, torch_step
+from evaluation.multiplications import NetworkShape, dense_cost
 from featurize.typed_config import TypedConfig
+from training.config import ModelName
 
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0)
 
+DENSE_KINDS: tuple[ModelName, ...] = ("gru", "lstm")
 NUM_WARMING = 5
 
 Frames = NDArray[np.float32]
@@ -87,6 +91,23 @@ def time_steps(
             if number:
                 times[name].append(1e6 * elapsed / len(chosen))
     return times
+
+
+def curve_beside_torch(shape: NetworkShape) -> DensityCurve:
+    """A short measurement beside PyTorch's GRU and LSTM of the same size, on one thread."""
+    size = (shape.num_features, shape.hidden_size, shape.num_layers, shape.num_outputs)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return measure_curve(
+            size,
+            {f"torch nn.{kind.upper()}": torch_step(kind, *size) for kind in DENSE_KINDS},
+            {f"torch nn.{kind.upper()}": dense_cost(shape, kind)[0] for kind in DENSE_KINDS},
+            frames_per_round=20,
+            num_rounds=5,
+        )
+    finally:
+        torch.set_num_threads(threads)
 
 
 def measure_curve(

@@ -7,6 +7,7 @@ numba has been set up already, or looks different inside, nothing is done.
 
 import importlib
 import sys
+from typing import Any
 
 
 def _refuse() -> None:
@@ -16,7 +17,7 @@ def _refuse() -> None:
 def _set_up_numba() -> None:
     if "numba.np.arraymath" in sys.modules or "scipy.linalg" in sys.modules:
         return
-    linalg = importlib.import_module("numba.np.linalg")
+    linalg: Any = importlib.import_module("numba.np.linalg")
     ensure_blas = getattr(linalg, "ensure_blas", None)
     if ensure_blas is None:
         return
