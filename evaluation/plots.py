@@ -123,7 +123,7 @@ def pareto_front(findings: Findings) -> tuple[Plot, ...]:
         return ()
     points = pareto_points(metrics)
     front = [point for point in points if point.is_on_front]
-    figure, axes = _figure(8.4, 5.2)
+    figure, axes = _figure(8.4, 4.4 + 0.24 * ((len(points) + 1) // 2))
     axes.step(
         [max(1.0, point.multiplications) for point in front],
         [point.error for point in front],
@@ -148,7 +148,7 @@ def pareto_front(findings: Findings) -> tuple[Plot, ...]:
         axes.annotate(
             str(number), (cost, point.error), xytext=(7, 5), textcoords="offset points", fontsize=9
         )
-    figure.legend(loc="outside right upper", fontsize=8.5)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8.5)
     axes.set_xscale("log")
     costs = [max(1.0, point.multiplications) for point in points]
     axes.set_xlim(min(costs) / 1.25, max(costs) * 1.25)
@@ -158,7 +158,9 @@ def pareto_front(findings: Findings) -> tuple[Plot, ...]:
     axes.set_xlabel("Multiplications per frame (audited, logarithmic)")
     axes.set_ylabel(rate_title(metrics))
     title = "What accuracy costs"
-    axes.set_title(f"{title}: filled points are beaten by no other", loc="left", fontsize=11.5)
+    figure.suptitle(
+        f"{title}: filled points are beaten by no other", x=0.01, ha="left", fontsize=11.5
+    )
     spoken = "; ".join(
         f"{p.setting.setting} {p.error:.1%} at {short_count(p.multiplications)}" for p in front
     )

@@ -156,10 +156,11 @@ class QuantizationScheduleConfig(TypedConfig):
         ge=0,
         description="Epochs after those, over which the thresholds climb from 0 in equal steps.",
     )
-    moving_range_epochs: int | None = Field(
+    num_range_updates: int | None = Field(
         None,
         ge=1,
-        description="Epochs in which ranges move; afterwards they stay. Empty: to the end.",
+        description="Updates after which a range stays: one before the first step, one after "
+        "each step. A range that follows what fires can run away with it. Empty: it always moves.",
     )
 
     @property

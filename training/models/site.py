@@ -32,7 +32,7 @@ class QuantizerSite(nn.Module):
         self.configured_threshold = config.threshold if threshold is None else threshold
         self.threshold = self.configured_threshold
         self.is_quantized = True
-        self.range_moves = True
+        self.num_range_updates: int | None = None
         self.per_step = config.range_update == "timestep"
         self.tracker = RangeTracker()
         self.pending: Tensor | None = None
@@ -41,8 +41,12 @@ class QuantizerSite(nn.Module):
         """Spike as the schedule wants it in an epoch, counted from 0."""
         self.is_quantized = epoch >= schedule.unquantized_epochs
         self.threshold = round(schedule.threshold_share(epoch) * self.configured_threshold)
-        moving = schedule.moving_range_epochs
-        self.range_moves = moving is None or epoch < moving
+        self.num_range_updates = schedule.num_range_updates
+
+    def range_moves(self) -> bool:
+        """Whether the range still follows the potentials."""
+        limit = self.num_range_updates
+        return limit is None or int(self.tracker.num_updates) < limit
 
     def quantizer(self) -> Quantizer:
         """The quantiser with the present range."""
@@ -54,7 +58,7 @@ class QuantizerSite(nn.Module):
         if not self.training or self.num_bits == UNQUANTIZED_BITS:
             return recurrence(self.quantizer(), None)
         if self.per_step:
-            return recurrence(self.quantizer(), self.tracker if self.range_moves else None)
+            return recurrence(self.quantizer(), self.tracker if self.range_moves() else None)
         if int(self.tracker.num_updates) == 0:
             with torch.no_grad():
                 unquantized = self.quantizer()._replace(num_bits=UNQUANTIZED_BITS)
@@ -69,7 +73,7 @@ class QuantizerSite(nn.Module):
 
     def apply_pending(self) -> None:
         """Move the range by the last training pass's extremes, reduced over workers."""
-        if self.pending is None or not self.range_moves:
+        if self.pending is None or not self.range_moves():
             return
         negated_minimum, maximum = all_max(self.pending)
         self.pending = None
