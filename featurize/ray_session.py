@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from featurize.errors import PipelineError
-from featurize.termination import TerminationAfterRay
+from featurize.termination import termination_handler_kept
 
 
 @contextmanager
@@ -31,18 +31,16 @@ def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
     if not address:
         # "local" never joins the leftovers of a killed cluster on this machine.
         options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
-    with TerminationAfterRay() as termination:
-        try:
+    try:
+        with termination_handler_kept():
             ray.init(**options)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            problem = str(error).strip().splitlines()
-            raise PipelineError(
-                f"Ray at {address or 'this machine'} cannot be used: "
-                f"{problem[0] if problem else error}; check RAY_ADDRESS and the token, or unset "
-                "RAY_ADDRESS to work on this machine"
-            ) from error
-        try:
-            termination.take_over()
-            yield ray
-        finally:
-            ray.shutdown()
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        problem = str(error).strip().splitlines()
+        raise PipelineError(
+            f"Ray at {address or 'this machine'} cannot be used: {problem[0] if problem else error}"
+            "; check RAY_ADDRESS and the token, or unset RAY_ADDRESS to work on this machine"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

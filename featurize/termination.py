@@ -1,50 +1,55 @@
-"""SIGTERM while Ray is at work: stop the workers first, then end as the process would have."""
+"""SIGTERM in a process that uses Ray: it stays with whoever handled it before.
+
+What cancels a run (Prefect, a supervisor) asks with SIGTERM, and looks whether its own handler is
+still there to answer. Ray replaces the handler by an exit without farewell. And of the exceptions
+that a handler raises while Ray's C++ waits, Ray drops most: so the main thread must not wait there.
+"""
 
 import signal
 import threading
-from types import FrameType, TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 
 
-class TerminationAfterRay:
-    """Hands a SIGTERM to its handler of before, once Ray has let go and its workers are stopped.
+@contextmanager
+def termination_handler_kept() -> Iterator[None]:
+    """Put the handler back at the end of the context, in which Ray starts.
 
-    Ray replaces the handler by an exit without farewell, and of the exceptions that a handler may
-    raise while Ray's C++ waits it passes on two only: an interrupt and an exit. So the signal
-    becomes an interrupt within this context and is raised anew at its end; what cancelled the run
-    (Prefect, a supervisor) then gets the end it waits for. Outside the main thread, where no signal
-    arrives, the context does nothing.
+    A signal that comes meanwhile is raised anew then. Outside the main thread, where signals do
+    not arrive, the context does nothing.
     """
-
-    def __init__(self) -> None:
-        self._is_main = threading.current_thread() is threading.main_thread()
-        self._is_terminated = False
-
-    def __enter__(self) -> Self:
-        if self._is_main:
-            self._handler_before = signal.getsignal(signal.SIGTERM)
-        return self
-
-    def take_over(self) -> None:
-        """Handle the signal from now on; call when Ray has started."""
-        if self._is_main:
-            signal.signal(signal.SIGTERM, self._interrupt)
-
-    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._is_terminated:  # a repeated signal must not break the shutdown
-            self._is_terminated = True
-            raise KeyboardInterrupt
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if not self._is_main:
-            return
-        signal.signal(signal.SIGTERM, self._handler_before)
-        # Ray's own handler, while Ray was starting, exits with the signal's number.
-        exited = isinstance(error, SystemExit) and error.code == signal.SIGTERM
-        if self._is_terminated or exited:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    is_terminated = False
+    try:
+        yield
+    except SystemExit as ended:
+        is_terminated = ended.code == signal.SIGTERM  # Ray's own handler exits so
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        if is_terminated:
             signal.raise_signal(signal.SIGTERM)
+
+
+def call_interruptibly(work: Callable[[], object]) -> None:
+    """Call in another thread and wait for it here, where any signal's exception comes through.
+
+    Raises:
+        BaseException: what ``work`` raises. After an interruption the thread may still be at work;
+            the end of the Ray session ends it.
+    """
+    outcome: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+            outcome.set_result(None)
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="interruptible", daemon=True).start()
+    outcome.result()

@@ -26,6 +26,7 @@ SHARED_FEATURIZE = {
     "errors",
     "typed_config",
     "ray_session",
+    "termination",
 }
 # The recogniser that listens makes its features itself.
 LISTENING_FEATURIZE = {"fbank", "frames", "resampling"}

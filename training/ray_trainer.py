@@ -12,6 +12,7 @@ from featurize.errors import PipelineError
 from featurize.lease import held_token
 from featurize.locations import Location
 from featurize.ray_session import ray_session
+from featurize.termination import call_interruptibly
 from training import huge_pages
 from training.config import TrainConfig, WorkerConfig
 from training.loop import ProgressCallback
@@ -97,7 +98,7 @@ def _fit(
     )
     with watching(run, on_progress):
         try:
-            trainer.fit()
+            call_interruptibly(trainer.fit)
         except ray.train.TrainingFailedError as error:
             raise PipelineError(
                 f"training failed on its workers: {_root_cause(error)}; finished epochs are kept "

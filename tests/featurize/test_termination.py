@@ -1,4 +1,4 @@
-"""SIGTERM around Ray: an interrupt inside, the handler of before at the end."""
+"""SIGTERM around Ray: the handler of before answers it, wherever it arrives."""
 
 import signal
 import threading
@@ -7,84 +7,83 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from featurize.termination import TerminationAfterRay
+from featurize.termination import call_interruptibly, termination_handler_kept
 
 
 class Ended(BaseException):
     """What a supervisor's handler raises, as Prefect's does."""
 
 
-@pytest.fixture(autouse=True)
-def supervisor() -> Iterator[None]:
-    def end(_number: int, _frame: object) -> None:
-        raise Ended
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def supervisors_handler(_number: int, _frame: object) -> None:
+    raise Ended
 
 
 def rays_handler(number: int, _frame: object) -> None:
     raise SystemExit(number)
 
 
-def terminated_at_work(stopped: list[str]) -> None:
-    with TerminationAfterRay() as termination:
+@pytest.fixture(autouse=True)
+def supervisor() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, supervisors_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def start_ray(failure: BaseException | None = None, *, is_terminated: bool = False) -> None:
+    """Take the signal, as Ray does when it starts."""
+    with termination_handler_kept():
         signal.signal(signal.SIGTERM, rays_handler)
-        termination.take_over()
-        try:
+        if is_terminated:
             signal.raise_signal(signal.SIGTERM)
-        except KeyboardInterrupt:
-            signal.raise_signal(signal.SIGTERM)  # impatience does not break the shutdown
-            stopped.append("workers")
-            raise
+        if failure is not None:
+            raise failure
 
 
-def terminated_at_the_start() -> None:
-    with TerminationAfterRay():
-        signal.signal(signal.SIGTERM, rays_handler)
-        signal.raise_signal(signal.SIGTERM)
+def test_the_handler_is_back_when_ray_has_started() -> None:
+    start_ray()
+    assert signal.getsignal(signal.SIGTERM) is supervisors_handler
 
 
-def failing(error: BaseException) -> None:
-    with TerminationAfterRay() as termination:
-        termination.take_over()
-        raise error
-
-
-def test_the_work_is_interrupted_and_stops_before_the_handler_of_before_runs() -> None:
-    stopped: list[str] = []
+def test_a_signal_while_ray_starts_reaches_the_handler() -> None:
     with pytest.raises(Ended):
-        terminated_at_work(stopped)
-    assert stopped == ["workers"]
+        start_ray(is_terminated=True)
 
 
-def test_a_signal_while_ray_starts_counts_as_well() -> None:
-    with pytest.raises(Ended):
-        terminated_at_the_start()
-
-
-def test_the_handler_of_before_is_back_without_a_signal() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with TerminationAfterRay() as termination:
-        termination.take_over()
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), ValueError("mistake")])
-def test_other_ends_pass(error: BaseException) -> None:
-    with pytest.raises(type(error)) as passed:
-        failing(error)
-    assert passed.value is error
+@pytest.mark.parametrize("failure", [SystemExit(3), KeyboardInterrupt(), ValueError("mistake")])
+def test_other_ends_pass(failure: BaseException) -> None:
+    with pytest.raises(type(failure)) as passed:
+        start_ray(failure)
+    assert passed.value is failure
+    assert signal.getsignal(signal.SIGTERM) is supervisors_handler
 
 
 def test_outside_the_main_thread_nothing_is_touched() -> None:
     def work() -> bool:
-        with TerminationAfterRay() as termination:
-            termination.take_over()
+        with termination_handler_kept():
             return threading.current_thread() is not threading.main_thread()
 
     with ThreadPoolExecutor(1) as threads:
         assert threads.submit(work).result()
+
+
+def test_work_is_waited_for_and_its_error_is_raised() -> None:
+    done: list[str] = []
+    call_interruptibly(lambda: done.append(threading.current_thread().name))
+    assert done == ["interruptible"]
+    with pytest.raises(ZeroDivisionError):
+        call_interruptibly(lambda: 1 // 0)
+
+
+def test_a_signal_interrupts_the_wait() -> None:
+    may_end = threading.Event()
+
+    def work() -> None:
+        # The signal is for the main thread, which waits by now or will before this one ends.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        may_end.wait(60)
+
+    with pytest.raises(Ended):
+        call_interruptibly(work)
+    may_end.set()
