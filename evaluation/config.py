@@ -4,8 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from featurize.integrity import VerifyMode
-from featurize.typed_config import TypedConfig
+from featurize.typed_config import TypedConfig, VerifyMode
 
 DecoderName = Literal["auto", "greedy", "beam", "viterbi"]
 

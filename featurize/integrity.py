@@ -10,14 +10,11 @@ import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from featurize.errors import PipelineError
 from featurize.locations import Location
-from featurize.typed_config import TypedConfig
-
-VerifyMode = Literal["off", "sampled", "full"]
-"""How much is read before use: nothing, sizes and a sample of the files, or every byte."""
+from featurize.typed_config import TypedConfig, VerifyMode
 
 _CHUNK_BYTES = 4 * 2**20
 _SAMPLED_SHARE = 8

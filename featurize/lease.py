@@ -77,11 +77,16 @@ class Owner(TypedConfig):
     def here(cls) -> "Owner":
         """This process."""
         pid = os.getpid()
-        return cls(host=socket.gethostname(), boot=_boot(), pid=pid, start=_process_start(pid))
+        return cls(
+            host=socket.gethostname(), boot=_boot(), pid=pid, start=_process_start(pid) or ""
+        )
 
     def is_known_dead(self) -> bool:
         """Whether the process ran on this machine and is there no more."""
-        return bool(self.boot) and self.boot == _boot() and _process_start(self.pid) != self.start
+        if not self.boot or self.boot != _boot():
+            return False
+        start = _process_start(self.pid)
+        return start is not None and start != self.start
 
 
 class Claim(TypedConfig):
@@ -220,10 +225,14 @@ class _Contender:
         return False
 
     def leave(self) -> None:
-        """Withdraw the claim; harmless when repeated."""
+        """Withdraw the claim; harmless when repeated, and never an error of its own."""
         self._left.set()
-        self._renewal.join()
-        self.file.remove()
+        self._renewal.join(self.timing.beat_s)
+        try:
+            self.file.remove()
+        except Exception as error:
+            # The result stands or fails without it, and nobody waits longer than the expiry.
+            logger.warning("the lease on %s could not be withdrawn: %s", self.location, error)
 
     def _write(self) -> None:
         self.file.write_bytes(self._claim.model_dump_json().encode())
@@ -292,12 +301,22 @@ def _boot() -> str:
         return ""  # no such files: only the beat can tell
 
 
-def _process_start(pid: int) -> str:
-    """Start time of a living process, in ticks since boot; empty where there is none."""
+def _process_start(pid: int) -> str | None:
+    """Start time of a living process, in ticks since boot.
+
+    Returns:
+        Empty where there is no such process; None where it is hidden from us.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return ""
+        try:
+            os.kill(pid, 0)  # sends nothing, and asks the kernel behind a /proc that hides others
+        except ProcessLookupError:
+            return ""
+        except OSError:
+            return None
+        return None
     # The command's name, in parentheses, may hold anything; state is the first field after it.
     fields = stat.rpartition(")")[2].split()
     return "" if fields[0] in ("Z", "X") else fields[19]

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from featurize.errors import PipelineError
 from featurize.integrity import (
     FileChecksum,
-    VerifyMode,
     check_file,
     damage_error,
     find_damage,
@@ -34,6 +33,7 @@ from featurize.schema import (
     ShardInfo,
     StateInventory,
 )
+from featurize.typed_config import VerifyMode
 
 
 @dataclass(frozen=True, eq=False)

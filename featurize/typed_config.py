@@ -1,9 +1,12 @@
 """The base of every configuration object: frozen, closed and typed."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+VerifyMode = Literal["off", "sampled", "full"]
+"""How much is read before use: nothing, sizes and a sample of the files, or every byte."""
 
 _UNITS = {"s": "(s)", "hz": "(Hz)", "dbfs": "(dBFS)"}
 

@@ -4,8 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from featurize.integrity import VerifyMode
-from featurize.typed_config import TypedConfig
+from featurize.typed_config import TypedConfig, VerifyMode
 from training.choices import UNQUANTIZED_BITS, Backend
 
 ModelName = Literal["conventional", "v1", "v2", "lstm", "gru"]

@@ -18,7 +18,8 @@ import s3fs
 from featurize import locations
 from featurize.lease import Claim, Owner
 from featurize.locations import Location
-from tests.faults.workplace import Workplace, descendants, finish, wait_until
+from tests.faults.workplace import Workplace, finish, wait_until
+from tests.harness.processes import descendants
 from tests.harness.s3 import FaultProxy, Misbehaviour, S3Process
 
 FEATURIZE = ["featurize"]

@@ -15,14 +15,13 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
-
 from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
 from featurize.shards import read_index
 from featurize.stage import read_manifest
 from tests.faults.stages import run_stages
 from tests.faults.workplace import Workplace
+from tests.harness.processes import descendants, num_open_files, resident_mib
 from tests.harness.tiny import SUBSETS
 
 TRAIN = ["featurize", "train"]
@@ -47,7 +46,6 @@ def soak(place: Workplace, seconds: float) -> int:
     """Rounds until the time is over, three at least; the exit code."""
     expected = place.undisturbed(TRAIN)
     total = place.num_changes(TRAIN)
-    me = psutil.Process()
     memory_mib: list[float] = []
     handles: list[int] = []
     num_kills = 0
@@ -62,14 +60,14 @@ def soak(place: Workplace, seconds: float) -> int:
         run_stages(str(place.corpus), runs, TRAIN)
         place.compare(runs, expected)
         _check_utterances(Location.of(runs))
-        memory_mib.append(me.memory_info().rss / 2**20)
-        handles.append(me.num_fds())
+        memory_mib.append(resident_mib())
+        handles.append(num_open_files())
         print(
             f"round {len(memory_mib)}: {num_kills} kills, {memory_mib[-1]:.0f} MiB, "
             f"{handles[-1]} open files",
             flush=True,
         )
-    return _verdict(me, memory_mib, handles, num_kills)
+    return _verdict(memory_mib, handles, num_kills)
 
 
 def _check_utterances(runs: Location) -> None:
@@ -79,9 +77,7 @@ def _check_utterances(runs: Location) -> None:
     assert len(names) == len(set(names)) == NUM_UTTERANCES, f"{len(names)} utterances"
 
 
-def _verdict(
-    me: psutil.Process, memory_mib: list[float], handles: list[int], num_kills: int
-) -> int:
+def _verdict(memory_mib: list[float], handles: list[int], num_kills: int) -> int:
     """Compare the first rounds, less the very first, with the last ones."""
     count = max(1, len(memory_mib) // 4)
     growth = statistics.median(memory_mib[-count:]) - statistics.median(memory_mib[1 : 1 + count])
@@ -90,8 +86,8 @@ def _verdict(
         problems.append(f"memory grew by {growth:.0f} MiB")
     if handles[-1] > handles[1]:
         problems.append(f"open files went from {handles[1]} to {handles[-1]}")
-    if me.children(recursive=True):
-        problems.append(f"processes are left: {me.children(recursive=True)}")
+    if descendants(os.getpid()):
+        problems.append(f"processes are left: {descendants(os.getpid())}")
     left = [t.name for t in threading.enumerate() if t.name in ("lease", "read-ahead")]
     if left:
         problems.append(f"threads are left: {left}")

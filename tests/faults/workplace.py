@@ -165,21 +165,3 @@ def wait_until(condition: Any, process: "subprocess.Popen[str] | None" = None) -
         assert process is None or process.poll() is None, f"ended: {process and finish(process)}"
         time.sleep(0.01)
     return value
-
-
-def descendants(pid: int, marks: str) -> list[int]:
-    """Living processes started by another, with a word on their command line."""
-    import psutil
-
-    try:
-        children = psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    found = []
-    for child in children:
-        try:
-            if marks in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
-                found.append(child.pid)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found

@@ -191,3 +191,32 @@ def test_a_damaged_claim_names_its_remedy(tmp_path, content):
     with pytest.raises(PipelineError, match=r"lease-0.*remove it"), held_lease(location, QUICK):
         pass
     assert [place.name for place in claims_beside(location)] == [f".result.lease-{1:032x}"]
+
+
+def test_a_process_hidden_by_the_kernel_is_not_taken_for_dead(monkeypatch):
+    owner = Owner.here()
+    assert not owner.is_known_dead()
+    assert owner.model_copy(update={"start": "0"}).is_known_dead()  # its id is another's now
+    read = Path.read_text
+
+    def hidden(path, *arguments, **options):
+        if path.name == "stat":
+            raise FileNotFoundError(path)
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", hidden)
+    assert not owner.is_known_dead()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert owner.model_copy(update={"pid": gone.pid}).is_known_dead()
+
+
+def test_a_lease_that_cannot_be_withdrawn_spoils_no_result(tmp_path, monkeypatch, caplog):
+    location = Location.of(tmp_path / "result")
+
+    def fails(place):
+        raise OSError("the store is away")
+
+    with held_lease(location, QUICK):
+        monkeypatch.setattr(Location, "remove", fails)
+    assert "could not be withdrawn: the store is away" in caplog.text

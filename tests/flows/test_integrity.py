@@ -65,7 +65,8 @@ def test_what_is_whole_is_sound(stage):
 
 def test_every_flipped_file_is_named_and_redone(stage):
     before = content_of(stage)
-    for name in stage.files():
+    # Last to first: weights before the checkpoint that they are taken from.
+    for name in reversed(list(stage.files())):
         if not stage.child(name).exists():
             continue  # dropped with the rest of its checkpoint
         flip(stage, name)
