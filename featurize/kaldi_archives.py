@@ -9,7 +9,6 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from typing import IO
 
 import numpy as np
@@ -169,10 +168,12 @@ def _read_key(stream: IO[bytes]) -> str | None:
 
 def _read_vector(stream: IO[bytes]) -> NDArray[np.int32]:
     head = stream.read(3)
+    stream.seek(-len(head), 1)
     if head == b"\0B\4":
-        stream.seek(-3, 1)
         return np.asarray(matio.read_int32vector(_Bounded(stream)), np.int32)
     if head[:2] == b"\0B":
         raise BadRecord("a record that is no vector of integers")
-    line = head if head.endswith(b"\n") else head + stream.readline(MAX_RECORD_BYTES)
-    return np.array([int(field) for field in BytesIO(line).read().split()], np.int32)
+    line = stream.readline(MAX_RECORD_BYTES)
+    if not line.endswith(b"\n"):
+        raise BadRecord("the last record is cut off")
+    return np.array([int(field) for field in line.split()], np.int32)

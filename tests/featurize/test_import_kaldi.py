@@ -165,7 +165,16 @@ def test_damaged_matrices_are_named(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "content", [b"a \0B\4\x04\xff\xff\xff\x7f\4", b"a \0BFM \4", b"a 1 x 2\n", b"k" * 300, b"abc"]
+    "content",
+    [
+        b"a \0B\4\x04\xff\xff\xff\x7f\4",
+        b"a \0BFM \4",
+        b"a 1 x 2\n",
+        b"a 1 2",
+        b"k" * 300,
+        b"abc",
+        b"a ",
+    ],
 )
 def test_damaged_alignments_are_named(tmp_path, content):
     (tmp_path / "a.ark").write_bytes(content)
@@ -185,6 +194,12 @@ def test_every_cut_of_an_archive_is_noticed_or_between_records(tables):
         except PipelineError:
             continue
         assert all(found[key].tolist() == whole[key].tolist() for key in found)
+
+
+def test_short_text_records_stay_apart(tmp_path):
+    (tmp_path / "a.ark").write_text("a 5\nb\t\nc 1 2 3 \n")
+    found = {k: v.tolist() for k, v in read_integer_vectors(Location.of(tmp_path / "a.ark"))}
+    assert found == {"a": [5], "b": [], "c": [1, 2, 3]}
 
 
 def test_base_phones():
