@@ -7,6 +7,8 @@ bigram. A phone may follow itself. Where frames are further apart than ``NO_SKIP
 can have fewer frames than states: then states may be passed over.
 
 States that know no context are searched in one graph; senones in ``evaluation.triphone_search``.
+Several states of one part of a phone whose contexts are not known (of Kaldi's making) count as one,
+scored by the best of them.
 
 Shape legend: T frames, S states, P phones, K states per phone.
 """
@@ -52,14 +54,24 @@ def state_search(
     if any(states.left) or any(states.right):
         return lambda log_probs_TS: best_phones(log_probs_TS - taken_off_S, graph)[0]
     expanded = expand(graph)
-    # The states of a graph without contexts, phone by phone, are some order of the outputs.
-    order = graph.table[0, :, 0].ravel()
+    members = members_of_parts(states, len(counts) - 1)
 
     def decode(log_probs_TS: NDArray[np.float32]) -> list[int]:
-        path, _ = best_path((log_probs_TS - taken_off_S)[:, order], expanded, prior_scale=0.0)
+        scores_TS = log_probs_TS - taken_off_S
+        parts = np.full((len(scores_TS), len(members)), -np.inf, np.float32)
+        for number, own in enumerate(members):
+            if len(own):
+                parts[:, number] = scores_TS[:, own].max(1)
+        path, _ = best_path(parts, expanded, prior_scale=0.0)
         return phones_of_path(path, states.states_per_phone)
 
     return decode
+
+
+def members_of_parts(states: StateInventory, num_phones: int) -> list[NDArray[np.int64]]:
+    """The states of each (phone, position): one, or, where contexts are not known, several."""
+    place = np.array(states.phones) * states.states_per_phone + np.array(states.positions)
+    return [np.flatnonzero(place == p) for p in range(num_phones * states.states_per_phone)]
 
 
 def triphone_graph(
@@ -76,8 +88,9 @@ def triphone_graph(
     occurrences = np.maximum(bigram_counts[:num_phones].sum(1), 1.0)
     duration_PK = np.maximum(frames_PK / occurrences[:, None], _MIN_DURATION)
     weighted = weighted_bigram(bigram_counts, config, repeats=num_parts > 1)
+    has_context = any(states.left) or any(states.right)
     return TriphoneGraph(
-        table=state_table(states, num_phones),
+        table=state_table(states, num_phones) if has_context else np.empty((0,) * 4, np.int32),
         stay_PK=np.log1p(-1.0 / duration_PK).astype(np.float32),
         leave_PK=-np.log(duration_PK).astype(np.float32),
         start_P=weighted[num_phones, :num_phones].astype(np.float32),

@@ -140,6 +140,21 @@ def align(
     run_align(recipe, features, runs, overrides or (), workers, force, as_json)
 
 
+@app.command("import-kaldi")
+def import_kaldi(
+    config: Annotated[
+        str, typer.Option("--config", help="JSON file that names data folders and alignments.")
+    ],
+    runs: RunsOption,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take features and tied-state targets from Kaldi."""
+    from flows.stage_commands import run_import_kaldi
+
+    run_import_kaldi(config, runs, force, as_json)
+
+
 @app.command()
 def train(
     recipe: RecipeOption,

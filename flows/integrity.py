@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 MANIFEST_TYPES: dict[str, type[StageManifest]] = {
     "featurize": FeaturizeManifest,
     "align": FeaturizeManifest,
+    "import": FeaturizeManifest,
     "training": TrainManifest,
     "evaluation": EvaluateManifest,
 }
@@ -159,7 +160,7 @@ def _redo(
     location: Location, manifest: StageManifest, files: set[str], corpus: Location | None
 ) -> bool:
     """Redo files under the lease; False where the whole stage has to run."""
-    if isinstance(manifest, FeaturizeManifest) and manifest.aligned is None:
+    if isinstance(manifest, FeaturizeManifest) and manifest.stage == "featurize":
         changed: StageManifest = redo_features(location, manifest, files, corpus)
     elif isinstance(manifest, TrainManifest):
         if not redo_training(location, manifest, files):
@@ -192,7 +193,8 @@ def _run_again(location: Location, manifest: StageManifest, workers: WorkerConfi
         train(manifest.config, Location.of(manifest.features), runs, workers)
         return
     if isinstance(manifest, FeaturizeManifest):
-        assert manifest.aligned is not None
+        if manifest.aligned is None:
+            raise PipelineError(f"{location} was imported; import it again with --force")
         logger.info("aligning again into %s", location)
         config = AlignConfig.model_validate(manifest.aligned.config)
         features = Location.of(manifest.aligned.features)

@@ -4,14 +4,17 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from rich.console import RenderableType
 
 from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.scan import subsets_at
 from featurize.errors import PipelineError
+from featurize.import_kaldi import KaldiImportConfig
 from featurize.locations import Location
 from featurize.stage import MANIFEST_NAME, StageResult, is_finished
 from flows.command import Command, command, prefect_api
+from flows.failures import condense
 from flows.overrides import apply_overrides
 from flows.recipes import Recipe, recipe_named
 from training.align.config import AlignConfig
@@ -38,6 +41,23 @@ def run_featurize(
             f"features: {result.location}",
             _next(following, "--recipe", name, "--features", result.location.uri, "--runs", runs),
         )
+
+
+def run_import_kaldi(config: str, runs: str, force: bool, as_json: bool) -> None:
+    """Run the import flow on a configuration file."""
+    file, results = Location.of(config), Location.of(runs)
+    if not file.exists() or file.is_dir():
+        raise PipelineError(f"--config {config}: no such file")
+    try:
+        wanted = KaldiImportConfig.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise PipelineError(f"--config {config}: {condense(error)}") from error
+    with command(as_json) as running, prefect_api() as api:
+        from flows.import_flow import import_kaldi_flow
+
+        api.ready()
+        result = import_kaldi_flow(wanted, results.uri, force)
+        running.finish(_stage_json(result, running), f"features: {result.location}")
 
 
 def run_align(

@@ -142,8 +142,8 @@ def align(
             config.network, aligned.location, runs, workers, on_progress=_told(on_progress)
         )
         states = read_manifest(aligned.location, FeaturizeManifest).states
-        scorer = NetworkScorer.of(trained.location)
-        return run.write(name, run.aligner(scorer, states), states)
+        network = NetworkScorer.of(trained.location)
+        return run.write(name, run.aligner(network, states), states)
 
     return run_stage(runs.child(STAGE, name), name, work, force=force)
 

@@ -1,0 +1,394 @@
+"""Kaldi's features and alignments as a feature set: the paper's own fMLLR and tied states.
+
+What Kaldi made is taken as it is: rows of ``feats.scp`` are the features, and each frame's target
+is its pdf, the tied state of the model that aligned it. Two archives per subset say which::
+
+    ali-to-pdf final.mdl "ark:gunzip -c ali.*.gz |" ark:pdfs.ark
+    ali-to-phones --per-frame=true final.mdl "ark:gunzip -c ali.*.gz |" ark:phones.ark
+
+Which phone a pdf is of is counted over the frames of the train split (with position suffixes and
+stress removed); pdfs that several phones share count for the one they are most often of. A
+pdf's contexts and its part of the phone stand in the model's own file, which is not read: the pdfs
+of a phone are one state in the search, scored by the best of them.
+
+Shape legend: T frames, F features.
+"""
+
+import hashlib
+import logging
+import random
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from featurize.cmvn import MomentSums, add_moments, cmvn_statistics
+from featurize.errors import PipelineError
+from featurize.kaldi_archives import (
+    BadRecord,
+    ScriptEntry,
+    read_integer_vectors,
+    read_lines,
+    read_matrix,
+    read_script,
+    read_table,
+)
+from featurize.locations import Location
+from featurize.phones import PHONE_48_TO_39
+from featurize.schema import (
+    REJECT_SCHEMA,
+    SCHEMA_VERSION,
+    FeatureDtype,
+    FeatureRow,
+    FeaturizeManifest,
+    LabelInventory,
+    ShardInfo,
+    StateInventory,
+    SubsetInfo,
+)
+from featurize.shard_writer import pack_row, unpacked_features, write_shard
+from featurize.stage import StageResult, fingerprint, run_stage, software_versions, timestamp
+from featurize.typed_config import TypedConfig
+
+logger = logging.getLogger(__name__)
+
+STAGE = "import"
+STAGE_VERSION = 1
+REJECTS_NAME = "rejects.parquet"
+SAMPLE_RATE_HZ = 16000
+_MAX_PDFS = 100_000
+_NOT_SCORED = frozenset({"SIL", "SPN", "NSN", "LAU"})
+
+
+class KaldiSubset(TypedConfig):
+    """One data folder of Kaldi's, with its alignment."""
+
+    name: str = Field(min_length=1, description="Name of the subset in the feature set.")
+    split: Literal["train", "dev", "test"] = Field(description="What it is used for.")
+    data: str = Field(description="Folder with feats.scp and utt2spk; text, if it is there.")
+    pdfs: str = Field(description="Archive of each frame's pdf, from ali-to-pdf.")
+    phones: str = Field(
+        description="Archive of each frame's phone, from ali-to-phones --per-frame=true."
+    )
+
+
+class KaldiImportConfig(TypedConfig):
+    """Everything that determines an imported feature set."""
+
+    subsets: tuple[KaldiSubset, ...] = Field(min_length=1, description="Data folders.")
+    phone_table: str = Field(description="Kaldi's phones.txt: a phone and its number a line.")
+    root: str | None = Field(
+        None, description="Where relative paths in feats.scp begin; empty: at that file's folder."
+    )
+    frame_shift_s: float = Field(0.010, gt=0, le=0.2, description="Seconds between frames.")
+    cmvn: Literal["none", "global", "speaker"] = Field(
+        "global", description="Normalisation on reading; fMLLR features are normalised already."
+    )
+    feature_dtype: FeatureDtype = Field("float16", description="Stored precision.")
+    utterances_per_shard: int = Field(512, ge=1, le=65536, description="Most in one file.")
+    row_group_size: int = Field(8, ge=1, le=4096, description="Utterances read together.")
+    max_reject_share: float = Field(
+        0.01, ge=0, le=1, description="The import fails past this share of unusable utterances."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the assignment of utterances to shards.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [subset.name for subset in self.subsets]
+        if len(set(names)) != len(names):
+            raise ValueError("subsets: a name is given twice; name each subset once")
+        if {"train", "dev"} - {subset.split for subset in self.subsets}:
+            raise ValueError("subsets: at least one is needed with split=train and one with dev")
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class _Subset:
+    """A subset's tables, read."""
+
+    config: KaldiSubset
+    script: dict[str, ScriptEntry]
+    speakers: dict[str, str]
+    texts: dict[str, str]
+    pdfs: dict[str, NDArray[np.int32]]
+    phones: dict[str, NDArray[np.int32]]
+
+
+def import_kaldi(config: KaldiImportConfig, runs: Location, *, force: bool = False) -> StageResult:
+    """Import at ``runs/import/<fingerprint>``, or find it imported.
+
+    Args:
+        config: what to import.
+        runs: root of all stages' results.
+        force: import again even if it is done.
+
+    Raises:
+        PipelineError: when a table cannot be read, or too many utterances are unusable.
+    """
+    name = fingerprint(
+        {"version": STAGE_VERSION, "config": config, "tables": _tables_digest(config)}
+    )
+
+    def work(location: Location) -> FeaturizeManifest:
+        return _Import(config, location).run(name)
+
+    return run_stage(runs.child(STAGE, name), name, work, force=force)
+
+
+def _tables_digest(config: KaldiImportConfig) -> str:
+    """Over all tables; of the archives that feats.scp names, over the sizes alone."""
+    digest = hashlib.sha256(Location.of(config.phone_table).read_bytes())
+    for subset in config.subsets:
+        data = Location.of(subset.data)
+        for file in (data.child("feats.scp"), Location.of(subset.pdfs), Location.of(subset.phones)):
+            if not file.exists():
+                raise PipelineError(f"{file} is missing; check subsets of the configuration")
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def base_phone(name: str) -> str:
+    """A phone without its position in the word and its stress: ``AH0_B`` is ``AH``."""
+    bare = re.sub(r"_[BIES]$", "", name)
+    return bare.rstrip("0123456789") or bare
+
+
+def read_phone_table(file: Location) -> dict[int, str]:
+    """Number to base phone.
+
+    Raises:
+        PipelineError: when a line is not a phone and its number.
+    """
+    table: dict[int, str] = {}
+    for number, line in enumerate(read_lines(file), start=1):
+        fields = line.split()
+        if len(fields) != 2 or not fields[1].isdecimal():
+            raise PipelineError(f"{file}, line {number} is not 'PHONE NUMBER'")
+        if fields[0] != "<eps>" and not fields[0].startswith("#"):
+            table[int(fields[1])] = base_phone(fields[0])
+    return table
+
+
+class _Import:
+    """One run: its tables, and where its result goes."""
+
+    def __init__(self, config: KaldiImportConfig, target: Location) -> None:
+        self.config = config
+        self.target = target
+        self.phone_table = read_phone_table(Location.of(config.phone_table))
+        self.symbols = tuple(sorted(set(self.phone_table.values())))
+        self._ids = {symbol: number for number, symbol in enumerate(self.symbols)}
+        self.num_features = 0
+        self.rejects: list[dict[str, str]] = []
+        self.moments: dict[str, dict[str, MomentSums]] = {}
+
+    def run(self, name: str) -> FeaturizeManifest:
+        """Read the tables, count pdfs, write shards and rejects."""
+        subsets = [self._read(subset) for subset in self.config.subsets]
+        states = self._states(subsets)
+        shards: list[ShardInfo] = []
+        for subset in subsets:
+            shards += self._write(subset, len(shards), len(states.phones))
+        self._write_rejects(sum(len(subset.script) for subset in subsets))
+        return self._manifest(name, shards, states)
+
+    def _read(self, config: KaldiSubset) -> _Subset:
+        data = Location.of(config.data)
+        root = data if self.config.root is None else Location.of(self.config.root)
+        text = data.child("text")
+        return _Subset(
+            config,
+            read_script(data.child("feats.scp"), root),
+            read_table(data.child("utt2spk")),
+            read_table(text) if text.exists() else {},
+            dict(read_integer_vectors(Location.of(config.pdfs))),
+            dict(read_integer_vectors(Location.of(config.phones))),
+        )
+
+    def _phones(self, numbers: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Symbol ids of Kaldi's phone numbers."""
+        unknown = sorted(set(numbers.tolist()) - set(self.phone_table))
+        if unknown:
+            raise BadRecord(f"phone {unknown[0]} is not in the phone table", "bad_alignment")
+        found = [self._ids[self.phone_table[number]] for number in numbers.tolist()]
+        return np.array(found, np.int32)
+
+    def _states(self, subsets: list[_Subset]) -> StateInventory:
+        """The phone of each pdf, by the frames of the train split."""
+        highest = max(
+            (int(v.max()) for s in subsets for v in s.pdfs.values() if len(v)), default=-1
+        )
+        if not 0 <= highest < _MAX_PDFS:
+            raise PipelineError(f"the pdfs go up to {highest}; they should be 0 to some thousands")
+        counts = np.zeros((highest + 1, len(self.symbols)), np.int64)
+        for subset in subsets:
+            if subset.config.split != "train":
+                continue
+            for key, pdfs in subset.pdfs.items():
+                numbers = subset.phones.get(key)
+                if numbers is None or len(numbers) != len(pdfs) or pdfs.min(initial=0) < 0:
+                    continue
+                known = np.isin(numbers, list(self.phone_table))
+                np.add.at(counts, (pdfs[known], self._phones(numbers[known])), 1)
+        if not counts.any():
+            raise PipelineError(
+                "no utterance of the train split has as many pdfs as phones; make both archives "
+                "from the same alignment"
+            )
+        phones = tuple(counts.argmax(1).tolist())
+        return StateInventory(
+            states_per_phone=1,
+            phones=phones,
+            positions=(0,) * len(phones),
+            left=((),) * len(phones),
+            right=((),) * len(phones),
+        )
+
+    def _write(self, subset: _Subset, first_number: int, num_pdfs: int) -> list[ShardInfo]:
+        keys = sorted(subset.script)
+        random.Random(f"{self.config.seed} {subset.config.name}").shuffle(keys)  # noqa: S311
+        shards: list[ShardInfo] = []
+        size = self.config.utterances_per_shard
+        for start in range(0, len(keys), size):
+            packed = []
+            for key in keys[start : start + size]:
+                try:
+                    row = self._row(subset, key, num_pdfs)
+                except BadRecord as problem:
+                    self._reject(subset, key, problem)
+                    continue
+                packed.append(pack_row(row, self.config.feature_dtype))
+                self._count(subset.config.name, row.speaker_id, packed[-1])
+            if packed:
+                file = f"shard-{first_number + len(shards):05d}.parquet"
+                name, group = subset.config.name, self.config.row_group_size
+                shards.append(write_shard(self.target, file, name, packed, group))
+        if not shards:
+            raise PipelineError(
+                f"every utterance of subset {subset.config.name!r} is unusable, the last because: "
+                f"{self.rejects[-1]['detail'] if self.rejects else 'it has none'}"
+            )
+        return shards
+
+    def _row(self, subset: _Subset, key: str, num_pdfs: int) -> FeatureRow:
+        pdfs, numbers = subset.pdfs.get(key), subset.phones.get(key)
+        if pdfs is None or numbers is None:
+            raise BadRecord("it has no pdfs or no phones", "missing_alignment")
+        features = read_matrix(subset.script[key])
+        self.num_features = self.num_features or features.shape[1]
+        if features.shape[1] != self.num_features:
+            raise BadRecord(f"{features.shape[1]} features a frame, not {self.num_features}")
+        if not len(features) == len(pdfs) == len(numbers):
+            raise BadRecord(
+                f"{len(features)} frames, {len(pdfs)} pdfs and {len(numbers)} phones do not fit",
+                "bad_alignment",
+            )
+        limit = np.finfo(self.config.feature_dtype).max
+        if not np.abs(features).max() <= limit:
+            raise BadRecord(f"values that {self.config.feature_dtype} does not hold")
+        if not 0 <= pdfs.min() <= pdfs.max() < num_pdfs:
+            raise BadRecord("a pdf's number is out of range", "bad_alignment")
+        phones_T = self._phones(numbers)
+        return FeatureRow(
+            utterance_id=key,
+            speaker_id=subset.speakers.get(key, key),
+            chapter_id="",
+            subset=subset.config.name,
+            text=subset.texts.get(key, ""),
+            labels=phones_T[np.flatnonzero(np.diff(phones_T, prepend=-1))],
+            num_samples=round(len(features) * self.config.frame_shift_s * SAMPLE_RATE_HZ),
+            features=features,
+            alignment=pdfs.astype(np.int32),
+        )
+
+    def _count(self, subset: str, speaker: str, packed: dict[str, object]) -> None:
+        own = MomentSums.of(unpacked_features(packed))
+        so_far = self.moments.setdefault(subset, {})
+        so_far[speaker] = add_moments([so_far[speaker], own]) if speaker in so_far else own
+
+    def _reject(self, subset: _Subset, key: str, problem: BadRecord) -> None:
+        self.rejects.append(
+            {
+                "utterance_id": key,
+                "subset": subset.config.name,
+                "path": subset.script[key].file.uri,
+                "reason": problem.reason,
+                "detail": str(problem),
+            }
+        )
+
+    def _write_rejects(self, total: int) -> None:
+        with self.target.child(REJECTS_NAME).open_write() as stream:
+            table = pa.Table.from_pylist(self.rejects, schema=REJECT_SCHEMA)
+            pq.write_table(table, stream, compression="zstd")
+        if len(self.rejects) > self.config.max_reject_share * total:
+            raise PipelineError(
+                f"{len(self.rejects)} of {total} utterances are unusable, more than "
+                f"max_reject_share={self.config.max_reject_share:.1%}; the first: "
+                f"{self.rejects[0]['utterance_id']}: {self.rejects[0]['detail']}; "
+                f"{self.target.child(REJECTS_NAME)} lists each"
+            )
+
+    def _manifest(
+        self, name: str, shards: list[ShardInfo], states: StateInventory
+    ) -> FeaturizeManifest:
+        config = self.config
+        expected = {shard.file for shard in shards} | {REJECTS_NAME}
+        for child in self.target.children():
+            if child.name not in expected:  # of an interrupted run
+                child.remove()
+        splits: dict[str, tuple[str, ...]] = {
+            split: tuple(s.name for s in config.subsets if s.split == split)
+            for split in ("train", "dev", "test")
+        }
+        by_speaker: dict[str, list[MomentSums]] = {}
+        for own in self.moments.values():
+            for speaker, moments in own.items():
+                by_speaker.setdefault(speaker, []).append(moments)
+        train = [m for subset in splits["train"] for m in self.moments[subset].values()]
+        is_timit = set(self.symbols) <= set(PHONE_48_TO_39)
+        return FeaturizeManifest(
+            stage=STAGE,
+            schema_version=SCHEMA_VERSION,
+            fingerprint=name,
+            created_at=timestamp(),
+            versions=software_versions("spikeline", "numpy", "pyarrow", "kaldiio"),
+            config=config.model_dump(mode="json") | {"stack": 1, "stride": 1},
+            corpus_digest=name,
+            splits=splits,
+            sample_rate_hz=SAMPLE_RATE_HZ,
+            frame_shift_s=config.frame_shift_s,
+            num_features=self.num_features,
+            labels=LabelInventory(
+                kind="alignment",
+                symbols=self.symbols,
+                scored_as=tuple(
+                    PHONE_48_TO_39[s] if is_timit else None if s.upper() in _NOT_SCORED else s
+                    for s in self.symbols
+                ),
+            ),
+            cmvn=cmvn_statistics(
+                config.cmvn, train, {s: add_moments(parts) for s, parts in by_speaker.items()}
+            ),
+            subsets={s.name: self._subset_info(s.name, shards) for s in config.subsets},
+            shards=tuple(shards),
+            reject_counts=dict(Counter(reject["reason"] for reject in self.rejects)),
+            num_resampled=0,
+            states=states,
+        )
+
+    def _subset_info(self, name: str, shards: list[ShardInfo]) -> SubsetInfo:
+        own = [shard for shard in shards if shard.subset == name]
+        num_frames = sum(shard.num_frames for shard in own)
+        return SubsetInfo(
+            num_utterances=sum(shard.num_utterances for shard in own),
+            num_speakers=len(self.moments.get(name, {})),
+            num_frames=num_frames,
+            hours=num_frames * self.config.frame_shift_s / 3600,
+        )

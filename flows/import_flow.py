@@ -1,0 +1,39 @@
+"""The import flow: Kaldi's features and alignments in, a feature set out."""
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from featurize.import_kaldi import KaldiImportConfig, import_kaldi
+from featurize.locations import Location
+from featurize.stage import StageResult
+from flows.featurize_flow import publish_features
+from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
+from flows.run_logging import send_logs_to_runs
+
+send_logs_to_runs()
+
+
+@flow(name="import-kaldi", flow_run_name="import-kaldi")
+def import_kaldi_flow(config: KaldiImportConfig, runs: str, force: bool = False) -> StageResult:
+    """Import Kaldi's features and alignments, or find them imported.
+
+    Args:
+        config: what to import.
+        runs: root of all stages' results, a path or ``s3://`` address.
+        force: import again even if it is done.
+    """
+    result = import_tables(config, runs, force)
+    publish_features(result)
+    return result
+
+
+@task(
+    name="import-tables",
+    retries=NUM_RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=retry_io_errors,
+    cache_policy=NO_CACHE,
+)
+def import_tables(config: KaldiImportConfig, runs: str, force: bool) -> StageResult:
+    """Run the import stage."""
+    return import_kaldi(config, Location.of(runs), force=force and is_first_attempt())

@@ -1,0 +1,208 @@
+import kaldiio
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from featurize.errors import PipelineError
+from featurize.import_kaldi import KaldiImportConfig, KaldiSubset, base_phone, import_kaldi
+from featurize.kaldi_archives import BadRecord, ScriptEntry, read_integer_vectors, read_matrix
+from featurize.kaldi_archives import read_script as script_of
+from featurize.locations import Location
+from featurize.schema import FeaturizeManifest
+from featurize.shards import iter_rows, verify_shard
+from featurize.stage import read_manifest
+
+PHONES = "<eps> 0\nSIL 1\nAH0_B 2\nAH1_I 3\nT_E 4\n#0 5\n"
+# Pdf to phone number: silence, two pdfs of AH (both stresses), two of T.
+PDF_PHONES = np.array([1, 2, 3, 4, 4])
+
+
+def kaldi_folder(root, name, utterances, rng, text_ark=False, compression=None):
+    """A data folder and alignment archives as Kaldi writes them; returns features and pdfs."""
+    data = root / name
+    data.mkdir(parents=True)
+    pdfs, features = {}, {}
+    for utterance in utterances:
+        parts = [0, *rng.integers(1, 5, 4), 0]
+        pdfs[utterance] = np.repeat(parts, rng.integers(1, 5, len(parts))).astype(np.int32)
+        features[utterance] = rng.normal(size=(len(pdfs[utterance]), 4)).astype(np.float32)
+    kaldiio.save_ark(
+        str(data / "feats.ark"),
+        features,
+        scp=str(data / "feats.scp"),
+        compression_method=compression,
+    )
+    phones = {utterance: PDF_PHONES[value].astype(np.int32) for utterance, value in pdfs.items()}
+    for file, vectors in (("pdfs.ark", pdfs), ("phones.ark", phones)):
+        if text_ark:
+            lines = (f"{key} {' '.join(map(str, value))} \n" for key, value in vectors.items())
+            (data / file).write_text("".join(lines))
+        else:
+            kaldiio.save_ark(str(data / file), vectors)
+    (data / "utt2spk").write_text("".join(f"{u} {u.split('-')[0]}\n" for u in utterances))
+    (data / "text").write_text("".join(f"{u} AT UT\n" for u in utterances))
+    return features, pdfs
+
+
+@pytest.fixture
+def tables(tmp_path):
+    rng = np.random.default_rng(8)
+    (tmp_path / "phones.txt").write_text(PHONES)
+    made = {}
+    for name, split in (("tr", "train"), ("cv", "dev"), ("ev", "test")):
+        names = [f"{name}{n % 2}-{n:03d}" for n in range(7)]
+        made[split] = kaldi_folder(
+            tmp_path,
+            name,
+            names,
+            rng,
+            text_ark=split == "dev",
+            compression=2 if split == "test" else None,
+        )
+    config = KaldiImportConfig(
+        subsets=tuple(
+            KaldiSubset(
+                name=name,
+                split=split,
+                data=str(tmp_path / name),
+                pdfs=str(tmp_path / name / "pdfs.ark"),
+                phones=str(tmp_path / name / "phones.ark"),
+            )
+            for name, split in (("tr", "train"), ("cv", "dev"), ("ev", "test"))
+        ),
+        phone_table=str(tmp_path / "phones.txt"),
+        feature_dtype="float32",
+        utterances_per_shard=4,
+    )
+    return config, made
+
+
+def rows_of(location):
+    manifest = read_manifest(location, FeaturizeManifest)
+    return {row.utterance_id: row for row in iter_rows(location, manifest, manifest.subsets)}
+
+
+def test_features_and_pdfs_come_out_as_kaldi_had_them(tables, tmp_path):
+    config, made = tables
+    result = import_kaldi(config, Location.of(tmp_path / "runs"))
+    assert import_kaldi(config, Location.of(tmp_path / "runs")).skipped
+    manifest = read_manifest(result.location, FeaturizeManifest)
+    assert manifest.labels.symbols == ("AH", "SIL", "T")
+    assert manifest.labels.scored_as == ("AH", None, "T")
+    assert manifest.states.phones == (1, 0, 0, 2, 2)
+    assert manifest.splits == {"train": ("tr",), "dev": ("cv",), "test": ("ev",)}
+    for shard in manifest.shards:
+        verify_shard(result.location, shard)
+    rows = rows_of(result.location)
+    assert len(rows) == 21
+    for split, (features, pdfs) in made.items():
+        # The test split's archive is compressed to a byte a value.
+        tolerance = 0.05 if split == "test" else 0
+        for name, value in features.items():
+            row = rows[name]
+            assert np.abs(row.features - value).max() <= tolerance
+            assert row.alignment.tolist() == pdfs[name].tolist()
+            assert (row.speaker_id, row.text) == (name.split("-")[0], "AT UT")
+            phones = np.array(manifest.states.phones)[pdfs[name]]
+            changes = np.flatnonzero(np.diff(phones, prepend=-1))
+            assert row.labels.tolist() == phones[changes].tolist()
+
+
+def test_unusable_utterances_are_rejects_and_too_many_stop_the_import(tables, tmp_path):
+    config, _ = tables
+    pdfs = dict(read_integer_vectors(Location.of(config.subsets[0].pdfs)))
+    first, second, third = sorted(pdfs)[:3]
+    pdfs[first] = pdfs[first][:-1]
+    del pdfs[second]
+    kaldiio.save_ark(config.subsets[0].pdfs, pdfs)
+    script = tmp_path / "tr" / "feats.scp"
+    lines = [
+        line.rsplit(":", 1)[0] + ":7" if line.startswith(third) else line
+        for line in script.read_text().splitlines()
+    ]
+    script.write_text("\n".join(lines) + "\n")
+    with pytest.raises(PipelineError, match=r"3 of 21 utterances are unusable"):
+        import_kaldi(config, Location.of(tmp_path / "runs"))
+    lenient = config.model_copy(update={"max_reject_share": 0.2})
+    location = import_kaldi(lenient, Location.of(tmp_path / "runs")).location
+    found = pq.read_table(location.child("rejects.parquet").path).to_pylist()
+    assert {row["utterance_id"]: row["reason"] for row in found} == {
+        first: "bad_alignment",
+        second: "missing_alignment",
+        third: "unreadable_features",
+    }
+    assert len(rows_of(location)) == 18
+
+
+def test_commands_and_pickles_are_not_run(tables, tmp_path):
+    witness = tmp_path / "witness"
+    (tmp_path / "evil.scp").write_text(f"a touch {witness} |\n")
+    with pytest.raises(PipelineError, match="commands are not run"):
+        script_of(Location.of(tmp_path / "evil.scp"), Location.of(tmp_path))
+    (tmp_path / "evil.ark").write_bytes(b"PKL\x80\x04cos\nsystem\n(Vtouch witness\ntR.")
+    with pytest.raises(BadRecord, match="no binary matrix"):
+        read_matrix(ScriptEntry(Location.of(tmp_path / "evil.ark"), 0))
+    (tmp_path / "evil2.ark").write_bytes(b"a PKL\x80\x04cos\nsystem\n(Vtouch witness\ntR.")
+    with pytest.raises(PipelineError, match="not a whole archive"):
+        list(read_integer_vectors(Location.of(tmp_path / "evil2.ark")))
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\0BFM \4\xff\xff\xff\x7f\4\xff\xff\xff\x7f",
+        b"\0BFM \4\x02\0\0\0\4\x02\0\0\0short",
+        b"\0BCM " + b"\xff" * 40,
+        b"\0BFM ",
+        b"",
+    ],
+)
+def test_damaged_matrices_are_named(tmp_path, content):
+    (tmp_path / "a.ark").write_bytes(content)
+    with pytest.raises(BadRecord, match=r"a\.ark|bytes"):
+        read_matrix(ScriptEntry(Location.of(tmp_path / "a.ark"), 0))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a \0B\4\x04\xff\xff\xff\x7f\4",
+        b"a \0BFM \4",
+        b"a 1 x 2\n",
+        b"a 1 2",
+        b"k" * 300,
+        b"abc",
+        b"a ",
+    ],
+)
+def test_damaged_alignments_are_named(tmp_path, content):
+    (tmp_path / "a.ark").write_bytes(content)
+    with pytest.raises(PipelineError, match="not a whole archive"):
+        list(read_integer_vectors(Location.of(tmp_path / "a.ark")))
+
+
+def test_every_cut_of_an_archive_is_noticed_or_between_records(tables):
+    config, _ = tables
+    file = Location.of(config.subsets[0].pdfs)
+    whole = dict(read_integer_vectors(file))
+    data = file.read_bytes()
+    for length in range(0, len(data), 3):
+        file.write_bytes(data[:length])
+        try:
+            found = dict(read_integer_vectors(file))
+        except PipelineError:
+            continue
+        assert all(found[key].tolist() == whole[key].tolist() for key in found)
+
+
+def test_short_text_records_stay_apart(tmp_path):
+    (tmp_path / "a.ark").write_text("a 5\nb\t\nc 1 2 3 \n")
+    found = {k: v.tolist() for k, v in read_integer_vectors(Location.of(tmp_path / "a.ark"))}
+    assert found == {"a": [5], "b": [], "c": [1, 2, 3]}
+
+
+def test_base_phones():
+    assert [base_phone(name) for name in ("AH0_B", "AH1", "SIL_S", "T_I", "sil", "ax")] == [
+        "AH", "AH", "SIL", "T", "sil", "ax",
+    ]  # fmt: skip
