@@ -110,5 +110,6 @@ def lay_out(description: EngineDescription) -> Layout:
 
 def rows_at_once(num_bits: int) -> int:
     """How many products of an 8-bit weight (up to 127) and a level may be added in 16 bits."""
-    top_level = max(1, 2 ** (num_bits - 1) - 1)
-    return max(1, min(8, 32767 // (127 * top_level)))
+    top_level: int = max(1, 2 ** (num_bits - 1) - 1)
+    at_once: int = min(8, 32767 // (127 * top_level))
+    return max(1, at_once)
