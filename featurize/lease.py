@@ -201,8 +201,11 @@ class _Contender:
             with self._lock:
                 self._claim = self._claim.model_copy(update={"number": number})
                 self._write()
-            was_told, looked_at_s = False, time.monotonic()
+            was_told, waited_s = False, 0.0
             while ahead := self._ahead(self._others()):
+                if self._drop_dead(ahead, waited_s):
+                    waited_s = 0.0
+                    continue
                 if not was_told:
                     owner = next(iter(ahead.values())).owner
                     logger.warning(
@@ -212,11 +215,10 @@ class _Contender:
                         owner.host,
                     )
                     was_told = True
+                since_s = time.monotonic()
                 time.sleep(self.timing.poll_s)
-                now_s = time.monotonic()
                 # Where we were frozen ourselves, nobody's silence is counted.
-                self._drop_dead(ahead, min(now_s - looked_at_s, 5 * self.timing.poll_s))
-                looked_at_s = now_s
+                waited_s = min(time.monotonic() - since_s, 5 * self.timing.poll_s)
                 if not self.file.exists():
                     return True
         except BaseException:
@@ -268,7 +270,9 @@ class _Contender:
             if claim.number == _CHOOSING or (claim.number, uri) < mine
         }
 
-    def _drop_dead(self, ahead: dict[str, Claim], waited_s: float) -> None:
+    def _drop_dead(self, ahead: dict[str, Claim], waited_s: float) -> bool:
+        """Remove the claims of the dead; whether there were any."""
+        was_dropped = False
         for uri, claim in ahead.items():
             seen = self._sightings.get(uri)
             if seen is None or seen.claim != claim:
@@ -278,6 +282,8 @@ class _Contender:
             if claim.owner.is_known_dead() or seen.silent_s > self.timing.expiry_s:
                 logger.info("dropping the claim of a run that is gone: %s", uri)
                 Location(uri).remove()
+                was_dropped = True
+        return was_dropped
 
 
 def _read_claim(file: Location) -> Claim | None:
