@@ -56,7 +56,12 @@ def configured(config: ModelT, assignments: Sequence[str]) -> ModelT:
 
 def known_keys(recipe: Recipe) -> list[str]:
     """Every key that ``--set`` takes for this recipe, save the per-model ones."""
-    own = [key for key in _leaf_keys(Recipe) if key.split(".")[0] not in _FIXED_FIELDS]
+    own = [
+        key
+        for key in _leaf_keys(Recipe)
+        # The aligning network has every key of train; whoever mistypes one means train's.
+        if key.split(".")[0] not in _FIXED_FIELDS and not key.startswith("align.network.")
+    ]
     return ["models", *own, *(f"train.{key}" for key in _leaf_keys(TrainConfig))]
 
 
@@ -143,7 +148,7 @@ def _validated(model: ModelT, parts: tuple[str, ...], value: Any, shown: str) ->
     content = model.model_dump()
     target = content
     for part in parts[:-1]:
-        if target[part] is None:
+        if target.get(part) is None:
             target[part] = {}
         target = target[part]
     target[parts[-1]] = (
