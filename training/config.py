@@ -13,7 +13,7 @@ SPIKING_MODELS: tuple[ModelName, ...] = ("conventional", "v1", "v2")
 # Fields of a training or its model, see ``TrainConfig.determining``.
 _HOW_COMPUTED = ("backend", "recompute_frames")
 _OF_SPIKES = (
-    *("num_bits", "threshold", "encoder_threshold", "range_update"),
+    *("num_bits", "threshold", "encoder_threshold", "max_range", "range_update"),
     *("density", "quantization_schedule"),
 )
 
@@ -36,6 +36,13 @@ class ModelConfig(TypedConfig):
         ge=0,
         description="The same for the input encoder, which no weight can make sparser; empty for "
         "the layers' threshold.",
+    )
+    max_range: float | None = Field(
+        None,
+        gt=0,
+        description="Bound of every quantiser's range. A range that follows what fires can run "
+        "away with it, through the recurrence, until the threshold is out of reach; drives are "
+        "normalised and of order 1. Empty for none, as in the paper.",
     )
     range_update: Literal["step", "timestep"] = Field(
         "step",

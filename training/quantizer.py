@@ -89,23 +89,27 @@ class RangeTracker(torch.nn.Module):
     Momentum 0.1 with bias correction ``1 / (1 - 0.9^k)``; frozen outside training. The range
     is constant within a forward pass and moves once per training step (``update``); the
     authors move it at every time step.
+
+    Args:
+        max_range: bound of the range; None for none.
     """
 
     minimum: Tensor
     maximum: Tensor
     num_updates: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, max_range: float | None = None) -> None:
         super().__init__()
+        self.max_range = max_range
         self.register_buffer("minimum", torch.zeros(()))
         self.register_buffer("maximum", torch.zeros(()))
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.long))
 
     def range_M(self) -> Tensor:
-        """The range M as a scalar tensor, at least 1e-6."""
+        """The range M as a scalar tensor, at least 1e-6 and at most ``max_range``."""
         correction = 1.0 - (1.0 - RANGE_MOMENTUM) ** self.num_updates.clamp(min=1)
         largest = torch.maximum(self.minimum.abs(), self.maximum.abs()) / correction
-        return largest.clamp(min=1e-6).to(torch.float32)
+        return largest.clamp(min=1e-6, max=self.max_range).to(torch.float32)
 
     @torch.no_grad()
     def update(self, observed_minimum: Tensor, observed_maximum: Tensor) -> None:

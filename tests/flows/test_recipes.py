@@ -122,6 +122,7 @@ def test_an_unknown_recipe_names_those_there_are() -> None:
 def test_frame_targets_need_alignments() -> None:
     content = RECIPES["demo"].model_dump()
     content["featurize"]["labels"] = "phones"
+    content["align"] = None
     with pytest.raises(ValueError, match=r"featurize\.labels=alignment"):
         Recipe.model_validate(content)
 

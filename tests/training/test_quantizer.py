@@ -91,3 +91,14 @@ def test_range_is_the_bias_corrected_average_of_the_extremes(steps):
 
 def test_an_untouched_range_is_positive():
     assert float(RangeTracker().range_M()) > 0
+
+
+def test_a_range_has_a_bound_and_nothing_below_it_is_changed():
+    tracker, free = RangeTracker(max_range=4.0), RangeTracker()
+    for maximum, expected in ((3.0, 3.0), (40.0, 4.0), (80.0, 4.0)):
+        for each in (tracker, free):
+            each.num_updates.zero_(), each.minimum.zero_(), each.maximum.zero_()
+            each.update(torch.tensor(-1.0), torch.tensor(maximum))
+        assert float(free.range_M()) == pytest.approx(maximum)
+        assert float(tracker.range_M()) == pytest.approx(expected)
+    assert tracker.state_dict().keys() == free.state_dict().keys()

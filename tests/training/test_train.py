@@ -284,6 +284,20 @@ def test_an_option_that_is_off_does_not_rename_a_result(planted_features):
     assert named != training_fingerprint(small(density=DensityConfig(weight=0.1)), manifest)
 
 
+def test_a_bounded_range_holds_in_training_and_in_the_recogniser(planted_features, tmp_path):
+    model = ModelConfig(model="v2", hidden_size=24, max_range=0.5)
+    result = train(small(model), planted_features, Location.of(tmp_path), HERE)
+    network = load_recogniser(result.location).network
+    output = network(torch.randn(9, 2, 8), torch.tensor([9, 7]))
+    for site, spikes in zip(
+        (network.encoder_site, *(layer.site for layer in network.layers)),
+        output.site_outputs,
+        strict=True,
+    ):
+        assert float(site.quantizer().range_M) == 0.5
+        assert 0 < float(spikes.detach().abs().max()) <= 0.5
+
+
 def test_settings_of_spikes_do_not_rename_a_dense_model(planted_features):
     manifest = read_manifest(planted_features, FeaturizeManifest)
 

@@ -34,7 +34,7 @@ class QuantizerSite(nn.Module):
         self.is_quantized = True
         self.num_range_updates: int | None = None
         self.per_step = config.range_update == "timestep"
-        self.tracker = RangeTracker()
+        self.tracker = RangeTracker(config.max_range)
         self.pending: Tensor | None = None
 
     def begin_epoch(self, schedule: QuantizationScheduleConfig, epoch: int) -> None:
