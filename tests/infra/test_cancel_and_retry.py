@@ -61,13 +61,21 @@ def wait_for_no_processes(stack: RunningStack) -> None:
         time.sleep(0.1)
 
 
+def wait_until_completed(stack: RunningStack, run: str) -> None:
+    """Through other states: the worker may report the first attempt's death after the retry."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (state := stack.state_of(run))["type"] != "COMPLETED":
+        assert time.monotonic() < deadline, f"{state}\n{stack.worker_log()}"
+        time.sleep(0.3)
+
+
 def retry_and_compare(
     stack: RunningStack, run: str, training: Path, epochs_before: list[Any]
 ) -> None:
     features = stack.runs / "featurize"
     before = {path: path.stat().st_mtime_ns for path in features.rglob("*")}
     stack.set_state(run, "SCHEDULED", "AwaitingRetry", force=True)
-    stack.complete(run)
+    wait_until_completed(stack, run)
     assert stack.call("GET", f"/flow_runs/{run}")["run_count"] == 2
     outcome = stack.outcome(run)
     assert outcome["features"]["skipped"] is True
