@@ -227,7 +227,7 @@ def _mini_librispeech() -> Recipe:
             "a smaller network, batch and curriculum; the learning rate falls along a cosine",
             "spikes of the layers are penalised above a density of 10%, and the encoder has a "
             "threshold of its own: 7 of 31 levels",
-            "the quantisers' ranges are bounded at 4, else they run away",
+            "the ranges of the layers' quantisers are bounded at 2, else they run away",
             "Viterbi over a phone bigram, and for words a beam search with a language model of the "
             "training transcripts, in place of an HMM decoding graph",
         ),
@@ -244,7 +244,7 @@ def _mini_librispeech() -> Recipe:
         models=_trainings(
             ALL_MODELS,
             TrainConfig(
-                model=ModelConfig(hidden_size=256, encoder_threshold=7, max_range=4.0),
+                model=ModelConfig(hidden_size=256, encoder_threshold=7, max_range=2.0),
                 objective="frame",
                 curriculum=(
                     CurriculumStage(num_epochs=3, chunk_frames=100),
@@ -252,7 +252,7 @@ def _mini_librispeech() -> Recipe:
                 ),
                 batch_size=16,
                 optimizer=OptimizerConfig(
-                    learning_rate=2e-3,
+                    learning_rate=4e-3,
                     min_learning_rate=5e-5,
                     rule="cosine",
                     max_gradient_norm=5.0,

@@ -40,7 +40,7 @@ class ModelConfig(TypedConfig):
     max_range: float | None = Field(
         None,
         gt=0,
-        description="Bound of every quantiser's range. A range that follows what fires can run "
+        description="Bound of the ranges of the layers. A range that follows what fires can run "
         "away with it, through the recurrence, until the threshold is out of reach; drives are "
         "normalised and of order 1. Empty for none, as in the paper.",
     )

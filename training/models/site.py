@@ -23,18 +23,20 @@ class QuantizerSite(nn.Module):
 
     Args:
         config: bits, threshold and the rule of the range.
-        threshold: this site's own threshold; the configuration's by default.
+        is_encoder: has a threshold of its own, and needs no bound of its range: it follows the
+            input alone.
     """
 
-    def __init__(self, config: ModelConfig, threshold: int | None = None) -> None:
+    def __init__(self, config: ModelConfig, *, is_encoder: bool = False) -> None:
         super().__init__()
+        threshold = config.encoder_threshold if is_encoder else None
         self.num_bits = config.num_bits
         self.configured_threshold = config.threshold if threshold is None else threshold
         self.threshold = self.configured_threshold
         self.is_quantized = True
         self.num_range_updates: int | None = None
         self.per_step = config.range_update == "timestep"
-        self.tracker = RangeTracker(config.max_range)
+        self.tracker = RangeTracker(None if is_encoder else config.max_range)
         self.pending: Tensor | None = None
 
     def begin_epoch(self, schedule: QuantizationScheduleConfig, epoch: int) -> None:

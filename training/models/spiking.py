@@ -184,7 +184,7 @@ class SpikingNetwork(SpeechNetwork):
 
     def __init__(self, config: ModelConfig, num_features: int, num_outputs: int) -> None:
         super().__init__(config, num_features, num_outputs)
-        self.encoder_site = QuantizerSite(config, config.encoder_threshold)
+        self.encoder_site = QuantizerSite(config, is_encoder=True)
         layer_type = ConventionalLayer if config.model == "conventional" else GatedLayer
         sizes = [num_features] + [config.hidden_size] * config.num_layers
         self.layers = nn.ModuleList(layer_type(size, config) for size in sizes[:-1])
