@@ -226,7 +226,7 @@ def _mini_librispeech() -> Recipe:
             "three 10 ms frames joined into one 30 ms step",
             "a smaller network, batch and curriculum; the learning rate falls along a cosine",
             "spikes of the layers are penalised above a density of 10%, and the encoder has a "
-            "threshold of its own: 7 of 31 levels",
+            "threshold of its own: 9 of 31 levels",
             "the ranges of the layers' quantisers are bounded at 2, else they run away",
             "Viterbi over a phone bigram, and for words a beam search with a language model of the "
             "training transcripts, in place of an HMM decoding graph",
@@ -244,7 +244,7 @@ def _mini_librispeech() -> Recipe:
         models=_trainings(
             ALL_MODELS,
             TrainConfig(
-                model=ModelConfig(hidden_size=256, encoder_threshold=7, max_range=2.0),
+                model=ModelConfig(hidden_size=256, encoder_threshold=9, max_range=2.0),
                 objective="frame",
                 curriculum=(
                     CurriculumStage(num_epochs=3, chunk_frames=100),
@@ -257,7 +257,7 @@ def _mini_librispeech() -> Recipe:
                     rule="cosine",
                     max_gradient_norm=5.0,
                 ),
-                density=DensityConfig(weight=1.0, targets=(0.1,)),
+                density=DensityConfig(weight=5.0, targets=(0.1,)),
             ),
         ),
         seeds=(0, 1, 2),
@@ -279,7 +279,7 @@ def _mini_librispeech_sweep() -> Recipe:
         "seeds": (),
         "seeded_models": (),
         "sweep": SweepConfig(
-            thresholds=(1, 3, 6), encoder_thresholds=(3, 7), density_weights=(0.0, 1.0)
+            thresholds=(1, 3), encoder_thresholds=(3, 9), density_weights=(0.0, 1.0, 5.0)
         ),
         "evaluate": recipe.evaluate.model_copy(update={"split": "dev", "words": None}),
     }
