@@ -106,7 +106,7 @@ def mistakes() -> list[tuple[list[str], str]]:
         ([*pipeline, "--workers", "two"], "--workers"),
         (train, "no finished feature set there"),
         ([*train, "--model-name", "v9"], "no model 'v9'"),
-        ([*evaluate, "--model", "{tmp}"], "no finished feature set there"),
+        ([*evaluate, "--model", "{tmp}"], "no finished trained model there"),
         (["corpus", "synthesize", "{tmp}/c", "--layout", "tmit"], "did you mean timit"),
         (["corpus", "synthesize", "{tmp}/c", "--minutes", "-1"], "minutes"),
         (["corpus", "synthesize", "s3://bucket/c"], "local folder"),
