@@ -72,7 +72,13 @@ def choose_shown(
     durations = index.num_frames * manifest.frame_shift_s
     number = int(np.abs(durations - SHOWN_DURATION_S).argmin())
     shard = index.shards[index.shard[number]]
-    group = read_rows(features, shard, [int(index.row_group[number])], inventory=manifest.labels)
+    group = read_rows(
+        features,
+        shard,
+        [int(index.row_group[number])],
+        inventory=manifest.labels,
+        states=manifest.states,
+    )
     return group[int(index.row[number])]
 
 

@@ -58,14 +58,15 @@ def _cells(model: ModelMetrics, rate_names: list[str]) -> dict[str, str]:
         **published,
         "saving\nvs GRU": format_factor(model.saving.gru),
         "spike\ndensity": " ".join(f"{d:.2f}" for d in model.spike_density) or "dense",
-        "para-\nmeters": _size(model.parameters.total),
+        "size": _size(model.parameters.total),
     }
 
 
 def comparison_table(metrics: EvaluationMetrics) -> Table:
     """One row per model, narrow enough for 80 columns.
 
-    Densities are of the encoder, then the layers; the saving is by audited counts.
+    Densities are of the encoder, then the layers; the saving is by audited counts; the size is the
+    number of parameters.
     """
     names = list(dict.fromkeys(name for model in metrics.models for name in _rates(model)))
     return _laid_out([_cells(model, names) for model in metrics.models])

@@ -244,7 +244,8 @@ def test_a_long_stream_forgets_its_past_and_keeps_its_words(language_model, monk
     spellings = {"X": (0, 1), "Y": (1,), "Z": (2, 2, 1)}
     tree = LexiconTree(lexicon_of(language_model, spellings), language_model, PHONES)
     search = WordSearch(tree, ctc_topology(PHONES), WordSearchConfig())
-    log_probs = random_log_probs(3, 600, 4)
+    # What is decided for good must be clear by then: scores far apart, as a recogniser's are.
+    log_probs = 5 * random_log_probs(3, 600, 4)
     whole = search(log_probs)
     assert len(whole) > 50
     monkeypatch.setattr("evaluation.word_search._MAX_BUFFERED_FRAMES", 200)

@@ -45,7 +45,7 @@ def test_fbank_is_kaldis(samples, rate_and_bins):
         assert ours.shape == (0, bins)
         return
     theirs = kaldi.fbank(sixteen_bit(samples), num_mel_bins=bins, sample_frequency=float(rate))
-    np.testing.assert_allclose(ours, theirs.numpy(), atol=5e-4)
+    np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-3)
 
 
 @given(signals(min_samples=400))
@@ -155,7 +155,7 @@ def test_centre_of_a_stack_is_the_centre_of_its_middle_frame():
         ({"max_duration_s": 0.05, "min_duration_s": 0.1}, "max_duration_s"),
         ({"lexicon": "words.txt"}, "labels=phones only"),
         ({"splits": {"train": ["a"], "dev": ["a"]}}, "'a' is named twice"),
-        ({"splits": {"train": [], "dev": ["a"]}}, "train"),
+        ({"splits": {"train": [], "dev": []}}, "no subset"),
     ],
 )
 def test_contradictions_are_refused_with_the_remedy(options, message):

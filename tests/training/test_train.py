@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -338,6 +340,7 @@ def test_read_ahead_hands_errors_on():
 
 def test_frame_objective_without_alignment_names_the_remedy(planted_features, tmp_path):
     manifest = read_manifest(planted_features, FeaturizeManifest)
+    shutil.copytree(planted_features.path, tmp_path / "broken")
     broken = Location.of(tmp_path / "broken")
     write_sealed(broken, manifest.model_copy(update={"splits": manifest.splits | {"train": ()}}))
     with pytest.raises(PipelineError, match=r"train split .* has no usable utterance"):

@@ -300,7 +300,12 @@ class _AlignRun:
         for number, shard in enumerate(self.manifest.shards):
             self._tell("aligning", number, len(self.manifest.shards))
             packed = []
-            rows = read_rows(self.features, shard, inventory=self.manifest.labels)
+            rows = read_rows(
+                self.features,
+                shard,
+                inventory=self.manifest.labels,
+                states=self.manifest.states,
+            )
             for row, found in zip(rows, aligner(rows), strict=True):
                 if isinstance(found, Unaligned):
                     rejects.append(_reject(row, found))
