@@ -174,7 +174,8 @@ class WordSearch:
 class WordStream:
     """The search through one utterance as it comes.
 
-    What is older than some thousand frames is decided for good, so that memory stays bounded.
+    What is older than some thousand frames is decided for good, so that memory stays bounded; from
+    there on the words may differ a little from those of a search that remembers everything.
 
     Args:
         search: the search, whose tree and model are shared.
