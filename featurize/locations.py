@@ -30,20 +30,28 @@ logger = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
-def _s3_filesystem(process_id: int) -> fsspec.AbstractFileSystem:
-    """One S3 filesystem per process; credentials and endpoint come from the environment only."""
+def _s3_filesystem(
+    process_id: int, endpoint: str | None, access_key_id: str | None
+) -> fsspec.AbstractFileSystem:
+    """One S3 filesystem per process, made anew where the environment names another store or user.
+
+    Credentials and endpoint come from the environment only.
+    """
     config: dict[str, Any] = {
         "retries": {"max_attempts": 5, "mode": "standard"},
         "connect_timeout": 10,
         "read_timeout": 60,
     }
-    if os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3"):
+    if endpoint:
         # S3-compatible stores do not know AWS's newer default checksums.
         config |= {
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
         }
-    return fsspec.filesystem("s3", config_kwargs=config, use_listings_cache=False)
+    # fsspec's own cache of filesystems would hand out the client of an earlier environment.
+    return fsspec.filesystem(
+        "s3", config_kwargs=config, use_listings_cache=False, skip_instance_cache=True
+    )
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,10 @@ class Location:
     @property
     def filesystem(self) -> fsspec.AbstractFileSystem:
         """The fsspec filesystem that serves this location."""
-        return LocalFileSystem() if self.is_local else _s3_filesystem(os.getpid())
+        if self.is_local:
+            return LocalFileSystem()
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return _s3_filesystem(os.getpid(), endpoint, os.environ.get("AWS_ACCESS_KEY_ID"))
 
     @property
     def path(self) -> str:

@@ -126,3 +126,12 @@ def test_an_unusable_corpus_leaves_no_lease(tmp_path):
         featurize(strict, corpus, Location.of(tmp_path / "runs"))
     names = {path.name for path in (tmp_path / "runs" / "featurize").iterdir()}
     assert not any("lease" in name for name in names)
+
+
+def test_the_client_follows_the_environment(monkeypatch):
+    place = Location.of("s3://bucket/key")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    first = place.filesystem
+    assert place.filesystem is first
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:2")
+    assert place.filesystem is not first

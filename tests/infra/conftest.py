@@ -1,6 +1,7 @@
 """A stack as ``make up`` starts it, with a state folder and port of its own, for all tests here."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,6 +17,15 @@ from infra.prefect_api import request
 from tests.infra.ray_nodes import free_port
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+@pytest.fixture(autouse=True)
+def _environment_stays() -> Iterator[None]:
+    """``up`` points its process at the server it started; the tests after it have their own."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def local_stack(command: str, state: Path, *arguments: str) -> str:
