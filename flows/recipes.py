@@ -226,8 +226,9 @@ def _mini_librispeech() -> Recipe:
             "three 10 ms frames joined into one 30 ms step",
             "a smaller network, batch and curriculum; the learning rate falls along a cosine",
             "spikes of the layers are penalised above a density of 10%, and the encoder has a "
-            "threshold of its own: 9 of 31 levels",
-            "the ranges of the layers' quantisers are bounded at 2, else they run away",
+            "threshold of its own: 7 of 31 levels",
+            "the quantisers' ranges are bounded, at 2 in the layers and 4 in the encoder, else they "
+            "run away",
             "Viterbi over a phone bigram, and for words a beam search with a language model of the "
             "training transcripts, in place of an HMM decoding graph",
         ),
@@ -244,7 +245,9 @@ def _mini_librispeech() -> Recipe:
         models=_trainings(
             ALL_MODELS,
             TrainConfig(
-                model=ModelConfig(hidden_size=256, encoder_threshold=9, max_range=2.0),
+                model=ModelConfig(
+                    hidden_size=256, encoder_threshold=7, encoder_max_range=4.0, max_range=2.0
+                ),
                 objective="frame",
                 curriculum=(
                     CurriculumStage(num_epochs=3, chunk_frames=100),

@@ -13,8 +13,8 @@ SPIKING_MODELS: tuple[ModelName, ...] = ("conventional", "v1", "v2")
 # Fields of a training or its model, see ``TrainConfig.determining``.
 _HOW_COMPUTED = ("backend", "recompute_frames")
 _OF_SPIKES = (
-    *("num_bits", "threshold", "encoder_threshold", "max_range", "range_update"),
-    *("density", "quantization_schedule"),
+    *("num_bits", "threshold", "encoder_threshold", "max_range", "encoder_max_range"),
+    *("range_update", "density", "quantization_schedule"),
 )
 
 
@@ -43,6 +43,12 @@ class ModelConfig(TypedConfig):
         description="Bound of the ranges of the layers. A range that follows what fires can run "
         "away with it, through the recurrence, until the threshold is out of reach; drives are "
         "normalised and of order 1. Empty for none, as in the paper.",
+    )
+    encoder_max_range: float | None = Field(
+        None,
+        gt=0,
+        description="The same for the input encoder, in deviations of the normalised features: "
+        "what does not fire is kept, so that its range can run away as well.",
     )
     range_update: Literal["step", "timestep"] = Field(
         "step",

@@ -297,6 +297,13 @@ def test_a_bounded_range_holds_in_training_and_in_the_recogniser(planted_feature
     assert float(network.encoder_site.quantizer().range_M) > 0.5
 
 
+def test_the_encoders_range_has_a_bound_of_its_own():
+    network = build_network(ModelConfig(model="v2", hidden_size=8, encoder_max_range=0.25), 8, 5)
+    network(torch.randn(9, 2, 8), torch.tensor([9, 7]))
+    assert float(network.encoder_site.quantizer().range_M) == 0.25
+    assert float(network.layers[0].site.quantizer().range_M) != 0.25
+
+
 def test_settings_of_spikes_do_not_rename_a_dense_model(planted_features):
     manifest = read_manifest(planted_features, FeaturizeManifest)
 

@@ -36,7 +36,7 @@ class QuantizerSite(nn.Module):
         self.is_quantized = True
         self.num_range_updates: int | None = None
         self.per_step = config.range_update == "timestep"
-        self.tracker = RangeTracker(None if is_encoder else config.max_range)
+        self.tracker = RangeTracker(config.encoder_max_range if is_encoder else config.max_range)
         self.pending: Tensor | None = None
 
     def begin_epoch(self, schedule: QuantizationScheduleConfig, epoch: int) -> None:
