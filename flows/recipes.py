@@ -227,8 +227,8 @@ def _mini_librispeech() -> Recipe:
             "a smaller network, batch and curriculum; the learning rate falls along a cosine",
             "spikes of the layers are penalised above a density of 10%, and the encoder has a "
             "threshold of its own: 7 of 31 levels",
-            "the quantisers' ranges are bounded, at 2 in the layers and 4 in the encoder, else they "
-            "run away",
+            "the quantisers' ranges are bounded, at 2 in the layers and 4 in the encoder, else "
+            "they run away",
             "Viterbi over a phone bigram, and for words a beam search with a language model of the "
             "training transcripts, in place of an HMM decoding graph",
         ),
