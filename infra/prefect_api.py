@@ -8,6 +8,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from typing import Any
 
 POOL = "spikeline"
@@ -15,11 +16,15 @@ POOL = "spikeline"
 
 _TIMEOUT_S = 10.0
 _POLL_S = 0.5
+_BUSY_S = 20.0
 _ACTIVE = ["PENDING", "RUNNING", "CANCELLING"]
 
 
 def request(api_url: str, method: str, path: str, body: object = None) -> Any:
     """Send a request and decode the answer.
+
+    A busy server (its database locked by another request) answers 503 and has changed nothing; it
+    is asked again for a while, as Prefect's own client does.
 
     Raises:
         OSError: when the server does not answer, or refuses.
@@ -30,9 +35,16 @@ def request(api_url: str, method: str, path: str, body: object = None) -> Any:
         data=None if body is None else json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(message, timeout=_TIMEOUT_S) as response:  # noqa: S310
-        content = response.read()
-    return json.loads(content) if content else None
+    deadline_s = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            with urllib.request.urlopen(message, timeout=_TIMEOUT_S) as response:  # noqa: S310
+                content = response.read()
+            return json.loads(content) if content else None
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline_s:
+                raise
+            time.sleep(_POLL_S)
 
 
 def is_healthy(api_url: str) -> bool:
