@@ -1,9 +1,10 @@
 """A spiking recogniser as an ONNX model of one step: a frame and states in, scores and states out.
 
-Dense operators throughout, so it shows no sparsity; it is for running the model where there is an
-ONNX runtime and no engine. Sums are in that runtime's own order, so that a potential within
-rounding of a level can spike differently than in training, and what follows differs with it: small
-networks agree to rounding over many frames, with two layers of 550 an eighth of the frames do not.
+For running the model where there is an ONNX runtime and no engine. Sums and rounding are the
+engine's own (``evaluation.event_driven.onnx_rounding``): a plain MatMul adds up in an order of the
+runtime's, with which two layers of 550 spike differently before long. Spikes and scores are
+the engine's where that machine fuses multiply-adds, which all current ones do. The price is a loop
+over the spikes in place of a MatMul, a few microseconds each; rows of silent neurons are not read.
 
 Inputs ``x`` (1, F) and, for every site n from the encoder (0) to the last layer, ``residue_n``;
 for layers also ``current_n``, and for v2 ``spikes_n``; all zero at the start. Outputs ``scores``
@@ -20,6 +21,7 @@ from evaluation.event_driven.engine import SATURATION
 from evaluation.event_driven.engine_file import EngineData
 from evaluation.event_driven.layout import Matrix
 from evaluation.event_driven.onnx_graph import OnnxGraph
+from evaluation.event_driven.onnx_rounding import logistic, ordered_product
 from featurize.errors import PipelineError
 
 
@@ -81,8 +83,7 @@ class _StepModel:
         return self.graph.serialized("spikeline_step")
 
     def _product(self, matrix: Matrix, source: str) -> str:
-        weight = self.graph.constant(f"{matrix.term}_weight", dense_matrix(self.data, matrix))
-        return self.graph.add("MatMul", [source, weight], f"{matrix.term}_product")
+        return ordered_product(self.graph, matrix.term, source, dense_matrix(self.data, matrix))
 
     def _affine(self, matrix: Matrix, source: str) -> str:
         bias = self.graph.constant(f"{matrix.term}_bias", dense_bias(self.data, matrix))
@@ -114,7 +115,7 @@ class _StepModel:
             forget_drive, cell_drive = graph.split(
                 drive, [f"forget_drive_{layer}", f"cell_drive_{layer}"]
             )
-            forget = graph.add("Sigmoid", [forget_drive], f"forget_{layer}")
+            forget = logistic(graph, f"forget_{layer}", forget_drive)
             one = graph.constant(f"one_{layer}", np.array(1.0, np.float32))
             admit = graph.add("Sub", [one, forget], f"admit_{layer}")
             cell = self._saturated(

@@ -31,12 +31,65 @@ class OnnxGraph:
         self._constants: list[Any] = []
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
+        self._shared: set[str] = set()
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
         """A weight; returns its name."""
         array = np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
         self._constants.append(self._onnx.numpy_helper.from_array(array, name))
         return name
+
+    def shared(self, name: str, value: NDArray[Any]) -> str:
+        """A constant that several parts of the graph use under one name."""
+        if name not in self._shared:
+            self._shared.add(self.constant(name, value))
+        return name
+
+    def double(self, source: str) -> str:
+        """A tensor in float64."""
+        return self._cast(source, "DOUBLE")
+
+    def single(self, source: str) -> str:
+        """A tensor in float32."""
+        return self._cast(source, "FLOAT")
+
+    def whole(self, source: str) -> str:
+        """A tensor in int64."""
+        return self._cast(source, "INT64")
+
+    def _cast(self, source: str, to: str) -> str:
+        name = f"{source}_as_{to.lower()}"
+        if name not in self._shared:
+            self._shared.add(self.add("Cast", [source], name, to=self._type(to)))
+        return name
+
+    def _type(self, name: str) -> int:
+        number: int = self._onnx.TensorProto.DataType.Value(name)
+        return number
+
+    def running_sum(self, start: str, terms: str, output: str) -> str:
+        """Add rows to a start one after the other, rounding to float32 after each.
+
+        Args:
+            start: (1, G) float32.
+            terms: (n, G) float64.
+            output: name of the result, (1, G) float32.
+        """
+        helper, double, single = self._onnx.helper, self._type("DOUBLE"), self._type("FLOAT")
+        body = helper.make_graph(
+            [
+                helper.make_node("Cast", ["before"], ["exact"], to=double),
+                helper.make_node("Add", ["exact", "term"], ["sum"]),
+                helper.make_node("Cast", ["sum"], ["after"], to=single),
+            ],
+            f"{output}_step",
+            [
+                helper.make_tensor_value_info("before", single, None),
+                helper.make_tensor_value_info("term", double, None),
+            ],
+            [helper.make_tensor_value_info("after", single, None)],
+        )
+        return self.add("Scan", [start, terms], output, body=body, num_scan_inputs=1)
 
     def add(self, operator: str, inputs: list[str], output: str, **attributes: object) -> str:
         """A node with one output; returns its name."""
