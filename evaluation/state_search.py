@@ -102,6 +102,26 @@ def triphone_graph(
     )
 
 
+def graph_of_parts(
+    states: StateInventory,
+    bigram_counts: NDArray[np.generic],
+    frame_counts: NDArray[np.generic],
+    config: ViterbiConfig,
+    frame_shift_s: float,
+) -> PhoneGraph:
+    """The graph of (phone, position) pairs, whatever contexts the states know; priors of 0.
+
+    Args:
+        states: what the model's outputs are.
+        bigram_counts: as in ``state_search``; likewise ``frame_counts``.
+        config: weights of the search.
+        frame_shift_s: between the model's frames.
+    """
+    free = states.model_copy(update={"left": ((),), "right": ((),)})
+    counts, frames = np.asarray(bigram_counts, np.float64), np.asarray(frame_counts, np.float64)
+    return expand(triphone_graph(free, counts, frames, config, frame_shift_s))
+
+
 def expand(graph: TriphoneGraph) -> PhoneGraph:
     """The graph of (phone, position) pairs, for states that know no context."""
     num_phones, num_parts = graph.stay_PK.shape

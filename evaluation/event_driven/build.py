@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from evaluation.config import ViterbiConfig
+from evaluation.event_driven.decoding import NEVER
 from evaluation.event_driven.description import (
     EngineDescription,
     FrontEndConfig,
@@ -18,7 +20,10 @@ from evaluation.event_driven.description import (
 )
 from evaluation.event_driven.engine_file import EngineData, check
 from evaluation.event_driven.layout import Layout, Matrix, lay_out
+from evaluation.state_search import graph_of_parts
+from evaluation.viterbi import log_priors
 from featurize.errors import PipelineError
+from featurize.schema import StateInventory
 from training.checkpoint import Recogniser
 from training.config import SPIKING_MODELS
 from training.models.spiking import ConventionalLayer, GatedLayer, LifLayer, SpikingNetwork
@@ -63,6 +68,7 @@ def build_engine(
             labels=SymbolTable(
                 kind=labels.kind, symbols=labels.symbols, word_boundary=labels.word_boundary
             ),
+            states_per_phone=None if manifest.states is None else manifest.states.states_per_phone,
             front_end=front_end,
             trained_as=manifest.fingerprint,
         )
@@ -70,11 +76,41 @@ def build_engine(
         raise PipelineError(str(error.errors()[0]["msg"])) from None
     arrays = _network_arrays(network, description)
     if description.objective == "frame":
-        for name in ("bigram_counts", "frame_counts"):
-            arrays[name] = recogniser.label_statistics[name].numpy().astype(np.float32)
+        counts = {
+            name: recogniser.label_statistics[name].numpy()
+            for name in ("bigram_counts", "frame_counts")
+        }
+        if manifest.states is None:
+            arrays |= {name: count.astype(np.float32) for name, count in counts.items()}
+        else:
+            arrays |= _search_of_states(manifest.states, manifest.frame_shift_s, **counts)
     data = EngineData(description, arrays)
     check(data, f"model {manifest.fingerprint}")
     return data
+
+
+def _search_of_states(
+    states: StateInventory,
+    frame_shift_s: float,
+    *,
+    bigram_counts: NDArray[np.int64],
+    frame_counts: NDArray[np.int64],
+) -> dict[str, NDArray[Any]]:
+    """The search over parts of phones, for outputs that are states of them."""
+    part_of_output = np.array(states.phones) * states.states_per_phone + np.array(states.positions)
+    frames_P = np.zeros((len(bigram_counts) - 1) * states.states_per_phone)
+    np.add.at(frames_P, part_of_output, frame_counts)
+    graph = graph_of_parts(states, bigram_counts, frame_counts, ViterbiConfig(), frame_shift_s)
+    priors_P = log_priors(frames_P, ViterbiConfig().smoothing)
+    finite = {
+        "part_starts": graph.start_S,
+        "part_changes": graph.transition_SS,
+        "part_ends": graph.end_S,
+        "part_priors": priors_P,
+    }
+    return {"part_of_output": part_of_output.astype(np.int32)} | {
+        name: np.maximum(scores, NEVER).astype(np.float32) for name, scores in finite.items()
+    }
 
 
 @torch.no_grad()

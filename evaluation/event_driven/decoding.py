@@ -17,6 +17,9 @@ Floats = NDArray[np.float32]
 
 _LOOK_BACK_EVERY = 64
 _MAX_UNDECIDED = 4096
+NEVER = -1e30
+"""Log-probability of what cannot be, in files, which hold finite numbers alone."""
+_TINY = np.float32(1e-30)
 
 
 class StreamDecoder(Protocol):
@@ -73,20 +76,37 @@ class StreamViterbi:
     Args:
         graph: the search graph.
         prior_scale: share of the log prior taken off.
+        parts_per_phone: states of the graph that each phone has, in order.
+        part_of_output: state of the graph of each output, (O,); outputs of one state are added
+            up. None where they are the states.
     """
 
-    def __init__(self, graph: PhoneGraph, prior_scale: float) -> None:
+    def __init__(
+        self,
+        graph: PhoneGraph,
+        prior_scale: float,
+        parts_per_phone: int = 1,
+        part_of_output: NDArray[np.int32] | None = None,
+    ) -> None:
         self._graph = graph
+        self._parts_per_phone = parts_per_phone
+        self._belongs_OS: Floats | None = None
+        if part_of_output is not None:
+            self._belongs_OS = np.zeros((len(part_of_output), len(graph.prior_S)), np.float32)
+            self._belongs_OS[np.arange(len(part_of_output)), part_of_output] = 1.0
         self._prior = prior_scale * graph.prior_S
         self._columns = np.arange(len(graph.prior_S))
         self._best_S: NDArray[np.float64] | None = None
         self._came_from: list[NDArray[np.int64]] = []
         self._settled: list[int] = []
-        self._last = -1
+        self._last = -1  # state of the last frame that is settled
 
     def feed(self, scores_TO: Floats) -> None:
         """See ``StreamDecoder``."""
-        for emission_S in log_softmax(scores_TO).astype(np.float64) - self._prior:
+        log_probs_TS = log_softmax(scores_TO)
+        if self._belongs_OS is not None:
+            log_probs_TS = np.log(np.maximum(np.exp(log_probs_TS) @ self._belongs_OS, _TINY))
+        for emission_S in log_probs_TS.astype(np.float64) - self._prior:
             if self._best_S is None:
                 self._best_S = self._graph.start_S + emission_S
                 continue
@@ -121,22 +141,30 @@ class StreamViterbi:
         return path[::-1]
 
     def _keep(self, path: list[int], t: int) -> None:
-        for state in path:
-            if state != self._last:
-                self._settled.append(state)
-            self._last = state
+        self._settled += self._phones(path)
+        self._last = path[-1] if path else self._last
         del self._came_from[:t]
 
     def _ending(self, score_S: NDArray[np.float64] | None) -> list[int]:
-        if score_S is None:
-            return []
+        if score_S is None or score_S.max() <= NEVER / 2:
+            return []  # nothing came, or less than a phone needs
         state = int(score_S.argmax())
-        ids, last = list(self._settled), self._last
-        for symbol in [*self._trace(state, len(self._came_from)), state]:
-            if symbol != last:
-                ids.append(symbol)
-            last = symbol
-        return ids
+        return self._settled + self._phones([*self._trace(state, len(self._came_from)), state])
+
+    def _phones(self, path: list[int]) -> list[int]:
+        """The phones that a path enters, going on from what is settled."""
+        entered, last = [], self._last
+        for state in path:
+            phone, part = divmod(state, self._parts_per_phone)
+            # Going back within a phone is entering it anew.
+            if (
+                last < 0
+                or phone != last // self._parts_per_phone
+                or (part < last % self._parts_per_phone)
+            ):
+                entered.append(phone)
+            last = state
+        return entered
 
     def symbols(self) -> list[int]:
         """See ``StreamDecoder``."""
@@ -148,9 +176,24 @@ class StreamViterbi:
 
 
 def stream_decoder(data: EngineData) -> StreamDecoder:
-    """The decoder of an engine: greedy for CTC, a phone search with its defaults for frames."""
-    if data.description.objective == "ctc":
-        return GreedyDecoder(data.description.num_outputs)
-    config = ViterbiConfig()
+    """The decoder of an engine: greedy for CTC, a phone search with its defaults for frames.
+
+    Of senones it searches the parts of phones that they are of, in any context: what a stream may
+    remember is too little for a search through triphones, which an evaluation makes.
+    """
+    description, config = data.description, ViterbiConfig()
+    if description.objective == "ctc":
+        return GreedyDecoder(description.num_outputs)
+    if description.states_per_phone is not None:
+        start, change, end, prior = (
+            data.arrays[f"part_{name}"].astype(np.float64)
+            for name in ("starts", "changes", "ends", "priors")
+        )
+        return StreamViterbi(
+            PhoneGraph(start, change, end, prior),
+            config.prior_scale,
+            description.states_per_phone,
+            data.arrays["part_of_output"],
+        )
     graph = build_graph(data.arrays["bigram_counts"], data.arrays["frame_counts"], config)
     return StreamViterbi(graph, config.prior_scale)

@@ -81,6 +81,12 @@ class EngineDescription(TypedConfig):
     objective: Literal["ctc", "frame"] = Field(description="What a frame's scores mean.")
     frame_shift_s: float = Field(gt=0, description="Seconds between frames of the network.")
     labels: SymbolTable = Field(description="Symbols of the outputs.")
+    states_per_phone: int | None = Field(
+        None,
+        ge=1,
+        le=3,
+        description="Parts of a phone, where the outputs are hidden Markov states; else empty.",
+    )
     front_end: FrontEndConfig | None = Field(
         None, description="How to make frames of samples; empty where only frames come in."
     )
@@ -95,6 +101,8 @@ class EngineDescription(TypedConfig):
                 "8-bit weights are multiplied by integer levels, and unquantised spikes have none; "
                 "use precision=float32"
             )
+        if self.states_per_phone is not None and self.objective == "ctc":
+            raise ValueError("states_per_phone is for objective=frame")
         if self.front_end is not None and self.front_end.num_features != self.num_features:
             raise ValueError(
                 f"the front end makes {self.front_end.num_features} features a frame, the network "

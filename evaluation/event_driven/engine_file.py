@@ -34,7 +34,8 @@ class EngineData:
     Attributes:
         description: what it is.
         arrays: ``weights``, ``biases``, ``quantizers`` and, where they apply, ``scales``,
-            ``decays``, ``bigram_counts`` and ``frame_counts``.
+            ``decays``, and what the search of a frame model needs: ``bigram_counts`` and
+            ``frame_counts``, or of states ``part_of_output`` and the graph of the parts.
     """
 
     description: EngineDescription
@@ -63,8 +64,13 @@ def expected_arrays(description: EngineDescription) -> dict[str, tuple[str, tupl
         expected["scales"] = ("float32", (layout.num_biases,))
     if description.model == "conventional":
         expected["decays"] = ("float32", (layout.state_size,))
-    if description.objective == "frame":
-        symbols = len(description.labels.symbols)
+    symbols = len(description.labels.symbols)
+    if description.objective == "frame" and description.states_per_phone is not None:
+        parts = symbols * description.states_per_phone
+        expected["part_of_output"] = ("int32", (description.num_outputs,))
+        expected["part_changes"] = ("float32", (parts, parts))
+        expected |= {f"part_{name}": ("float32", (parts,)) for name in ("starts", "ends", "priors")}
+    elif description.objective == "frame":
         expected["bigram_counts"] = ("float32", (symbols + 1, symbols + 1))
         expected["frame_counts"] = ("float32", (symbols,))
     return expected
@@ -92,6 +98,11 @@ def check(data: EngineData, source: str) -> None:
             )
     if not bool((data.arrays["quantizers"][:, :2] > 0).all()):
         raise PipelineError(f"{source}: a quantiser's range is not positive")
+    parts = data.arrays.get("part_of_output")
+    if parts is not None and not bool(
+        ((parts >= 0) & (parts < len(data.arrays["part_starts"]))).all()
+    ):
+        raise PipelineError(f"{source}: an output is of a phone that is not there")
 
 
 def write_engine(data: EngineData) -> bytes:

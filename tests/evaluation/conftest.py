@@ -12,6 +12,7 @@ from featurize.schema import (
     FeatureRow,
     FeaturizeManifest,
     LabelInventory,
+    StateInventory,
     SubsetInfo,
 )
 from featurize.shard_writer import pack_row, write_shard
@@ -137,6 +138,7 @@ def write_model(tmp_path) -> Callable[..., Location]:
         frame_shift_s: float = 0.03,
         cmvn: CmvnStatistics | None = None,
         upstream: dict[str, str] | None = None,
+        states: StateInventory | None = None,
         **sizes,
     ) -> Location:
         config = TrainConfig(
@@ -147,14 +149,17 @@ def write_model(tmp_path) -> Callable[..., Location]:
             seed=seed,
         )
         torch.manual_seed(seed)
-        outputs = num_outputs(len(labels.symbols), objective)
+        outputs = num_outputs(len(labels.symbols), objective, states)
         network = build_network(config.model, num_features, outputs).train()
         network(3 + 2 * torch.randn(20, 4, num_features), torch.tensor([20, 18, 20, 5]))
         network.after_step()
         target = Location.of(tmp_path / f"{model}-{objective}-{seed}")
         rows = [make_row(n, "clean-train", labels) for n in range(11)]
         statistics = label_statistics(
-            [row.labels for row in rows], [row.alignment for row in rows], len(labels.symbols)
+            [row.labels for row in rows],
+            [row.alignment for row in rows],
+            len(labels.symbols),
+            None if states is None else outputs,
         )
         epochs = tuple(
             EpochMetrics(
@@ -196,6 +201,7 @@ def write_model(tmp_path) -> Callable[..., Location]:
                 target.child("label_statistics.safetensors"), statistics
             ),
             metrics=epochs,
+            states=states,
         )
         write_manifest(target, manifest)
         return target

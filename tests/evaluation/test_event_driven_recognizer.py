@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.config import ViterbiConfig
-from evaluation.decoding import PhoneViterbi, ctc_greedy
+from evaluation.decoding import PhoneViterbi, ctc_greedy, phone_search
 from evaluation.event_driven.audio_file import open_audio
 from evaluation.event_driven.build import build_engine
-from evaluation.event_driven.decoding import GreedyDecoder, StreamViterbi
+from evaluation.event_driven.decoding import GreedyDecoder, StreamViterbi, stream_decoder
 from evaluation.event_driven.description import FrontEndConfig
 from evaluation.event_driven.engine import log_softmax
-from evaluation.event_driven.engine_file import write_engine
+from evaluation.event_driven.engine_file import read_engine, write_engine
 from evaluation.event_driven.front_end import FrontEnd
 from evaluation.event_driven.recognizer import Recognizer
 from evaluation.event_driven.resampler import StreamResampler
@@ -23,10 +23,14 @@ from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.errors import PipelineError
 from featurize.features import FeatureExtractor
 from featurize.resampling import resample
-from featurize.schema import LabelInventory
+from featurize.schema import LabelInventory, StateInventory
+from training.align.states import phone_state_inventory
 from training.checkpoint import load_recogniser
 
 RATE = 16000
+PHONES = LabelInventory(
+    kind="alignment", symbols=("sil", "aa", "b", "t", "k"), scored_as=("sil", "aa", "b", "t", "k")
+)
 LETTERS = LabelInventory(
     kind="characters", symbols=(" ", "A", "B"), scored_as=(" ", "A", "B"), word_boundary=0
 )
@@ -126,6 +130,59 @@ def test_phone_search_in_pieces_is_that_of_the_whole(seed):
     expected = PhoneViterbi(bigrams, frame_counts, config)(log_softmax(scores))
     assert decoder.finish() == expected
     assert len(decoder._came_from) < 200  # what was settled is forgotten
+
+
+@pytest.mark.parametrize("frame_shift_s", [0.01, 0.03])
+def test_parts_of_phones_in_pieces_are_searched_as_the_whole(write_model, frame_shift_s):
+    states = phone_state_inventory(len(PHONES.symbols), 3)
+    recogniser = load_recogniser(
+        write_model("v2", PHONES, objective="frame", states=states, frame_shift_s=frame_shift_s)
+    )
+    search = phone_search(recogniser, ViterbiConfig())
+    decoder = stream_decoder(build_engine(recogniser))
+    rng = np.random.default_rng(1)
+    scores = np.repeat(3 * rng.standard_normal((90, len(states.phones))), 4, axis=0)
+    scores = (scores + rng.standard_normal(scores.shape)).astype(np.float32)
+    for piece in np.array_split(scores, 19):
+        decoder.feed(piece)
+    found = decoder.finish()
+    assert found == search(log_softmax(scores))
+    assert len(found) > 10
+    assert len(decoder._came_from) < 200
+
+
+def test_senones_of_a_part_are_added_up(write_model, tmp_path):
+    """Two senones share every part's probability: the phones are those of one that has it all."""
+    plain = phone_state_inventory(len(PHONES.symbols), 3)
+    split = StateInventory(
+        states_per_phone=3,
+        phones=plain.phones * 2,
+        positions=plain.positions * 2,
+        left=((0, 1),) * len(plain.phones) + ((2, 3, 4, 5),) * len(plain.phones),
+        right=((),) * 2 * len(plain.phones),
+    )
+    options = {"objective": "frame", "frame_shift_s": 0.01}
+    decoders, files = [], []
+    for seed, states in enumerate((plain, split)):
+        run = write_model("v1", PHONES, states=states, seed=seed, **options)
+        path = tmp_path / f"{seed}.spikes"
+        path.write_bytes(write_engine(build_engine(load_recogniser(run))))
+        files.append(read_engine(path))
+        decoders.append(stream_decoder(files[-1]))
+    assert files[1].description.num_outputs == 2 * files[0].description.num_outputs
+    scores = np.repeat(4 * np.random.default_rng(2).standard_normal((20, len(plain.phones))), 5, 0)
+    decoders[0].feed(scores.astype(np.float32))
+    share = np.log([0.3, 0.7]).repeat(len(plain.phones))
+    decoders[1].feed((np.tile(scores, 2) + share).astype(np.float32))
+    assert decoders[0].finish() == decoders[1].finish() != []
+
+
+def test_a_stream_shorter_than_a_phone_has_none(write_model):
+    states = phone_state_inventory(len(PHONES.symbols), 3)
+    run = write_model("v2", PHONES, objective="frame", states=states, frame_shift_s=0.01)
+    decoder = stream_decoder(build_engine(load_recogniser(run)))
+    decoder.feed(np.zeros((2, len(states.phones)), np.float32))
+    assert decoder.finish() == []
 
 
 @pytest.fixture
