@@ -296,6 +296,20 @@ def bench_event_driven(
     features: Annotated[
         str | None, typer.Option("--features", help="Feature set to read; the run's own.")
     ] = None,
+    exact: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exact",
+            help="One more training run to check for exactness alone, utterance by utterance; "
+            "repeatable.",
+        ),
+    ] = None,
+    evaluation: Annotated[
+        str | None,
+        typer.Option(
+            "--evaluation", help="Finished evaluation whose recorded counts are checked as well."
+        ),
+    ] = None,
     record: Annotated[
         str | None, typer.Option("--record", help="Write the result as a page, with its plot.")
     ] = None,
@@ -305,7 +319,9 @@ def bench_event_driven(
     """The event-driven engine beside dense networks, frame by frame."""
     from flows.event_driven_commands import run_bench_event_driven
 
-    run_bench_event_driven(model, features, overrides or (), record, as_json)
+    run_bench_event_driven(
+        model, features, exact or (), evaluation, overrides or (), record, as_json
+    )
 
 
 @bench_app.command("features")

@@ -161,7 +161,13 @@ def _exported(model: str, file_format: str, features: str | None, precision: str
 
 
 def run_bench_event_driven(
-    model: str, features: str | None, overrides: Sequence[str], record: str | None, as_json: bool
+    model: str,
+    features: str | None,
+    others: Sequence[str],
+    evaluation: str | None,
+    overrides: Sequence[str],
+    record: str | None,
+    as_json: bool,
 ) -> None:
     """Measure the engine of a trained model beside dense networks."""
     with command(as_json) as running:
@@ -172,6 +178,8 @@ def run_bench_event_driven(
             configured(EventDrivenBenchConfig(), overrides),
             Location.of(model),
             None if features is None else Location.of(features),
+            [Location.of(other) for other in others],
+            None if evaluation is None else Location.of(evaluation),
         )
         if record is not None:
             from evaluation.event_driven.benchmark_record import write_record

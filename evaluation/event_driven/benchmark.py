@@ -7,6 +7,7 @@ an LSTM of the same sizes with random weights: a dense step takes the same time 
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -16,18 +17,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from evaluation.config import ViterbiConfig
-from evaluation.decoding import ctc_greedy
+from evaluation.decoding import Decoder, ctc_greedy, phone_search
 from evaluation.event_driven.build import build_engine
 from evaluation.event_driven.density_curve import DensityCurve, measure_curve, time_steps
 from evaluation.event_driven.description import Precision
 from evaluation.event_driven.engine import Engine, Stream
+from evaluation.event_driven.exactness import PRECISIONS, Exactness, check_exactness
 from evaluation.event_driven.footprint import Footprint, measure_footprint
 from evaluation.event_driven.offline import score_all
 from evaluation.event_driven.peers import Step, onnx_steps, torch_step
 from evaluation.multiplications import NetworkShape, dense_cost
 from evaluation.recognise import choose_cmvn
 from evaluation.scoring import count_edits, scored_transcript
-from evaluation.viterbi import best_path, build_graph
 from featurize.cmvn import Normaliser
 from featurize.errors import PipelineError
 from featurize.locations import Location
@@ -41,7 +42,6 @@ from training.models.spiking import SpikingNetwork
 
 Frames = NDArray[np.float32]
 
-PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 GRU, LSTM = "torch nn.GRU", "torch nn.LSTM"
 ONNX_NAMES = {
     "operator": "ONNX Runtime GRU, operator",
@@ -75,6 +75,14 @@ class EventDrivenBenchConfig(TypedConfig):
     first_start: bool = Field(True, description="A start with nothing compiled yet as well.")
     error_rates: bool = Field(
         True, description="Error rates of the float32 and the int8 engine on the split as well."
+    )
+    exactness: bool = Field(
+        True,
+        description="Whether counts and outputs are the training-time model's on every utterance "
+        "of the split as well.",
+    )
+    num_onnx_frames: int = Field(
+        2000, ge=0, description="Frames that the exported ONNX step is compared on; 0 for none."
     )
 
 
@@ -120,13 +128,18 @@ class EventDrivenBenchResult(TypedConfig):
     curve: DensityCurve | None = Field(None, description="Time against density.")
     footprints: tuple[Footprint, ...] = Field((), description="Start-up and memory.")
     error_rates: tuple[EngineErrorRate, ...] = Field((), description="By precision.")
+    exactness: tuple[Exactness, ...] = Field((), description="This model, then the others named.")
     skipped: dict[str, str] = Field(description="What was not measured, and why.")
     versions: dict[str, str] = Field(description="Software.")
     measured_at: str = Field(description="When, UTC.")
 
 
 def bench_event_driven(
-    config: EventDrivenBenchConfig, model: Location, features: Location | None
+    config: EventDrivenBenchConfig,
+    model: Location,
+    features: Location | None,
+    others: Sequence[Location] = (),
+    evaluation: Location | None = None,
 ) -> EventDrivenBenchResult:
     """Measure the engine of a trained model.
 
@@ -134,6 +147,8 @@ def bench_event_driven(
         config: what to measure.
         model: a finished training run of a spiking model.
         features: a feature set; the model's own where not given.
+        others: more such runs, each with its own feature set, of which exactness alone is checked.
+        evaluation: a finished evaluation, of any of them, whose recorded counts are checked.
 
     Raises:
         PipelineError: when either is unfinished, or the model does not spike.
@@ -141,7 +156,21 @@ def bench_event_driven(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _Bench(config, model, features).run()
+        result = _Bench(config, model, features).run()
+        if not config.exactness:
+            return result
+        checks = [(model, features), *((other, None) for other in others)]
+        exactness = tuple(
+            check_exactness(
+                run,
+                own,
+                split=config.split,
+                evaluation=evaluation,
+                num_onnx_frames=config.num_onnx_frames,
+            )
+            for run, own in checks
+        )
+        return result.model_copy(update={"exactness": exactness})
     finally:
         torch.set_num_threads(threads)
 
@@ -160,7 +189,7 @@ class _Bench:
         self.features = read_manifest(self.location, FeaturizeManifest)
         self.error_rates = self._error_rates() if config.error_rates else ()
         if config.num_outputs is not None and config.num_outputs > network.num_outputs:
-            widen_output(network, config.num_outputs)
+            self.recogniser = widened(self.recogniser, config.num_outputs)
         self.skipped: dict[str, str] = {}
 
     def run(self) -> EventDrivenBenchResult:
@@ -267,17 +296,21 @@ class _Bench:
         features = self._normalised(rows)
         return tuple(self._error_rate(precision, rows, features) for precision in PRECISIONS)
 
+    def _decoder(self) -> Decoder:
+        if self.recogniser.manifest.config.objective == "ctc":
+            return ctc_greedy
+        return phone_search(self.recogniser, ViterbiConfig())
+
     def _error_rate(
         self, precision: Precision, rows: Sequence[FeatureRow], features: Sequence[Frames]
     ) -> EngineErrorRate:
-        labels = self.recogniser.manifest.labels
+        labels, decode = self.recogniser.manifest.labels, self._decoder()
         engine = Engine(build_engine(self.recogniser, precision))
         errors = length = 0
         for row, scored in zip(rows, score_all(engine, features, 1), strict=True):
-            ids = _decode(self.recogniser, scored.log_probs_TO)
             edits = count_edits(
                 scored_transcript(row.labels.tolist(), labels).symbols,
-                scored_transcript(ids, labels).symbols,
+                scored_transcript(decode(scored.log_probs_TO), labels).symbols,
             )
             errors += edits.errors
             length += edits.reference_length
@@ -286,24 +319,21 @@ class _Bench:
         )
 
 
-def _decode(recogniser: Recogniser, log_probs_TO: Frames) -> list[int]:
-    if recogniser.manifest.config.objective == "ctc":
-        return ctc_greedy(log_probs_TO)
-    config, statistics_ = ViterbiConfig(), recogniser.label_statistics
-    graph = build_graph(
-        statistics_["bigram_counts"].numpy(), statistics_["frame_counts"].numpy(), config
-    )
-    path, _ = best_path(log_probs_TO, graph, config.prior_scale)
-    return [int(i) for n, i in enumerate(path) if n == 0 or i != path[n - 1]]
+def widened(recogniser: Recogniser, num_outputs: int) -> Recogniser:
+    """Give the output layer more rows, random ones after the trained ones, for timing alone.
 
-
-def widen_output(network: SpikingNetwork, num_outputs: int) -> None:
-    """Give the output layer more rows, random ones after the trained ones, for timing alone."""
+    The network is changed in place. What comes out means nothing any more, and is not searched.
+    """
+    network, manifest = recogniser.network, recogniser.manifest
+    assert isinstance(network, SpikingNetwork)
     torch.manual_seed(0)
     wide = OutputLayer(network.config.hidden_size, num_outputs).eval()
     with torch.no_grad():
         wide.linear.weight[: network.num_outputs] = network.output.linear.weight
     network.output, network.num_outputs = wide, num_outputs
+    config = manifest.config.model_copy(update={"objective": "ctc"})
+    changed = manifest.model_copy(update={"config": config, "states": None})
+    return replace(recogniser, manifest=changed)
 
 
 def _products_per_frame(stream: Stream) -> float:

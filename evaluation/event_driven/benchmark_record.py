@@ -11,6 +11,7 @@ from evaluation.event_driven.curve_plot import (
     curve_rows,
     markdown_table,
 )
+from evaluation.event_driven.exactness import LARGEST_DIFFERENCE, Exactness
 from evaluation.record import processor
 
 MEMORY_LIMIT, START_LIMIT_S, INT8_LIMIT = 1.5, 1.0, 0.003
@@ -42,7 +43,56 @@ def result_lines(result: EventDrivenBenchResult) -> list[str]:
             f"{exact:.2f}%, int8 {rounded:.2f}% ({rounded - exact:+.2f} points; asked: at most "
             f"{100 * INT8_LIMIT:g}, {met})"
         )
+    lines += [_exactness_line(exactness) for exactness in result.exactness]
     return [*lines, *(f"not measured: {what}: {why}" for what, why in result.skipped.items())]
+
+
+def _exactness_line(found: Exactness) -> str:
+    counts = ", ".join(f"{kind} {number}" for kind, number in found.differing_counts.items())
+    line = (
+        f"{found.model_name}, all {found.num_utterances} utterances: {_verdict(found.is_exact)}; "
+        f"{found.differing_outputs} of {found.num_spikes:,} spikes differ from the training-time "
+        f"model's, log-probabilities by at most {found.largest_difference:.1e} (asked: "
+        f"{LARGEST_DIFFERENCE:g}); utterances whose executed counts are not the audited ones: "
+        f"{counts}, not the recorded ones: {found.differing_records}; that depend on how they are "
+        f"cut: {found.differing_cuttings}"
+    )
+    onnx = found.onnx
+    if onnx is None:
+        return line
+    return (
+        f"{line}; exported to ONNX Runtime, {onnx.differing_frames} of {onnx.num_frames:,} frames "
+        f"differ by more than {LARGEST_DIFFERENCE:g}, the largest by {onnx.largest_difference:.1e}"
+    )
+
+
+def exactness_rows(exactness: Sequence[Exactness]) -> list[dict[str, str]]:
+    """A row per model: what was compared, and how much of it differs."""
+    return [
+        {
+            "Model": found.model_name,
+            "Run": found.model,
+            "Utterances": f"{found.num_utterances:,}",
+            "Frames": f"{found.num_frames:,}",
+            "Spikes": f"{found.num_spikes:,}",
+            "Multiplications": f"{found.multiplications:,}",
+            "Outputs that differ": f"{found.differing_outputs:,}",
+            "Largest difference of a log-probability": f"{found.largest_difference:.1e}",
+            "Utterances: float32 counts differ": f"{found.differing_counts['float32']:,}",
+            "int8 counts differ": f"{found.differing_counts['int8']:,}",
+            "recorded counts differ": f"{found.differing_records:,} "
+            f"({found.num_recorded:,} read from an evaluation)",
+            "cutting matters": f"{found.differing_cuttings:,}",
+            "ONNX Runtime: frames that differ": "not run"
+            if found.onnx is None
+            else f"{found.onnx.differing_frames:,} of {found.onnx.num_frames:,}",
+            "largest difference": ""
+            if found.onnx is None
+            else f"{found.onnx.largest_difference:.1e}",
+            "us a frame": "" if found.onnx is None else f"{found.onnx.frame_us:,.0f}",
+        }
+        for found in exactness
+    ]
 
 
 def _footprint_lines(result: EventDrivenBenchResult) -> list[str]:
@@ -107,7 +157,23 @@ def record_page(result: EventDrivenBenchResult, command: Sequence[str], picture:
     if result.curve is not None:
         lines += ["", "## Time against density", "", f"![time against density]({picture})", ""]
         lines += markdown_table(curve_rows(result.curve))
+    if result.exactness:
+        lines += ["", "## Every utterance", ""]
+        lines += _transposed(exactness_rows(result.exactness))
     return "\n".join(lines) + "\n"
+
+
+def _transposed(rows: Sequence[dict[str, str]]) -> list[str]:
+    """A table with a column per row, the first field as the heads."""
+    head, *fields = rows[0]
+    names = [row[head] for row in rows]
+    columns = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
+    return markdown_table(
+        [
+            {head: field} | {column: row[field] for column, row in zip(columns, rows, strict=True)}
+            for field in fields
+        ]
+    )
 
 
 def write_record(result: EventDrivenBenchResult, page: Path, command: Sequence[str]) -> None:

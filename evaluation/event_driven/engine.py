@@ -50,12 +50,15 @@ class Stream:
 
     def spikes(self, site: int) -> Floats:
         """The last frame's outputs of a site (0 the encoder), zeros included."""
-        description = self._description
-        first = sum(description.site_sizes[:site])
-        outputs = np.zeros(description.site_sizes[site], np.float32)
+        outputs = np.zeros(self._description.site_sizes[site], np.float32)
+        self.write_spikes(site, outputs)
+        return outputs
+
+    def write_spikes(self, site: int, outputs: Floats) -> None:
+        """Write the last frame's non-zero outputs of a site to their places."""
+        first = sum(self._description.site_sizes[:site])
         listed = slice(first, first + int(self.counts[site]))
         outputs[self.indices[listed]] = self.values[listed]
-        return outputs
 
 
 class Engine:
