@@ -256,6 +256,14 @@ def transcribe(
         str | None,
         typer.Option("--features", help="Feature set to take the front end from; the run's own."),
     ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(
+            "--words",
+            help="Finished evaluation that searched for words with this training run: find words "
+            "with its lexicon and language model.",
+        ),
+    ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="8-bit weights (of a training run).")
     ] = False,
@@ -267,7 +275,8 @@ def transcribe(
     """Recognise speech with the event-driven engine."""
     from flows.event_driven_commands import run_transcribe
 
-    run_transcribe(model, files, features, "int8" if int8 else "float32", stream, as_json)
+    precision = "int8" if int8 else "float32"
+    run_transcribe(model, files, features, words, precision, stream, as_json)
 
 
 @app.command()

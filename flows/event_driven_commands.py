@@ -15,6 +15,7 @@ from flows.overrides import configured
 
 if TYPE_CHECKING:
     from evaluation.event_driven.benchmark import EventDrivenBenchResult
+    from evaluation.event_driven.decoding import WordFinder
     from evaluation.event_driven.engine_file import EngineData
     from evaluation.event_driven.recognizer import Transcription
 
@@ -33,7 +34,7 @@ def load_engine(model: str, features: str | None, precision: str) -> "EngineData
     Raises:
         PipelineError: when it cannot be loaded.
     """
-    if model.endswith(ENGINE_SUFFIX) or Path(model).is_file():
+    if _is_engine_file(model):
         from evaluation.event_driven.engine_file import read_engine
 
         return read_engine(model)
@@ -42,10 +43,15 @@ def load_engine(model: str, features: str | None, precision: str) -> "EngineData
     return engine_of_run(model, "int8" if precision == "int8" else "float32", features)
 
 
+def _is_engine_file(model: str) -> bool:
+    return model.endswith(ENGINE_SUFFIX) or Path(model).is_file()
+
+
 def run_transcribe(
     model: str,
     files: Sequence[str],
     features: str | None,
+    words: str | None,
     precision: str,
     stream: bool,
     as_json: bool,
@@ -53,12 +59,13 @@ def run_transcribe(
     """Recognise audio files one after the other."""
     with command(as_json) as running:
         data = load_engine(model, features, precision)
+        finder = None if words is None else _word_finder(model, words)
         front_end = data.description.front_end
         if front_end is not None and front_end.cmvn == "speaker":
             _LOGGER.warning("%s", SPEAKER_NOTE)
         heard = {}
         for file in files:
-            heard[file] = _transcribe(data, file, stream)
+            heard[file] = _transcribe(data, file, finder, stream)
         running.finish(
             {"files": [_as_json(*item) for item in heard.items()]},
             *(f"{file}: {one.text}" if len(heard) > 1 else one.text for file, one in heard.items()),
@@ -66,12 +73,24 @@ def run_transcribe(
         )
 
 
-def _transcribe(data: "EngineData", file: str, stream: bool) -> "Transcription":
+def _word_finder(model: str, evaluation: str) -> "WordFinder":
+    if _is_engine_file(model):
+        raise PipelineError(
+            f"--words needs the training run that {model} was exported from: name it by --model"
+        )
+    from evaluation.event_driven.from_run import words_of_run
+
+    return words_of_run(model, evaluation)
+
+
+def _transcribe(
+    data: "EngineData", file: str, words: "WordFinder | None", stream: bool
+) -> "Transcription":
     from evaluation.event_driven.audio_file import open_audio
     from evaluation.event_driven.recognizer import Recognizer
 
     with open_audio(file) as audio:
-        recognizer = Recognizer(data, audio.sample_rate_hz)
+        recognizer = Recognizer(data, audio.sample_rate_hz, words)
         shown = ""
         try:
             for block in audio.blocks:
@@ -89,6 +108,7 @@ def _as_json(file: str, heard: "Transcription") -> dict[str, Any]:
         "file": file,
         "text": heard.text,
         "symbols": list(heard.symbols),
+        "words": None if heard.words is None else list(heard.words),
         "audio_s": heard.audio_s,
         "busy_s": heard.busy_s,
         "real_time_factor": heard.real_time_factor,

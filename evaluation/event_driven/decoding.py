@@ -38,6 +38,38 @@ class StreamDecoder(Protocol):
         ...
 
 
+class WordHypothesis(Protocol):
+    """Words that were found."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """In order."""
+        ...
+
+
+class WordListener(Protocol):
+    """Turns log-probabilities into words as they come; ``evaluation.word_search.WordStream``."""
+
+    def accept(self, log_probs_TO: Floats) -> tuple[str, ...]:
+        """Take in some frames; the best words so far."""
+        ...
+
+    def finish(self) -> WordHypothesis:
+        """The words at the end of the stream."""
+        ...
+
+
+class WordFinder(Protocol):
+    """What can listen for words, one stream after the other; ``evaluation.word_search``.
+
+    A protocol, so that a recogniser of symbols imports no search for words.
+    """
+
+    def stream(self) -> WordListener:
+        """A new stream."""
+        ...
+
+
 class GreedyDecoder:
     """CTC: the best output of each frame, repeats collapsed, blanks removed.
 

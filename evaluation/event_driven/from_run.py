@@ -1,4 +1,7 @@
-"""The engine of a training run: its weights, and its feature set's way of making frames."""
+"""The engine of a training run: its weights, and its feature set's way of making frames.
+
+Also the search for words that an evaluation made for it.
+"""
 
 from pydantic import ValidationError
 
@@ -6,6 +9,8 @@ from evaluation.event_driven.build import build_engine
 from evaluation.event_driven.description import FrontEndConfig, Precision
 from evaluation.event_driven.engine_file import EngineData
 from evaluation.recognise import check_weights
+from evaluation.word_decoding import load_word_search
+from evaluation.word_search import WordSearch
 from featurize.errors import PipelineError
 from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
@@ -46,6 +51,19 @@ def engine_of_run(
     recogniser = load_recogniser(run)
     check_weights(recogniser, uri)
     return build_engine(recogniser, precision, front_end_of(recogniser.manifest, uri, features))
+
+
+def words_of_run(uri: str, evaluation: str) -> WordSearch:
+    """The word search of a finished evaluation, with the weights that it chose for a model.
+
+    Args:
+        uri: the model's training run.
+        evaluation: an evaluation of it that searched for words.
+
+    Raises:
+        PipelineError: when either is not there, or the evaluation has no words of this model.
+    """
+    return load_word_search(Location.of(evaluation), load_recogniser(Location.of(uri)))
 
 
 def front_end_of(model: TrainManifest, uri: str, features: str | None) -> FrontEndConfig:

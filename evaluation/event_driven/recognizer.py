@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.event_driven.counts import ExecutedCounts
-from evaluation.event_driven.decoding import stream_decoder
+from evaluation.event_driven.decoding import Floats, WordFinder, WordListener, stream_decoder
 from evaluation.event_driven.description import Precision, SymbolTable
-from evaluation.event_driven.engine import Engine
+from evaluation.event_driven.engine import Engine, log_softmax
 from evaluation.event_driven.engine_file import EngineData, read_engine
 from evaluation.event_driven.front_end import FrontEnd
 from evaluation.event_driven.resampler import StreamResampler
@@ -29,8 +29,9 @@ class Transcription:
     """What was heard.
 
     Attributes:
-        text: words, or symbols separated by spaces where the labels have no words.
+        text: words, or symbols separated by spaces where there are no words.
         symbols: ids.
+        words: those that a word search found; None where none was made.
         audio_s: length of what was fed.
         busy_s: time spent on it.
         executed: operations and memory.
@@ -38,6 +39,7 @@ class Transcription:
 
     text: str
     symbols: tuple[int, ...]
+    words: tuple[str, ...] | None
     audio_s: float
     busy_s: float
     executed: ExecutedCounts
@@ -66,19 +68,25 @@ class Recognizer:
     Args:
         data: an engine that listens to samples.
         sample_rate_hz: rate of the samples fed; the engine's own where not given.
+        words: a search for words; the text is what it finds. Without one it is of symbols.
 
     Raises:
         PipelineError: when the engine reads frames only, or the rate cannot be converted.
     """
 
-    def __init__(self, data: EngineData, sample_rate_hz: int | None = None) -> None:
+    def __init__(
+        self,
+        data: EngineData,
+        sample_rate_hz: int | None = None,
+        words: WordFinder | None = None,
+    ) -> None:
         front_end = data.description.front_end
         if front_end is None:
             raise PipelineError(
                 "this engine reads frames, not samples; export it from a training run whose "
                 "feature set is still there"
             )
-        self._data = data
+        self._data, self._word_finder = data, words
         self._engine = Engine(data)
         self._front_end = FrontEnd(front_end)
         self.sample_rate_hz = sample_rate_hz or front_end.sample_rate_hz
@@ -95,7 +103,12 @@ class Recognizer:
 
     @classmethod
     def from_run(
-        cls, uri: str, *, precision: Precision = "float32", sample_rate_hz: int | None = None
+        cls,
+        uri: str,
+        *,
+        precision: Precision = "float32",
+        sample_rate_hz: int | None = None,
+        words: str | None = None,
     ) -> "Recognizer":
         """Build the engine of a finished training run.
 
@@ -103,15 +116,18 @@ class Recognizer:
             uri: local path or s3:// address.
             precision: of the weights.
             sample_rate_hz: rate of the samples fed.
+            words: a finished evaluation that searched for words with this model: its lexicon,
+                language model and weights are used.
 
         Raises:
-            PipelineError: when the run is unfinished, its model does not spike, or its feature
-                set, which says how frames are made, is gone.
+            PipelineError: when the run is unfinished, its model does not spike, its feature
+                set, which says how frames are made, is gone, or the evaluation has no words of it.
         """
         # Torch takes seconds to import, and an engine file does not need it.
-        from evaluation.event_driven.from_run import engine_of_run
+        from evaluation.event_driven.from_run import engine_of_run, words_of_run
 
-        return cls(engine_of_run(uri, precision), sample_rate_hz)
+        finder = None if words is None else words_of_run(uri, words)
+        return cls(engine_of_run(uri, precision), sample_rate_hz, finder)
 
     def _begin(self) -> None:
         rate = self._front_end.config.sample_rate_hz
@@ -119,6 +135,10 @@ class Recognizer:
         self._front_end.reset()
         self._stream = self._engine.stream()
         self._decoder = stream_decoder(self._data)
+        self._words: WordListener | None = None
+        if self._word_finder is not None:
+            self._words = self._word_finder.stream()
+        self._words_so_far: tuple[str, ...] = ()
         self._num_samples = 0
         self._busy_s = 0.0
 
@@ -143,12 +163,17 @@ class Recognizer:
         self._num_samples += len(samples)
         self._busy_s += time.perf_counter() - started
 
-    def _advance(self, frames_TF: NDArray[np.float32]) -> None:
+    def _advance(self, frames_TF: Floats) -> None:
         if len(frames_TF):
-            self._decoder.feed(self._engine.advance(frames_TF, self._stream))
+            scores_TO = self._engine.advance(frames_TF, self._stream)
+            self._decoder.feed(scores_TO)
+            if self._words is not None:
+                self._words_so_far = self._words.accept(log_softmax(scores_TO))
 
     def partial(self) -> str:
         """The hypothesis so far; later samples may change its end."""
+        if self._words is not None:
+            return " ".join(self._words_so_far)
         return spell(self._decoder.symbols(), self._data.description.labels)
 
     def result(self) -> Transcription:
@@ -157,9 +182,14 @@ class Recognizer:
         self._advance(self._front_end.feed(self._resampler.finish()))
         self._advance(self._front_end.finish())
         symbols = self._decoder.finish()
+        text, words = spell(symbols, self._data.description.labels), None
+        if self._words is not None:
+            words = self._words.finish().words
+            text = " ".join(words)
         heard = Transcription(
-            text=spell(symbols, self._data.description.labels),
+            text=text,
             symbols=tuple(symbols),
+            words=words,
             audio_s=self._num_samples / self.sample_rate_hz,
             busy_s=self._busy_s + time.perf_counter() - started,
             executed=self._stream.executed,

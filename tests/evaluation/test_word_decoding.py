@@ -10,6 +10,12 @@ from evaluation.arpa import arpa_bytes
 from evaluation.comparison import comparison_table, summary_markdown
 from evaluation.config import EvaluateConfig, WordSearchConfig
 from evaluation.evaluate import evaluate
+from evaluation.event_driven.build import build_engine
+from evaluation.event_driven.description import FrontEndConfig
+from evaluation.event_driven.engine import Engine, log_softmax
+from evaluation.event_driven.from_run import words_of_run
+from evaluation.event_driven.front_end import FrontEnd
+from evaluation.event_driven.recognizer import Recognizer
 from evaluation.kneser_ney import estimate
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics
@@ -181,6 +187,36 @@ def test_a_finished_evaluations_search_is_found_again(run, write_features, write
         assert " ".join(words) == found[recognition.row.utterance_id]
     with pytest.raises(PipelineError, match="has no word search of this model"):
         load_word_search(result.location, load_recogniser(other))
+
+
+def test_a_recognizer_finds_the_words_of_its_evaluation(run, write_features, write_model, lexicon):
+    """Fed with samples in any pieces, it finds what the search finds in the engine's scores."""
+    features = write_features()
+    cmvn = read_manifest(features, FeaturizeManifest).cmvn
+    location = write_model("v2", upstream={"features": "f-features"}, cmvn=cmvn)
+    result = run([location], features, WordSearchConfig(lexicon=lexicon(), tune_max_utterances=2))
+    recogniser = load_recogniser(location)
+    search = load_word_search(result.location, recogniser)
+    front_end = FrontEndConfig(
+        **{"sample_rate_hz": 16000, "features": "fbank", "num_bins": 7, "num_ceps": 7},
+        **{"frame_length_s": 0.025, "frame_shift_s": 0.01, "deltas": 0, "stack": 1, "stride": 3},
+        **{"feature_dtype": "float32", "cmvn": "global", "mean": cmvn.mean, "std": cmvn.std},
+    )
+    data = build_engine(recogniser, "float32", front_end)
+    samples = (0.1 * np.random.default_rng(0).standard_normal(40_000)).astype(np.float32)
+    frames, engine = FrontEnd(front_end), Engine(data)
+    frames_TF = np.concatenate([frames.feed(samples), frames.finish()])
+    expected = search(log_softmax(engine.advance(frames_TF, engine.stream())))
+    recognizer = Recognizer(data, words=words_of_run(location.uri, result.location.uri))
+    for _ in range(2):  # the second stream is as the first
+        for piece in np.array_split(samples, 9):
+            recognizer.feed(piece)
+        partial = recognizer.partial()
+        heard = recognizer.result()
+        assert heard.words == expected != ()
+        assert heard.text == " ".join(expected)
+        assert partial.split()[:-1] == list(expected)[: len(partial.split()) - 1]
+    assert recognizer.result().words == ()
 
 
 def test_without_the_training_transcripts_a_model_is_asked_for(
