@@ -61,10 +61,18 @@ format: $(STAMP)  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-bench  ## Measure this machine beside other tools
+# A training run of a spiking model, for the event-driven engine.
+MODEL :=
+
+bench: $(VENV)/.installed-bench  ## Measure this machine beside other tools (MODEL=runs/training/FP: the engine too)
 	$(BIN)/spikeline bench features
 	$(BIN)/spikeline bench training
 	$(BIN)/spikeline bench recurrence
+ifeq ($(MODEL),)
+	@echo "not measured: the event-driven engine; name a trained spiking model: make bench MODEL=runs/training/FP"
+else
+	$(BIN)/spikeline bench event-driven --model "$(MODEL)"
+endif
 
 $(VENV)/.installed-bench: $(STAMP)
 	$(PIP) install --quiet -c constraints.txt -e '.[bench]'

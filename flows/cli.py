@@ -284,7 +284,12 @@ def export(
     model: Annotated[str, typer.Option("--model", help="A finished training run.")],
     out: Annotated[str, typer.Option("--out", help="File to write: path or s3://.")],
     file_format: Annotated[
-        str, typer.Option("--format", help="engine (torch-free), onnx or nir.")
+        str,
+        typer.Option(
+            "--format",
+            help="engine (torch-free); onnx, a step with the engine's own order of sums, so that "
+            "its spikes and scores are the engine's; or nir, where it has the nodes.",
+        ),
     ] = "engine",
     features: Annotated[
         str | None,
@@ -325,7 +330,12 @@ def bench_event_driven(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The event-driven engine beside dense networks, frame by frame."""
+    """The event-driven engine beside dense networks, and whether it is exact.
+
+    Spikes, scores and executed operations are compared with the training-time model's on every
+    utterance of the split, of the model and of those named by --exact. Dense networks are of the
+    model's size. Whatever else runs on the machine is in the timings.
+    """
     from flows.event_driven_commands import run_bench_event_driven
 
     run_bench_event_driven(

@@ -24,6 +24,8 @@ from evaluation.event_driven.description import Precision
 from evaluation.event_driven.engine import Engine, Stream
 from evaluation.event_driven.exactness import PRECISIONS, Exactness, check_exactness
 from evaluation.event_driven.footprint import Footprint, measure_footprint
+from evaluation.event_driven.from_run import front_end_of
+from evaluation.event_driven.garbage import GarbageOutcome, feed_garbage
 from evaluation.event_driven.offline import score_all
 from evaluation.event_driven.peers import Step, onnx_steps, torch_step
 from evaluation.multiplications import NetworkShape, dense_cost
@@ -81,6 +83,9 @@ class EventDrivenBenchConfig(TypedConfig):
         description="Whether counts and outputs are the training-time model's on every utterance "
         "of the split as well.",
     )
+    hours_of_zeros: float = Field(
+        8.0, ge=0, description="Of the longest garbage fed in; 0 for no garbage at all."
+    )
     num_onnx_frames: int = Field(
         2000, ge=0, description="Frames that the exported ONNX step is compared on; 0 for none."
     )
@@ -128,6 +133,7 @@ class EventDrivenBenchResult(TypedConfig):
     curve: DensityCurve | None = Field(None, description="Time against density.")
     footprints: tuple[Footprint, ...] = Field((), description="Start-up and memory.")
     error_rates: tuple[EngineErrorRate, ...] = Field((), description="By precision.")
+    garbage: tuple[GarbageOutcome, ...] = Field((), description="Inputs that are no speech.")
     exactness: tuple[Exactness, ...] = Field((), description="This model, then the others named.")
     skipped: dict[str, str] = Field(description="What was not measured, and why.")
     versions: dict[str, str] = Field(description="Software.")
@@ -188,9 +194,10 @@ class _Bench:
         self.location = features or Location.of(self.recogniser.manifest.features)
         self.features = read_manifest(self.location, FeaturizeManifest)
         self.error_rates = self._error_rates() if config.error_rates else ()
+        self.skipped: dict[str, str] = {}
+        self.garbage = self._garbage()
         if config.num_outputs is not None and config.num_outputs > network.num_outputs:
             self.recogniser = widened(self.recogniser, config.num_outputs)
-        self.skipped: dict[str, str] = {}
 
     def run(self) -> EventDrivenBenchResult:
         network = self.recogniser.network
@@ -232,6 +239,7 @@ class _Bench:
             curve=self._curve(size, peers, shape) if self.config.curve else None,
             footprints=self._footprints(),
             error_rates=self.error_rates,
+            garbage=self.garbage,
             skipped=self.skipped,
             versions=software_versions("torch", "numba", "numpy", "onnxruntime", "onnx"),
             measured_at=timestamp(),
@@ -290,6 +298,17 @@ class _Bench:
             )
             for precision in PRECISIONS
         )
+
+    def _garbage(self) -> tuple[GarbageOutcome, ...]:
+        if not self.config.hours_of_zeros:
+            return ()
+        try:
+            front_end = front_end_of(self.recogniser.manifest, self.model.uri, self.location.uri)
+        except PipelineError as error:
+            self.skipped["garbage"] = str(error)
+            return ()
+        data = build_engine(self.recogniser, "float32", front_end)
+        return feed_garbage(data, self.config.hours_of_zeros)
 
     def _error_rates(self) -> tuple[EngineErrorRate, ...]:
         rows = self._rows()

@@ -12,6 +12,7 @@ from evaluation.event_driven.curve_plot import (
     markdown_table,
 )
 from evaluation.event_driven.exactness import LARGEST_DIFFERENCE, Exactness
+from evaluation.event_driven.garbage import FLAT_MIB, GarbageOutcome
 from evaluation.record import processor
 
 MEMORY_LIMIT, START_LIMIT_S, INT8_LIMIT = 1.5, 1.0, 0.003
@@ -43,8 +44,31 @@ def result_lines(result: EventDrivenBenchResult) -> list[str]:
             f"{exact:.2f}%, int8 {rounded:.2f}% ({rounded - exact:+.2f} points; asked: at most "
             f"{100 * INT8_LIMIT:g}, {met})"
         )
+    if result.garbage:
+        lines.append(_garbage_line(result.garbage))
     lines += [_exactness_line(exactness) for exactness in result.exactness]
     return [*lines, *(f"not measured: {what}: {why}" for what, why in result.skipped.items())]
+
+
+def _garbage_line(garbage: Sequence[GarbageOutcome]) -> str:
+    added = max(outcome.added_mib for outcome in garbage)
+    return (
+        f"garbage of {len(garbage)} kinds, up to {garbage[-1].fed_in}: an answer or a clear error "
+        f"to each; peak memory rose by at most {added:.1f} MiB (asked: flat, "
+        f"{_verdict(added <= FLAT_MIB)})"
+    )
+
+
+def garbage_rows(garbage: Sequence[GarbageOutcome]) -> list[dict[str, str]]:
+    """A row per input."""
+    return [
+        {
+            "Fed in": outcome.fed_in,
+            "Outcome": outcome.outcome,
+            "Added to the peak memory, MiB": f"{outcome.added_mib:.1f}",
+        }
+        for outcome in garbage
+    ]
 
 
 def _exactness_line(found: Exactness) -> str:
@@ -157,6 +181,9 @@ def record_page(result: EventDrivenBenchResult, command: Sequence[str], picture:
     if result.curve is not None:
         lines += ["", "## Time against density", "", f"![time against density]({picture})", ""]
         lines += markdown_table(curve_rows(result.curve))
+    if result.garbage:
+        lines += ["", "## Garbage", ""]
+        lines += markdown_table(garbage_rows(result.garbage))
     if result.exactness:
         lines += ["", "## Every utterance", ""]
         lines += _transposed(exactness_rows(result.exactness))

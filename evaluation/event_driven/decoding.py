@@ -128,6 +128,8 @@ class StreamViterbi:
             self._belongs_OS[np.arange(len(part_of_output)), part_of_output] = 1.0
         self._prior = prior_scale * graph.prior_S
         self._columns = np.arange(len(graph.prior_S))
+        # To the row's state from the column's: the search for the best origin reads whole rows.
+        self._from_SS = np.ascontiguousarray(graph.transition_SS.T)
         self._best_S: NDArray[np.float64] | None = None
         self._came_from: list[NDArray[np.int64]] = []
         self._settled: list[int] = []
@@ -142,10 +144,10 @@ class StreamViterbi:
             if self._best_S is None:
                 self._best_S = self._graph.start_S + emission_S
                 continue
-            arriving_SS = self._best_S[:, None] + self._graph.transition_SS
-            origin_S = arriving_SS.argmax(0)
+            arriving_SS = self._from_SS + self._best_S
+            origin_S = arriving_SS.argmax(1)
             self._came_from.append(origin_S)
-            self._best_S = arriving_SS[origin_S, self._columns] + emission_S
+            self._best_S = arriving_SS[self._columns, origin_S] + emission_S
             if len(self._came_from) % _LOOK_BACK_EVERY == 0:
                 self._settle()
 

@@ -16,6 +16,7 @@ from evaluation.event_driven.description import FrontEndConfig
 from evaluation.event_driven.engine import log_softmax
 from evaluation.event_driven.engine_file import read_engine, write_engine
 from evaluation.event_driven.front_end import FrontEnd
+from evaluation.event_driven.garbage import feed_garbage
 from evaluation.event_driven.recognizer import Recognizer
 from evaluation.event_driven.resampler import StreamResampler
 from evaluation.viterbi import build_graph
@@ -272,6 +273,16 @@ def test_hours_of_silence_keep_memory_flat(engine_data):
         return [array.nbytes for array in (front._samples, front._static, front._unstacked)]
 
     assert held(2) == held(60)
+
+
+def test_garbage_of_every_kind_has_an_outcome(engine_data):
+    """In a process of its own, as the benchmark feeds it; here with minutes in place of hours."""
+    found = {outcome.fed_in: outcome for outcome in feed_garbage(engine_data, 0.1)}
+    assert len(found) == 8
+    refused = {name for name, outcome in found.items() if outcome.outcome.startswith("refuses: ")}
+    assert refused == {"a sample that is not a number", "a sample that is infinite"}
+    assert "for 360.0 s" in found["0.1 hours of zeros"].outcome
+    assert found["0.1 hours of zeros"].added_mib < 8  # of 22 MiB fed in
 
 
 def test_an_engine_file_is_enough(engine_data, tmp_path):

@@ -43,6 +43,9 @@ def assert_one_line(text: str) -> None:
         ("bench",),
         ("bench", "features"),
         ("bench", "recurrence"),
+        ("bench", "event-driven"),
+        ("transcribe",),
+        ("export",),
     ],
 )
 def test_every_command_has_help(
