@@ -3,6 +3,9 @@
 One process, one thread, one frame at a time. All contestants read the same frames in turns; a
 figure is the median over rounds, a ratio the median over rounds of peer / ours. Peers are a GRU and
 an LSTM of the same sizes with random weights: a dense step takes the same time whatever they are.
+
+Beside the timings: start-up and memory, error rates of both precisions, garbage fed in, and whether
+the engine is exact on every utterance (``evaluation.event_driven.exactness``).
 """
 
 import statistics

@@ -1,8 +1,10 @@
 """The engine's sums and its logistic function in ONNX operators, rounding by rounding.
 
 A spiking network turns a difference in the last bit into another spike, sooner or later: of a
-potential within rounding of a level, one runtime makes a spike and the other does not. So no sum
-is left to the runtime's own order. ONNX has no fused multiply-add either: here it is a product and
+potential within rounding of a level, one runtime makes a spike and the other does not. More
+precision in the graph alone would not help, because the engine, as training, rounds to float32
+after every term; so no sum is left to the runtime's own order, and no logistic function to its own
+approximation. ONNX has no fused multiply-add either: here it is a product and
 a sum in float64, in which the product is exact, and then float32. (That rounds twice, and gives
 another float32 than rounding once in some 2^29 operations.)
 
