@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory(prefix="spikeline-soak-") as folder:
-        place = Workplace(Path(folder), random.Random(options.seed), num_points=1)
+        place = Workplace(Path(folder), random.Random(options.seed), 1, forks=False)
         sys.exit(soak(place, options.seconds))
 
 
