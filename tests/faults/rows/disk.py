@@ -4,7 +4,7 @@ import subprocess
 
 from featurize.locations import Location
 from tests.faults.rows.row import TRAIN, Row, SkippedRow
-from tests.faults.workplace import Workplace
+from tests.faults.workplace import Workplace, result_of
 
 
 def flipped_bit(place: Workplace) -> str:
@@ -28,8 +28,14 @@ def flipped_bit(place: Workplace) -> str:
             assert repair(location, HERE)[1].is_sound
             count += 1
     place.must(runs, TRAIN)
-    place.compare(runs, place.undisturbed(TRAIN))
-    return f"{count} files, each named, each redone"
+    found, expected = result_of(Location.of(runs)), place.undisturbed(TRAIN)
+    # A damaged checkpoint of a finished training is dropped; what stays must be the same.
+    dropped = {name for name in expected if "checkpoints/" in name} - set(found)
+    assert found == {name: d for name, d in expected.items() if name not in dropped}
+    kept = (
+        f", {len(dropped)} of them dropped with a checkpoint that nothing needs" if dropped else ""
+    )
+    return f"{count} files, each named, each redone{kept}"
 
 
 def disk_full(place: Workplace) -> str:
