@@ -156,7 +156,13 @@ class FaultProxy:
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer((HOST, 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: object, client_address: object) -> None:
+                """Say nothing where a client was killed."""
+                if not isinstance(sys.exc_info()[1], OSError):
+                    super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+        self._server = Server((HOST, 0), Handler)
         self._server.daemon_threads = True
         self.endpoint = f"http://{HOST}:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
