@@ -91,7 +91,7 @@ fuzz: $(STAMP)  ## Read damaged inputs of every format (INPUTS=2000 SEED=0)
 	$(TEST_ENV) $(BIN)/python -m tests.hostile.run --inputs $(INPUTS) --seed $(SEED) --record evaluation/results/damaged-inputs.md
 
 soak: $(STAMP)  ## Featurize and train in a loop with random kills (SECONDS=1800)
-	$(TEST_ENV) $(BIN)/python -m tests.faults.soak --seconds $(SECONDS) --seed $(SEED)
+	$(TEST_ENV) $(BIN)/python -m tests.faults.soak --seconds $(SECONDS) --seed $(SEED) --record evaluation/results/soak.md
 
 # The tools of the supply chain stand apart, or the bill of materials would list them.
 TOOLS := $(VENV)-supply-chain

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, cast
 from pydantic import Field
 
 from featurize.errors import PipelineError
-from featurize.ray_session import ray_session
+from featurize.ray_session import call_on_ray, ray_session
 from featurize.typed_config import TypedConfig
 
 ItemT = TypeVar("ItemT")
@@ -107,12 +107,15 @@ def _run_one_in_process(executor: Executor, work: Callable[..., Any], item: obje
 
 
 def _run_one_on_ray(ray: Any, work: Callable[..., Any], item: object) -> Any:
+    results = []
+
+    def run() -> None:
+        options = {"max_retries": _MAX_TRIES - 1, "scheduling_strategy": "SPREAD"}
+        results.append(ray.get(ray.remote(num_cpus=1, **options)(work).remote(item)))
+
     try:
-        return ray.get(
-            ray.remote(num_cpus=1, max_retries=_MAX_TRIES - 1, scheduling_strategy="SPREAD")(
-                work
-            ).remote(item)
-        )
+        call_on_ray(run)
+        return results[0]
     except ray.exceptions.RayTaskError as error:
         raise (error.cause or error) from error
     except ray.exceptions.WorkerCrashedError as error:

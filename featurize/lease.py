@@ -15,6 +15,7 @@ A run that was only frozen may wake when its claim is gone: it finds out by :met
 which every stage calls before it declares a result, and a trainer before each checkpoint.
 """
 
+import glob
 import logging
 import os
 import re
@@ -145,6 +146,25 @@ def held_token(location: Location) -> str | None:
     return None if lease is None else lease.token
 
 
+def drop_claims_of_the_dead(location: Location) -> None:
+    """Remove what killed runs of this machine left beside a finished location.
+
+    Whoever works at a location drops the claims that stand in the way; at one that is finished
+    nobody works again. Claims of other machines stay: only waiting would tell, and they are small.
+    """
+    pattern = _claim_pattern(location)
+    for file in location.parent.children():
+        if not pattern.fullmatch(file.name):
+            continue
+        try:
+            claim = _read_claim(file)
+        except PipelineError as error:
+            logger.warning("%s", error)
+            continue
+        if claim is not None and claim.owner.is_known_dead():
+            _remove_claim(file)
+
+
 @contextmanager
 def held_lease(location: Location, timing: LeaseTiming | None = None) -> Iterator[Lease]:
     """Hold a location for as long as the context lasts, waiting for whoever has it now.
@@ -184,7 +204,7 @@ class _Contender:
     _sightings: dict[str, _Sighting] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._pattern = re.compile(rf"\.{re.escape(self.location.name)}\.lease-[0-9a-f]{{32}}")
+        self._pattern = _claim_pattern(self.location)
         name = f".{self.location.name}.lease-{uuid.uuid4().hex}"
         self.file = self.location.parent.child(name)
         self._claim = Claim(number=_CHOOSING, beat=0, owner=Owner.here())
@@ -247,6 +267,8 @@ class _Contender:
                         return  # dropped by a waiter; the owner finds out by its check
                     self._claim = self._claim.model_copy(update={"beat": self._claim.beat + 1})
                     self._write()
+                    if self._left.is_set():  # whoever left could not wait for this slow write
+                        self.file.remove()
             except Exception as error:
                 # A store that fails now may answer before the claim expires.
                 logger.debug("lease on %s not renewed: %s", self.location, error)
@@ -280,10 +302,23 @@ class _Contender:
             else:
                 seen.silent_s += waited_s
             if claim.owner.is_known_dead() or seen.silent_s > self.timing.expiry_s:
-                logger.info("dropping the claim of a run that is gone: %s", uri)
-                Location(uri).remove()
+                _remove_claim(Location(uri))
                 was_dropped = True
         return was_dropped
+
+
+def _claim_pattern(location: Location) -> re.Pattern[str]:
+    """Names of the claims on a location."""
+    return re.compile(rf"\.{re.escape(location.name)}\.lease-[0-9a-f]{{32}}")
+
+
+def _remove_claim(file: Location) -> None:
+    """Remove a dead run's claim, and a renewal of it that was being written."""
+    logger.info("dropping the claim of a run that is gone: %s", file)
+    file.remove()
+    if file.is_local:
+        for partial in Path(file.path).parent.glob(f".{glob.escape(file.name)}.*.partial"):
+            partial.unlink(missing_ok=True)
 
 
 def _read_claim(file: Location) -> Claim | None:

@@ -1,12 +1,31 @@
-"""The Ray that work runs on: the one in use, the cluster at RAY_ADDRESS, or one of our own."""
+"""The Ray that work runs on: the one in use, the cluster at RAY_ADDRESS, or one of our own.
+
+A driver cannot go on without the Ray node of its machine: as soon as it touches an object there,
+Ray ends the driver's process without a word. So the node is watched, and whoever waits for Ray
+(:func:`call_on_ray`) hears of its end in time to say so and to leave in order.
+"""
 
 import os
-from collections.abc import Iterator
+import selectors
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
 from featurize.errors import PipelineError
-from featurize.termination import termination_handler_kept
+from featurize.termination import call_interruptibly, termination_handler_kept
+
+_NODE_LOST = (
+    "the Ray node of this machine has ended (it was killed, or ran out of memory); what is "
+    "finished is kept, running the stage again goes on from there"
+)
+# Read by Ray at import: a thread that still works when a session ends must not start another Ray,
+# which Ray does by itself, with other settings, at any call.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+
+_lost_node: Future[None] | None = None
 
 
 @contextmanager
@@ -24,7 +43,8 @@ def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
     import ray
 
     if ray.is_initialized():
-        yield ray
+        with _node_watched():
+            yield ray
         return
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -41,6 +61,62 @@ def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
             "; check RAY_ADDRESS and the token, or unset RAY_ADDRESS to work on this machine"
         ) from error
     try:
-        yield ray
+        with _node_watched():
+            yield ray
     finally:
         ray.shutdown()
+
+
+def call_on_ray(work: Callable[[], object]) -> None:
+    """Call what waits for Ray, within :func:`ray_session`; signals' exceptions come through.
+
+    Raises:
+        PipelineError: when the Ray node of this machine ends meanwhile.
+        BaseException: what ``work`` raises.
+    """
+    call_interruptibly(work, unless=_lost_node)
+
+
+@contextmanager
+def _node_watched() -> Iterator[None]:
+    """Watch the node for as long as the context lasts, unless someone does already.
+
+    An idle connection to the node's own socket ends when the node does.
+    """
+    global _lost_node
+    from ray._private import worker
+
+    node = getattr(worker, "_global_node", None)
+    path = getattr(node, "raylet_socket_name", None)
+    if path is None or _lost_node is not None:
+        yield
+        return
+    with socket.socket(socket.AF_UNIX) as connection:
+        waker, woken = socket.socketpair()
+        with waker, woken:
+            lost: Future[None] = Future()
+            try:
+                connection.connect(path)
+            except OSError:  # a moment ago it answered
+                lost.set_exception(PipelineError(_NODE_LOST))
+            watcher = threading.Thread(
+                target=_watch, args=(connection, woken, lost), name="ray-node", daemon=True
+            )
+            watcher.start()
+            _lost_node = lost
+            try:
+                yield
+            finally:
+                _lost_node = None
+                waker.close()
+                watcher.join()
+
+
+def _watch(connection: socket.socket, woken: socket.socket, lost: Future[None]) -> None:
+    """Until one of the two connections ends."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        selector.register(woken, selectors.EVENT_READ)
+        ended = {key.fileobj for key, _ in selector.select()}
+    if woken not in ended and not lost.done():
+        lost.set_exception(PipelineError(_NODE_LOST))

@@ -24,7 +24,7 @@ from featurize.integrity import (
     find_damage,
     take_checksums,
 )
-from featurize.lease import held_lease
+from featurize.lease import drop_claims_of_the_dead, held_lease
 from featurize.locations import Location
 from featurize.typed_config import TypedConfig
 
@@ -211,6 +211,7 @@ def run_stage(
         force: remove a finished result and do the work again.
     """
     if is_finished(location) and not force:
+        drop_claims_of_the_dead(location)
         return StageResult(location, stage_fingerprint, skipped=True)
     with held_lease(location) as lease:
         if is_finished(location) and not force:  # by whom we waited for

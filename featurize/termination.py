@@ -8,7 +8,7 @@ that a handler raises while Ray's C++ waits, Ray drops most: so the main thread 
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 
 
@@ -35,13 +35,19 @@ def termination_handler_kept() -> Iterator[None]:
             signal.raise_signal(signal.SIGTERM)
 
 
-def call_interruptibly(work: Callable[[], object]) -> None:
+def call_interruptibly(work: Callable[[], object], unless: Future[None] | None = None) -> None:
     """Call in another thread and wait for it here, where any signal's exception comes through.
+
+    Args:
+        work: what to call.
+        unless: whose exception, if it comes first, ends the waiting and is raised.
 
     Raises:
         BaseException: what ``work`` raises. After an interruption the thread may still be at work;
             the end of the Ray session ends it.
     """
+    if unless is not None and unless.done():
+        unless.result()
     outcome: Future[None] = Future()
 
     def run() -> None:
@@ -52,4 +58,8 @@ def call_interruptibly(work: Callable[[], object]) -> None:
             outcome.set_exception(error)
 
     threading.Thread(target=run, name="interruptible", daemon=True).start()
+    if unless is not None:
+        wait([outcome, unless], return_when=FIRST_COMPLETED)
+        if unless.done() and (not outcome.done() or outcome.exception() is not None):
+            unless.result()
     outcome.result()

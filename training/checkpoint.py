@@ -240,7 +240,9 @@ def _read_state(file: Location) -> CheckpointState:
         if file.filesystem.size(file.path) <= _MAX_STATE_BYTES:
             state = CheckpointState.model_validate_json(file.read_bytes())
             names_both = {_NETWORK, _OPTIMIZER} <= set(state.sha256)
-            if names_both and [m.epoch for m in state.epochs] == list(range(state.epoch + 1)):
+            # Counted on what is there: the last epoch may be any number.
+            has_all = [m.epoch for m in state.epochs] == list(range(len(state.epochs)))
+            if names_both and has_all and 0 <= state.epoch == len(state.epochs) - 1:
                 return state
             problem = "does not name its files or epochs"
     except (ValidationError, FileNotFoundError) as error:
@@ -248,14 +250,19 @@ def _read_state(file: Location) -> CheckpointState:
     raise _unusable(file, problem)
 
 
-def load_weights(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], assign: bool = False) -> None:
     """Put weights into a network of the same shape.
+
+    Args:
+        network: what takes them.
+        tensors: by the names of its state.
+        assign: make them its own tensors, as one without storage needs.
 
     Raises:
         PipelineError: when names or shapes differ.
     """
     try:
-        network.load_state_dict(tensors)
+        network.load_state_dict(tensors, assign=assign)
     except RuntimeError as error:
         raise PipelineError(
             "the weights do not fit the configured network; they are of another version or "
@@ -295,8 +302,12 @@ def load_recogniser(location: Location) -> Recogniser:
     manifest = read_manifest(location, TrainManifest)
     config = manifest.config
     outputs = num_outputs(len(manifest.labels.symbols), config.objective, manifest.states)
-    network = build_network(config.model, manifest.num_features, outputs)
     weights = load_tensors(location.child(manifest.weights), manifest.weights_sha256)
+    # The manifest may claim any size. Without storage that costs nothing, and it is the weights'.
+    with torch.device("meta"):
+        claimed = build_network(config.model, manifest.num_features, outputs)
+    load_weights(claimed, weights, assign=True)
+    network = build_network(config.model, manifest.num_features, outputs)
     load_weights(network, weights)
     statistics = load_tensors(
         location.child(manifest.label_statistics), manifest.label_statistics_sha256

@@ -11,8 +11,7 @@ import os
 from featurize.errors import PipelineError
 from featurize.lease import held_token
 from featurize.locations import Location
-from featurize.ray_session import ray_session
-from featurize.termination import call_interruptibly
+from featurize.ray_session import call_on_ray, ray_session
 from training import huge_pages
 from training.config import TrainConfig, WorkerConfig
 from training.loop import ProgressCallback
@@ -98,8 +97,10 @@ def _fit(
     )
     with watching(run, on_progress):
         try:
-            call_interruptibly(trainer.fit)
-        except ray.train.TrainingFailedError as error:
+            call_on_ray(trainer.fit)
+        except ray.exceptions.RayTaskError:
+            raise  # of Ray's own controller: nothing that a person can mend
+        except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
             raise PipelineError(
                 f"training failed on its workers: {_root_cause(error)}; finished epochs are kept "
                 f"at {run}, running the stage again resumes there"

@@ -5,13 +5,13 @@ Ends with 0, or with the line that the command line would print on stderr and it
 
 import json
 import sys
+from typing import Any
 
 from flows.failures import explain
 
 
-def main() -> int:
-    """Run the stages named in the specification."""
-    specification = json.loads(sys.argv[1])
+def run_and_explain(specification: dict[str, Any]) -> int:
+    """Run the stages named in the specification; the exit code."""
     try:
         run_stages(**specification)
     except BaseException as error:
@@ -30,6 +30,8 @@ def run_stages(
     stages: list[str],
     fan_out: str = "sequential",
     workers: int = 0,
+    num_epochs: int | None = None,
+    max_failures: int = 2,
     through_prefect: bool = False,
 ) -> None:
     """Featurize, train and evaluate below ``runs``, as far as named; 0 workers: in process."""
@@ -37,7 +39,7 @@ def run_stages(
     from featurize.featurize import featurize
     from featurize.locations import Location
     from tests.harness.tiny import EVALUATION, FEATURES, HERE, TRAINING
-    from training.config import WorkerConfig
+    from training.config import CurriculumStage, WorkerConfig
 
     root = Location.of(runs)
     shards_at = FanOut(kind=fan_out, num_workers=2)  # type: ignore[arg-type]
@@ -53,8 +55,17 @@ def run_stages(
 
     where = HERE
     if workers:
-        where = WorkerConfig(num_workers=workers, cpus_per_worker=0.5, threads_per_worker=1)
-    model = train(TRAINING, features.location, root, where)
+        where = WorkerConfig(
+            num_workers=workers,
+            cpus_per_worker=0.5,
+            threads_per_worker=1,
+            max_failures=max_failures,
+        )
+    training = TRAINING
+    if num_epochs is not None:
+        stage = CurriculumStage(num_epochs=num_epochs)
+        training = TRAINING.model_copy(update={"curriculum": (stage,)})
+    model = train(training, features.location, root, where)
     if "evaluate" in stages:
         from evaluation.evaluate import evaluate
 
@@ -62,4 +73,4 @@ def run_stages(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_and_explain(json.loads(sys.argv[1])))

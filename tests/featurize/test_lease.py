@@ -11,8 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from featurize import lease as lease_module
 from featurize.errors import PipelineError
-from featurize.lease import Claim, LeaseTiming, Owner, check_token, held_lease, held_token
+from featurize.lease import (
+    Claim,
+    LeaseTiming,
+    Owner,
+    check_token,
+    drop_claims_of_the_dead,
+    held_lease,
+    held_token,
+)
 from featurize.locations import Location
 
 QUICK = LeaseTiming(beat_s=0.05, poll_s=0.01, expiry_s=1.0)
@@ -225,3 +234,43 @@ def test_a_lease_that_cannot_be_withdrawn_spoils_no_result(tmp_path, monkeypatch
     with held_lease(location, QUICK):
         monkeypatch.setattr(Location, "remove", fails)
     assert "could not be withdrawn: the store is away" in caplog.text
+
+
+def test_a_finished_location_is_cleared_of_the_claims_of_the_dead_only(location, caplog):
+    holder = start_holder(location, beat_s=5)
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    (dead,) = claims_beside(location)
+    if location.is_local:
+        half = Path(dead.path).with_name(f".{dead.name}.{'0' * 32}.partial")
+        half.write_text("{")
+    elsewhere = plant(location, 7)
+    damaged = location.parent.child(f".{location.name}.lease-{8:032x}")
+    damaged.write_bytes(b"{")
+    drop_claims_of_the_dead(location)
+    assert claims_beside(location) == [elsewhere, damaged]
+    assert "damaged" in caplog.text
+    if location.is_local:
+        assert not half.exists()
+
+
+def test_a_renewal_that_outlasts_its_lease_leaves_no_claim(tmp_path, monkeypatch):
+    """On a disk so slow that whoever leaves stops waiting for the renewal."""
+    location = Location.of(tmp_path / "result")
+    is_renewing, may_write = threading.Event(), threading.Event()
+    renewals = []
+    write = lease_module._Contender._write
+
+    def slow_write(contender):
+        if threading.current_thread().name == "lease":
+            renewals.append(threading.current_thread())
+            is_renewing.set()
+            may_write.wait()
+        write(contender)
+
+    monkeypatch.setattr(lease_module._Contender, "_write", slow_write)
+    with held_lease(location, QUICK):
+        is_renewing.wait()
+    may_write.set()
+    renewals[0].join()
+    assert claims_beside(location) == []

@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -87,3 +87,22 @@ def test_a_signal_interrupts_the_wait() -> None:
     with pytest.raises(Ended):
         call_interruptibly(work)
     may_end.set()
+
+
+def test_waiting_ends_with_the_other_s_exception():
+    lost, is_at_work, may_end = Future(), threading.Event(), threading.Event()
+
+    def work():
+        is_at_work.set()
+        lost.set_exception(ValueError("lost"))
+        may_end.wait()
+
+    with pytest.raises(ValueError, match="lost"):
+        call_interruptibly(work, unless=lost)
+    assert is_at_work.is_set()
+    is_at_work.clear()
+    with pytest.raises(ValueError, match="lost"):
+        call_interruptibly(work, unless=lost)
+    assert not is_at_work.is_set(), "begun although it was lost before"
+    may_end.set()
+    call_interruptibly(lambda: None, unless=Future())

@@ -29,6 +29,19 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def processes_with(variable: str, value: str) -> list[int]:
+    """Other living processes with an inherited environment variable, whoever their parent is."""
+    wanted = f"{variable}={value}".encode()
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if wanted in environ.read_bytes().split(b"\0"):
+                found.append(int(environ.parent.name))
+        except OSError:
+            continue  # gone, or someone else's
+    return [pid for pid in found if pid != os.getpid()]
+
+
 def num_open_files() -> int:
     """File descriptors of this process."""
     return len(os.listdir("/proc/self/fd")) - 1  # less the listing's own

@@ -76,9 +76,11 @@ class S3Process:
         self._process.wait(timeout=30)
 
 
-Misbehaviour = Callable[[int, str, str], int | float | str | None]
+Fault = int | float | str | Callable[[], None]
+Misbehaviour = Callable[[int, str, str], Fault | None]
 """(request's number, method, path) to what is done instead of handing it on: a status to answer,
-seconds to wait first (a float), ``reset`` to cut the connection after half an answer, or None."""
+seconds to wait first (a float), ``reset`` to cut the connection after half an answer, something to
+call when half the body or, without one, half the answer is through, or None."""
 
 
 class FaultProxy:
@@ -110,6 +112,14 @@ class FaultProxy:
                     time.sleep(fault)
                 try:
                     upstream = http.client.HTTPConnection(target, timeout=60)
+                    if callable(fault) and body:
+                        upstream.putrequest(self.command, self.path, True, True)
+                        for name, value in self.headers.items():
+                            upstream.putheader(name, value)
+                        upstream.endheaders(body[: len(body) // 2])
+                        fault()
+                        self.close_connection = True
+                        return
                     upstream.request(self.command, self.path, body, dict(self.headers))
                     response = upstream.getresponse()
                     content = response.read()
@@ -123,7 +133,9 @@ class FaultProxy:
                 }
                 if self.command == "HEAD":
                     headers["Content-Length"] = response.getheader("Content-Length") or "0"
-                cut = len(content) // 2 if fault == "reset" else None
+                if callable(fault):
+                    fault()
+                cut = len(content) // 2 if fault == "reset" or callable(fault) else None
                 self._answer(response.status, headers, content, cut)
 
             def _answer(
@@ -144,12 +156,18 @@ class FaultProxy:
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer((HOST, 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: object, client_address: object) -> None:
+                """Say nothing where a client was killed."""
+                if not isinstance(sys.exc_info()[1], OSError):
+                    super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+        self._server = Server((HOST, 0), Handler)
         self._server.daemon_threads = True
         self.endpoint = f"http://{HOST}:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def _judge(self, method: str, path: str) -> int | float | str | None:
+    def _judge(self, method: str, path: str) -> Fault | None:
         with self._lock:
             self.num_requests += 1
             fault = self.rule(self.num_requests, method, path)

@@ -1,5 +1,8 @@
 """``python -m tests.hostile.run``: many damaged inputs of every format, and a table of what became
 of them. A child that dies or hangs is replaced, and the input it was reading is a finding.
+
+What became of each format is kept in a state file, from which the table is written, so that the
+formats can be read in several goes.
 """
 
 import argparse
@@ -11,17 +14,20 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from featurize.stage import software_versions, timestamp
+from featurize.stage import software_versions
+from tests.harness.run_state import keep, kept
 from tests.hostile.formats import NAMES
 
 REPOSITORY = Path(__file__).parents[2]
 # Wall-clock, for what waits without using the processor; a busy machine does not come near it.
 SILENCE_S = 180.0
 MAX_GROWTH_MIB = 1024
+STATE = Path("build/damaged-inputs.jsonl")
 
 
 @dataclass
@@ -115,14 +121,18 @@ def _child(seed: int, remaining: dict[str, list[int]]) -> Iterator[dict[str, obj
             raise RuntimeError(f"the child ended with {code}: {errors.read_text()[-3000:]}")
 
 
-def table(tallies: dict[str, Tally]) -> str:
-    """The tallies as a markdown table."""
+def table(tallies: Mapping[str, Tally]) -> str:
+    """The tallies as a markdown table; a format without one says so."""
     lines = [
         "| format | inputs | read as if sound | refused in a sentence | rejected, by reason | "
         "most memory beyond the sound ones | findings |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, tally in tallies.items():
+    for name in NAMES:
+        if name not in tallies:
+            lines.append(f"| {name} | **not run** | | | | | |")
+            continue
+        tally = tallies[name]
         rest = {
             word: n
             for word, n in sorted(tally.outcomes.items())
@@ -137,30 +147,64 @@ def table(tallies: dict[str, Tally]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def record(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The record of what has been run, format by format."""
+    found = [results[name] for name in NAMES if name in results]
+    settings = sorted({f"--inputs {r['inputs']} --seed {r['seed']}" for r in found})
+    made = sorted({f"{r['machine']}; {r['versions']}; commit {r['commit']}" for r in found})
+    times = sorted(r["finished"] for r in found)
+    lines = [
+        "# Damaged inputs",
+        "",
+        "```",
+        *(f"python -m tests.hostile.run {setting}" for setting in settings),
+        "```",
+        "",
+        f"- finished between {times[0]} and {times[-1]}; "
+        f"{sum(r['seconds'] for r in found) / 60:.1f} minutes in all",
+        *(f"- {line}" for line in made),
+        "- each input in a process that may take 1 GiB more than sound inputs do, 20 s of "
+        "processor time, and write nowhere but in the input's own folder",
+        "",
+    ]
+    tallies = {
+        name: Tally(Counter(r["outcomes"]), r["findings"], r["growth_mib"])
+        for name, r in results.items()
+    }
+    return "\n".join(lines) + "\n" + table(tallies)
+
+
 def main() -> None:
     """Run, print the table, and fail on any finding."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--inputs", type=int, default=2000, help="per format")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--format", action="append", choices=NAMES)
-    parser.add_argument("--record", type=Path, help="write the table to this file")
+    parser.add_argument("--format", action="append", choices=NAMES, help="only this one")
+    parser.add_argument("--state", type=Path, default=STATE, help="results so far, by format")
+    parser.add_argument("--record", type=Path, help="write the table of all results to this file")
     options = parser.parse_args()
-    started = time.monotonic()
-    tallies = read_damaged(options.inputs, options.seed, options.format or NAMES)
-    versions = ", ".join(
-        f"{n} {v}" for n, v in software_versions("pyarrow", "soundfile", "torch", "numpy").items()
-    )
-    command = f"python -m tests.hostile.run --inputs {options.inputs} --seed {options.seed}"
-    text = (
-        f"# Damaged inputs\n\n```\n{command}\n```\n\n- finished {timestamp()}, in "
-        f"{(time.monotonic() - started) / 60:.1f} minutes\n- {platform.machine()}; {versions}\n"
-        "- each input in a process that may take 1 GiB more than sound inputs do, 20 s of "
-        "processor time, and write nowhere but in the input's own folder\n\n" + table(tallies)
-    )
+    findings: list[str] = []
+    for name in options.format or NAMES:
+        started = time.monotonic()
+        tally = read_damaged(options.inputs, options.seed, [name])[name]
+        findings += tally.findings
+        versions = software_versions("pyarrow", "soundfile", "torch", "numpy")
+        result = {
+            "inputs": options.inputs,
+            "seed": options.seed,
+            "seconds": round(time.monotonic() - started, 1),
+            "machine": platform.machine(),
+            "versions": ", ".join(f"{n} {v}" for n, v in versions.items()),
+            "outcomes": dict(tally.outcomes),
+            "findings": tally.findings,
+            "growth_mib": tally.growth_mib,
+        }
+        keep(options.state, name, result)
+        print(f"{name}: {dict(tally.outcomes)}, {result['seconds']} s", flush=True)
+        for finding in tally.findings[:50]:
+            print(finding, file=sys.stderr)
+    text = record(kept(options.state))
     print(text)
-    findings = [finding for tally in tallies.values() for finding in tally.findings]
-    for finding in findings[:50]:
-        print(finding, file=sys.stderr)
     if options.record:
         options.record.write_text(text)
     sys.exit(1 if findings else 0)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import s3fs
+from ray._raylet import AuthenticationTokenLoader
 
 from featurize import locations
 from featurize.fanout import FanOut
@@ -110,53 +111,89 @@ except BaseException as error:
 """
 
 
+def _join(address, home, **credentials):
+    """What becomes of a driver that joins with these credentials and no others."""
+    base = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
+    base |= {"RAY_ADDRESS": address, "PYTHONPATH": str(REPOSITORY), "HOME": str(home)}
+    return subprocess.run(
+        [sys.executable, "-c", JOIN],
+        env=base | credentials,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
 @pytest.mark.timeout(600)
-def test_ray_refuses_whoever_lacks_its_token():
+def test_ray_refuses_whoever_lacks_its_token(tmp_path):
     """The Ray that stages start for themselves, with the token it made for this person."""
+    # Another person of this machine, whose own Ray has made a token.
+    (tmp_path / "someone" / ".ray").mkdir(parents=True)
+    theirs = tmp_path / "someone" / ".ray" / "auth_token"
+    theirs.write_text(secrets.token_hex(32))
     with ray_session(1) as ray:
         address = ray.get_runtime_context().gcs_address
-        base = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
-        base |= {"RAY_ADDRESS": address, "PYTHONPATH": str(REPOSITORY)}
-        for token in (None, secrets.token_hex(32)):
-            mode = {"RAY_AUTH_MODE": "disabled"} if token is None else {"RAY_AUTH_MODE": "token"}
-            credentials = mode | ({} if token is None else {"RAY_AUTH_TOKEN": token})
-            stranger = subprocess.run(
-                [sys.executable, "-c", JOIN],
-                env=base | credentials,
-                capture_output=True,
-                text=True,
-                timeout=240,
-            )
-            assert stranger.returncode != 0, stranger.stdout
-            assert "CPU" not in stranger.stdout
+        ours = AuthenticationTokenLoader.instance().get_raw_token()
+        assert ours
+        assert ours != theirs.read_text()
+        wrong = ours[:-1] + ("0" if ours[-1] != "0" else "1")
+        strangers = {
+            "nobody": _join(address, tmp_path, RAY_AUTH_MODE="disabled"),
+            "wrong token": _join(address, tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=wrong),
+            "someone else": _join(address, tmp_path / "someone", RAY_AUTH_MODE="token"),
+        }
+        for who, stranger in strangers.items():
+            assert stranger.returncode == 2, (who, stranger)
+            assert "CPU" not in stranger.stdout, who
+            assert ours not in stranger.stdout + stranger.stderr, who
+        # The same with the token is let in: it was the token that they lacked.
+        owner = _join(address, tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=ours)
+        assert owner.returncode == 0, owner
+        assert "CPU" in owner.stdout
 
 
-def _status(url, credentials=None):
-    request = urllib.request.Request(url)
+def _status(url, credentials=None, body=None):
+    request = urllib.request.Request(url, None if body is None else json.dumps(body).encode())
+    request.add_header("Content-Type", "application/json")
     if credentials is not None:
         encoded = b64encode(credentials.encode()).decode()
         request.add_header("Authorization", f"Basic {encoded}")
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
-            return response.status, json.loads(response.read() or b"null")
+            return response.status
     except urllib.error.HTTPError as error:
-        return error.code, None
+        return error.code
 
 
 @pytest.mark.timeout(600)
 def test_prefect_refuses_whoever_lacks_its_password(tmp_path, monkeypatch):
     """The server as the project starts it, given a password as for any other address."""
-    password = secrets.token_urlsafe(24)
+    password, theirs = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", f"spikeline:{password}")
     server = start_server()
     try:
         wait_until_ready(server)
-        url = f"{server.api_url}/admin/version"
-        assert _status(url)[0] == 401
-        assert _status(url, "spikeline:guess")[0] == 401
-        assert _status(url, f"someone:{secrets.token_urlsafe(24)}")[0] == 401
-        assert _status(url, f"spikeline:{password}")[0] == 200
+        strangers = {
+            "nobody": None,
+            "wrong password": "spikeline:guess",
+            "someone else": f"someone:{theirs}",
+            "someone else, by our name": f"spikeline:{theirs}",
+            "no password": "spikeline:",
+        }
+        # Read a setting, read runs and what they made, make a flow, start something.
+        attempts = {
+            "admin/version": None,
+            "flow_runs/filter": {},
+            "artifacts/filter": {},
+            "flows/": {"name": "theirs"},
+            "work_pools/": {"name": "theirs", "type": "process"},
+        }
+        for path, body in attempts.items():
+            url = f"{server.api_url}/{path}"
+            for who, credentials in strangers.items():
+                assert _status(url, credentials, body) == 401, (who, path)
+            assert _status(url, f"spikeline:{password}", body) in (200, 201), path
         command_line = Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
         assert password.encode() not in command_line
         assert password not in server.log.read_text()

@@ -2,18 +2,23 @@
 
 import hashlib
 import json
+from typing import get_args
 
 import pytest
 import torch
 from safetensors.torch import load, save
 
 from featurize.errors import PipelineError
+from featurize.featurize import featurize
 from featurize.lease import held_lease, held_token
 from featurize.locations import Location
-from training.checkpoint import CheckpointStore
+from featurize.stage import read_manifest, write_sealed
+from tests.harness.tiny import FEATURES, HERE, TRAINING, make_corpus
+from training.checkpoint import CheckpointStore, load_recogniser, load_weights
 from training.config import ModelConfig
-from training.manifest import EpochMetrics
+from training.manifest import EpochMetrics, TrainManifest
 from training.models import build_network
+from training.train import train
 
 EPOCH = EpochMetrics(
     epoch=0,
@@ -91,7 +96,16 @@ def test_moments_of_another_network_are_refused(store, change):
 
 
 @pytest.mark.parametrize(
-    "change", [{"epoch": 3}, {"epochs": []}, {"sha256": {}}, {"epoch": "x"}, {"learning_rate": {}}]
+    "change",
+    [
+        {"epoch": 3},
+        {"epoch": 10**12},
+        {"epoch": -1, "epochs": []},
+        {"epochs": []},
+        {"sha256": {}},
+        {"epoch": "x"},
+        {"learning_rate": {}},
+    ],
 )
 def test_a_state_that_lies_is_refused(store, change):
     file = store.directory(0).child("state.json")
@@ -110,3 +124,30 @@ def test_a_worker_whose_run_was_taken_over_writes_nothing(tmp_path):
     with pytest.raises(PipelineError, match="another run has taken over"):
         store.save(network, None, optimizer, 1e-3, (EPOCH, EPOCH.model_copy(update={"epoch": 1})))
     assert run.files() == before
+
+
+@pytest.mark.parametrize("kind", get_args(ModelConfig.model_fields["model"].annotation))
+def test_weights_are_held_against_a_network_that_takes_no_memory(kind):
+    config = ModelConfig(model=kind, hidden_size=4, num_layers=2)
+    weights = build_network(config, 3, 5).state_dict()
+    with torch.device("meta"):
+        same, larger = (
+            build_network(config.model_copy(update={"hidden_size": size}), 3, 5)
+            for size in (4, 8192)
+        )
+    load_weights(same, weights, assign=True)
+    with pytest.raises(PipelineError, match="do not fit the configured network"):
+        load_weights(larger, weights, assign=True)
+
+
+def test_a_manifest_that_claims_a_vast_network_is_refused_at_once(tmp_path):
+    """Making that network first would take minutes and gigabytes."""
+    runs = Location.of(tmp_path / "runs")
+    features = featurize(FEATURES, Location.of(make_corpus(tmp_path / "corpus")), runs)
+    model = train(TRAINING, features.location, runs, HERE).location
+    manifest = read_manifest(model, TrainManifest)
+    vast = manifest.config.model.model_copy(update={"hidden_size": 8192, "num_layers": 16})
+    config = manifest.config.model_copy(update={"model": vast})
+    write_sealed(model, manifest.model_copy(update={"config": config}))
+    with pytest.raises(PipelineError, match="do not fit the configured network"):
+        load_recogniser(model)

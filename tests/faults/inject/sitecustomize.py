@@ -3,9 +3,10 @@
 ``SPIKELINE_FAULT`` is a JSON object:
 
 - ``{"count": N, "below": PATH}``: SIGKILL before the N-th change (a file opened for writing,
-  renamed or removed) below a path; with ``"report": FILE`` no kill, but the number of changes.
-- ``{"rename": REGEX, "once": FILE}``: SIGKILL before a rename whose target matches, unless the
-  marker file is there.
+  renamed or removed) below a path, or another signal with ``"signal": NUMBER``; with
+  ``"report": FILE`` no signal, but the number of changes.
+- ``{"kills": [[REGEX, N, FILE], ...]}``: SIGKILL before the N-th change of a process to paths
+  that match, unless the marker file is there; so each kill comes once, in whichever process.
 
 An audit hook sees these calls before the kernel does.
 """
@@ -17,41 +18,43 @@ import signal
 import sys
 
 
-def _install(fault: dict) -> None:
+def install(fault: dict) -> None:
+    """Watch this process from now on."""
     done = 0
+    seen: dict[int, int] = {}
 
-    def kill() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def changes(event: str, arguments: tuple) -> list:
+    def changes(event: str, arguments: tuple) -> list[str]:
         if event == "open":
             path, _, flags = arguments
             writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            return [path] if writes and isinstance(path, str | bytes) else []
+            return [os.fsdecode(path)] if writes and isinstance(path, str | bytes) else []
         if event in ("os.rename", "os.remove", "os.rmdir"):
-            return [a for a in arguments[:2] if isinstance(a, str | bytes | os.PathLike)]
+            paths = [a for a in arguments[:2] if isinstance(a, str | bytes | os.PathLike)]
+            return [os.fsdecode(path) for path in paths]
         return []
 
     def count(event: str, arguments: tuple) -> None:
         nonlocal done
-        paths = changes(event, arguments)
-        if any(os.fsdecode(path).startswith(fault["below"]) for path in paths):
+        if any(path.startswith(fault["below"]) for path in changes(event, arguments)):
             done += 1
             if "report" in fault:
                 with open(fault["report"], "w") as stream:
                     stream.write(str(done))
             elif done == fault["count"]:
-                kill()
+                os.kill(os.getpid(), fault.get("signal", signal.SIGKILL))
 
-    def rename(event: str, arguments: tuple) -> None:
-        is_meant = event == "os.rename" and re.search(fault["rename"], os.fsdecode(arguments[1]))
-        if is_meant and not os.path.exists(fault["once"]):
-            with open(fault["once"], "x") as stream:
-                stream.write(str(os.getpid()))
-            kill()
+    def kill(event: str, arguments: tuple) -> None:
+        paths = changes(event, arguments)
+        for number, (pattern, at, marker) in enumerate(fault["kills"] if paths else ()):
+            if any(re.search(pattern, path) for path in paths):
+                seen[number] = seen.get(number, 0) + 1
+                if seen[number] == at and not os.path.exists(marker):
+                    with open(marker, "x") as stream:
+                        stream.write(str(os.getpid()))
+                    os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.addaudithook(count if "below" in fault else rename)
+    sys.addaudithook(count if "below" in fault else kill)
 
 
 if "SPIKELINE_FAULT" in os.environ:
-    _install(json.loads(os.environ["SPIKELINE_FAULT"]))
+    install(json.loads(os.environ["SPIKELINE_FAULT"]))
