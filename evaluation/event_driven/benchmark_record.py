@@ -72,22 +72,27 @@ def garbage_rows(garbage: Sequence[GarbageOutcome]) -> list[dict[str, str]]:
 
 
 def _exactness_line(found: Exactness) -> str:
-    counts = ", ".join(f"{kind} {number}" for kind, number in found.differing_counts.items())
+    differing = sum((*found.differing_counts.values(), found.differing_records))
     line = (
-        f"{found.model_name}, all {found.num_utterances} utterances: {_verdict(found.is_exact)}; "
-        f"{found.differing_outputs} of {found.num_spikes:,} spikes differ from the training-time "
-        f"model's, log-probabilities by at most {found.largest_difference:.1e} (asked: "
-        f"{LARGEST_DIFFERENCE:g}); utterances whose executed counts are not the audited ones: "
-        f"{counts}, not the recorded ones: {found.differing_records}; that depend on how they are "
-        f"cut: {found.differing_cuttings}"
+        f"{found.model_name}, {_size_of(found)}, on all {found.num_utterances} utterances: "
+        f"executed counts that are not audited or recorded {differing}, spikes that are not the "
+        f"training-time model's {found.differing_outputs} of {found.num_spikes:,}, "
+        f"log-probabilities within {found.largest_difference:.1e} of its own, results that depend "
+        f"on the cutting {found.differing_cuttings} (asked: 0, 0, {LARGEST_DIFFERENCE:g} and 0, "
+        f"{_verdict(found.is_exact)})"
     )
     onnx = found.onnx
     if onnx is None:
         return line
     return (
-        f"{line}; exported to ONNX Runtime, {onnx.differing_frames} of {onnx.num_frames:,} frames "
-        f"differ by more than {LARGEST_DIFFERENCE:g}, the largest by {onnx.largest_difference:.1e}"
+        f"{line}; in ONNX Runtime {onnx.differing_frames} of {onnx.num_frames:,} frames are more "
+        f"than {LARGEST_DIFFERENCE:g} off, the largest difference is {onnx.largest_difference:.1e} "
+        f"({_verdict(not onnx.differing_frames)})"
     )
+
+
+def _size_of(found: Exactness) -> str:
+    return f"{found.num_layers} x {found.hidden_size}"
 
 
 def exactness_rows(exactness: Sequence[Exactness]) -> list[dict[str, str]]:
@@ -95,7 +100,8 @@ def exactness_rows(exactness: Sequence[Exactness]) -> list[dict[str, str]]:
     return [
         {
             "Model": found.model_name,
-            "Run": found.model,
+            "Size": _size_of(found),
+            "Training run": found.model.rstrip("/").rpartition("/")[2],
             "Utterances": f"{found.num_utterances:,}",
             "Frames": f"{found.num_frames:,}",
             "Spikes": f"{found.num_spikes:,}",

@@ -56,6 +56,8 @@ class Exactness(TypedConfig):
 
     model: str = Field(description="Address of the training run.")
     model_name: str = Field(description="Kind of model.")
+    num_layers: int = Field(description="L.")
+    hidden_size: int = Field(description="H.")
     num_utterances: int = Field(description="Utterances compared.")
     num_frames: int = Field(description="Their frames.")
     num_spikes: int = Field(description="Non-zero outputs of the network, all sites.")
@@ -258,6 +260,8 @@ class _Comparison:
         return Exactness(
             model=self.address,
             model_name=self.shape.model,
+            num_layers=self.shape.num_layers,
+            hidden_size=self.shape.hidden_size,
             num_utterances=totals["utterances"],
             num_frames=totals["frames"],
             num_spikes=totals["spikes"],
