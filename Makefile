@@ -65,6 +65,7 @@ bench: $(VENV)/.installed-bench  ## Measure this machine beside other tools
 	$(BIN)/spikeline bench features
 	$(BIN)/spikeline bench training
 	$(BIN)/spikeline bench recurrence
+	$(BIN)/spikeline bench scaling
 
 $(VENV)/.installed-bench: $(STAMP)
 	$(PIP) install --quiet -c constraints.txt -e '.[bench]'
