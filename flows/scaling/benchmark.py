@@ -22,7 +22,7 @@ from evaluation.evaluate import evaluate
 from featurize.fanout import FanOut, available_cores, run_fan_out
 from featurize.featurize import FeaturizePlan, finish_featurize, plan_featurize
 from featurize.locations import Location
-from featurize.make_shard import make_shard
+from featurize.make_shard import ShardPlan, make_shard
 from featurize.schema import FeaturizeManifest
 from featurize.stage import read_manifest, software_versions, timestamp, write_manifest
 from flows.scaling.costs import Cost, Rates, Workload, fit_cost, parallel_efficiency
@@ -104,8 +104,13 @@ class _Clock:
     """Wall and CPU time of this process, and peaks of memory, over a stretch."""
 
     peaks: Peaks = field(default_factory=Peaks)
+    started: float = field(default_factory=time.perf_counter)
     seconds: float = 0.0
     cpu_s: float = 0.0
+
+    @property
+    def so_far_s(self) -> float:
+        return time.perf_counter() - self.started
 
     @property
     def cores(self) -> float:
@@ -116,9 +121,9 @@ class _Clock:
 def _clocked() -> Iterator[_Clock]:
     clock = _Clock()
     with watched_peaks() as clock.peaks:
-        started, cpu_started = time.perf_counter(), time.process_time()
+        clock.started, cpu_started = time.perf_counter(), time.process_time()
         yield clock
-        clock.seconds = time.perf_counter() - started
+        clock.seconds = clock.so_far_s
         clock.cpu_s = time.process_time() - cpu_started
 
 
@@ -249,24 +254,41 @@ class _Bench:
         return [*sizes, *((self.largest, n) for n in sorted(self.config.workers) if n > 1)]
 
     def _featurize(self, plan: FeaturizePlan) -> tuple[Location, FeaturizeManifest]:
-        manifest: FeaturizeManifest | None = None
-        location = self.folder
         # Compiled functions are loaded once, whatever the amount of audio.
         warm_up = part_of_plan(plan, 0, self.largest, self.folder.child("warm-up"))
         run_fan_out(make_shard, warm_up.shards, FanOut(kind="sequential"))
         for factor, workers in self._sizes_and_workers():
-            location = self.folder.child("featurize", f"{factor}-{workers}")
-            part = part_of_plan(plan, factor, self.largest, location)
             fan_out = FanOut(
                 kind="sequential" if workers == 1 else "processes", num_workers=workers
             )
+            place = self.folder.child("shards", f"{factor}-{workers}")
+            once = self._passes(plan, factor, place.child("once"), 1)
+            often = self._passes(plan, factor, place.child("often"), 1 + self.config.num_passes)
             with _clocked() as clock:
-                results = run_fan_out(make_shard, part.shards, fan_out)
-            manifest = finish_featurize(part, results)
-            self._note(FEATURIZE, hours_of(manifest), clock.seconds, clock, workers)
-        assert manifest is not None
-        write_manifest(location, manifest)
-        return location, manifest
+                results = run_fan_out(make_shard, once, fan_out)
+                once_s = clock.so_far_s
+                run_fan_out(make_shard, often, fan_out)
+                often_s = clock.so_far_s - once_s
+            hours = sum(r.num_samples for r in results) / plan.config.sample_rate_hz / 3600
+            # The difference, so that the start of the processes is none of it.
+            pass_s = (often_s - once_s) / self.config.num_passes
+            self._note(FEATURIZE, hours, pass_s, clock, workers)
+        whole = part_of_plan(plan, self.largest, self.largest, self.folder.child("featurize"))
+        manifest = finish_featurize(
+            whole, run_fan_out(make_shard, whole.shards, FanOut(kind="sequential"))
+        )
+        write_manifest(whole.location, manifest)
+        return whole.location, manifest
+
+    def _passes(
+        self, plan: FeaturizePlan, factor: int, place: Location, number: int
+    ) -> list[ShardPlan]:
+        """The same shards, to be made so many times."""
+        return [
+            shard
+            for again in range(number)
+            for shard in part_of_plan(plan, factor, self.largest, place.child(str(again))).shards
+        ]
 
     def _align(self, features: Location, manifest: FeaturizeManifest) -> Location:
         """Align every size; returns the largest, aligned."""

@@ -23,8 +23,8 @@ DAY_S = 86_400.0
 HOUR_S = 3_600.0
 S3_GETS_PER_S = 5_500.0
 """What Amazon S3 states for one prefix."""
-READS_PER_GROUP = 2.0
-"""Requests for a row group whose footer is known: its size, then its bytes."""
+READS_PER_GROUP = 3
+"""Requests for a row group whose footer is known: two for its size, one for its bytes."""
 
 
 class Limit(TypedConfig):
@@ -131,13 +131,14 @@ def find_limits(
         ),
         Limit(
             what="opening row groups on S3, an epoch in one hour by workers that open each once",
-            figure=f"{READS_PER_GROUP:g} requests for {pieces.row_group_size} utterances",
+            figure=f"{READS_PER_GROUP} requests for {pieces.row_group_size} utterances",
             bound=f"{S3_GETS_PER_S:,.0f} requests/s",
             hours=HOUR_S
             * S3_GETS_PER_S
             * pieces.row_group_size
             / (growth.utterances * READS_PER_GROUP),
-            remedy="larger row groups (featurize.row_group_size); features copied to local disks",
+            remedy="larger row groups (featurize.row_group_size); asking for the size once; "
+            "features copied to local disks",
         ),
     ]
     if rates.task_run_s is not None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _INTERVAL_S = 1.0
-_WORKERS = ("ray::", "multiprocessing")
-"""On the command line of Ray's workers and of a process pool's."""
+_WORKERS = ("ray::RayTrainWorker", "spawn_main")
+"""On the command line of a training worker, and of a process pool's."""
 
 
 @dataclass

@@ -13,6 +13,7 @@ from flows.scaling.costs import (
     Cost,
     SpeechCorpus,
     StageTime,
+    all_reduce_s,
     num_shards,
     project,
     step_efficiency,
@@ -20,6 +21,8 @@ from flows.scaling.costs import (
 from flows.scaling.limits import READS_PER_GROUP, S3_GETS_PER_S
 from flows.scaling.result import ScalingResult
 
+_WORTH_IT = 0.5
+"""Efficiency below which more workers are called little gain."""
 _BESIDE = ("Prefect, while shards are made",)
 """Parts that go on beside others of their stage, so that the longer of the two counts."""
 
@@ -81,10 +84,10 @@ def _in_short(result: ScalingResult) -> list[str]:
     train = result.stages.train
     return [
         "An hour of audio costs, in seconds of one core: "
-        f"featurize {rates.shards.per_unit_s:.2g}, align {rates.align.per_unit_s:.2g}, an epoch of "
-        f"training {train.model.model} {rates.epoch.per_unit_s:.2g}; an hour of test speech, "
-        f"evaluate {rates.evaluate.per_unit_s:.2g}. Featurize and train spread over workers; align "
-        "and evaluate do not.",
+        f"featurize {_short(rates.shards.per_unit_s)}, align {_short(rates.align.per_unit_s)}, an "
+        f"epoch of training {train.model.model} {_short(rates.epoch.per_unit_s)}; an hour of test "
+        f"speech, evaluate {_short(rates.evaluate.per_unit_s)}. Featurize and train spread over "
+        "workers; align and evaluate do not.",
         "",
         f"First to give out, at some {first.hours:,.0f} h of audio: {first.what} "
         f"({first.figure}; {first.bound}). Remedy: {first.remedy}.",
@@ -95,8 +98,10 @@ def _measured(result: ScalingResult) -> list[str]:
     return [
         "Featurize, align and train run on growing parts of one corpus; evaluate on growing parts "
         "of its test speech. Workers of featurize and train have a core each, as long as there are "
-        "so many; align and evaluate are one process. Training counts its steps alone: the median "
-        "epoch after the first, the dev split left out.",
+        "so many; align and evaluate are one process. Shards are made several times over, and a "
+        "pass more is what counts, not the start of processes. Training counts its steps alone: "
+        "the median epoch after the first, the dev split left out. The model that is evaluated "
+        "has hardly been trained: spikes are denser, and evaluating dearer, than later.",
         "",
         *markdown_table(
             [
@@ -216,9 +221,13 @@ def _worker_rows(result: ScalingResult) -> list[dict[str, str]]:
     return rows
 
 
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def _duration(seconds: float) -> str:
     if seconds < 100:
-        return f"{seconds:.2g} s"
+        return f"{_short(seconds)} s"
     if seconds < 5_400:
         return f"{seconds / 60:.1f} min"
     hours = seconds / 3_600
@@ -326,8 +335,27 @@ def _limits(result: ScalingResult) -> list[str]:
         f"{times_read * opened * READS_PER_GROUP / 3600:,.0f} requests/s of S3, which states "
         f"{S3_GETS_PER_S:,.0f} for a prefix, and "
         f"{times_read * corpus.hours * stored * 8 / 3600 / 1e9:.1f} Gbit/s.",
+        *_training_limits(result),
         "- The estimate of align holds its utterances in memory and is bounded by "
         f"num_estimation_utterances ({work.num_estimation_utterances:,}), but reads every training "
         "shard to pick them.",
         "- Evaluate does not grow with the training speech.",
+    ]
+
+
+def _training_limits(result: ScalingResult) -> list[str]:
+    """Where more workers stop paying, and what the network adds to their steps."""
+    step, batch = result.rates.step, result.work.batch_size
+    numbers = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= batch]
+    paying = max(n for n in numbers if step_efficiency(step, batch, n) >= _WORTH_IT)
+    shape = SHAPES[1]
+    reduce_s = all_reduce_s(result.rates.num_parameters, batch, shape.network_gbit_s)
+    return [
+        f"- Training's own bound is the batch: {batch} sequences keep {paying} workers at "
+        f"{step_efficiency(step, batch, paying):.0%} of one worker's rate each, and more gain "
+        "little. More machines than that need larger batches, which train otherwise, or "
+        "trainings side by side.",
+        f"- With a sequence of {result.config.step_frames} frames for each of {batch} workers a "
+        f"step takes {1000 * step.at(1):.0f} ms, and gradients another {1000 * reduce_s:.0f} ms at "
+        f"{shape.network_gbit_s:g} Gbit/s where backward does not hide them.",
     ]

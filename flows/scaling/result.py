@@ -24,6 +24,9 @@ class ScalingConfig(TypedConfig):
     workers: tuple[int, ...] = Field(
         (1, 2, 4), min_length=1, description="Numbers of workers, at the largest size."
     )
+    num_passes: int = Field(
+        8, ge=1, description="Times that the shards are made again, for a time of each pass."
+    )
     num_estimation_utterances: int = Field(
         480,
         ge=1,

@@ -24,9 +24,13 @@ def time_task_runs(number: int) -> float:
     """
     runner: ThreadPoolTaskRunner[None] = ThreadPoolTaskRunner(max_workers=_NUM_THREADS)
     with runner:
-        for count in (_NUM_WARMUPS, number):
-            started = time.perf_counter()
-            futures = [runner.submit(do_nothing, parameters={"number": n}) for n in range(count)]
-            for future in futures:
-                future.result()
-    return (time.perf_counter() - started) / number
+        _run(runner, _NUM_WARMUPS)
+        started = time.perf_counter()
+        _run(runner, number)
+        return (time.perf_counter() - started) / number
+
+
+def _run(runner: ThreadPoolTaskRunner[None], number: int) -> None:
+    futures = [runner.submit(do_nothing, parameters={"number": n}) for n in range(number)]
+    for future in futures:
+        future.result()

@@ -49,6 +49,7 @@ CONFIG = ScalingConfig(
     factors=(1, 2),
     workers=(1,),
     num_epochs=2,
+    num_passes=1,
     step_sequences=(1, 4),
     step_frames=20,
     num_planned=200,
