@@ -68,6 +68,7 @@ bench: $(VENV)/.installed-bench  ## Measure this machine beside other tools (MOD
 	$(BIN)/spikeline bench features
 	$(BIN)/spikeline bench training
 	$(BIN)/spikeline bench recurrence
+	$(BIN)/spikeline bench scaling
 ifeq ($(MODEL),)
 	@echo "not measured: the event-driven engine; name a trained spiking model: make bench MODEL=runs/training/FP"
 else

@@ -10,7 +10,10 @@ from training.epoch_benchmark import EpochBenchmark
 from training.recurrence_benchmark import BenchmarkRow, RecurrenceBenchmark
 
 
-def _head(title: str, command: Sequence[str], when: str, versions: Mapping[str, str]) -> list[str]:
+def page_head(
+    title: str, command: Sequence[str], when: str, versions: Mapping[str, str]
+) -> list[str]:
+    """Title, command, time, machine and software of a record."""
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
     return [
         f"# {title}",
@@ -33,7 +36,7 @@ def _verdict(row: BenchmarkRow) -> str:
 def recurrence_page(result: RecurrenceBenchmark, command: Sequence[str]) -> str:
     """The recurrence benchmark, as markdown."""
     config = result.config
-    lines = _head(
+    lines = page_head(
         "Recurrences beside dense and spiking peers", command, timestamp(), result.versions
     )
     lines += [
@@ -93,7 +96,7 @@ def _memory_table(result: RecurrenceBenchmark) -> list[str]:
 
 def epoch_page(result: EpochBenchmark, command: Sequence[str]) -> str:
     """The epoch benchmark, as markdown."""
-    lines = _head("An epoch of training", command, result.measured_at, result.versions)
+    lines = page_head("An epoch of training", command, result.measured_at, result.versions)
     first = result.trainings[0]
     lines += [
         f"- {result.num_frames:,} frames an epoch, batches of {first.batch_size}, "

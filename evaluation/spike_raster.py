@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.decoding import Decoder
-from evaluation.time_alignment import Span, align_symbols, runs_of
+from evaluation.time_alignment import Span, align_symbols, phone_runs, phone_scores
 from featurize.locations import Location
 from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest, LabelInventory
 from featurize.shards import read_index, read_rows
@@ -124,9 +124,16 @@ def capture_raster(
         site_outputs=tuple(site[:, 0].numpy() for site in output.site_outputs),
         # A model may put out more than the features' labels have.
         hypothesis=timed(
-            align_symbols(log_probs_TO, decode(log_probs_TO), blank), recogniser.manifest.labels
+            align_symbols(
+                phone_scores(log_probs_TO, recogniser.manifest.states), decode(log_probs_TO), blank
+            ),
+            recogniser.manifest.labels,
         ),
-        reference=(() if row.alignment is None else timed(runs_of(row.alignment), features.labels)),
+        reference=(
+            ()
+            if row.alignment is None
+            else timed(phone_runs(row.alignment, features.states), features.labels)
+        ),
     )
 
 

@@ -4,7 +4,7 @@ Decoders give symbols, some without times. Given the symbols, the times follow f
 path through the frames with the highest sum of log-probabilities that visits the symbols in
 order (forced alignment; Viterbi 1967, with CTC's optional blanks as Graves et al. 2006).
 
-Shape legend: T frames, O outputs, N states of a path.
+Shape legend: T frames, O outputs, N states of a path, P phones.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from featurize.schema import StateInventory
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,38 @@ def runs_of(path_T: NDArray[np.int32]) -> list[Span]:
     return [
         Span(int(path_T[start]), int(start), end) for start, end in zip(starts, ends, strict=True)
     ]
+
+
+def phone_runs(path_T: NDArray[np.int32], states: StateInventory | None) -> list[Span]:
+    """Runs of one phone each, from a path of tied states; runs of equal ids where None.
+
+    A phone begins where another stood before, or where its states begin anew.
+    """
+    runs = runs_of(path_T)
+    if states is None:
+        return runs
+    phones: list[Span] = []
+    position_before = 0
+    for run in runs:
+        phone, position = states.phones[run.symbol_id], states.positions[run.symbol_id]
+        if phones and phones[-1].symbol_id == phone and position > position_before:
+            phones[-1] = Span(phone, phones[-1].start, run.end)
+        else:
+            phones.append(Span(phone, run.start, run.end))
+        position_before = position
+    return phones
+
+
+def phone_scores(
+    log_probs_TO: NDArray[np.floating], states: StateInventory | None
+) -> NDArray[np.floating]:
+    """Log-probability of each phone, the sum over its states, (T, P); as it is where None."""
+    if states is None:
+        return log_probs_TO
+    phones = np.array(states.phones)
+    scores_PT = np.full((int(phones.max()) + 1, len(log_probs_TO)), -np.inf)
+    np.logaddexp.at(scores_PT, phones, np.asarray(log_probs_TO, np.float64).T)
+    return np.ascontiguousarray(scores_PT.T)
 
 
 def align_symbols(

@@ -4,6 +4,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich import box
@@ -13,7 +14,7 @@ from featurize.benchmark import BenchFeaturesConfig, bench_features
 from featurize.corpora.synthetic import SyntheticConfig
 from featurize.errors import PipelineError
 from featurize.locations import Location
-from flows.command import command
+from flows.command import command, prefect_api
 from flows.overrides import apply_overrides, configured
 from flows.recipe_commands import synthesize_with_bar
 from flows.recipes import recipe_named
@@ -49,7 +50,7 @@ def run_bench_features(corpus: str | None, overrides: Sequence[str], as_json: bo
 
 
 @contextmanager
-def _speech(corpus: str | None) -> Iterator[Location]:
+def _speech(corpus: str | None, synthetic: SyntheticConfig = _SYNTHETIC) -> Iterator[Location]:
     if corpus is not None:
         root = Location.of(corpus)
         if not root.is_dir():
@@ -60,7 +61,7 @@ def _speech(corpus: str | None) -> Iterator[Location]:
         yield root
         return
     with tempfile.TemporaryDirectory(prefix="spikeline-bench-") as folder:
-        synthesize_with_bar(Path(folder) / "corpus", _SYNTHETIC)
+        synthesize_with_bar(Path(folder) / "corpus", synthetic)
         yield Location.of(Path(folder) / "corpus")
 
 
@@ -122,6 +123,55 @@ def run_bench_epoch(
             from evaluation.benchmark_records import epoch_page
 
             Path(record).write_text(epoch_page(result, sys.argv), encoding="utf-8")
+
+
+def run_bench_scaling(
+    recipe: str,
+    corpus: str | None,
+    minutes: float,
+    overrides: Sequence[str],
+    record: str | None,
+    as_json: bool,
+) -> None:
+    """Measure what every stage costs as data and workers grow."""
+    with command(as_json) as running, prefect_api() as api:
+        from flows.scaling.benchmark import bench_scaling
+        from flows.scaling.record import scaling_page
+        from flows.scaling.setup import pick_subsets, scaling_setup, time_prefect
+
+        chosen = recipe_named(recipe)
+        synthetic = SyntheticConfig(
+            layout="timit" if chosen.featurize.corpus == "timit" else "librispeech",
+            minutes=minutes,
+        )
+        with _speech(corpus, synthetic) as root:
+            name = f"{minutes:g} minutes of synthetic speech" if corpus is None else f"{corpus}"
+            setup = scaling_setup(chosen, pick_subsets(chosen, root), overrides)
+            result = bench_scaling(
+                setup.stages,
+                setup.work,
+                root,
+                setup.config,
+                corpus_name=name,
+                task_run_time=partial(time_prefect, api),
+            )
+        rows = _table("stage", "audio, min", "workers", "s", "driver, MiB")
+        for row in result.measurements:
+            rows.add_row(
+                row.stage,
+                f"{60 * row.hours:.2f}",
+                str(row.num_workers),
+                f"{row.seconds:.2f}",
+                f"{row.driver_mib:,.0f}",
+            )
+        first = result.limits[0]
+        running.finish(
+            result.model_dump(mode="json"),
+            rows,
+            f"first to give out, at {first.hours:,.0f} h of audio: {first.what}",
+        )
+        if record is not None:
+            Path(record).write_text(scaling_page(result, sys.argv), encoding="utf-8")
 
 
 def run_bench_training(overrides: Sequence[str], as_json: bool) -> None:

@@ -380,6 +380,24 @@ def bench_epoch(
     run_bench_epoch(recipe, features, overrides or (), record, as_json)
 
 
+@bench_app.command("scaling")
+def bench_scaling(
+    recipe: RecipeOption = "librispeech-100h",
+    corpus: Annotated[
+        str | None,
+        typer.Option("--corpus", help="A LibriSpeech root; synthetic speech without one."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Synthetic speech, at the largest size.")] = 30.0,
+    record: RecordOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Every stage at growing sizes and numbers of workers, and what that comes to."""
+    from flows.bench_commands import run_bench_scaling
+
+    run_bench_scaling(recipe, corpus, minutes, overrides or (), record, as_json)
+
+
 @bench_app.command("recurrence")
 def bench_recurrence(
     record: RecordOption = None, overrides: SetOption = None, as_json: JsonOption = False

@@ -82,7 +82,7 @@ def bench_training(config: BenchTrainingConfig) -> BenchTrainingResult:
     try:
         with tempfile.TemporaryDirectory(prefix="spikeline-bench-") as folder:
             features = Location.of(folder)
-            manifest = _write_features(features, config)
+            manifest = write_features(features, config)
             data = TrainingData(features, manifest, _train_config(config, config.models[0]))
             step, read_batch_s = _read(data)
             return _measure(config, data, step, read_batch_s)
@@ -160,8 +160,8 @@ def _read(data: TrainingData) -> tuple[GlobalStep, float]:
     return last, statistics.median(times)
 
 
-def _write_features(features: Location, config: BenchTrainingConfig) -> FeaturizeManifest:
-    """Random features in shards as the featurize stage writes them."""
+def write_features(features: Location, config: BenchTrainingConfig) -> FeaturizeManifest:
+    """Write random features in shards, as the featurize stage does."""
     rng = np.random.default_rng(config.seed)
     shards, subsets = [], {}
     for subset, size in (("train", 8 * config.batch_size), ("dev", 1)):

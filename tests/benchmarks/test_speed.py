@@ -43,3 +43,12 @@ def test_epoch(tmp_path):
     result = bench("epoch", "--features", os.environ["FEATURES"], "--record", str(page))
     assert all(sum(row["parts"].values()) == pytest.approx(1.0) for row in result["times"])
     assert "Where a step's time goes" in page.read_text()
+
+
+def test_scaling(tmp_path):
+    page = tmp_path / "scaling.md"
+    result = bench("scaling", "--record", str(page))
+    train = [row for row in result["measurements"] if row["stage"].startswith("train")]
+    assert sorted({row["num_workers"] for row in train}) == [1, 2, 4]
+    assert len({row["hours"] for row in train}) == 4
+    assert "What breaks first" in page.read_text()

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from evaluation.config import EvaluateConfig, ViterbiConfig
+from evaluation.decoding import build_decoder
 from evaluation.evaluate import evaluate
 from evaluation.metrics import EvaluationMetrics
+from evaluation.spike_raster import capture_raster, choose_shown
 from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.scan import subsets_at
 from featurize.fanout import FanOut
@@ -23,6 +25,8 @@ from flows.stage_commands import featurize_for_scoring
 from training.align.align import align
 from training.align.config import AlignConfig, TargetsConfig
 from training.align.states import ContextStates
+from training.batching import collate
+from training.checkpoint import load_recogniser
 from training.config import CurriculumStage, ModelConfig, OptimizerConfig, TrainConfig, WorkerConfig
 from training.manifest import TrainManifest
 from training.train import train
@@ -31,9 +35,9 @@ HERE = WorkerConfig(in_process=True, threads_per_worker=1)
 SENONES = TargetsConfig(kind="senones", num_senones=200, min_frames=15)
 
 
-def trained_on(aligned, runs, num_epochs):
+def trained_on(aligned, runs, num_epochs, model="lstm"):
     config = TrainConfig(
-        model=ModelConfig(model="lstm", hidden_size=48, num_layers=1, dropout=0.0),
+        model=ModelConfig(model=model, hidden_size=48, num_layers=1, dropout=0.0),
         objective="frame",
         curriculum=(CurriculumStage(num_epochs=num_epochs, chunk_frames=100),),
         batch_size=16,
@@ -97,6 +101,24 @@ def test_a_model_of_senones_is_scored_on_39_phones(tied, runs):
     assert metrics.models[0].decoder == "viterbi"
     assert per.value < 0.75
     assert {s for s in manifest.labels.scored_as if s is not None} <= set(TIMIT_39)
+
+
+def test_a_spiking_model_of_senones_is_drawn_with_its_phones(tied, runs):
+    """Targets are states, of which there are more than symbols: they are drawn as the phones."""
+    model = trained_on(tied, runs, num_epochs=1, model="v2")
+    result = evaluate(EvaluateConfig(time_curve=False), [model], tied, runs)
+    assert (result.location.child("plots", "spike_raster_v2.png")).exists()
+    manifest = read_manifest(tied, FeaturizeManifest)
+    recogniser = load_recogniser(model)
+    row = choose_shown(tied, manifest, manifest.splits["test"])
+    decode = build_decoder("viterbi", recogniser, EvaluateConfig(), ViterbiConfig())
+    raster = capture_raster(recogniser, "v2", row, manifest.cmvn, decode, manifest)
+    symbols = manifest.labels.symbols
+    assert [timed.symbol for timed in raster.reference] == [symbols[n] for n in row.labels]
+    batch = collate([row], manifest.cmvn)
+    output = recogniser.network(batch.x_TBF, batch.lengths_B)
+    heard = decode(output.log_probs_TBO[:, 0].detach().numpy())
+    assert [timed.symbol for timed in raster.hypothesis] == [symbols[n] for n in heard]
 
 
 def test_speakers_of_another_corpus_are_scored_by_pointing_at_it(synthetic_corpus, runs, tmp_path):

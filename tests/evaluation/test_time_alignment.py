@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.time_alignment import Span, align_symbols, runs_of
+from evaluation.time_alignment import Span, align_symbols, phone_runs, phone_scores, runs_of
+from featurize.schema import StateInventory
 
 
 def scores(*frames):
@@ -66,3 +67,32 @@ def test_ctc_alignment_is_the_best_of_all_paths(seed, num_frames, symbols):
 def test_runs_cover_the_path(path):
     runs = runs_of(np.array(path, np.int32))
     assert [run.symbol_id for run in runs for _ in range(run.start, run.end)] == path
+
+
+# Two parts of phone 0 (states 0 and 2), two of phone 1 (1 and 3).
+TIED = StateInventory(
+    states_per_phone=2,
+    phones=(0, 1, 0, 1),
+    positions=(0, 0, 1, 1),
+    left=((), (), (), ()),
+    right=((), (), (), ()),
+)
+
+
+def test_states_are_joined_to_the_phones_they_are_parts_of():
+    path = np.array([0, 0, 2, 1, 3, 3, 0, 2, 2, 0, 2], np.int32)
+    assert phone_runs(path, TIED) == [
+        Span(0, 0, 3),
+        Span(1, 3, 6),
+        Span(0, 6, 9),
+        Span(0, 9, 11),  # the same phone again begins with its first part
+    ]
+    assert phone_runs(path, None) == runs_of(path)
+
+
+def test_a_phone_scores_the_sum_of_its_states():
+    log_probs = scores([0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1])
+    assert np.exp(phone_scores(log_probs, TIED)) == pytest.approx(
+        np.array([[0.4, 0.6], [0.8, 0.2]])
+    )
+    assert phone_scores(log_probs, None) is log_probs
