@@ -20,7 +20,7 @@ from evaluation.record import processor
 from featurize.stage import software_versions
 from tests.faults.matrix import ROWS, SkippedRow
 from tests.faults.workplace import Workplace
-from tests.harness.run_state import keep, kept
+from tests.harness.run_state import commit, keep, kept
 
 STATE = Path("build/faults.jsonl")
 
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=STATE, help="results so far")
     parser.add_argument("--record", type=Path, help="write the table of all results to this file")
     options = parser.parse_args()
+    commit()  # the one that is run, whatever is checked out meanwhile
     num_failed = 0
     with tempfile.TemporaryDirectory(prefix="spikeline-faults-") as folder:
         place = Workplace(Path(folder), random.Random(options.seed), options.points)

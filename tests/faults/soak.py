@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="write what was seen to this file")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    started = timestamp()
+    started, _ = timestamp(), commit()
     with tempfile.TemporaryDirectory(prefix="spikeline-soak-") as folder:
         os.environ[MARK] = folder
         place = Workplace(Path(folder), random.Random(options.seed), 1, forks=False)

@@ -28,7 +28,7 @@ _UNSTABLE_FIELDS = frozenset(
     | {"manifest_sha256"}
 )
 _UNSTABLE_FILES = frozenset({"report.html"})
-WAIT_S = 240.0
+WAIT_S = 900.0
 """Where something never happens, a row fails after so long; nothing is decided by it else."""
 
 

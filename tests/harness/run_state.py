@@ -6,6 +6,7 @@ A state file has a JSON object per line; for each name the last one counts.
 import json
 import os
 import subprocess
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ from featurize.stage import timestamp
 REPOSITORY = Path(__file__).parents[2]
 
 
+@lru_cache(maxsize=1)
 def commit() -> str:
-    """The commit that is checked out, with a plus where files differ from it; ``-`` without git."""
+    """The commit that is checked out at the first call, which belongs before the work.
+
+    A plus where files differ from it, ``-`` without git.
+    """
     said = []
     for command in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "-uno"]):
         try:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from featurize.stage import software_versions
-from tests.harness.run_state import keep, kept
+from tests.harness.run_state import commit, keep, kept
 from tests.hostile.formats import NAMES
 
 REPOSITORY = Path(__file__).parents[2]
@@ -183,6 +183,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=STATE, help="results so far, by format")
     parser.add_argument("--record", type=Path, help="write the table of all results to this file")
     options = parser.parse_args()
+    commit()  # the one that is run, whatever is checked out meanwhile
     findings: list[str] = []
     for name in options.format or NAMES:
         started = time.monotonic()
