@@ -278,7 +278,10 @@ def _mini_librispeech() -> Recipe:
         ),
         seeds=(0, 1, 2),
         seeded_models=("v2", "gru", "lstm"),
-        evaluate=EvaluateConfig(viterbi=ViterbiConfig(tune_on_dev=True), words=WordSearchConfig()),
+        evaluate=EvaluateConfig(
+            viterbi=ViterbiConfig(tune_on_dev=True, tune_max_utterances=30),
+            words=WordSearchConfig(beam_size=50, tune_max_utterances=20),
+        ),
     )
 
 

@@ -327,12 +327,13 @@ class _Bench:
         self, precision: Precision, rows: Sequence[FeatureRow], features: Sequence[Frames]
     ) -> EngineErrorRate:
         labels, decode = self.recogniser.manifest.labels, self._decoder()
+        delay = self.recogniser.target_delay
         engine = Engine(build_engine(self.recogniser, precision))
         errors = length = 0
         for row, scored in zip(rows, score_all(engine, features, 1), strict=True):
             edits = count_edits(
                 scored_transcript(row.labels.tolist(), labels).symbols,
-                scored_transcript(decode(scored.log_probs_TO), labels).symbols,
+                scored_transcript(decode(scored.log_probs_TO[delay:]), labels).symbols,
             )
             errors += edits.errors
             length += edits.reference_length
@@ -353,7 +354,7 @@ def widened(recogniser: Recogniser, num_outputs: int) -> Recogniser:
     with torch.no_grad():
         wide.linear.weight[: network.num_outputs] = network.output.linear.weight
     network.output, network.num_outputs = wide, num_outputs
-    config = manifest.config.model_copy(update={"objective": "ctc"})
+    config = manifest.config.model_copy(update={"objective": "ctc", "target_delay": None})
     changed = manifest.model_copy(update={"config": config, "states": None})
     return replace(recogniser, manifest=changed)
 
