@@ -272,7 +272,7 @@ def _mini_librispeech() -> Recipe:
                     rule="cosine",
                     max_gradient_norm=5.0,
                 ),
-                density=DensityConfig(weight=12.0, targets=(0.06,)),
+                density=DensityConfig(weight=7.0, targets=(0.06,)),
             ),
             spiking={"dropout": 0.0},
         ),

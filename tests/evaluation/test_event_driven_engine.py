@@ -205,3 +205,20 @@ def test_an_evaluation_by_events_is_that_of_the_network(write_model, write_featu
         np.testing.assert_allclose(
             recognition.log_probs_TO, output.log_probs_TBO[:, 0].numpy(), rtol=0, atol=1e-4
         )
+
+@pytest.mark.parametrize("model", ["v2", "lstm"])
+def test_a_delayed_network_is_scored_from_the_frame_that_it_first_names(write_model, model):
+    rows = [make_row(number, "clean-test") for number in range(5)]
+    plain, late = (
+        list(
+            recognise(
+                load_recogniser(write_model(model, objective="frame", target_delay=delay)),
+                iter([rows]),
+                CmvnStatistics(mode="none"),
+            )
+        )
+        for delay in (None, 2)
+    )
+    for whole, named in zip(plain, late, strict=True):
+        np.testing.assert_array_equal(named.log_probs_TO, whole.log_probs_TO[2:])
+        assert named.activity == whole.activity
