@@ -40,7 +40,7 @@ class ViterbiConfig(TypedConfig):
     )
     tune_on_dev: bool = Field(
         False,
-        description="Choose weight, penalty and prior scale per model by a small grid on dev.",
+        description="Choose weight, penalty and prior scale per model on dev, one after the other.",
     )
     tune_max_utterances: int = Field(
         200, ge=1, le=10_000, description="Dev utterances used for tuning, spread evenly."

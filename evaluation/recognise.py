@@ -214,7 +214,8 @@ def recognise(
             activities = measure_activity(shape, output.site_outputs, batch.lengths_B)
         log_probs_BTO = output.log_probs_TBO.transpose(0, 1).numpy()
         for number, (row, activity) in enumerate(zip(rows, activities, strict=True)):
-            scores = np.ascontiguousarray(log_probs_BTO[number, : activity.num_frames])
+            named = slice(recogniser.target_delay, activity.num_frames)
+            scores = np.ascontiguousarray(log_probs_BTO[number, named])
             yield _checked(Recognition(row, scores, activity), config.model)
 
 
@@ -229,7 +230,7 @@ def _recognise_by_events(
         scored = score_all(engine, features, torch.get_num_threads())
         for row, (log_probs_TO, executed) in zip(rows, scored, strict=True):
             activity = Activity(executed.num_frames, executed.emitted, executed.fed_back)
-            recognition = Recognition(row, log_probs_TO, activity)
+            recognition = Recognition(row, log_probs_TO[recogniser.target_delay :], activity)
             yield _checked(recognition, recogniser.network.config.model)
 
 

@@ -103,7 +103,8 @@ def capture_raster(
     batch = collate([row], cmvn)
     with torch.inference_mode():
         output = recogniser.network(batch.x_TBF, batch.lengths_B)
-    log_probs_TO = output.log_probs_TBO[:, 0].numpy()
+    # A delayed model names a frame some frames later.
+    log_probs_TO = output.log_probs_TBO[recogniser.target_delay :, 0].numpy()
     is_ctc = recogniser.manifest.config.objective == "ctc"
     blank = log_probs_TO.shape[1] - 1 if is_ctc else None
     shift_s = features.frame_shift_s

@@ -1,8 +1,8 @@
 """Choosing the weights of the phone search and of the word search on the dev split."""
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,16 @@ from evaluation.word_search import WordSearch
 from featurize.schema import LabelInventory
 from training.checkpoint import Recogniser
 
-BIGRAM_WEIGHTS = (0.5, 1.0, 2.0)
-INSERTION_PENALTIES = (-1.0, 0.0, 1.0, 2.0)
 PRIOR_SCALES = (0.0, 0.5, 1.0)
+_PHONE_GRID: Mapping[str, Sequence[float]] = {
+    "bigram_weight": (0.5, 0.75, 1.0, 1.5, 2.0),
+    "insertion_penalty": (-1.0, 0.0, 1.0, 2.0),
+    "prior_scale": PRIOR_SCALES,
+}
 LM_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5)
 WORD_SCORES = (-1.0, 0.0, 1.0, 2.0, 3.0)
+
+Weights = TypeVar("Weights", ViterbiConfig, WordSearchConfig)
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ def tune_viterbi(
     utterances: Sequence[ScoredUtterance],
     labels: LabelInventory,
 ) -> ViterbiConfig:
-    """The grid point with the fewest phone errors; the configured one where it ties.
+    """The weights with the fewest phone errors, found one weight after the other, twice.
 
     Args:
         config: the weights to start from, and the smoothing.
@@ -46,7 +51,7 @@ def tune_viterbi(
     """
     references = [scored_transcript(u.labels, labels).symbols for u in utterances]
 
-    def errors(candidate: ViterbiConfig) -> int:
+    def count_errors(candidate: ViterbiConfig) -> int:
         decoder = phone_search(recogniser, candidate)
         return sum(
             count_edits(
@@ -56,14 +61,7 @@ def tune_viterbi(
             for u, reference in zip(utterances, references, strict=True)
         )
 
-    grid = itertools.product(BIGRAM_WEIGHTS, INSERTION_PENALTIES, PRIOR_SCALES)
-    candidates = [config] + [
-        config.model_copy(
-            update={"bigram_weight": weight, "insertion_penalty": penalty, "prior_scale": scale}
-        )
-        for weight, penalty, scale in grid
-    ]
-    return min(candidates, key=errors)
+    return _one_after_the_other(config, _PHONE_GRID, count_errors)
 
 
 def tune_words(
@@ -84,17 +82,29 @@ def tune_words(
     grid: dict[str, tuple[float, ...]] = {"lm_weight": LM_WEIGHTS, "word_score": WORD_SCORES}
     if has_prior:
         grid = {"prior_scale": PRIOR_SCALES, **grid}
-    errors: dict[WordSearchConfig, int] = {}
 
     def count_errors(candidate: WordSearchConfig) -> int:
+        find = search(candidate)
+        return sum(count_edits(u.words, find(u.log_probs_TS)).errors for u in utterances)
+
+    return _one_after_the_other(config, grid, count_errors)
+
+
+def _one_after_the_other(
+    config: Weights, grid: Mapping[str, Sequence[float]], count_errors: Callable[[Weights], int]
+) -> Weights:
+    """The best value of each weight with the others as they are, twice over all weights.
+
+    What was counted is not counted again; a weight stays as it is where others tie.
+    """
+    errors: dict[Weights, int] = {}
+
+    def remembered(candidate: Weights) -> int:
         if candidate not in errors:
-            find = search(candidate)
-            errors[candidate] = sum(
-                count_edits(u.words, find(u.log_probs_TS)).errors for u in utterances
-            )
+            errors[candidate] = count_errors(candidate)
         return errors[candidate]
 
     for name in (*grid, *grid):
         candidates = [config, *(config.model_copy(update={name: value}) for value in grid[name])]
-        config = min(candidates, key=count_errors)
+        config = min(candidates, key=remembered)
     return config

@@ -5,6 +5,7 @@ below never see more than their own configuration.
 """
 
 import itertools
+from collections.abc import Mapping
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -19,6 +20,7 @@ from flows.suggestions import did_you_mean
 from flows.tracking_config import TrackingConfig
 from training.align.config import AlignConfig, TargetsConfig
 from training.config import (
+    SPIKING_MODELS,
     CurriculumStage,
     DensityConfig,
     ModelConfig,
@@ -164,12 +166,16 @@ _PAPER_CURRICULUM = tuple(
 _SENONES = AlignConfig(targets=TargetsConfig(kind="senones", num_senones=1000))
 
 
-def _trainings(models: tuple[ModelName, ...], template: TrainConfig) -> tuple[TrainConfig, ...]:
-    """The same training for each model."""
-    return tuple(
-        template.model_copy(update={"model": template.model.model_copy(update={"model": name})})
-        for name in models
-    )
+def _trainings(
+    models: tuple[ModelName, ...], template: TrainConfig, spiking: Mapping[str, float] | None = None
+) -> tuple[TrainConfig, ...]:
+    """The same training for each model, but for what the spiking ones have of their own."""
+
+    def model(name: ModelName) -> ModelConfig:
+        own = dict(spiking or {}) if name in SPIKING_MODELS else {}
+        return template.model.model_copy(update={"model": name, **own})
+
+    return tuple(template.model_copy(update={"model": model(name)}) for name in models)
 
 
 def _demo() -> Recipe:
@@ -216,39 +222,45 @@ def _mini_librispeech() -> Recipe:
         explanation=(
             "All five models on a Mini LibriSpeech of train-mini, dev-mini and test-mini "
             "(2.6, 0.3 and 0.6 hours of read speech), frame targets by this pipeline's own "
-            "alignment of phones from CMUdict, three frames joined into one, and a penalty on "
-            "spikes. Three seeds of v2, GRU and LSTM. An hour or so on two CPU cores."
+            "alignment (400 phones in context, tied), three frames joined into one, and a penalty "
+            "on spikes. Three seeds of v2, GRU and LSTM. An hour or so on two CPU cores."
         ),
         deviations=(
             "2.6 hours of training speech in place of 100",
-            "frame targets are phones, from this pipeline's alignment, in place of senones from "
-            "Kaldi's",
-            "three 10 ms frames joined into one 30 ms step",
+            "24 filterbank values; three 10 ms frames joined into one 30 ms step",
+            "frame targets are 400 tied phones in context, one state each, from this pipeline's "
+            "alignment of CMUdict's pronunciations, in place of senones from Kaldi's",
+            "a network names a frame after it has heard two more (60 ms)",
             "a smaller network, batch and curriculum; the learning rate falls along a cosine",
-            "spikes of the layers are penalised above a density of 10%, and the encoder has a "
-            "threshold of its own: 7 of 31 levels",
+            "no dropout in the spiking models, which underfit so little speech with it",
+            "spikes of the layers are penalised above a density of 6%, and the encoder has a "
+            "threshold of its own: 2 of 31 levels",
             "the quantisers' ranges are bounded, at 2 in the layers and 4 in the encoder, else "
             "they run away",
-            "Viterbi over a phone bigram, and for words a beam search with a language model of the "
-            "training transcripts, in place of an HMM decoding graph",
+            "phones over triphones and a phone bigram, and for words a beam search with a language "
+            "model of the training transcripts, in place of an HMM decoding graph",
         ),
         featurize=FeaturizeConfig(
             corpus="librispeech",
             splits=SplitsConfig(train=("train-mini",), dev=("dev-mini",), test=("test-mini",)),
             labels="phones",
+            num_bins=24,
             stack=3,
             stride=3,
             cmvn="speaker",
             utterances_per_shard=128,
         ),
-        align=AlignConfig(),
+        align=AlignConfig(
+            targets=TargetsConfig(kind="senones", states_per_phone=1, num_senones=400)
+        ),
         models=_trainings(
             ALL_MODELS,
             TrainConfig(
                 model=ModelConfig(
-                    hidden_size=256, encoder_threshold=7, encoder_max_range=4.0, max_range=2.0
+                    hidden_size=256, encoder_threshold=2, encoder_max_range=4.0, max_range=2.0
                 ),
                 objective="frame",
+                target_delay=2,
                 curriculum=(
                     CurriculumStage(num_epochs=3, chunk_frames=100),
                     CurriculumStage(num_epochs=7, chunk_frames=200),
@@ -260,12 +272,16 @@ def _mini_librispeech() -> Recipe:
                     rule="cosine",
                     max_gradient_norm=5.0,
                 ),
-                density=DensityConfig(weight=5.0, targets=(0.1,)),
+                density=DensityConfig(weight=7.0, targets=(0.06,)),
             ),
+            spiking={"dropout": 0.0},
         ),
         seeds=(0, 1, 2),
         seeded_models=("v2", "gru", "lstm"),
-        evaluate=EvaluateConfig(viterbi=ViterbiConfig(tune_on_dev=True), words=WordSearchConfig()),
+        evaluate=EvaluateConfig(
+            viterbi=ViterbiConfig(tune_on_dev=True, tune_max_utterances=30),
+            words=WordSearchConfig(beam_size=50, tune_max_utterances=20),
+        ),
     )
 
 

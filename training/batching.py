@@ -58,6 +58,22 @@ class Example:
     alignment: np.ndarray | None
 
 
+def delayed(alignment: np.ndarray, num_frames: int) -> np.ndarray:
+    """Frame targets as they stand where each is named some frames later.
+
+    The first frames name nothing, and the last targets are named by no frame.
+
+    Args:
+        alignment: (T,) target ids.
+        num_frames: the delay, 0 or more.
+    """
+    if num_frames == 0:
+        return alignment
+    shifted = np.full(len(alignment), IGNORED_TARGET, dtype=np.int64)
+    shifted[num_frames:] = alignment[:-num_frames]
+    return shifted
+
+
 def pad(examples: Sequence[Example], num_features: int) -> Batch:
     """Pad examples into a batch; no examples give one empty sequence, so that collectives run.
 

@@ -285,6 +285,11 @@ class Recogniser:
     manifest: TrainManifest
     label_statistics: dict[str, Tensor]
 
+    @property
+    def target_delay(self) -> int:
+        """Frames after the one it names that the network has heard."""
+        return self.manifest.config.target_delay or 0
+
 
 def num_outputs(num_symbols: int, objective: str, states: StateInventory | None = None) -> int:
     """Scores per frame: one per symbol and the blank for CTC, else one per frame target."""

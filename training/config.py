@@ -245,6 +245,13 @@ class TrainConfig(TypedConfig):
     weight_averaging: WeightAveragingConfig | None = Field(
         None, description="Average of the weights over training steps; empty for none."
     )
+    target_delay: int | None = Field(
+        None,
+        ge=1,
+        description="Frame targets: frames that the network hears on after the one it names, so "
+        "that it need not know a phone before it has sounded; an utterance's last frames remain "
+        "unnamed. Empty: none.",
+    )
     shuffle_window_rows: int = Field(
         4096,
         ge=1,
@@ -266,6 +273,7 @@ class TrainConfig(TypedConfig):
                 f"optimizer.warmup_epochs={self.optimizer.warmup_epochs} of {num_epochs} epochs: "
                 "shorten it or train longer"
             )
+        self._check_delay()
         num_targets = len(self.density.targets) if self.density is not None else 1
         if num_targets not in (1, self.model.num_layers):
             raise ValueError(
@@ -273,6 +281,22 @@ class TrainConfig(TypedConfig):
                 "give one, or one each"
             )
         return self
+
+    def _check_delay(self) -> None:
+        delay = self.target_delay
+        if delay is None:
+            return
+        if self.objective != "frame":
+            raise ValueError(
+                f"target_delay={delay} is for objective=frame; CTC finds its own delay, leave it "
+                "empty"
+            )
+        for stage in self.curriculum:
+            if stage.chunk_frames is not None and stage.chunk_frames <= delay:
+                raise ValueError(
+                    f"target_delay={delay} leaves no target in chunks of {stage.chunk_frames} "
+                    "frames; use a smaller delay or longer chunks"
+                )
 
     def determining(self) -> dict[str, Any]:
         """What the trained recogniser depends on, as JSON-able values.

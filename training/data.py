@@ -17,7 +17,7 @@ from featurize.schema import FeatureRow, FeaturizeManifest
 from featurize.shard_labels import read_label_columns
 from featurize.shards import read_rows
 from training.batch_plan import GlobalBatch, IndexedRow, TrainingSequence, plan_epoch, worker_slice
-from training.batching import Batch, Example, pad
+from training.batching import Batch, Example, delayed, pad
 from training.collectives import rank, world_size
 from training.config import TrainConfig
 from training.spec_augment import spec_augment
@@ -158,6 +158,7 @@ class TrainingData:
         self.manifest = manifest
         self.config = config
         self._normalise = Normaliser(manifest.cmvn)
+        self._delay = config.target_delay or 0
         self.train = index_split(features, manifest, "train", config.objective)
         self.dev = index_split(features, manifest, "dev", config.objective)
         self._cache = RowCache(features, manifest, config.shuffle_window_rows)
@@ -193,6 +194,7 @@ class TrainingData:
             local = worker_slice(len(sequences), rank(), world_size())
             examples = [self._example(s, split, cache, epoch) for s in sequences[local]]
             num_frames = sum(s.stop - s.start for s in sequences)
+            num_named = sum(max(0, s.stop - s.start - self._delay) for s in sequences)
             yield GlobalStep(
                 number=number,
                 num_steps=len(plan),
@@ -200,7 +202,7 @@ class TrainingData:
                 local=local,
                 num_targets=sum(split.rows[s.row].num_targets for s in sequences)
                 if is_ctc
-                else num_frames,
+                else max(1, num_named),
                 num_frames=num_frames,
                 num_whole_utterances=sum(s.start == 0 for s in sequences),
                 batch=pad(examples, self.manifest.num_features),
@@ -216,7 +218,7 @@ class TrainingData:
             features = spec_augment(features, self.config.spec_augment, rng)
         alignment = row.alignment
         if alignment is not None:
-            alignment = alignment[sequence.start : sequence.stop]
+            alignment = delayed(alignment[sequence.start : sequence.stop], self._delay)
         return Example(row.utterance_id, features, row.labels, alignment)
 
 

@@ -270,8 +270,8 @@ class TrainingLoop:
             batch = step.batch.to(self.device)
             output = self._forward(scored, batch, None)
             sums[0] += self._loss_sum(output, batch).double().cpu()
-            sums[1] += batch.label_lengths_B.sum() if self._is_ctc else batch.lengths_B.sum()
             errors, total = self._errors(output, batch)
+            sums[1] += batch.label_lengths_B.sum() if self._is_ctc else total
             sums[2] += errors
             sums[3] += total
             sums[4] += batch.lengths_B.sum()

@@ -331,6 +331,7 @@ class _Bench:
         self, precision: Precision, rows: Sequence[FeatureRow], features: Sequence[Frames]
     ) -> EngineErrorRate:
         labels, decode = self.recogniser.manifest.labels, self._decoder()
+        delay = self.recogniser.target_delay
         engine = Engine(build_engine(self.recogniser, precision))
         errors = length = 0
         # No timing: a search through senones takes a while, and every core may help.
@@ -338,7 +339,7 @@ class _Bench:
             for start in range(0, len(rows), _UTTERANCES_AT_ONCE):
                 chosen = slice(start, start + _UTTERANCES_AT_ONCE)
                 log_probs = [
-                    scored.log_probs_TO for scored in score_all(engine, features[chosen], 1)
+                    scored.log_probs_TO[delay:] for scored in score_all(engine, features[chosen], 1)
                 ]
                 for row, ids in zip(rows[chosen], pool.map(decode, log_probs), strict=True):
                     edits = count_edits(
@@ -364,7 +365,7 @@ def widened(recogniser: Recogniser, num_outputs: int) -> Recogniser:
     with torch.no_grad():
         wide.linear.weight[: network.num_outputs] = network.output.linear.weight
     network.output, network.num_outputs = wide, num_outputs
-    config = manifest.config.model_copy(update={"objective": "ctc"})
+    config = manifest.config.model_copy(update={"objective": "ctc", "target_delay": None})
     changed = manifest.model_copy(update={"config": config, "states": None})
     return replace(recogniser, manifest=changed)
 

@@ -69,6 +69,7 @@ def build_engine(
                 kind=labels.kind, symbols=labels.symbols, word_boundary=labels.word_boundary
             ),
             states_per_phone=None if manifest.states is None else manifest.states.states_per_phone,
+            target_delay=recogniser.target_delay,
             front_end=front_end,
             trained_as=manifest.fingerprint,
         )

@@ -87,6 +87,13 @@ class EngineDescription(TypedConfig):
         le=3,
         description="Parts of a phone, where the outputs are hidden Markov states; else empty.",
     )
+    target_delay: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Frames after the one it names that the network has heard; the scores of a "
+        "stream's first frames name nothing.",
+    )
     front_end: FrontEndConfig | None = Field(
         None, description="How to make frames of samples; empty where only frames come in."
     )

@@ -201,7 +201,7 @@ class _Comparison:
         counts = audited_counts(audit)
         written = audited_counts(count_terms(self.shape, recognition.activity))
         sites, executed = self._run("float32", x_TF)
-        log_probs_TO = output.log_probs_TBO[:, 0].numpy()
+        log_probs_TO = output.log_probs_TBO[self.recogniser.target_delay :, 0].numpy()
         self._note_scores(recognition.log_probs_TO, log_probs_TO)
         self.totals["utterances"] += 1
         self.totals["frames"] += len(x_TF)

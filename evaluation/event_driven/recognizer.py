@@ -139,6 +139,8 @@ class Recognizer:
         if self._word_finder is not None:
             self._words = self._word_finder.stream()
         self._words_so_far: tuple[str, ...] = ()
+        # A delayed network's first scores name nothing.
+        self._num_unnamed = self._data.description.target_delay
         self._num_samples = 0
         self._busy_s = 0.0
 
@@ -166,6 +168,8 @@ class Recognizer:
     def _advance(self, frames_TF: Floats) -> None:
         if len(frames_TF):
             scores_TO = self._engine.advance(frames_TF, self._stream)
+            scores_TO = scores_TO[self._num_unnamed :]
+            self._num_unnamed = max(0, self._num_unnamed - len(frames_TF))
             self._decoder.feed(scores_TO)
             if self._words is not None:
                 self._words_so_far = self._words.accept(log_softmax(scores_TO))

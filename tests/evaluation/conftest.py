@@ -139,6 +139,7 @@ def write_model(tmp_path) -> Callable[..., Location]:
         cmvn: CmvnStatistics | None = None,
         upstream: dict[str, str] | None = None,
         states: StateInventory | None = None,
+        target_delay: int | None = None,
         **sizes,
     ) -> Location:
         config = TrainConfig(
@@ -147,6 +148,7 @@ def write_model(tmp_path) -> Callable[..., Location]:
             ),
             objective=objective,
             seed=seed,
+            target_delay=target_delay,
         )
         torch.manual_seed(seed)
         outputs = num_outputs(len(labels.symbols), objective, states)

@@ -205,3 +205,23 @@ def test_an_evaluation_by_events_is_that_of_the_network(write_model, write_featu
         np.testing.assert_allclose(
             recognition.log_probs_TO, output.log_probs_TBO[:, 0].numpy(), rtol=0, atol=1e-4
         )
+
+
+@pytest.mark.parametrize("model", ["v2", "lstm"])
+def test_a_delayed_network_is_scored_from_its_first_named_frame(write_model, write_features, model):
+    features = write_features()
+    manifest = read_manifest(features, FeaturizeManifest)
+    batches = list(stream_batches(features, manifest, ["clean-test"], 4))
+    plain, late = (
+        list(
+            recognise(
+                load_recogniser(write_model(model, objective="frame", target_delay=delay)),
+                iter(batches),
+                manifest.cmvn,
+            )
+        )
+        for delay in (None, 2)
+    )
+    for whole, named in zip(plain, late, strict=True):
+        np.testing.assert_array_equal(named.log_probs_TO, whole.log_probs_TO[2:])
+        assert named.activity == whole.activity

@@ -13,7 +13,7 @@ from evaluation.event_driven.audio_file import open_audio
 from evaluation.event_driven.build import build_engine
 from evaluation.event_driven.decoding import GreedyDecoder, StreamViterbi, stream_decoder
 from evaluation.event_driven.description import FrontEndConfig
-from evaluation.event_driven.engine import log_softmax
+from evaluation.event_driven.engine import Engine, log_softmax
 from evaluation.event_driven.engine_file import read_engine, write_engine
 from evaluation.event_driven.front_end import FrontEnd
 from evaluation.event_driven.garbage import feed_garbage
@@ -211,6 +211,35 @@ def test_any_feeding_gives_the_same_result(engine_data):
         found = recognizer.result()
         assert (found.text, found.symbols) == (expected.text, expected.symbols)
         assert found.executed == expected.executed
+
+    check()
+
+
+def test_a_delayed_network_names_nothing_by_its_first_frames(write_model):
+    """The same weights with and without a delay: one hears phones in the scores from frame 3 on."""
+    options = {"objective": "frame", "num_features": 13, "frame_shift_s": 0.01}
+    _, streamed = front_end(num_bins=13)
+    plain = build_engine(load_recogniser(write_model("v2", PHONES, **options)), "float32", streamed)
+    late = build_engine(
+        load_recogniser(write_model("v2", PHONES, target_delay=3, **options)), "float32", streamed
+    )
+    frames = FrontEnd(streamed)
+    samples = noise(9000)
+    heard = np.concatenate([frames.feed(samples), frames.finish()])
+    engine = Engine(plain)
+    decoder = stream_decoder(plain)
+    decoder.feed(engine.advance(heard, engine.stream())[3:])
+    expected = tuple(decoder.finish())
+
+    @settings(max_examples=20)
+    @given(cuts=CUTS)
+    def check(cuts):
+        recognizer = Recognizer(late)
+        for piece in pieces(samples, cuts):
+            recognizer.feed(piece)
+        found = recognizer.result()
+        assert found.symbols == expected
+        assert found.executed.num_frames == len(heard)
 
     check()
 

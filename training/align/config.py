@@ -100,6 +100,11 @@ class AlignConfig(TypedConfig):
                 f"network.objective={self.network.objective} gives no frame scores to align by; "
                 "use frame"
             )
+        if self.network.target_delay is not None:
+            raise ValueError(
+                f"network.target_delay={self.network.target_delay}: an alignment needs every frame "
+                "named in its place; leave it empty"
+            )
         if self.textgrids is not None and (
             self.targets.kind != "phones" or self.num_network_rounds
         ):
