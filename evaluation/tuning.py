@@ -1,6 +1,8 @@
 """Choosing the weights of the phone search and of the word search on the dev split."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -52,16 +54,19 @@ def tune_viterbi(
     references = [scored_transcript(u.labels, labels).symbols for u in utterances]
 
     def count_errors(candidate: ViterbiConfig) -> int:
-        decoder = phone_search(recogniser, candidate)
+        decoded = pool.map(
+            phone_search(recogniser, candidate), [u.log_probs_TS for u in utterances]
+        )
         return sum(
             count_edits(
-                reference,
-                scored_transcript(decoder(u.log_probs_TS), recogniser.manifest.labels).symbols,
+                reference, scored_transcript(ids, recogniser.manifest.labels).symbols
             ).errors
-            for u, reference in zip(utterances, references, strict=True)
+            for ids, reference in zip(decoded, references, strict=True)
         )
 
-    return _one_after_the_other(config, _PHONE_GRID, count_errors)
+    # The search through senones is compiled and holds no Python lock.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return _one_after_the_other(config, _PHONE_GRID, count_errors)
 
 
 def tune_words(
@@ -105,6 +110,10 @@ def _one_after_the_other(
         return errors[candidate]
 
     for name in (*grid, *grid):
-        candidates = [config, *(config.model_copy(update={name: value}) for value in grid[name])]
-        config = min(candidates, key=remembered)
+        best = config
+        for value in grid[name]:
+            candidate = config.model_copy(update={name: value})
+            if remembered(candidate) < remembered(best):
+                best = candidate
+        config = best
     return config
