@@ -1,5 +1,7 @@
 """The comparison as a table and as markdown, for terminals and Prefect artifacts."""
 
+from collections.abc import Sequence
+
 from evaluation.claims import paper_claims, summary_lines
 from evaluation.metrics import (
     ErrorRate,
@@ -12,6 +14,8 @@ from evaluation.pareto import is_sweep, pareto_points
 from evaluation.scoring import RateName
 
 _RATES: tuple[tuple[RateName, str], ...] = (("per", "PER"), ("wer", "WER"), ("cer", "CER"))
+_SPARED = ("Parameters", "Recurrent part", "Add./frame", "LSTM/model")
+"""Columns of the comparison that a narrow page does without."""
 _MARKDOWN_SPECIAL = "\\`*_{}[]<>#|~!&"
 
 
@@ -130,6 +134,10 @@ def _markdown_table(rows: list[dict[str, str]]) -> list[str]:
     return lines
 
 
+def _without(columns: Sequence[str], rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{name: v for name, v in row.items() if name not in columns} for row in rows]
+
+
 def claims_table(metrics: EvaluationMetrics) -> list[dict[str, str]]:
     """One row per claim of the paper that this evaluation can answer."""
     return [
@@ -144,8 +152,14 @@ def claims_table(metrics: EvaluationMetrics) -> list[dict[str, str]]:
     ]
 
 
-def summary_markdown(metrics: EvaluationMetrics) -> str:
-    """The result in sentences, the comparison and the paper's claims, as GitHub's markdown."""
+def summary_markdown(metrics: EvaluationMetrics, *, narrow: bool = False) -> str:
+    """The result in sentences, the comparison and the paper's claims, as GitHub's markdown.
+
+    Args:
+        metrics: what to say.
+        narrow: leave out what a page with little room has no place for: sizes, additions, the
+            saving over an LSTM, what is known of each model besides.
+    """
     lines = ["## Evaluation", ""]
     lines += [f"- {escape_markdown(line)}" for line in summary_lines(metrics)]
     choices = pareto_table(metrics)
@@ -153,10 +167,11 @@ def summary_markdown(metrics: EvaluationMetrics) -> str:
         lines += ["", "### What accuracy costs", "", *_markdown_table(choices)]
     settings = settings_table(metrics)
     if settings:
-        lines += ["", "### Mean ± standard deviation over seeds", "", *_markdown_table(settings)]
+        shown = _without(_SPARED if narrow else (), settings)
+        lines += ["", "### Mean ± standard deviation over seeds", "", *_markdown_table(shown)]
     if choices or settings:
         lines += ["", "### Every run"]
-    lines += ["", *_markdown_table(comparison_table(metrics))]
+    lines += ["", *_markdown_table(_without(_SPARED if narrow else (), comparison_table(metrics)))]
     claims = claims_table(metrics)
     if claims:
         lines += ["", "### Beside the paper", "", *_markdown_table(claims)]

@@ -123,6 +123,9 @@ def _scored(metrics: EvaluationMetrics) -> str:
 
 
 def illustrated_summary(location: Location, metrics: EvaluationMetrics) -> str:
-    """The summary with its plots below it; an image in markdown is shown as an image."""
+    """The summary with its plots below it; an image in markdown is shown as an image.
+
+    Prefect's page gives it half of the window's width; the table of every column stands beside it.
+    """
     pictures = (picture(plot.read_bytes()) for plot in _plots(location))
-    return "\n\n".join([summary_markdown(metrics), *pictures])
+    return "\n\n".join([summary_markdown(metrics, narrow=True), *pictures])

@@ -343,6 +343,12 @@ class WorkerConfig(TypedConfig):
         description="Go on with so few when machines leave, and grow back when they return; "
         "empty: wait for num_workers.",
     )
+    resize_check_s: float = Field(
+        60.0,
+        gt=0,
+        description="How often a smaller group looks for machines that returned. It grows by "
+        "starting anew from the last finished epoch: longer than an epoch, or epochs are lost.",
+    )
     use_gpu: bool = Field(False, description="Give each worker one GPU (NCCL); else CPUs (gloo).")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs reserved for each worker.")
     resources_per_worker: dict[str, float] = Field(

@@ -85,6 +85,7 @@ def _fit(
             num_workers=_num_workers(workers),
             use_gpu=workers.use_gpu,
             resources_per_worker=_resources_per_worker(workers),
+            elastic_resize_monitor_interval_s=workers.resize_check_s,
         ),
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
         run_config=ray.train.RunConfig(

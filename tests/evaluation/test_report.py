@@ -223,6 +223,18 @@ def test_table_has_the_rates_that_exist_and_equal_keys(metrics):
     )
 
 
+def test_a_narrow_summary_keeps_what_the_result_is_about(metrics):
+    def header(**options):
+        lines = summary_markdown(metrics, **options).splitlines()
+        return next(line for line in lines if line.startswith("| Model |"))
+
+    assert header() == "| " + " | ".join(comparison_table(metrics)[0]) + " |"
+    assert header(narrow=True) == (
+        "| Model | PER | Spike density | Mult./frame (audited) | Mult./frame (as published) | "
+        "GRU/model |"
+    )
+
+
 def test_markdown_tables_are_whole_and_text_is_escaped(metrics):
     hostile = metrics.model_copy(update={"subsets": ("<img src=x>|a\nb",)})
     text = summary_markdown(hostile)

@@ -116,8 +116,8 @@ class RunningStack:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     folder = tmp_path_factory.mktemp("stack")
     state, runs, port = folder / "state", folder / "runs", free_port()
-    printed = local_stack("up", state, "--port", str(port), "--runs", str(runs))
     try:
+        printed = local_stack("up", state, "--port", str(port), "--runs", str(runs))
         yield RunningStack(state, port, runs, printed)
     finally:
         local_stack("down", state)

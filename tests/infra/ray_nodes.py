@@ -78,6 +78,16 @@ class RayCluster:
     folder: Path
     nodes: list[RayNode] = field(default_factory=list)
 
+    @property
+    def address(self) -> str:
+        """Of the head."""
+        return self.environment["RAY_ADDRESS"]
+
+    @property
+    def living(self) -> list[RayNode]:
+        """Nodes that were not taken away."""
+        return [node for node in self.nodes if node.process.poll() is None]
+
     def add_node(self, *arguments: str) -> RayNode:
         """Start a node of one CPU, and wait until it runs."""
         ray = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments)
@@ -105,8 +115,10 @@ class RayCluster:
 
 
 @contextmanager
-def ray_cluster(folder: Path, temp: Path, num_nodes: int) -> Iterator[RayCluster]:
-    """A cluster of one-CPU nodes, and the node of a worker; ``temp`` must be a short path."""
+def ray_cluster(
+    folder: Path, temp: Path, num_nodes: int, with_driver_node: bool = True
+) -> Iterator[RayCluster]:
+    """A cluster of one-CPU nodes, and the node of a driver; ``temp`` must be a short path."""
     port = free_port()
     address = f"{HOST}:{port}"
     cluster = RayCluster(
@@ -126,7 +138,8 @@ def ray_cluster(folder: Path, temp: Path, num_nodes: int) -> Iterator[RayCluster
         for _ in range(num_nodes - 1):
             cluster.add_node("--address", address)
         # As the worker of a container joins: runs start there, and nothing is scheduled there.
-        cluster.start(ray_node_command(address))
+        if with_driver_node:
+            cluster.start(ray_node_command(address))
         yield cluster
     finally:
         for node in reversed(cluster.nodes):

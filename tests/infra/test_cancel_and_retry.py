@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import signal
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.infra.conftest import FinishedPipeline, RunningStack
+from tests.infra.conftest import FinishedPipeline, RunningStack, local_stack
 from tests.infra.ray_nodes import command_of, descendants
 
 pytestmark = [pytest.mark.integration, pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -131,3 +132,37 @@ def test_a_forced_training_starts_over(stack: RunningStack, pipeline: FinishedPi
     assert (training / "manifest.json").stat().st_mtime_ns == before, "found, not trained again"
     stack.complete(stack.start(deployment, {**parameters, "force": True}))
     assert (training / "manifest.json").stat().st_mtime_ns > before
+
+
+def test_down_while_a_run_is_at_work_stops_just_that_and_the_run_goes_on_after_up(
+    stack: RunningStack, pipeline: FinishedPipeline
+) -> None:
+    known = set((stack.runs / "training").iterdir())
+    run = start_long_training(stack, pipeline, seed=13)
+    training, epochs = wait_for_epochs(stack, known, 3)
+    record = stack.record
+    assert record.server is not None
+    assert record.worker is not None
+    ours = [
+        p for each in (record.server, record.worker) for p in [each.pid, *descendants(each.pid)]
+    ]
+    assert any("raylet" in command_of(pid) for pid in ours)
+    commands = {pid: command_of(pid) for pid in ours}
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        started = time.monotonic()
+        printed = local_stack("down", stack.state)
+        print(f"down after {time.monotonic() - started:.1f} s: {printed.splitlines()}")
+        assert "cancelled pipeline-demo; after make up, Retry on its page" in printed
+        assert "stopped the worker" in printed
+        assert "stopped the server" in printed
+        # A number that another program was given meanwhile is not ours.
+        assert [pid for pid in ours if command_of(pid) == commands[pid] != ""] == []
+        assert bystander.poll() is None
+        assert "nothing to stop" in local_stack("down", stack.state)
+    finally:
+        bystander.kill()
+        bystander.wait()
+        local_stack("up", stack.state, "--port", str(stack.port), "--runs", str(stack.runs))
+    assert not (training / "manifest.json").exists()
+    retry_and_compare(stack, run, training, epochs)

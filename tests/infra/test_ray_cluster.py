@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from featurize.stage import read_manifest
 from flows.overrides import apply_overrides
 from flows.recipes import RECIPES, Recipe
 from tests.infra.ray_nodes import RayCluster, ray_cluster
+from training.checkpoint import CheckpointStore
 from training.config import WorkerConfig
 from training.manifest import TrainManifest
 from training.train import train
@@ -55,8 +58,9 @@ def recipe() -> Recipe:
 
 def start_driver(cluster: RayCluster, recipe: Recipe, corpus: Path, runs: Path):
     driver = Path(__file__).with_name("cluster_driver.py")
+    number = str(len(cluster.living))
     return subprocess.Popen(
-        [sys.executable, driver, recipe.model_dump_json(), corpus, runs, str(len(cluster.nodes))],
+        [sys.executable, driver, recipe.model_dump_json(), corpus, runs, number],
         stdout=subprocess.PIPE,
         stderr=(cluster.folder / "driver.log").open("wb"),
         env=cluster.environment,
@@ -115,3 +119,85 @@ def test_a_node_lost_in_training_costs_neither_utterances_nor_the_run(
     # One worker and three compute the same steps up to rounding, which spikes can amplify.
     for own, other in zip(trained.metrics, expected.metrics, strict=True):
         assert own.train_loss == pytest.approx(other.train_loss, rel=0.1)
+
+
+class Epochs:
+    """The epochs that a driver says are at work, as it says them."""
+
+    def __init__(self, driver: "subprocess.Popen[str]") -> None:
+        self.latest = -1
+        threading.Thread(target=self._follow, args=(driver.stdout,), daemon=True).start()
+
+    def _follow(self, lines) -> None:
+        for line in lines:
+            try:
+                self.latest = json.loads(line).get("epoch", self.latest)
+            except ValueError:
+                continue
+
+
+def wait_for_group(cluster: RayCluster, driver, sizes: list[int], before: set[int]) -> set[int]:
+    """Wait for a group of training workers, none of them of an earlier group; their ids.
+
+    Args:
+        sizes: workers on each node, in the cluster's order.
+    """
+    deadline = time.monotonic() + 240
+    while True:
+        groups = [node.train_workers for node in cluster.nodes]
+        pids = {pid for group in groups for pid in group}
+        if [len(group) for group in groups] == sizes and not pids & before:
+            return pids
+        log = (cluster.folder / "driver.log").read_text()[-4000:]
+        assert driver.poll() is None, log
+        assert time.monotonic() < deadline, f"{groups}, not {sizes}\n{log}"
+        time.sleep(0.1)
+
+
+def wait_for_epoch(epochs: Epochs, driver, number: int) -> None:
+    deadline = time.monotonic() + 240
+    while epochs.latest < number:
+        assert driver.poll() is None
+        assert time.monotonic() < deadline, epochs.latest
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout(900)
+def test_a_group_shrinks_with_a_node_and_grows_back_when_one_returns(
+    cluster: RayCluster, recipe: Recipe, synthetic_corpus: Path, tmp_path: Path
+) -> None:
+    training = recipe.models[0].model_dump()
+    training["curriculum"] = [{"num_epochs": 5000, "chunk_frames": 100}]
+    recipe = Recipe.model_validate(
+        recipe.model_dump()
+        | {"models": [training], "workers": {**recipe.workers.model_dump(), "resize_check_s": 3.0}}
+    )
+    corpus, runs = synthetic_corpus / "timit", tmp_path / "runs"
+    # Nodes: the first, the second, one that is gone, the driver's; and now a new one.
+    cluster.nodes[NUM_NODES - 1].kill()
+    leaving = cluster.add_node("--address", cluster.address)
+    driver = start_driver(cluster, recipe, corpus, runs)
+    try:
+        epochs = Epochs(driver)
+        first = wait_for_group(cluster, driver, [1, 1, 0, 0, 1], set())
+        wait_for_epoch(epochs, driver, 2)
+        leaving.kill()
+        second = wait_for_group(cluster, driver, [1, 1, 0, 0, 0], first)
+        shrunk_at = epochs.latest
+        wait_for_epoch(epochs, driver, shrunk_at + 2)
+        cluster.add_node("--address", cluster.address)
+        third = wait_for_group(cluster, driver, [1, 1, 0, 0, 0, 1], second)
+        grown_at = epochs.latest
+        wait_for_epoch(epochs, driver, grown_at + 2)
+        print(f"three workers, two from epoch {shrunk_at}, three again from epoch {grown_at}")
+    finally:
+        driver.terminate()
+        driver.wait(timeout=120)
+    assert len(first) == len(third) == 3
+    assert len(second) == 2
+    (run,) = (runs / "training").iterdir()
+    state = CheckpointStore(Location.of(run)).newest()
+    assert state is not None
+    assert [metrics.epoch for metrics in state.epochs] == list(range(state.epoch + 1))
+    assert state.epoch > grown_at
+    assert state.epochs[-1].train_loss < state.epochs[0].train_loss
