@@ -298,7 +298,7 @@ def _mini_librispeech_sweep() -> Recipe:
         "seeds": (),
         "seeded_models": (),
         "sweep": SweepConfig(
-            thresholds=(1, 3), encoder_thresholds=(3, 9), density_weights=(0.0, 1.0, 5.0)
+            thresholds=(1, 3), encoder_thresholds=(2, 7), density_weights=(0.0, 7.0)
         ),
         "evaluate": recipe.evaluate.model_copy(update={"split": "dev", "words": None}),
     }
