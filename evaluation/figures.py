@@ -110,6 +110,20 @@ def new_figure(width: float = 7.2, height: float = 4.2) -> Figure:
     return figure
 
 
+def short_count(value: float) -> str:
+    """A count in at most four characters and a unit: 950, 12.3 k, 1.24 M."""
+    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def minor_count(value: float, _: object) -> str:
+    """Between the powers of ten of a logarithmic axis: twos and fives alone."""
+    leading = float(f"{value:.0e}".split("e")[0])
+    return short_count(value) if leading in (2.0, 5.0) else ""
+
+
 def finish(figure: Figure, name: str, title: str, alt: str) -> Plot:
     """Render a drawing both ways."""
     is_wide = figure.get_figwidth() > _COLUMN_INCHES

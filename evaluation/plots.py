@@ -19,8 +19,10 @@ from evaluation.figures import (
     TERM_STYLES,
     Plot,
     finish,
+    minor_count,
     new_figure,
     plot_style,
+    short_count,
 )
 from evaluation.learning_curves import draw_learning_curves
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
@@ -71,14 +73,6 @@ def _figure(width: float = 7.2, height: float = 4.2) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def short_count(value: float) -> str:
-    """A count in at most four characters and a unit: 950, 12.3 k, 1.24 M."""
-    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{unit}"
-    return f"{value:.3g}"
-
-
 def error_against_cost(findings: Findings) -> tuple[Plot, ...]:
     """Error rate of every model against its multiplications."""
     metrics = findings.metrics
@@ -106,7 +100,7 @@ def error_against_cost(findings: Findings) -> tuple[Plot, ...]:
     axes.set_xlim(min(costs) / 1.7, max(costs) * 1.7)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
     wide = max(costs) > 100 * min(costs)
-    axes.xaxis.set_minor_formatter(NullFormatter() if wide else FuncFormatter(_minor_count))
+    axes.xaxis.set_minor_formatter(NullFormatter() if wide else FuncFormatter(minor_count))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.set_xlabel("Multiplications per frame (audited, logarithmic)")
     axes.set_ylabel(f"{rate_title(metrics)}, 95% interval")
@@ -153,7 +147,7 @@ def pareto_front(findings: Findings) -> tuple[Plot, ...]:
     costs = [max(1.0, point.multiplications) for point in points]
     axes.set_xlim(min(costs) / 1.25, max(costs) * 1.25)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-    axes.xaxis.set_minor_formatter(FuncFormatter(_minor_count))
+    axes.xaxis.set_minor_formatter(FuncFormatter(minor_count))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.set_xlabel("Multiplications per frame (audited, logarithmic)")
     axes.set_ylabel(rate_title(metrics))
@@ -166,11 +160,6 @@ def pareto_front(findings: Findings) -> tuple[Plot, ...]:
     )
     alt = f"{title}. Beaten by no other, from the cheapest: {spoken}."
     return (finish(figure, "pareto_front", title, alt),)
-
-
-def _minor_count(value: float, _: object) -> str:
-    leading = float(f"{value:.0e}".split("e")[0])
-    return short_count(value) if leading in (2.0, 5.0) else ""
 
 
 def _term_group(term: str) -> str:

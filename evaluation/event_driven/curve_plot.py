@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from evaluation.event_driven.density_curve import DensityCurve
-from evaluation.figures import Plot, finish, new_figure, plot_style
+from evaluation.figures import Plot, finish, minor_count, new_figure, plot_style, short_count
 
 _OURS = {
     "float_us": ("engine, float32", "#0072B2", "o"),
@@ -91,6 +91,11 @@ def curve_plot(curve: DensityCurve) -> Plot:
             axes.set_yscale("log")
         left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+        # A logarithmic axis would write its own as formulas, which this style does not set.
+        left.xaxis.set_minor_formatter(NullFormatter())
+        for axis in (left.yaxis, right.xaxis):
+            axis.set_minor_formatter(FuncFormatter(minor_count))
         figure.legend(loc="outside lower center", ncols=4, fontsize=9)
         title = (
             f"Time of one frame: {curve.num_layers} layers of {curve.hidden_size}, "
