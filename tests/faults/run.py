@@ -59,6 +59,8 @@ def _run(name: str, place: Workplace, seed: int) -> dict[str, Any]:
     except Exception as error:
         outcome, said = "failed", " ".join(str(error).split())[:300]
         traceback.print_exc()
+    finally:
+        place.end_all()
     return {
         "outcome": outcome,
         "said": said,

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ class Workplace:
     forks: bool = True
     environment: dict[str, str] = field(default_factory=dict)
     _undisturbed: dict[str, dict[str, str]] = field(default_factory=dict)
+    _started: list[Run] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.corpus = self.folder / "corpus"
@@ -80,7 +82,17 @@ class Workplace:
             if self.forks and not options and "LD_PRELOAD" not in variables
             else SpawnedRun
         )
-        return kind(specification, variables, fault, self.folder)
+        self._started = [run for run in self._started if run.poll() is None]
+        self._started.append(kind(specification, variables, fault, self.folder))
+        return self._started[-1]
+
+    def end_all(self) -> None:
+        """Kill what a row that failed has left at work, with all its children."""
+        for run in self._started:
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
+                run.finish(WAIT_S)
+        self._started.clear()
 
     def run(self, runs: str, stages: list[str], **options: Any) -> Ended:
         """Run stages to whatever end."""
