@@ -33,12 +33,13 @@ def main() -> None:
     parser.add_argument("--row", action="append", choices=list(ROWS), help="only this one")
     parser.add_argument("--state", type=Path, default=STATE, help="results so far")
     parser.add_argument("--record", type=Path, help="write the table of all results to this file")
+    parser.add_argument("--assemble", action="store_true", help="run nothing, write the record")
     options = parser.parse_args()
     commit()  # the one that is run, whatever is checked out meanwhile
     num_failed = 0
     with tempfile.TemporaryDirectory(prefix="spikeline-faults-") as folder:
         place = Workplace(Path(folder), random.Random(options.seed), options.points)
-        for name in options.row or ROWS:
+        for name in () if options.assemble else options.row or ROWS:
             result = _run(name, place, options.seed)
             num_failed += result["outcome"] == "failed"
             keep(options.state, name, result)
