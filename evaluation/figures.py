@@ -110,6 +110,15 @@ def new_figure(width: float = 7.2, height: float = 4.2) -> Figure:
     return figure
 
 
+def legend_below(figure: Figure, max_columns: int) -> None:
+    """A legend under the drawing, in as many columns as its width allows."""
+    for columns in range(max_columns, 0, -1):
+        legend = figure.legend(loc="outside lower center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
+
+
 def short_count(value: float) -> str:
     """A count in at most four characters and a unit: 950, 12.3 k, 1.24 M."""
     for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):

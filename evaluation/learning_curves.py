@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from evaluation.figures import MODEL_COLOURS, MODEL_MARKERS, Plot, finish, new_figure, plot_style
+from evaluation.figures import (
+    MODEL_COLOURS,
+    MODEL_MARKERS,
+    Plot,
+    finish,
+    legend_below,
+    new_figure,
+    plot_style,
+)
 from training.config import TrainConfig
 from training.manifest import EpochMetrics, TrainManifest
 
@@ -44,7 +52,7 @@ def draw_learning_curves(trainings: Mapping[str, TrainManifest]) -> Plot:
             axes.set_ylim(0, 1.06 * max(axes.dataLim.y1, 1e-3))
             axes.set_xlabel("Epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(loc="outside lower center", ncols=min(5, len(trainings)))
+        legend_below(figure, min(5, len(trainings)))
         title = "Learning curves"
         alt = f"{title}: dev error and training loss by epoch. {'; '.join(spoken)}."
         return finish(figure, "learning_curves", title, alt)

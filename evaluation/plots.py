@@ -19,6 +19,7 @@ from evaluation.figures import (
     TERM_STYLES,
     Plot,
     finish,
+    legend_below,
     minor_count,
     new_figure,
     plot_style,
@@ -95,7 +96,7 @@ def error_against_cost(findings: Findings) -> tuple[Plot, ...]:
             label=model.label,
         )
         spoken.append(f"{model.label} {rate.value:.1%} at {short_count(cost)}")
-    figure.legend(loc="outside lower center", ncols=min(5, len(metrics.models)))
+    legend_below(figure, min(5, len(metrics.models)))
     axes.set_xscale("log")
     axes.set_xlim(min(costs) / 1.7, max(costs) * 1.7)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
@@ -208,7 +209,7 @@ def cost_by_term(findings: Findings) -> tuple[Plot, ...]:
     axes.set_xlabel("Multiplications per frame, elementwise included")
     title = "Where the multiplications go"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11.5)
-    figure.legend(loc="outside lower center", ncols=4)
+    legend_below(figure, 4)
     alt = f"{title}, per frame. " + "; ".join(
         f"{label}: {', '.join(words)}" for label, words in zip(labels, spoken, strict=True)
     )
@@ -255,7 +256,7 @@ def density_by_site(findings: Findings) -> tuple[Plot, ...]:
     title = "Spike density"
     axes.set_title(f"{title}: share of neurons that fire in a frame", loc="left", fontsize=11.5)
     if len(spiking) > 1:
-        figure.legend(loc="outside lower center", ncols=min(4, len(spiking)))
+        legend_below(figure, min(4, len(spiking)))
     alt = f"{title} of {', '.join(sites)}. {'; '.join(spoken)}."
     return (finish(figure, "spike_density", title, alt),)
 
