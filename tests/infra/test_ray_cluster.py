@@ -195,7 +195,7 @@ def test_a_group_shrinks_with_a_node_and_grows_back_when_one_returns(
         driver.wait(timeout=120)
     assert len(first) == len(third) == 3
     assert len(second) == 2
-    (run,) = (runs / "training").iterdir()
+    (run,) = (checkpoints.parent for checkpoints in (runs / "training").glob("*/checkpoints"))
     state = CheckpointStore(Location.of(run)).newest()
     assert state is not None
     assert [metrics.epoch for metrics in state.epochs] == list(range(state.epoch + 1))
