@@ -34,9 +34,11 @@ from training.weight_averaging import averaged
 logger = logging.getLogger(__name__)
 
 MAX_SKIPPED_STEPS = 20
+"""Steps of an epoch with an infinite gradient, after which training counts as diverged."""
+MAX_LOSS = 1e6
+"""Nats per target above which training counts as diverged; huge weights may still give a number."""
 STEP_PARTS = ("forward", "loss", "backward", "optimizer")
 """What a step is made of, as the profiler is told."""
-"""Steps of an epoch with an infinite gradient, after which training counts as diverged."""
 
 ProgressCallback = Callable[[TrainProgress], None]
 
@@ -180,7 +182,8 @@ class TrainingLoop:
                 epoch + 1,
                 self.num_skipped_steps,
             )
-        if not math.isfinite(loss) or self.num_skipped_steps > MAX_SKIPPED_STEPS:
+        # Written so that not-a-number counts as well.
+        if not loss <= MAX_LOSS or self.num_skipped_steps > MAX_SKIPPED_STEPS:
             raise PipelineError(
                 f"training diverged in epoch {epoch + 1} (loss {loss:.3g}, "
                 f"{self.num_skipped_steps} steps with a gradient that was not finite); lower "

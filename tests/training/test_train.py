@@ -1,3 +1,4 @@
+import math
 import shutil
 
 import numpy as np
@@ -157,6 +158,15 @@ def test_divergence_in_a_ray_worker_is_one_clear_error(planted_features, tmp_pat
     config = small("lstm", optimizer=OptimizerConfig(learning_rate=1e30))
     with pytest.raises(PipelineError, match=r"diverged.*lower"):
         train(config, planted_features, Location.of(tmp_path), WorkerConfig(cpus_per_worker=0.5))
+
+
+def test_a_loss_beyond_sense_is_divergence_though_it_is_a_number(planted_features, tmp_path):
+    """Whether weights of 1e30 overflow depends on how the processor multiplies."""
+    loop, _ = loop_of(planted_features, small("lstm", "frame"), Location.of(tmp_path))
+    for loss in (3e29, math.inf, math.nan):
+        with pytest.raises(PipelineError, match=r"diverged.*lower"):
+            loop._check_converging(loss, 0)
+    loop._check_converging(900.0, 0)
 
 
 def test_checkpoints_keep_newest_and_best_and_pass_over_incomplete(planted_features, tmp_path):
