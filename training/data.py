@@ -36,7 +36,7 @@ class GlobalStep:
         num_steps: steps of the epoch.
         global_size: sequences of the global batch.
         local: this worker's slice of them; may be empty.
-        num_targets: targets of the global batch (CTC: labels, frame: frames).
+        num_targets: targets of the global batch, at least 1 (CTC: labels, frame: named frames).
         num_frames: frames of the global batch.
         num_whole_utterances: sequences of the global batch that begin an utterance.
         batch: this worker's sequences; one empty sequence where the slice is empty.
