@@ -22,6 +22,8 @@ SHARD_CHANGES = 6
 CHECKPOINT_CHANGES = 8
 NUM_EPOCHS = 24
 KILLS_PER_RUN = 10
+# With fewer left a run may end before it is killed: workers go on for a while without their node.
+EPOCHS_TO_DIE_IN = 8
 
 Kill = tuple[str, int]
 """Pattern of a path, and at which change of a process to such paths it dies."""
@@ -152,6 +154,10 @@ def _kill_and_go_on(place: Workplace, name: str, mark: str | None) -> str:
     for number in _in_runs(place.num_points, KILLS_PER_RUN // 2):
         runs = place.fresh(name)
         for _ in range(number):
+            if _num_epochs_done(runs) > NUM_EPOCHS - EPOCHS_TO_DIE_IN:
+                place.must(runs, TRAIN, workers=2, num_epochs=NUM_EPOCHS)
+                place.compare(runs, expected)
+                runs = place.fresh(name)
             process = place.start(runs, TRAIN, workers=2, num_epochs=NUM_EPOCHS)
             _wait_for_epochs(runs, process, more=place.rng.randrange(1, 3))
             if mark is None:
