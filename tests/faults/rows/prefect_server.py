@@ -48,7 +48,11 @@ def _featurize(place: Workplace, runs: str, server: EmbeddedServer, is_doomed: b
 
     wanted = num_shards() + place.rng.randrange(1, 3)
     process = place.start(
-        runs, FEATURIZE, environment={"PREFECT_API_URL": server.api_url}, through_prefect=True
+        runs,
+        FEATURIZE,
+        # The client tries each request for a minute by default, and a flow makes several.
+        environment={"PREFECT_API_URL": server.api_url, "PREFECT_CLIENT_MAX_RETRIES": "1"},
+        through_prefect=True,
     )
     if is_doomed:
         wait_until(lambda: num_shards() >= wanted or process.poll() is not None)
