@@ -69,14 +69,14 @@ def run_bench_recurrence(overrides: Sequence[str], record: str | None, as_json: 
     """Measure the recurrences beside their peers."""
     with command(as_json) as running:
         # Torch is imported here, after nothing more can be wrong with the arguments' form.
-        from training import huge_pages
+        from training import process_environment
         from training.recurrence_benchmark import (
             RecurrenceBenchmarkConfig,
             run_recurrence_benchmark,
         )
 
         config = configured(RecurrenceBenchmarkConfig(), overrides)
-        result = huge_pages.call(run_recurrence_benchmark, config)
+        result = process_environment.call(run_recurrence_benchmark, config)
         rows = _table("case", "model", "spikes", "peer", "ours, ms", "peer, ms", "ratio", "asked")
         for row in result.rows:
             rows.add_row(
@@ -177,11 +177,11 @@ def run_bench_scaling(
 def run_bench_training(overrides: Sequence[str], as_json: bool) -> None:
     """Measure training steps of every model through the real loop."""
     with command(as_json) as running:
-        from training import huge_pages
+        from training import process_environment
         from training.benchmark import BenchTrainingConfig, bench_training
 
         config = configured(BenchTrainingConfig(), overrides)
-        result = huge_pages.call(bench_training, config)
+        result = process_environment.call(bench_training, config)
         rates = _table("model", "step, ms", "frames/s", "faster than LSTM", "reading / step")
         for rate in result.rates:
             rates.add_row(

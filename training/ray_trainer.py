@@ -12,7 +12,7 @@ from featurize.errors import PipelineError
 from featurize.lease import held_token
 from featurize.locations import Location
 from featurize.ray_session import call_on_ray, ray_session
-from training import huge_pages
+from training import process_environment
 from training.config import TrainConfig, WorkerConfig
 from training.loop import ProgressCallback
 from training.progress import ProgressFile, watching
@@ -93,7 +93,7 @@ def _fit(
             storage_path=run.path,
             storage_filesystem=run.arrow(),
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
-            worker_runtime_env={"env_vars": huge_pages.environment()},
+            worker_runtime_env={"env_vars": process_environment.environment()},
         ),
     )
     with watching(run, on_progress):

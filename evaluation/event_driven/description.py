@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from featurize.typed_config import TypedConfig
 
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION: Literal[2] = 2
 UNQUANTIZED_BITS = 32
 
 Precision = Literal["float32", "int8"]
@@ -70,7 +70,7 @@ class SymbolTable(TypedConfig):
 class EngineDescription(TypedConfig):
     """An engine without its numbers."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     precision: Precision = Field(description="Of the weights.")
     model: Literal["conventional", "v1", "v2"] = Field(description="Recurrence.")
     num_layers: int = Field(ge=1, le=16, description="L, recurrent layers.")

@@ -13,6 +13,7 @@ from evaluation.event_driven.description import EngineDescription
 from evaluation.event_driven.engine_file import EngineData
 from evaluation.event_driven.kernels import CONVENTIONAL, GATED, advance
 from evaluation.event_driven.layout import lay_out, rows_at_once
+from training.kernels.lanes import WIDE
 
 SATURATION = np.float32(1e30)
 """As in ``training.lif``: no overflow, hence no NaN."""
@@ -41,7 +42,7 @@ class Stream:
         self.drives = np.zeros(layout.widest, np.float32)
         self.recurrent = np.zeros(layout.widest, np.float32)
         self.integer_sums = np.zeros(layout.widest, np.int32)
-        self.scratch = np.zeros(8, np.float32)
+        self.scratch = np.zeros(WIDE, np.float32)
 
     @property
     def executed(self) -> ExecutedCounts:

@@ -9,9 +9,9 @@ training model's bit by bit.
 
 Layout, all arrays flat. ``matrices`` has a row for W and U of every layer, then W_o: offset of its
 weights, elements per row (fan-out, padded), offset of its bias. Without a U the row length is 0.
-``sites`` has a row for the encoder and every layer: neurons, offset of its state (padded to eight
-lanes), offset of its list of spikes. The fan-out of a gated layer is its forget drives, padded to
-eight lanes, then its cell drives.
+``sites`` has a row for the encoder and every layer: neurons, offset of its state (padded to
+``WIDE``), offset of its list of spikes. The fan-out of a gated layer is its forget drives, padded
+to ``WIDE``, then its cell drives.
 
 A list of spikes holds the positions of the non-zero outputs of the last frame in rising order,
 their values, and for 8-bit weights their integer levels.
@@ -27,6 +27,7 @@ import numpy as np
 import evaluation.event_driven.quick_start  # noqa: F401 - before numba looks for SciPy
 from training.kernels.cpu_firing import ONE, ZERO, clamped, fire, larger, logistic, read, smaller
 from training.kernels.jit import helper, kernel
+from training.kernels.lanes import WIDE
 from training.kernels.simd import (
     LANES,
     differs,
@@ -39,8 +40,6 @@ from training.kernels.simd import (
 )
 from training.kernels.simd_integers import SHORT_LANES, add_to_ints, load_bytes, splat_short
 
-ROW_BYTES = 128
-"""Rows of weights are padded to this: 32 float32 columns (four vectors) or two of 64 int8."""
 FLOAT_COLUMNS = 4 * LANES
 BYTE_COLUMNS = 4 * SHORT_LANES
 ROWS_AT_ONCE = 8
@@ -121,7 +120,7 @@ def add_byte_rows(  # type: ignore[no-untyped-def]
 def list_spikes(  # type: ignore[no-untyped-def]
     spike, h, scratch, scale, has_levels, found, indices, values, levels
 ):
-    """Append the non-zeros of eight outputs to a list; returns its new end."""
+    """Append the non-zeros of a vector of outputs to a list; returns its new end."""
     bits = pack_bits(differs(spike, splat(ZERO)))
     if bits != 0:
         store(scratch, 0, spike)
@@ -132,7 +131,7 @@ def list_spikes(  # type: ignore[no-untyped-def]
             if has_levels:
                 levels[found] = np.int16(np.rint(scratch[lane] * scale))
             found += 1
-            bits = bits & (bits - np.uint8(1))
+            bits = bits & (bits - np.uint64(1))
     return found
 
 
@@ -187,7 +186,7 @@ def fire_layer(  # type: ignore[no-untyped-def]
 ):
     """The cells of one layer, one frame; returns the number of spikes."""
     num_neurons, state, first = site[0], site[1], site[2]
-    padded = (num_neurons + LANES - 1) // LANES * LANES
+    padded = (num_neurons + WIDE - 1) // WIDE * WIDE
     scale = quantizers[1]
     limit = splat(saturation)
     one, zero = splat(ONE), splat(ZERO)
@@ -265,7 +264,7 @@ def advance(  # type: ignore[no-untyped-def]
         drives: room for the widest row.
         recurrent: room for the widest row.
         integer_sums: room for the widest row, int32; 8-bit weights only.
-        scratch: room for eight floats.
+        scratch: room for a vector of floats.
         scores: (T, width of W_o), flat, written: BN(W_o Y) before the softmax.
     """
     num_frames, kind, is_binary, rows_at_once = shape

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.event_driven.description import EngineDescription
+from training.kernels.lanes import WIDE
 
-LANES = 8
-COLUMNS = {"float32": 32, "int8": 64}
-"""Rows of weights are padded to this: four vectors, one or two cache lines."""
+COLUMNS = 64
+"""Rows of weights are padded to this: four vectors of the widest, whole cache lines."""
 
 
 def padded(size: int, multiple: int) -> int:
@@ -29,7 +29,7 @@ class Matrix:
         num_rows: K.
         fan_out: outputs, without padding.
         num_drives: drives per neuron above, each with its own block of columns.
-        block: columns of a block, H padded to whole vectors.
+        block: columns of a block, H padded to whole vectors, whichever of the lanes there are.
         width: C; 0 where there is no such matrix.
         offset: first weight.
         bias_offset: first bias.
@@ -78,7 +78,6 @@ class Layout:
 
 def lay_out(description: EngineDescription) -> Layout:
     """Assign every matrix and site its place."""
-    columns = COLUMNS[description.precision]
     hidden, drives = description.hidden_size, description.num_drives
     has_feedback = description.model == "v2"
     matrices: list[Matrix] = []
@@ -86,8 +85,8 @@ def lay_out(description: EngineDescription) -> Layout:
 
     def add(term: str, num_rows: int, num_drives: int, size: int) -> None:
         nonlocal num_weights, num_biases
-        block = padded(size, LANES)
-        width = padded(num_drives * block, columns) if num_rows else 0
+        block = padded(size, WIDE)
+        width = padded(num_drives * block, COLUMNS) if num_rows else 0
         fan_out = num_drives * size
         matrices.append(
             Matrix(term, num_rows, fan_out, num_drives, block, width, num_weights, num_biases)
@@ -102,7 +101,7 @@ def lay_out(description: EngineDescription) -> Layout:
         below = hidden
     add("output", below, 1, description.num_outputs)
     sizes = description.site_sizes
-    states = np.cumsum([0, *(padded(size, LANES) for size in sizes)])
+    states = np.cumsum([0, *(padded(size, WIDE) for size in sizes)])
     lists = np.cumsum([0, *sizes])
     sites = np.stack([np.array(sizes), states[:-1], lists[:-1]], axis=1).astype(np.int64)
     return Layout(tuple(matrices), sites, num_weights, num_biases, int(states[-1]), int(lists[-1]))

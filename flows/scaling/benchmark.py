@@ -46,7 +46,7 @@ from flows.scaling.result import (
     ScalingConfig,
     ScalingResult,
 )
-from training import huge_pages
+from training import process_environment
 from training.align.align import AlignProgress, align
 from training.align.config import AlignConfig
 from training.checkpoint import CheckpointStore, num_outputs
@@ -156,7 +156,7 @@ class _Bench:
         targets = read_manifest(aligned, FeaturizeManifest)
         around_training_s, model = self._train(aligned, targets)
         self._evaluate(aligned, targets, model)
-        steps = huge_pages.call(
+        steps = process_environment.call(
             step_times,
             self._training(),
             aligned,

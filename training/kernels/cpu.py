@@ -3,6 +3,7 @@
 Shape legend: T time, B batch, H neurons, G = 2H, W = H rounded up to whole vectors.
 """
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,7 +15,13 @@ from torch.nn.functional import pad
 
 from training.kernels import cpu_gated, cpu_products, cpu_scan, threads
 from training.kernels.cpu_matrix import Array, flat, tiles, weight_gradient
-from training.kernels.saved import ForwardResult, GatedGradients, Saved, ScanGradients
+from training.kernels.saved import (
+    ForwardResult,
+    GatedGradients,
+    Saved,
+    ScanGradients,
+    num_bit_bytes,
+)
 from training.kernels.simd import LANES
 from training.lif import SATURATION
 from training.quantizer import UNQUANTIZED_BITS, Quantizer, level_scale
@@ -56,12 +63,26 @@ def _unpadded(tensor: Tensor, num_neurons: int) -> Tensor:
 
 
 def _shares(lengths_B: Tensor, num_frames: int) -> list[Array]:
-    """Utterances dealt to the threads by falling length, so that their work is about equal."""
+    """Adjacent utterances for each thread, of about equal work, each share by falling length.
+
+    Adjacent, because threads that write rows beside each other's wait for each other's cache lines:
+    dealt out in turns, two threads are slower than one.
+    """
     if len(lengths_B) and not 0 <= int(lengths_B.amin()) <= int(lengths_B.amax()) <= num_frames:
         raise ValueError(f"lengths_B must lie between 0 and T={num_frames}: {lengths_B.tolist()}")
-    order = torch.argsort(lengths_B, descending=True, stable=True).numpy()
-    count = min(threads.num_threads(), len(order))
-    return [np.ascontiguousarray(order[part::count]) for part in range(count)]
+    count = min(threads.num_threads(), len(lengths_B))
+    if count == 0:
+        return []
+    # A frame more for each: utterances without any are work as well.
+    done = np.concatenate([[0], (lengths_B + 1).cumsum(0).numpy()])
+    wanted = [done[-1] * part / count for part in range(1, count)]
+    cuts = [0, *(int(np.abs(done - work).argmin()) for work in wanted), len(lengths_B)]
+    return [_by_falling_length(lengths_B, *ends) for ends in itertools.pairwise(cuts)]
+
+
+def _by_falling_length(lengths_B: Tensor, first: int, last: int) -> Array:
+    order = torch.argsort(lengths_B[first:last], descending=True, stable=True)
+    return (first + order).numpy()
 
 
 def _kernel_quantizer(quantizer: Quantizer) -> tuple[np.float32, np.float32, np.float32, bool, Any]:
@@ -95,6 +116,12 @@ def _new_extremes(count: int) -> Tensor:
     return extremes
 
 
+def _new_bits(shape: tuple[int, int, int], is_wanted: bool) -> Tensor:
+    num_frames, batch_size, num_neurons = shape
+    room = (num_frames, batch_size, num_bit_bytes(num_neurons)) if is_wanted else (0,)
+    return torch.empty(room, dtype=torch.uint8)
+
+
 def _run(shares: list[Array], call: Callable[[int, Array], Callable[[], object]]) -> None:
     threads.run([call(part, rows) for part, rows in enumerate(shares)])
 
@@ -111,14 +138,14 @@ def scan_forward(
 ) -> ForwardResult:
     """Encoder (no decay) or conventional layer; every tensor float32 on the CPU."""
     shape = _shape(*drive_TBH.shape)
-    num_frames, batch_size, num_neurons, width = shape
+    num_neurons, width = shape[2:]
     drive, strides = _strided(drive_TBH)
     current, residue = _padded(synaptic_current_BH), _padded(residue_BH)
     decay = torch.zeros(width) if decay_H is None else _padded(decay_H)
     spikes = torch.empty(drive_TBH.shape)
     has_current = decay_H is not None
     currents = torch.empty(drive_TBH.shape if save and has_current else 0)
-    inside = torch.empty((num_frames, batch_size, width // LANES) if save else 0, dtype=torch.uint8)
+    inside = _new_bits(shape[:3], save)
     shares = _shares(lengths_B, shape[0])
     extremes = _new_extremes(len(shares))
 
@@ -219,7 +246,7 @@ def gated_forward(
 ) -> ForwardResult:
     """Layers v1 (no weight) and v2; every tensor float32 on the CPU."""
     shape = _shape(drive_TBG.shape[0], drive_TBG.shape[1], drive_TBG.shape[2] // 2)
-    num_frames, batch_size, num_neurons, width = shape
+    num_neurons = shape[2]
     drive, strides = _strided(drive_TBG)
     nothing = np.zeros(0, np.float32)
     gather_weight = dense_weight = nothing
@@ -230,8 +257,8 @@ def gated_forward(
     spikes = torch.empty(shape[:3])
     saved = Saved(
         torch.empty(shape[:3] if save else 0),
-        torch.empty((num_frames, batch_size, width // LANES) if save else 0, dtype=torch.uint8),
-        torch.empty((num_frames, batch_size, width // LANES) if save else 0, dtype=torch.uint8),
+        _new_bits(shape[:3], save),
+        _new_bits(shape[:3], save),
         torch.empty(shape[:3] if save else 0),
     )
     shares = _shares(lengths_B, shape[0])

@@ -25,6 +25,7 @@ from training.kernels.simd import (
     truncated,
 )
 
+CACHE_LINE = 64  # bytes
 ZERO = np.float32(0.0)
 ONE = np.float32(1.0)
 LOG2_E = np.float32(1.4426950408889634)
@@ -38,6 +39,14 @@ EXP_4 = np.float32(4.1665795894e-2)
 EXP_5 = np.float32(8.3334519073e-3)
 EXP_6 = np.float32(1.3981999507e-3)
 EXP_7 = np.float32(1.9875691500e-4)
+
+
+@helper
+def aligned(size):  # type: ignore[no-untyped-def]
+    """Room for so many floats, beginning with a cache line: no vector lies across two."""
+    room = np.empty(size + CACHE_LINE // 4, np.float32)
+    start = (-room.ctypes.data % CACHE_LINE) // 4
+    return room[start : start + size]
 
 
 @helper

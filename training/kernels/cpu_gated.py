@@ -20,6 +20,7 @@ import numpy as np
 from training.kernels.cpu_firing import (
     ONE,
     ZERO,
+    aligned,
     clamped,
     clear,
     fire,
@@ -35,13 +36,23 @@ from training.kernels.cpu_products import (
     DENSE_WIDTH,
     GATHER_WIDTH,
     SPARSE_BELOW,
+    count_nonzeros,
     gather,
     list_nonzeros,
     multiply,
 )
 from training.kernels.cpu_scan import clear_bits, num_bytes, num_running
 from training.kernels.jit import helper, kernel
-from training.kernels.simd import LANES, greater, load, pack_bits, select, splat, store, unpack_bits
+from training.kernels.simd import (
+    LANES,
+    greater,
+    load,
+    load_bits,
+    select,
+    splat,
+    store,
+    store_bits,
+)
 
 
 @helper
@@ -61,9 +72,11 @@ def recurrent_product(  # type: ignore[no-untyped-def]
     stride = product_width(num_columns)
     total = 0
     for i in range(count):
-        counts[i] = list_nonzeros(spikes, starts[i], num_neurons, indices, values, i * num_neurons)
-        total += counts[i]
+        total += count_nonzeros(spikes, starts[i], num_neurons)
     if total <= SPARSE_BELOW * count * num_neurons:
+        for i in range(count):
+            at = i * num_neurons
+            counts[i] = list_nonzeros(spikes, starts[i], num_neurons, indices, values, at)
         for n in range((num_columns + GATHER_WIDTH - 1) // GATHER_WIDTH):
             tile = n * num_neurons * GATHER_WIDTH
             for i in range(count):
@@ -73,7 +86,8 @@ def recurrent_product(  # type: ignore[no-untyped-def]
                 )
     else:
         num_tiles = (num_columns + DENSE_WIDTH - 1) // DENSE_WIDTH
-        multiply(spikes, starts, count, num_neurons, dense_weight, num_tiles, out, stride)
+        depth = num_neurons
+        multiply(spikes, starts, count, depth, depth, dense_weight, num_tiles, out, stride, False)
 
 
 @helper
@@ -117,7 +131,7 @@ def gated_row(  # type: ignore[no-untyped-def]
         flow = smaller(larger(cell_drive, zero), limit)
         if save:
             write(gates, at + h, left, gate)
-            positive[byte + h // LANES] = pack_bits(greater(flow, zero))
+            store_bits(positive, byte + h // 8, greater(flow, zero))
         if has_mask:
             flow = flow * read(mask, mask_at + h, left)
         flow = clamped(gate * load(current, state + h) + (one - gate) * flow, limit)
@@ -129,7 +143,7 @@ def gated_row(  # type: ignore[no-untyped-def]
         write(spikes, at + h, left, spike)
         if save:
             write(currents, at + h, left, flow)
-            inside[byte + h // LANES] = pack_bits(is_inside)
+            store_bits(inside, byte + h // 8, is_inside)
 
 
 @kernel
@@ -180,7 +194,8 @@ def gated_forward(  # type: ignore[no-untyped-def]
     active = len(rows)
     room = len(rows) + DENSE_ROWS if has_recurrence else 0
     stride = product_width(2 * num_neurons)
-    recurrent = np.zeros(room * stride, np.float32)
+    recurrent = aligned(room * stride)
+    recurrent[:] = ZERO
     indices = np.empty(room * num_neurons, np.int32)
     values = np.empty(room * num_neurons, np.float32)
     counts = np.empty(room, np.int64)
@@ -271,7 +286,7 @@ def gated_row_backward(  # type: ignore[no-untyped-def]
         left = num_neurons - h
         grad = read(grad_spikes, grad_at + h, left) + load(grad_recurrent, recurrent_at + h)
         if is_quantized:
-            is_inside = unpack_bits(inside[byte + h // LANES])
+            is_inside = load_bits(inside, byte + h // 8)
             grad = select(is_inside, grad, load(grad_residue, state + h))
         store(grad_residue, state + h, grad)
         grad = grad + load(grad_current, state + h)
@@ -281,7 +296,7 @@ def gated_row_backward(  # type: ignore[no-untyped-def]
         grad_cell = grad * (one - gate)
         if has_mask:
             grad_cell = grad_cell * read(mask, mask_at + h, left)
-        is_positive = unpack_bits(positive[byte + h // LANES])
+        is_positive = load_bits(positive, byte + h // 8)
         grad_cell = select(is_positive, grad_cell, zero)
         write(grad_drive, drive_at + num_neurons + h, left, grad_cell)
         store(grad_current, state + h, grad * gate)
@@ -331,7 +346,8 @@ def gated_backward(  # type: ignore[no-untyped-def]
     num_frames, batch_size, num_neurons, width = shape
     num_tiles = (num_neurons + DENSE_WIDTH - 1) // DENSE_WIDTH
     stride = num_tiles * DENSE_WIDTH
-    product = np.zeros((len(rows) + DENSE_ROWS) * stride, np.float32)
+    product = aligned((len(rows) + DENSE_ROWS) * stride)
+    product[:] = ZERO
     starts = np.empty(len(rows) + DENSE_ROWS, np.int64)
     active = 0
     for t in range(num_frames - 1, -1, -1):
@@ -376,10 +392,12 @@ def gated_backward(  # type: ignore[no-untyped-def]
                 starts,
                 active,
                 2 * num_neurons,
+                2 * num_neurons,
                 dense_weight,
                 num_tiles,
                 product,
                 stride,
+                False,
             )
             for i in range(active):
                 for h in range(0, width, LANES):

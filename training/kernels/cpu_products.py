@@ -6,18 +6,21 @@ The weight is packed once per pass into column tiles that fit the second-level c
 - ``gather``: spikes are mostly 0, so add up the weight rows of the non-zero ones. A tile is
   eight vectors wide, all of it accumulated in registers: one addition of a weight per
   non-zero, nothing for zeros.
-- ``multiply_rows``: the dense product, four rows by three vectors in registers.
+- ``multiply_rows``: the dense product, some rows by some vectors in registers.
 
-``SPARSE_BELOW`` is below where they meet: at a density of 0.53 the sparse pass over 400 frames of
-64 utterances and 550 neurons takes 302 ms, the dense one 463 ms (two AVX2 cores).
+``SPARSE_BELOW`` is where they meet, the same for products of many rows: with vectors of sixteen
+lanes the dense product gains most.
 """
 
 import numpy as np
 
 from training.kernels.cpu_firing import ZERO, read
+from training.kernels.dense_block import dense_block
 from training.kernels.jit import helper
+from training.kernels.lanes import WIDE
 from training.kernels.simd import (
     LANES,
+    count_bits,
     differs,
     fused_multiply_add,
     load,
@@ -28,17 +31,29 @@ from training.kernels.simd import (
 )
 
 GATHER_WIDTH = 8 * LANES
-DENSE_WIDTH = 3 * LANES
-DENSE_ROWS = 4
+# Sums that stay in registers, of which there are 32 of sixteen lanes, and 16 of eight.
+DENSE_ROWS, DENSE_VECTORS = (8, 2) if LANES == WIDE else (4, 3)
+DENSE_WIDTH = DENSE_VECTORS * LANES
 # So much of a tile's depth stays in the first-level cache (24 kB) while all rows pass over it.
-DENSE_DEPTH = 256
-SPARSE_BELOW = 0.7
+DENSE_DEPTH = 2048 // LANES
+SPARSE_BELOW = 0.3 if LANES == WIDE else 0.5
+
+multiply_rows = dense_block(DENSE_ROWS, DENSE_VECTORS)
 
 
 @helper
 def nonzero_lanes(array, position, count):  # type: ignore[no-untyped-def]
-    """Bits of the non-zeros among up to eight floats of a row with ``count`` left."""
+    """Bits of the non-zeros among a vector of a row with ``count`` left."""
     return pack_bits(differs(read(array, position, count), splat(ZERO)))
+
+
+@helper
+def count_nonzeros(array, start, count):  # type: ignore[no-untyped-def]
+    """How many floats of a row are not 0."""
+    found = 0
+    for h in range(0, count, LANES):
+        found += count_bits(nonzero_lanes(array, start + h, count - h))
+    return found
 
 
 @helper
@@ -52,7 +67,7 @@ def list_nonzeros(array, start, count, indices, values, at):  # type: ignore[no-
             indices[found] = position
             values[found] = array[start + position]
             found += 1
-            bits = bits & (bits - np.uint8(1))
+            bits = bits & (bits - np.uint64(1))
     return found - at
 
 
@@ -92,86 +107,31 @@ def gather(weight, tile, indices, values, at, count, out, to, is_added):  # type
 
 
 @helper
-def multiply_rows(  # type: ignore[no-untyped-def]
-    left, a, b, c, d, weight, tile, depth, out, to, stride, is_added
+def multiply(  # type: ignore[no-untyped-def]
+    left, starts, count, depth, tile_depth, weight, num_tiles, out, stride, is_added
 ):
-    """Four rows of ``left`` (at a, b, c, d) times a dense tile: rows of ``out``, or added there."""
-    second = to + stride
-    third = second + stride
-    fourth = third + stride
-    if is_added:
-        a0 = load(out, to)
-        a1 = load(out, to + LANES)
-        a2 = load(out, to + 2 * LANES)
-        b0 = load(out, second)
-        b1 = load(out, second + LANES)
-        b2 = load(out, second + 2 * LANES)
-        c0 = load(out, third)
-        c1 = load(out, third + LANES)
-        c2 = load(out, third + 2 * LANES)
-        d0 = load(out, fourth)
-        d1 = load(out, fourth + LANES)
-        d2 = load(out, fourth + 2 * LANES)
-    else:
-        a0 = a1 = a2 = b0 = b1 = b2 = splat(ZERO)
-        c0 = c1 = c2 = d0 = d1 = d2 = splat(ZERO)
-    for k in range(depth):
-        at = tile + k * DENSE_WIDTH
-        w0 = load(weight, at)
-        w1 = load(weight, at + LANES)
-        w2 = load(weight, at + 2 * LANES)
-        value = splat(left[a + k])
-        a0 = fused_multiply_add(value, w0, a0)
-        a1 = fused_multiply_add(value, w1, a1)
-        a2 = fused_multiply_add(value, w2, a2)
-        value = splat(left[b + k])
-        b0 = fused_multiply_add(value, w0, b0)
-        b1 = fused_multiply_add(value, w1, b1)
-        b2 = fused_multiply_add(value, w2, b2)
-        value = splat(left[c + k])
-        c0 = fused_multiply_add(value, w0, c0)
-        c1 = fused_multiply_add(value, w1, c1)
-        c2 = fused_multiply_add(value, w2, c2)
-        value = splat(left[d + k])
-        d0 = fused_multiply_add(value, w0, d0)
-        d1 = fused_multiply_add(value, w1, d1)
-        d2 = fused_multiply_add(value, w2, d2)
-    store(out, to, a0)
-    store(out, to + LANES, a1)
-    store(out, to + 2 * LANES, a2)
-    store(out, second, b0)
-    store(out, second + LANES, b1)
-    store(out, second + 2 * LANES, b2)
-    store(out, third, c0)
-    store(out, third + LANES, c1)
-    store(out, third + 2 * LANES, c2)
-    store(out, fourth, d0)
-    store(out, fourth + LANES, d1)
-    store(out, fourth + 2 * LANES, d2)
-
-
-@helper
-def multiply(left, starts, count, depth, weight, num_tiles, out, stride):  # type: ignore[no-untyped-def]
     """Dense product of ``count`` rows of ``left`` into rows of ``out``, ``stride`` apart.
 
-    ``out`` needs room for ``count`` rounded up to four rows; the rows in excess repeat the last.
+    ``depth`` of the ``tile_depth`` rows of each tile take part; ``is_added`` adds to ``out``.
+    ``out`` needs room for ``count`` rounded up to ``DENSE_ROWS``; the rows in excess repeat the
+    last.
     """
     last = count - 1
     for n in range(num_tiles):
         for k in range(0, depth, DENSE_DEPTH):
-            tile = (n * depth + k) * DENSE_WIDTH
+            tile = (n * tile_depth + k) * DENSE_WIDTH
             for i in range(0, count, DENSE_ROWS):
                 multiply_rows(
                     left,
-                    starts[i] + k,
-                    starts[min(i + 1, last)] + k,
-                    starts[min(i + 2, last)] + k,
-                    starts[min(i + 3, last)] + k,
+                    starts,
+                    i,
+                    last,
+                    k,
                     weight,
                     tile,
                     min(DENSE_DEPTH, depth - k),
                     out,
                     i * stride + n * DENSE_WIDTH,
                     stride,
-                    k > 0,
+                    is_added or k > 0,
                 )

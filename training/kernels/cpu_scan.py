@@ -23,7 +23,8 @@ from training.kernels.cpu_firing import (
     write,
 )
 from training.kernels.jit import helper, kernel
-from training.kernels.simd import LANES, load, pack_bits, select, splat, store, unpack_bits
+from training.kernels.saved import num_bit_bytes
+from training.kernels.simd import LANES, load, load_bits, select, splat, store, store_bits
 
 
 @helper
@@ -34,10 +35,7 @@ def num_running(rows, lengths, t, bound):  # type: ignore[no-untyped-def]
     return bound
 
 
-@helper
-def num_bytes(num_neurons):  # type: ignore[no-untyped-def]
-    """Bytes of a row of ``inside`` bits."""
-    return (num_neurons + LANES - 1) // LANES
+num_bytes = helper(num_bit_bytes)
 
 
 @helper
@@ -116,7 +114,7 @@ def scan_forward(  # type: ignore[no-untyped-def]
                 store(residue, state + h, potential - spike)
                 write(spikes, at + h, left, spike)
                 if save:
-                    inside[byte + h // LANES] = pack_bits(is_inside)
+                    store_bits(inside, byte + h // 8, is_inside)
 
 
 @kernel
@@ -179,7 +177,7 @@ def scan_backward(  # type: ignore[no-untyped-def]
                 if is_last:
                     grad = grad + load(grad_last_spikes, state + h)
                 if is_quantized:
-                    is_inside = unpack_bits(inside[byte + h // LANES])
+                    is_inside = load_bits(inside, byte + h // 8)
                     grad = select(is_inside, grad, load(grad_residue, state + h))
                 store(grad_residue, state + h, grad)
                 if has_current:

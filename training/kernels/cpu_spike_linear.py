@@ -3,12 +3,12 @@
 Both add up rows for the non-zero spikes only (``cpu_products.gather``), over blocks of frames
 small enough that a column tile of the other operand stays in the second-level cache.
 
-Shape legend: N frames, H presynaptic neurons, G outputs, K column tiles of 64 outputs.
+Shape legend: N frames, H presynaptic neurons, G outputs, K column tiles of ``GATHER_WIDTH``.
 """
 
 import numpy as np
 
-from training.kernels.cpu_firing import read, write
+from training.kernels.cpu_firing import aligned, read, write
 from training.kernels.cpu_products import (
     GATHER_WIDTH,
     gather,
@@ -19,7 +19,7 @@ from training.kernels.jit import helper, kernel
 from training.kernels.simd import LANES, load, lowest_bit, store
 
 FORWARD_BLOCK = 256
-GRADIENT_BLOCK = 512
+GRADIENT_BLOCK = 1024 // LANES
 
 
 @kernel
@@ -31,14 +31,14 @@ def spikes_times_weight(spikes, first, last, shape, weight, out):  # type: ignor
         first: first frame of this call.
         last: frame after its last one.
         shape: H, G.
-        weight: (K, H, 64), flat, zero-padded.
+        weight: (K, H, GATHER_WIDTH), flat, zero-padded.
         out: (N, G), flat, written.
     """
     num_inputs, num_outputs = shape
     indices = np.empty(FORWARD_BLOCK * num_inputs, np.int32)
     values = np.empty(FORWARD_BLOCK * num_inputs, np.float32)
     counts = np.empty(FORWARD_BLOCK, np.int64)
-    tile_row = np.empty(GATHER_WIDTH, np.float32)
+    tile_row = aligned(GATHER_WIDTH)
     for start in range(first, last, FORWARD_BLOCK):
         block = min(FORWARD_BLOCK, last - start)
         for i in range(block):
@@ -73,7 +73,7 @@ def list_by_column(spikes, start, block, num_inputs, indices, values, counts):  
                 indices[to] = i
                 values[to] = spikes[row + position]
                 counts[position] += 1
-                bits = bits & (bits - np.uint8(1))
+                bits = bits & (bits - np.uint64(1))
 
 
 @helper
@@ -96,13 +96,13 @@ def add_weight_gradient(spikes, grad, first, last, shape, grad_weight):  # type:
         first: first frame of this call.
         last: frame after its last one.
         shape: H, G.
-        grad_weight: (K, H, 64), flat, added to.
+        grad_weight: (K, H, GATHER_WIDTH), flat, added to.
     """
     num_inputs, num_outputs = shape
     indices = np.empty(num_inputs * GRADIENT_BLOCK, np.int32)
     values = np.empty(num_inputs * GRADIENT_BLOCK, np.float32)
     counts = np.empty(num_inputs, np.int64)
-    tile = np.empty(GRADIENT_BLOCK * GATHER_WIDTH, np.float32)
+    tile = aligned(GRADIENT_BLOCK * GATHER_WIDTH)
     for start in range(first, last, GRADIENT_BLOCK):
         block = min(GRADIENT_BLOCK, last - start)
         list_by_column(spikes, start, block, num_inputs, indices, values, counts)

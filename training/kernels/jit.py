@@ -82,4 +82,4 @@ def kernel(function: Kernel) -> Kernel:
 
 def helper(function: Kernel) -> Kernel:
     """Compile as part of the kernels that call it."""
-    return cast(Kernel, numba.njit(nogil=True, error_model="numpy")(function))
+    return cast(Kernel, numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))

@@ -14,13 +14,12 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from training.kernels.saved import ForwardResult, Saved
+from training.kernels.saved import ForwardResult, Saved, num_bit_bytes
 from training.quantizer import UNQUANTIZED_BITS, Quantizer
 
 R = TypeVar("R")
 
 _library = torch.library.Library("spikeline", "DEF")
-LANES = 8
 Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 NUM_DIFFERENTIABLE = 4
 
@@ -125,7 +124,7 @@ def _fake_forward(
 
     def bits(kept: bool) -> Tensor:
         # Triton keeps a byte per neuron, with both bits in it.
-        num_bytes = (num_neurons + LANES - 1) // LANES if backend == "cpu" else num_neurons
+        num_bytes = num_bit_bytes(num_neurons) if backend == "cpu" else num_neurons
         shape = (num_frames, batch_size, num_bytes) if kept else (empty,)
         return drive.new_empty(shape, dtype=torch.uint8)
 

@@ -7,13 +7,21 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from training.kernels.lanes import WIDE
+
+
+def num_bit_bytes(num_neurons: int) -> int:
+    """Bytes of a row of bits: room for whole vectors, whichever of the lanes there are."""
+    return (num_neurons + WIDE - 1) // WIDE * (WIDE // 8)
+
 
 class Saved(NamedTuple):
     """What a forward pass keeps for the backward pass; empty tensors where nothing is.
 
     Attributes:
         currents: I, (T, B, H).
-        inside: bits of ``|V| <= M``, (T, B, ceil(H / 8)) uint8, first neuron in the lowest bit.
+        inside: bits of ``|V| <= M``, (T, B, ``num_bit_bytes``) uint8, first neuron in the lowest
+            bit.
             Triton: a byte per neuron, (T, B, H), its second bit being C > 0.
         positive: bits of C > 0 as ``inside``, gated layers; Triton: empty.
         gates: F, (T, B, H), gated layers.

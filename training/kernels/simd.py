@@ -1,10 +1,10 @@
-"""Eight floats at a time in numba: a vector type for the CPU kernels.
+"""A vector of floats at a time in numba: a vector type for the CPU kernels.
 
 LLVM's own vectoriser gives up on loops over as many arrays as a recurrence has (it would have
 to prove or test that none overlap), and numba has no vector registers. So this module adds a
-type of eight float32 lanes, ``Floats``, and one of eight bits, ``Bits``, with the few
-operations the kernels need. They are plain LLVM vector instructions: one AVX register on
-x86-64, two on ARM, and correct everywhere.
+type of ``LANES`` float32 lanes, ``Floats``, and one of as many bits, ``Bits``, with the few
+operations the kernels need. They are plain LLVM vector instructions, correct everywhere;
+``lanes`` says how many lanes suit the machine.
 
 Arrays are flat float32 or uint8; positions are element offsets.
 """
@@ -15,26 +15,38 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, models, overload, register_model
 
-LANES = 8
+from training.kernels.lanes import WIDE, lanes_for
 
-_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+
+def _compiled_for() -> str:
+    """What numba compiles for: ``NUMBA_CPU_FEATURES`` and ``NUMBA_ENABLE_AVX`` have a say."""
+    features = config.CPU_FEATURES
+    return str(get_host_cpu_features() if features is None else features)
+
+
+LANES = lanes_for(_compiled_for())
+
+FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _BITS = ir.VectorType(ir.IntType(1), LANES)
 _INT32 = ir.IntType(32)
 _INT32S = ir.VectorType(_INT32, LANES)
+_PACKED = ir.IntType(LANES)
+VECTOR = f"v{LANES}f32"
 
 
 class FloatsType(types.Type):  # type: ignore[misc]
-    """Eight float32 lanes."""
+    """``LANES`` float32 lanes."""
 
     def __init__(self) -> None:
         super().__init__(name="Floats")
 
 
 class BitsType(types.Type):  # type: ignore[misc]
-    """Eight truth values."""
+    """``LANES`` truth values."""
 
     def __init__(self) -> None:
         super().__init__(name="Bits")
@@ -47,7 +59,7 @@ Bits = BitsType()
 @register_model(FloatsType)
 class _FloatsModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, _FLOATS)
+        super().__init__(manager, numba_type, FLOATS)
 
 
 @register_model(BitsType)
@@ -56,16 +68,21 @@ class _BitsModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, numba_type, _BITS)
 
 
+def array_data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
+    """Pointer to an array's first element."""
+    return cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
+
+
 def _address(context: Any, builder: Any, array_type: Any, array: Any, position: Any) -> Any:
-    struct = cgutils.create_struct_proxy(array_type)(context, builder, value=array)
-    return builder.gep(struct.data, [position])
+    return builder.gep(array_data(context, builder, array_type, array), [position])
 
 
 def _constant(values: list[int]) -> Any:
     return ir.Constant(_INT32S, values)
 
 
-def _broadcast(builder: Any, value: Any, vector: Any) -> Any:
+def broadcast(builder: Any, value: Any, vector: Any) -> Any:
+    """The same value in every lane."""
     undefined = ir.Constant(vector, ir.Undefined)
     single = builder.insert_element(undefined, value, ir.Constant(_INT32, 0))
     return builder.shuffle_vector(single, undefined, _constant([0] * LANES))
@@ -74,16 +91,16 @@ def _broadcast(builder: Any, value: Any, vector: Any) -> Any:
 def _first_lanes(builder: Any, count: Any) -> Any:
     count = builder.trunc(count, _INT32)
     lanes = _constant(list(range(LANES)))
-    return builder.icmp_signed("<", lanes, _broadcast(builder, count, _INT32S))
+    return builder.icmp_signed("<", lanes, broadcast(builder, count, _INT32S))
 
 
 @intrinsic
 def load(typing_context, array, position):  # type: ignore[no-untyped-def]
-    """Read eight floats."""
+    """Read a vector of floats."""
 
     def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
         address = _address(context, builder, signature.args[0], *args)
-        value = builder.load(builder.bitcast(address, _FLOATS.as_pointer()))
+        value = builder.load(builder.bitcast(address, FLOATS.as_pointer()))
         value.align = 4
         return value
 
@@ -92,11 +109,11 @@ def load(typing_context, array, position):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def store(typing_context, array, position, value):  # type: ignore[no-untyped-def]
-    """Write eight floats."""
+    """Write a vector of floats."""
 
     def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
         address = _address(context, builder, signature.args[0], args[0], args[1])
-        written = builder.store(args[2], builder.bitcast(address, _FLOATS.as_pointer()))
+        written = builder.store(args[2], builder.bitcast(address, FLOATS.as_pointer()))
         written.align = 4
         return context.get_dummy_value()
 
@@ -105,28 +122,42 @@ def store(typing_context, array, position, value):  # type: ignore[no-untyped-de
 
 @intrinsic
 def load_first(typing_context, array, position, count):  # type: ignore[no-untyped-def]
-    """Read the first ``count`` < 8 floats; the other lanes are 0 and not touched in memory."""
+    """Read the first ``count`` < ``LANES`` floats; the others are 0, their memory not touched."""
 
     def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
         address = _address(context, builder, signature.args[0], args[0], args[1])
-        pointer = builder.bitcast(address, _FLOATS.as_pointer())
-        function_type = ir.FunctionType(_FLOATS, [_FLOATS.as_pointer(), _INT32, _BITS, _FLOATS])
+        pointer = builder.bitcast(address, FLOATS.as_pointer())
+        function_type = ir.FunctionType(FLOATS, [FLOATS.as_pointer(), _INT32, _BITS, FLOATS])
         function = cgutils.get_or_insert_function(
-            builder.module, function_type, "llvm.masked.load.v8f32.p0"
+            builder.module, function_type, f"llvm.masked.load.{VECTOR}.p0"
         )
-        zero = ir.Constant(_FLOATS, [0.0] * LANES)
+        zero = ir.Constant(FLOATS, [0.0] * LANES)
         mask = _first_lanes(builder, args[2])
         return builder.call(function, [pointer, ir.Constant(_INT32, 4), mask, zero])
 
     return Floats(array, types.intp, types.intp), build
 
 
+def _masked_store(builder: Any, base: Any, count: Any, value: Any) -> None:
+    pointer = FLOATS.as_pointer()
+    function_type = ir.FunctionType(ir.VoidType(), [FLOATS, pointer, _INT32, _BITS])
+    function = cgutils.get_or_insert_function(
+        builder.module, function_type, f"llvm.masked.store.{VECTOR}.p0"
+    )
+    mask = _first_lanes(builder, count)
+    builder.call(function, [value, builder.bitcast(base, pointer), ir.Constant(_INT32, 4), mask])
+
+
 @intrinsic
 def store_first(typing_context, array, position, count, value):  # type: ignore[no-untyped-def]
-    """Write the first ``count`` < 8 floats and leave the memory behind them alone."""
+    """Write the first ``count`` < ``LANES`` floats and leave the memory behind them alone."""
 
     def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
         base = _address(context, builder, signature.args[0], args[0], args[1])
+        if LANES == WIDE:
+            _masked_store(builder, base, args[2], args[3])
+            return context.get_dummy_value()
+        # AVX2's masked store is slow on some processors.
         for lane in range(LANES - 1):
             index = ir.Constant(args[2].type, lane)
             with builder.if_then(builder.icmp_signed(">", args[2], index), likely=True):
@@ -143,7 +174,7 @@ def splat(typing_context, value):  # type: ignore[no-untyped-def]
     """The same float in every lane."""
 
     def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return _broadcast(builder, args[0], _FLOATS)
+        return broadcast(builder, args[0], FLOATS)
 
     return Floats(types.float32), build
 
@@ -153,7 +184,7 @@ def _unary(name: str) -> Callable[..., Any]:
     def operation(typing_context, value):  # type: ignore[no-untyped-def]
         def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
             function = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(_FLOATS, [_FLOATS]), f"llvm.{name}.v8f32"
+                builder.module, ir.FunctionType(FLOATS, [FLOATS]), f"llvm.{name}.{VECTOR}"
             )
             return builder.call(function, args)
 
@@ -174,8 +205,8 @@ def fused_multiply_add(typing_context, factor, other, addend):  # type: ignore[n
     def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
         function = cgutils.get_or_insert_function(
             builder.module,
-            ir.FunctionType(_FLOATS, [_FLOATS] * 3),
-            "llvm.fmuladd.v8f32",
+            ir.FunctionType(FLOATS, [FLOATS] * 3),
+            f"llvm.fmuladd.{VECTOR}",
         )
         return builder.call(function, args)
 
@@ -220,33 +251,58 @@ def select_first(typing_context, count, chosen, otherwise):  # type: ignore[no-u
 
 @intrinsic
 def pack_bits(typing_context, bits):  # type: ignore[no-untyped-def]
-    """Eight truth values as one byte."""
+    """The truth values as bits of an integer, first lane lowest."""
 
     def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.bitcast(args[0], ir.IntType(8))
+        return builder.zext(builder.bitcast(args[0], _PACKED), ir.IntType(64))
 
-    return types.uint8(Bits), build
+    return types.uint64(Bits), build
 
 
 @intrinsic
-def lowest_bit(typing_context, byte):  # type: ignore[no-untyped-def]
-    """Position of the lowest set bit of a byte that is not 0."""
+def lowest_bit(typing_context, packed):  # type: ignore[no-untyped-def]
+    """Position of the lowest set bit of an integer that is not 0."""
 
     def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        wide = builder.zext(args[0], ir.IntType(64))
-        return builder.cttz(wide, ir.Constant(ir.IntType(1), 1))
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
-    return types.intp(types.uint8), build
+    return types.intp(types.uint64), build
 
 
 @intrinsic
-def unpack_bits(typing_context, byte):  # type: ignore[no-untyped-def]
-    """One byte as eight truth values."""
+def count_bits(typing_context, packed):  # type: ignore[no-untyped-def]
+    """How many bits of an integer are set."""
 
     def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.bitcast(args[0], _BITS)
+        return builder.ctpop(args[0])
 
-    return Bits(types.uint8), build
+    return types.intp(types.uint64), build
+
+
+@intrinsic
+def load_bits(typing_context, array, position):  # type: ignore[no-untyped-def]
+    """Read truth values from bytes of eight."""
+
+    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        address = _address(context, builder, signature.args[0], *args)
+        packed = builder.load(builder.bitcast(address, _PACKED.as_pointer()))
+        packed.align = 1
+        return builder.bitcast(packed, _BITS)
+
+    return Bits(array, types.intp), build
+
+
+@intrinsic
+def store_bits(typing_context, array, position, bits):  # type: ignore[no-untyped-def]
+    """Write truth values as bytes of eight, first lane in the lowest bit."""
+
+    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        address = _address(context, builder, signature.args[0], args[0], args[1])
+        packed = builder.bitcast(args[2], _PACKED)
+        builder.store(packed, builder.bitcast(address, _PACKED.as_pointer())).align = 1
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, Bits), build
 
 
 @intrinsic
@@ -256,7 +312,7 @@ def power_of_two(typing_context, exponent):  # type: ignore[no-untyped-def]
     def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
         whole = builder.fptosi(args[0], _INT32S)
         biased = builder.add(whole, _constant([127] * LANES))
-        return builder.bitcast(builder.shl(biased, _constant([23] * LANES)), _FLOATS)
+        return builder.bitcast(builder.shl(biased, _constant([23] * LANES)), FLOATS)
 
     return Floats(Floats), build
 
