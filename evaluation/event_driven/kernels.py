@@ -118,10 +118,15 @@ def add_byte_rows(  # type: ignore[no-untyped-def]
 
 @helper
 def list_spikes(  # type: ignore[no-untyped-def]
-    spike, h, scratch, scale, has_levels, found, indices, values, levels
+    spike, h, num_neurons, scratch, scale, has_levels, found, indices, values, levels
 ):
-    """Append the non-zeros of a vector of outputs to a list; returns its new end."""
+    """Append the non-zeros of a vector of outputs to a list; returns its new end.
+
+    Lanes behind the last neuron are none, whatever a file has in their place.
+    """
     bits = pack_bits(differs(spike, splat(ZERO)))
+    if num_neurons - h < LANES:
+        bits = bits & ((np.uint64(1) << np.uint64(num_neurons - h)) - np.uint64(1))
     if bits != 0:
         store(scratch, 0, spike)
         while bits != 0:
@@ -159,7 +164,9 @@ def encode(  # type: ignore[no-untyped-def]
         potential = clamped(load(residue, state + h) + flow, limit)
         spike, _ = fire(potential, quantizers[0], scale, quantizers[2], quantizers[3] != ZERO)
         store(residue, state + h, potential - spike)
-        found = list_spikes(spike, h, scratch, scale, has_levels, found, indices, values, levels)
+        found = list_spikes(
+            spike, h, num_neurons, scratch, scale, has_levels, found, indices, values, levels
+        )
     return found - first
 
 
@@ -208,7 +215,9 @@ def fire_layer(  # type: ignore[no-untyped-def]
         potential = clamped(load(residue, state + h) + flow, limit)
         spike, _ = fire(potential, quantizers[0], scale, quantizers[2], quantizers[3] != ZERO)
         store(residue, state + h, potential - spike)
-        found = list_spikes(spike, h, scratch, scale, has_levels, found, indices, values, levels)
+        found = list_spikes(
+            spike, h, num_neurons, scratch, scale, has_levels, found, indices, values, levels
+        )
     return found - first
 
 

@@ -225,3 +225,27 @@ def test_a_delayed_network_is_scored_from_its_first_named_frame(write_model, wri
     for whole, named in zip(plain, late, strict=True):
         np.testing.assert_array_equal(named.log_probs_TO, whole.log_probs_TO[2:])
         assert named.activity == whole.activity
+
+
+@pytest.mark.parametrize("hidden_size", [5, 8, 13, 16, 40])
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_what_a_file_holds_behind_the_last_neuron_never_spikes(precision, hidden_size, write_model):
+    recogniser = load_recogniser(write_model("v2", threshold=0, hidden_size=hidden_size))
+    data = build_engine(recogniser, precision)
+    data.arrays["biases"][: data.layout.matrices[-1].bias_offset] = 1e6
+    engine = Engine(data)
+    stream = engine.stream()
+    for frame in frames(5, 5):
+        engine.advance(frame[None], stream)
+    description = data.description
+    assert all(
+        0 <= index < size
+        for size, first, count in zip(
+            description.site_sizes,
+            np.cumsum([0, *description.site_sizes]),
+            stream.counts,
+            strict=False,
+        )
+        for index in stream.indices[first : first + count]
+    )
+    assert (stream.counts <= description.site_sizes).all()
