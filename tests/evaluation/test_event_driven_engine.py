@@ -230,7 +230,7 @@ def test_a_delayed_network_is_scored_from_its_first_named_frame(write_model, wri
 @pytest.mark.parametrize("hidden_size", [5, 8, 13, 16, 40])
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_what_a_file_holds_behind_the_last_neuron_never_spikes(precision, hidden_size, write_model):
-    recogniser = load_recogniser(write_model("v2", threshold=0, hidden_size=hidden_size))
+    recogniser = load_recogniser(write_model("conventional", threshold=0, hidden_size=hidden_size))
     data = build_engine(recogniser, precision)
     data.arrays["biases"][: data.layout.matrices[-1].bias_offset] = 1e6
     engine = Engine(data)
