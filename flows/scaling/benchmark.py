@@ -270,8 +270,9 @@ class _Bench:
                 run_fan_out(make_shard, often, fan_out)
                 often_s = clock.so_far_s - once_s
             hours = sum(r.num_samples for r in results) / plan.config.sample_rate_hz / 3600
-            # The difference, so that the start of the processes is none of it.
-            pass_s = (often_s - once_s) / self.config.num_passes
+            # The difference, so that the start of the processes is none of it. It can drown in
+            # noise: a pass then counts as a millisecond.
+            pass_s = max((often_s - once_s) / self.config.num_passes, 1e-3)
             self._note(FEATURIZE, hours, pass_s, clock, workers)
         whole = part_of_plan(plan, self.largest, self.largest, self.folder.child("featurize"))
         manifest = finish_featurize(

@@ -45,7 +45,10 @@ def test_fbank_is_kaldis(samples, rate_and_bins):
         assert ours.shape == (0, bins)
         return
     theirs = kaldi.fbank(sixteen_bit(samples), num_mel_bins=bins, sample_frequency=float(rate))
-    np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-3)
+    energies = np.exp(theirs.numpy())
+    # An almost empty bin between full ones holds what rounding leaves there.
+    allowed = 1e-3 * energies + 1e-5 * energies.max(axis=1, keepdims=True)
+    assert (np.abs(np.exp(ours) - energies) <= allowed).all()
 
 
 @given(signals(min_samples=400))
