@@ -6,6 +6,9 @@ from flows.embedded_server import EmbeddedServer, start_server, wait_until_ready
 from tests.faults.rows.row import FEATURIZE, Row
 from tests.faults.workplace import WAIT_S, Workplace, variables, wait_until
 
+# By default the client tries each request for a minute, and each event of the flow for ten seconds.
+IMPATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "1", "PREFECT_EVENTS_WORKER_MAX_QUEUE_SIZE": "1"}
+
 
 def kill_prefect_server(place: Workplace) -> str:
     """Kill the server when one more shard stands than before; a new one serves the next attempt."""
@@ -50,8 +53,7 @@ def _featurize(place: Workplace, runs: str, server: EmbeddedServer, is_doomed: b
     process = place.start(
         runs,
         FEATURIZE,
-        # The client tries each request for a minute by default, and a flow makes several.
-        environment={"PREFECT_API_URL": server.api_url, "PREFECT_CLIENT_MAX_RETRIES": "1"},
+        environment={"PREFECT_API_URL": server.api_url, **IMPATIENT},
         through_prefect=True,
     )
     if is_doomed:
