@@ -128,8 +128,8 @@ def test_a_killed_but_unreaped_holder_counts_as_dead(tmp_path):
     holder = start_holder(location)
     os.kill(holder.pid, signal.SIGKILL)
     os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # a zombie from here on
-    with held_lease(location, LeaseTiming(beat_s=0.05, poll_s=0.01, expiry_s=1e9)):
-        pass
+    with held_lease(location, LeaseTiming(beat_s=0.05, poll_s=0.01, expiry_s=1e9)) as lease:
+        assert [claim.uri for claim in claims_beside(location)] == [lease.token]
     holder.wait()
 
 

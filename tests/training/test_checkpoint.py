@@ -66,8 +66,17 @@ def exchange(store, name, data):
     place.child("state.json").write_bytes(json.dumps(state).encode())
 
 
-def test_what_was_saved_is_restored(store):
-    restore(store)
+def test_what_was_saved_is_restored(tmp_path):
+    saved, its_optimizer = make_network()
+    store = CheckpointStore(Location.of(tmp_path))
+    store.save(saved, None, its_optimizer, 1e-3, (EPOCH,))
+    network, optimizer = make_network()
+    store.restore(store.newest(), network, None, optimizer)
+    for name, value in saved.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value), name
+    for ours, theirs in zip(network.parameters(), saved.parameters(), strict=True):
+        for key, value in its_optimizer.state[theirs].items():
+            assert torch.equal(optimizer.state[ours][key], value), key
 
 
 @pytest.mark.parametrize("name", ["network.safetensors", "optimizer.safetensors"])

@@ -65,8 +65,7 @@ def _unpadded(tensor: Tensor, num_neurons: int) -> Tensor:
 def _shares(lengths_B: Tensor, num_frames: int) -> list[Array]:
     """Adjacent utterances for each thread, of about equal work, each share by falling length.
 
-    Adjacent, because threads that write rows beside each other's wait for each other's cache lines:
-    dealt out in turns, two threads are slower than one.
+    Adjacent, because threads that write rows beside each other's wait for each other's cache lines.
     """
     if len(lengths_B) and not 0 <= int(lengths_B.amin()) <= int(lengths_B.amax()) <= num_frames:
         raise ValueError(f"lengths_B must lie between 0 and T={num_frames}: {lengths_B.tolist()}")

@@ -1,4 +1,4 @@
-"""What happens to eight neurons at a time: reading, firing, the logistic function.
+"""What happens to a vector of neurons at a time: reading, firing, the logistic function.
 
 Everything here follows ``training.lif`` operation by operation and rounding by rounding, so
 that spikes agree with the reference bit by bit wherever the drive does.
@@ -51,7 +51,7 @@ def aligned(size):  # type: ignore[no-untyped-def]
 
 @helper
 def read(array, position, count):  # type: ignore[no-untyped-def]
-    """Up to eight floats of a row with ``count`` left; missing lanes are 0."""
+    """Up to a vector of a row with ``count`` left; missing lanes are 0."""
     if count >= LANES:
         return load(array, position)
     return load_first(array, position, count)
@@ -59,7 +59,7 @@ def read(array, position, count):  # type: ignore[no-untyped-def]
 
 @helper
 def write(array, position, count, value):  # type: ignore[no-untyped-def]
-    """Up to eight floats into a row with ``count`` left."""
+    """Up to a vector into a row with ``count`` left."""
     if count >= LANES:
         store(array, position, value)
     else:
@@ -104,7 +104,7 @@ def logistic(x):  # type: ignore[no-untyped-def]
 
 @helper
 def fire(potential, range_M, scale, threshold, is_quantized):  # type: ignore[no-untyped-def]
-    """Spikes of eight membrane potentials, and where the potential lies inside the clip."""
+    """Spikes of a vector of membrane potentials, and where the potential lies inside the clip."""
     limit = splat(range_M)
     inside = at_most(magnitude(potential), limit)
     if not is_quantized:
@@ -117,7 +117,7 @@ def fire(potential, range_M, scale, threshold, is_quantized):  # type: ignore[no
 
 @helper
 def track_extremes(extremes, potential, count):  # type: ignore[no-untyped-def]
-    """Widen ``extremes`` (eight minima, then eight maxima) by the first ``count`` lanes."""
+    """Widen ``extremes`` (a vector of minima, then one of maxima) by the first ``count`` lanes."""
     low = load(extremes, 0)
     high = load(extremes, LANES)
     new_low = smaller(low, potential)

@@ -187,7 +187,7 @@ def gated_forward(  # type: ignore[no-untyped-def]
         spikes: Y, written everywhere, 0 at padding frames.
         gates: F, written where ``save``; likewise ``currents`` I and the bits ``inside``
             and ``positive`` (C > 0).
-        extremes: eight minima, then eight maxima of V.
+        extremes: a vector of minima of V, then one of maxima.
         quantizer: range M, scale, threshold, whether quantised, saturation.
     """
     num_frames, batch_size, num_neurons, width = shape

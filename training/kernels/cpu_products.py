@@ -34,7 +34,7 @@ GATHER_WIDTH = 8 * LANES
 # Sums that stay in registers, of which there are 32 of sixteen lanes, and 16 of eight.
 DENSE_ROWS, DENSE_VECTORS = (8, 2) if LANES == WIDE else (4, 3)
 DENSE_WIDTH = DENSE_VECTORS * LANES
-# So much of a tile's depth stays in the first-level cache (24 kB) while all rows pass over it.
+# So much of a tile stays in the first-level cache (16 or 24 kB) while all rows pass over it.
 DENSE_DEPTH = 2048 // LANES
 SPARSE_BELOW = 0.3 if LANES == WIDE else 0.5
 

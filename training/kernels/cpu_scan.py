@@ -1,6 +1,6 @@
 """CPU kernels of the recurrences without gates: the input encoder and the conventional layer.
 
-One pass forward and one backward over (frame, utterance, eight neurons). With ``inside`` the
+One pass forward and one backward over (frame, utterance, vector of neurons). With ``inside`` the
 indicator of ``|V_t| <= M``, dY/dV = inside and dR/dV = 1 - inside, so the gradient is::
 
     gV_t = inside_t gY_t + (1 - inside_t) gV_{t+1}
@@ -78,7 +78,7 @@ def scan_forward(  # type: ignore[no-untyped-def]
         saved_current: I of every frame, where ``save`` and ``has_current``.
         inside: bits of ``|V| <= M``, where ``save``.
         save: whether a backward pass will follow.
-        extremes: eight minima, then eight maxima of V.
+        extremes: a vector of minima of V, then one of maxima.
         quantizer: range M, scale, threshold, whether quantised, saturation.
     """
     num_frames, batch_size, num_neurons, width = shape
