@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import IO, cast
 
 from evaluation.kneser_ney import SENTENCE_END, SENTENCE_START, UNKNOWN, NgramModel
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 
 MAX_ARPA_BYTES = 16 * 2**30
 MAX_LINE_BYTES = 4096

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 
-from evaluation.event_driven.curve_plot import markdown_table
+from evaluation.engine.curve_plot import markdown_table
 from evaluation.record import processor
 from featurize.stage import timestamp
 from training.epoch_benchmark import EpochBenchmark

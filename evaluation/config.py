@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from featurize.typed_config import TypedConfig, VerifyMode
+from featurize.stage import TypedConfig, VerifyMode
 
 DecoderName = Literal["auto", "greedy", "beam", "viterbi"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from evaluation.config import BeamConfig, DecoderName, EvaluateConfig, ViterbiConfig
 from evaluation.state_search import state_search
 from evaluation.viterbi import best_path, build_graph
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from training.checkpoint import Recogniser
 
 Decoder = Callable[[NDArray[np.float32]], list[int]]

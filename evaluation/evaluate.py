@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
 from evaluation.decoding import build_decoder, choose_decoder
-from evaluation.event_driven.curve_plot import curve_plot, curve_rows
-from evaluation.event_driven.density_curve import DensityCurve, curve_beside_torch
+from evaluation.engine.curve_plot import curve_plot, curve_rows
+from evaluation.engine.density_curve import DensityCurve, curve_beside_torch
 from evaluation.labels import ModelName, name_models
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
 from evaluation.metrics import EvaluationMetrics, ParameterCounts
@@ -53,11 +53,11 @@ from evaluation.transcripts import words_of
 from evaluation.tuning import ScoredUtterance, tune_viterbi, tune_words
 from evaluation.word_decoding import WordDecoding, digest_of_files, prepare_words
 from evaluation.word_search import WordSearch
-from featurize.errors import PipelineError
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
 from featurize.shards import shards_of, verify_shards
 from featurize.stage import (
+    Location,
+    PipelineError,
     StageResult,
     fingerprint,
     read_manifest,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from training.config import TrainConfig
 from training.manifest import TrainManifest
 

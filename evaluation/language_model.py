@@ -11,8 +11,7 @@ from typing import Any
 
 from evaluation.arpa import ArpaSummary, copy_checked
 from evaluation.kneser_ney import UNKNOWN
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 
 _LN_10 = math.log(10.0)
 

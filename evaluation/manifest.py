@@ -1,8 +1,7 @@
 """What a finished evaluation says of itself, and how far a running one is."""
 
 from evaluation.config import EvaluateConfig
-from featurize.stage import StageManifest
-from featurize.typed_config import TypedConfig
+from featurize.stage import StageManifest, TypedConfig
 
 EVALUATE_SCHEMA_VERSION = 1
 

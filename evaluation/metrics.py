@@ -7,7 +7,7 @@ from pydantic import Field
 from evaluation.config import DecoderName, ViterbiConfig, WordSearchConfig
 from evaluation.scoring import RateName
 from featurize.schema import LabelKind
-from featurize.typed_config import TypedConfig
+from featurize.stage import TypedConfig
 from training.config import ModelName
 
 METRICS_SCHEMA_VERSION: Literal[1] = 1

@@ -13,15 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.config import EvaluateConfig
-from evaluation.event_driven.build import build_engine
-from evaluation.event_driven.engine import Engine
-from evaluation.event_driven.offline import score_all
+from evaluation.engine.build import build_engine
+from evaluation.engine.engine import Engine
+from evaluation.engine.offline import score_all
 from evaluation.multiplications import Activity, NetworkShape, measure_activity
 from featurize.cmvn import Normaliser
-from featurize.errors import PipelineError
-from featurize.locations import Location
 from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest, LabelInventory
 from featurize.shards import iter_rows
+from featurize.stage import Location, PipelineError
 from training.batching import collate
 from training.checkpoint import Recogniser
 from training.choices import UNQUANTIZED_BITS

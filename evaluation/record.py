@@ -14,9 +14,7 @@ from pathlib import Path
 from evaluation.comparison import summary_markdown
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics
-from featurize.errors import PipelineError
-from featurize.locations import Location
-from featurize.stage import read_manifest
+from featurize.stage import Location, PipelineError, read_manifest
 from training.manifest import TrainManifest
 
 

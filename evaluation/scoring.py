@@ -22,8 +22,8 @@ import kaldialign
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.errors import PipelineError
 from featurize.schema import LabelInventory, LabelKind
+from featurize.stage import PipelineError
 
 RateName = Literal["per", "wer", "cer"]
 

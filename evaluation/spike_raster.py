@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from evaluation.decoding import Decoder
 from evaluation.time_alignment import Span, align_symbols, phone_runs, phone_scores
-from featurize.locations import Location
 from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest, LabelInventory
 from featurize.shards import read_index, read_rows
+from featurize.stage import Location
 from training.batching import collate
 from training.checkpoint import Recogniser
 

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 
 from evaluation.multiplications import TermCount
 from evaluation.scoring import EditCounts, Transcript, WordScore
-from featurize.locations import Location
 from featurize.schema import FeatureRow
+from featurize.stage import Location
 
 HYPOTHESIS_SCHEMA = pa.schema(
     [

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
 from featurize.shards import damaged, open_shard, shards_of
+from featurize.stage import Location
 
 _PUNCTUATION = re.compile(r"[^\w']+")
 

@@ -22,11 +22,8 @@ from evaluation.transcripts import read_transcripts
 from evaluation.word_lexicon import Speller, read_spelled, spell_vocabulary, speller_for
 from evaluation.word_search import LexiconTree, WordSearch
 from evaluation.word_topology import FrameOutputs, Topology, ctc_topology, frame_topology
-from featurize.errors import PipelineError
-from featurize.integrity import sha256_of
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest, LabelInventory
-from featurize.stage import MANIFEST_NAME, read_manifest
+from featurize.stage import MANIFEST_NAME, Location, PipelineError, read_manifest, sha256_of
 from training.checkpoint import Recogniser
 from training.manifest import TrainManifest
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from evaluation.kneser_ney import UNKNOWN
-from featurize.errors import PipelineError
 from featurize.lexicon import UNKNOWN_PHONE, Lexicon, load_lexicon, spell_out
 from featurize.schema import FeaturizeManifest, LabelInventory
+from featurize.stage import PipelineError
 
 Spelling = tuple[int, ...]
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.errors import PipelineError
 from featurize.schema import LabelInventory
+from featurize.stage import PipelineError
 
 FloatArray = NDArray[np.float32]
 

@@ -17,8 +17,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from featurize.corpora.entry import RejectedUtterance
-from featurize.locations import Location
 from featurize.resampling import resample
+from featurize.stage import Location
 
 MIN_NATIVE_RATE_HZ = 4_000
 MAX_NATIVE_RATE_HZ = 192_000

@@ -24,12 +24,9 @@ from threadpoolctl import threadpool_limits
 from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.entry import CorpusKind
 from featurize.corpora.scan import scan_corpus
-from featurize.errors import PipelineError
 from featurize.features import FeatureExtractor
-from featurize.locations import Location
 from featurize.make_shard import make_shard, plan_shards
-from featurize.stage import software_versions
-from featurize.typed_config import TypedConfig
+from featurize.stage import Location, PipelineError, TypedConfig, software_versions
 
 PEERS = ("kaldi_native_fbank", "lhotse")
 

@@ -10,9 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.errors import PipelineError
 from featurize.schema import CmvnStatistics, FeatureRow
-from featurize.typed_config import TypedConfig
+from featurize.stage import PipelineError, TypedConfig
 
 MIN_STD = 1e-3
 """Floor of the standard deviation: a constant feature must not be blown up by division."""

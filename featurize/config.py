@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from featurize.corpora.entry import CorpusKind
 from featurize.mel import fft_size, mel_slopes
 from featurize.schema import FeatureDtype, LabelKind
-from featurize.typed_config import TypedConfig
+from featurize.stage import TypedConfig
 
 OutOfVocabularyRule = Literal["unknown", "spell", "reject"]
 

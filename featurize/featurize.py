@@ -18,10 +18,7 @@ from featurize.cmvn import MomentSums, add_moments, cmvn_statistics
 from featurize.config import FeaturizeConfig
 from featurize.corpora.entry import Reject
 from featurize.corpora.scan import scan_corpus
-from featurize.errors import PipelineError
-from featurize.fanout import FanOut, Progress, run_fan_out
 from featurize.labels import labeller
-from featurize.locations import Location
 from featurize.make_shard import SIDECARS, ShardPlan, ShardResult, make_shard, plan_shards
 from featurize.schema import (
     REJECT_SCHEMA,
@@ -31,9 +28,14 @@ from featurize.schema import (
 )
 from featurize.stage import (
     MANIFEST_NAME,
+    FanOut,
+    Location,
+    PipelineError,
+    Progress,
     StageResult,
     fingerprint,
     read_manifest,
+    run_fan_out,
     run_stage,
     software_versions,
     timestamp,

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from featurize.cmvn import MomentSums, add_moments, cmvn_statistics
-from featurize.errors import PipelineError
 from featurize.kaldi_archives import (
     BadRecord,
     ScriptEntry,
@@ -39,7 +38,6 @@ from featurize.kaldi_archives import (
     read_script,
     read_table,
 )
-from featurize.locations import Location
 from featurize.phones import PHONE_48_TO_39
 from featurize.schema import (
     REJECT_SCHEMA,
@@ -53,8 +51,16 @@ from featurize.schema import (
     SubsetInfo,
 )
 from featurize.shard_writer import pack_row, unpacked_features, write_shard
-from featurize.stage import StageResult, fingerprint, run_stage, software_versions, timestamp
-from featurize.typed_config import TypedConfig
+from featurize.stage import (
+    Location,
+    PipelineError,
+    StageResult,
+    TypedConfig,
+    fingerprint,
+    run_stage,
+    software_versions,
+    timestamp,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,7 @@ import numpy as np
 from kaldiio import matio
 from numpy.typing import NDArray
 
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 
 MAX_RECORD_BYTES = 256 * 2**20
 MAX_SCRIPT_BYTES = 2**30

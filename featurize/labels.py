@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 
 from featurize.config import FeaturizeConfig
 from featurize.corpora.entry import CorpusEntry, RejectedUtterance
-from featurize.errors import PipelineError
 from featurize.lexicon import UNKNOWN_PHONE, Lexicon, load_lexicon, pronounce
-from featurize.locations import Location
 from featurize.phones import (
     CMUDICT_39,
     PHONE_48_TO_39,
@@ -31,6 +29,7 @@ from featurize.phones import (
     rescale_segments,
 )
 from featurize.schema import FeaturizeManifest, LabelInventory
+from featurize.stage import Location, PipelineError
 
 CHARACTERS: tuple[str, ...] = (" ", "'", *string.ascii_uppercase)
 

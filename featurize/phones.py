@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from featurize.corpora.entry import RejectedUtterance
-from featurize.locations import Location
+from featurize.stage import Location
 
 _TIMIT_61_NAMES = """
     aa ae ah ao aw ax ax-h axr ay b bcl ch d dcl dh dx eh el em en eng epi er ey f g gcl h# hh

@@ -8,13 +8,11 @@ from pydantic import ValidationError
 
 from featurize.config import FeaturizeConfig
 from featurize.corpora.entry import Reject
-from featurize.errors import PipelineError
 from featurize.featurize import REJECTS_NAME, FeaturizePlan, plan_featurize, write_rejects
-from featurize.integrity import Damage
-from featurize.locations import Location
 from featurize.make_shard import SIDECARS, judge, make_shard
 from featurize.schema import FeaturizeManifest
 from featurize.shards import checksum_of, read_index, read_rows
+from featurize.stage import Damage, Location, PipelineError
 
 logger = logging.getLogger(__name__)
 

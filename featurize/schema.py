@@ -15,9 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from featurize.integrity import FileChecksum
-from featurize.stage import StageManifest
-from featurize.typed_config import TypedConfig
+from featurize.stage import FileChecksum, StageManifest, TypedConfig
 
 SCHEMA_VERSION = 1
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.locations import Location
 from featurize.schema import ShardInfo
 from featurize.shards import damaged, int_lists, open_shard
+from featurize.stage import Location
 
 
 @dataclass(frozen=True, eq=False)

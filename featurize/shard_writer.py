@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from featurize.locations import Location
 from featurize.schema import SHARD_SCHEMA, STORED_DTYPES, FeatureDtype, FeatureRow, ShardInfo
+from featurize.stage import Location
 
 
 class _HashingStream:

@@ -15,14 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from featurize.errors import PipelineError
-from featurize.integrity import (
-    FileChecksum,
-    check_file,
-    damage_error,
-    find_damage,
-)
-from featurize.locations import Location
 from featurize.schema import (
     SCHEMA_VERSION,
     SHARD_SCHEMA,
@@ -33,7 +25,15 @@ from featurize.schema import (
     ShardInfo,
     StateInventory,
 )
-from featurize.typed_config import VerifyMode
+from featurize.stage import (
+    FileChecksum,
+    Location,
+    PipelineError,
+    VerifyMode,
+    check_file,
+    damage_error,
+    find_damage,
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,9 +5,8 @@ import logging
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
-from featurize.stage import StageResult, read_manifest
+from featurize.stage import Location, StageResult, read_manifest
 from flows.artifacts import publish_link, publish_table
 from flows.progress import AlignmentProgress, stage_progress
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors

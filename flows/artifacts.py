@@ -23,7 +23,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 
 from evaluation.comparison import escape_markdown
 from evaluation.figures import plot_words
-from featurize.locations import Location
+from featurize.stage import Location
 
 _LOGGER = logging.getLogger(__name__)
 _UPDATE_INTERVAL_S = 1.0

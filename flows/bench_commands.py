@@ -12,8 +12,7 @@ from rich.table import Table
 
 from featurize.benchmark import BenchFeaturesConfig, bench_features
 from featurize.corpora.synthetic import SyntheticConfig
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 from flows.command import command, prefect_api
 from flows.overrides import apply_overrides, configured
 from flows.recipe_commands import synthesize_with_bar

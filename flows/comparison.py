@@ -7,9 +7,7 @@ from rich.table import Table
 from evaluation.comparison import format_factor, format_spread
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics, SettingMetrics
-from featurize.errors import PipelineError
-from featurize.locations import Location
-from featurize.stage import read_manifest, read_vouched
+from featurize.stage import Location, PipelineError, read_manifest, read_vouched
 
 METRICS_NAME = "metrics.json"
 

@@ -22,7 +22,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 
 STARTUP_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 10.0

@@ -15,8 +15,7 @@ from evaluation.config import EvaluateConfig
 from evaluation.evaluate import evaluate
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics
-from featurize.locations import Location
-from featurize.stage import StageResult, read_manifest
+from featurize.stage import Location, StageResult, read_manifest
 from flows.artifacts import (
     artifact_key,
     picture,

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from flows.command import Command, command
 from flows.overrides import configured
 
 if TYPE_CHECKING:
-    from evaluation.event_driven.benchmark import EventDrivenBenchResult
-    from evaluation.event_driven.decoding import WordFinder
-    from evaluation.event_driven.engine_file import EngineData
-    from evaluation.event_driven.recognizer import Transcription
+    from evaluation.engine.benchmark import EventDrivenBenchResult
+    from evaluation.engine.decoding import WordFinder
+    from evaluation.engine.engine_file import EngineData
+    from evaluation.engine.recognizer import Transcription
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,10 +35,10 @@ def load_engine(model: str, features: str | None, precision: str) -> "EngineData
         PipelineError: when it cannot be loaded.
     """
     if _is_engine_file(model):
-        from evaluation.event_driven.engine_file import read_engine
+        from evaluation.engine.engine_file import read_engine
 
         return read_engine(model)
-    from evaluation.event_driven.from_run import engine_of_run
+    from evaluation.engine.from_run import engine_of_run
 
     return engine_of_run(model, "int8" if precision == "int8" else "float32", features)
 
@@ -78,7 +78,7 @@ def _word_finder(model: str, evaluation: str) -> "WordFinder":
         raise PipelineError(
             f"--words needs the training run that {model} was exported from: name it by --model"
         )
-    from evaluation.event_driven.from_run import words_of_run
+    from evaluation.engine.from_run import words_of_run
 
     return words_of_run(model, evaluation)
 
@@ -86,8 +86,8 @@ def _word_finder(model: str, evaluation: str) -> "WordFinder":
 def _transcribe(
     data: "EngineData", file: str, words: "WordFinder | None", stream: bool
 ) -> "Transcription":
-    from evaluation.event_driven.audio_file import open_audio
-    from evaluation.event_driven.recognizer import Recognizer
+    from evaluation.engine.audio_file import open_audio
+    from evaluation.engine.recognizer import Recognizer
 
     with open_audio(file) as audio:
         recognizer = Recognizer(data, audio.sample_rate_hz, words)
@@ -149,7 +149,7 @@ def run_export(
     """Write a model in a form that something else runs."""
     with command(as_json) as running:
         content = _exported(model, file_format, features, precision)
-        from featurize.locations import Location
+        from featurize.stage import Location
 
         target = Location.of(out)
         target.write_bytes(content)
@@ -161,20 +161,20 @@ def run_export(
 
 def _exported(model: str, file_format: str, features: str | None, precision: str) -> bytes:
     if file_format == "engine":
-        from evaluation.event_driven.engine_file import write_engine
+        from evaluation.engine.engine_file import write_engine
 
         return write_engine(load_engine(model, features, precision))
-    from evaluation.event_driven.build import build_engine
-    from featurize.locations import Location
+    from evaluation.engine.build import build_engine
+    from featurize.stage import Location
     from training.checkpoint import load_recogniser
 
     recogniser = load_recogniser(Location.of(model))
     if file_format == "onnx":
-        from evaluation.event_driven.onnx_export import onnx_step_model
+        from evaluation.engine.onnx_export import onnx_step_model
 
         return onnx_step_model(build_engine(recogniser))
     if file_format == "nir":
-        from evaluation.event_driven.nir_export import nir_file
+        from evaluation.engine.nir_export import nir_file
 
         return nir_file(build_engine(recogniser))
     raise PipelineError(f"--format {file_format}: use engine, onnx or nir")
@@ -191,8 +191,8 @@ def run_bench_event_driven(
 ) -> None:
     """Measure the engine of a trained model beside dense networks."""
     with command(as_json) as running:
-        from evaluation.event_driven.benchmark import EventDrivenBenchConfig, bench_event_driven
-        from featurize.locations import Location
+        from evaluation.engine.benchmark import EventDrivenBenchConfig, bench_event_driven
+        from featurize.stage import Location
 
         result = bench_event_driven(
             configured(EventDrivenBenchConfig(), overrides),
@@ -202,14 +202,14 @@ def run_bench_event_driven(
             None if evaluation is None else Location.of(evaluation),
         )
         if record is not None:
-            from evaluation.event_driven.benchmark_record import write_record
+            from evaluation.engine.benchmark_record import write_record
 
             write_record(result, Path(record), sys.argv)
         _show_benchmark(running, result)
 
 
 def _show_benchmark(running: Command, result: "EventDrivenBenchResult") -> None:
-    from evaluation.event_driven.benchmark_record import result_lines
+    from evaluation.engine.benchmark_record import result_lines
 
     steps = Table(box=box.SIMPLE_HEAD)
     for number, name in enumerate(("contestant", "us per frame", "fastest", "mult./frame")):

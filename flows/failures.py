@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 
 MISTAKE_EXIT_CODE = 2
 BUG_EXIT_CODE = 1

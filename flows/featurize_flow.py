@@ -11,7 +11,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from featurize.config import FeaturizeConfig
-from featurize.fanout import FanOut, WorkerPool, worker_pool
 from featurize.featurize import (
     REJECTS_NAME,
     FeaturizePlan,
@@ -19,10 +18,17 @@ from featurize.featurize import (
     finish_featurize,
     plan_featurize,
 )
-from featurize.locations import Location
 from featurize.make_shard import ShardPlan, ShardResult, make_shard
 from featurize.schema import FeaturizeManifest
-from featurize.stage import StageResult, read_manifest, run_stage
+from featurize.stage import (
+    FanOut,
+    Location,
+    StageResult,
+    WorkerPool,
+    read_manifest,
+    run_stage,
+    worker_pool,
+)
 from flows.artifacts import publish_link, publish_table
 from flows.progress import stage_progress
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors

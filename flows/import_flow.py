@@ -4,8 +4,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from featurize.import_kaldi import KaldiImportConfig, import_kaldi
-from featurize.locations import Location
-from featurize.stage import StageResult
+from featurize.stage import Location, StageResult
 from flows.featurize_flow import publish_features
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs

@@ -7,21 +7,24 @@ from dataclasses import dataclass, replace
 
 from evaluation.evaluate import evaluate
 from evaluation.manifest import EvaluateManifest
-from featurize.errors import PipelineError
-from featurize.integrity import Damage, FileChecksum, find_damage, sha256_of
-from featurize.lease import held_lease
-from featurize.locations import Location
 from featurize.repair import inspect_features, redo_features
 from featurize.schema import FeaturizeManifest
 from featurize.stage import (
     MANIFEST_COPY_NAME,
     MANIFEST_NAME,
     UNSEALED_NAMES,
+    Damage,
+    FileChecksum,
+    Location,
+    PipelineError,
     StageManifest,
+    find_damage,
+    held_lease,
     is_finished,
     parse_manifest,
     read_manifest,
     read_manifest_bytes,
+    sha256_of,
     write_sealed,
 )
 from flows.comparison import read_metrics

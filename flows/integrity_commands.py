@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 from flows import terminal
 from flows.command import command
 from flows.integrity import Inspection, inspect, repair, stage_locations

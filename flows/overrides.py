@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from flows.failures import condense
 from flows.recipes import ALL_MODELS, Recipe
 from flows.suggestions import did_you_mean

@@ -3,9 +3,7 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from featurize.locations import Location
-from featurize.stage import StageResult
-from featurize.typed_config import TypedConfig
+from featurize.stage import Location, StageResult, TypedConfig
 from flows.align_flow import align_flow
 from flows.artifacts import publish_markdown, publish_table
 from flows.comparison import read_metrics

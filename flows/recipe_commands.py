@@ -9,8 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from featurize.corpora.synthetic import Layout, SyntheticConfig, SyntheticSummary, synthesize_corpus
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 from flows import terminal
 from flows.command import command
 from flows.recipes import RECIPES, Recipe

@@ -13,9 +13,7 @@ from pydantic import Field, model_validator
 from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
 from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.synthetic import SyntheticConfig
-from featurize.errors import PipelineError
-from featurize.fanout import FanOut
-from featurize.typed_config import TypedConfig
+from featurize.stage import FanOut, PipelineError, TypedConfig
 from flows.suggestions import did_you_mean
 from flows.tracking_config import TrackingConfig
 from training.align.config import AlignConfig, TargetsConfig

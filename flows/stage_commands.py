@@ -9,10 +9,8 @@ from rich.console import RenderableType
 
 from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.scan import subsets_at
-from featurize.errors import PipelineError
 from featurize.import_kaldi import KaldiImportConfig
-from featurize.locations import Location
-from featurize.stage import MANIFEST_NAME, StageResult, is_finished
+from featurize.stage import MANIFEST_NAME, Location, PipelineError, StageResult, is_finished
 from flows.command import Command, command, prefect_api
 from flows.failures import condense
 from flows.overrides import apply_overrides

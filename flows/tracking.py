@@ -15,8 +15,7 @@ from typing import Any
 
 from evaluation.metrics import EvaluationMetrics, ModelMetrics
 from evaluation.plots import site_names
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 from flows.tracking_config import TrackingConfig
 from training.config import TrainConfig
 from training.manifest import EpochMetrics, TrainManifest, TrainProgress

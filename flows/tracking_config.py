@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from featurize.locations import Location
-from featurize.typed_config import TypedConfig
+from featurize.stage import Location, TypedConfig
 
 
 class TrackingConfig(TypedConfig):

@@ -11,9 +11,8 @@ from evaluation.comparison import escape_markdown
 from evaluation.labels import name_models
 from evaluation.learning_curves import draw_learning_curves
 from evaluation.training_summary import training_lines
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
-from featurize.stage import StageResult, read_manifest
+from featurize.stage import Location, StageResult, read_manifest
 from flows.artifacts import (
     artifact_key,
     picture,

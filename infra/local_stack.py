@@ -15,9 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from featurize.errors import PipelineError
-from featurize.locations import Location
-from featurize.typed_config import TypedConfig
+from featurize.stage import Location, PipelineError, TypedConfig
 from flows.failures import MISTAKE_EXIT_CODE, one_line
 from infra.prefect_api import POOL, cancel_runs, has_worker, is_healthy
 from infra.processes import StartedProcess, start_process, stop_process

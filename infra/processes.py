@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from featurize.typed_config import TypedConfig
+from featurize.stage import TypedConfig
 
 _POLL_S = 0.1
 

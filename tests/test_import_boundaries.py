@@ -20,18 +20,11 @@ SHARED_FEATURIZE = {
     "labels",
     "lexicon",  # words are recognised by the pronunciations that training used
     "stage",
-    "locations",
-    "integrity",
-    "lease",
-    "errors",
-    "typed_config",
-    "ray_session",
-    "termination",
 }
 # The recogniser that listens makes its features itself.
 LISTENING_FEATURIZE = {"fbank", "frames", "resampling"}
-LISTENING = "evaluation/event_driven/"
-RAY_MODULES = {"training/ray_trainer.py", "featurize/ray_session.py"}
+LISTENING = "evaluation/engine/"
+RAY_MODULES = {"training/ray_trainer.py", "featurize/stage/ray_session.py"}
 
 
 def python_files(package: str) -> list[Path]:
@@ -109,7 +102,7 @@ def test_training_and_evaluation_take_only_the_contract_from_featurize(path: Pat
 def test_an_exported_engine_runs_without_torch() -> None:
     """What the recogniser imports, and all that these import, is free of slow packages."""
     script = (
-        "import sys, evaluation.event_driven.recognizer, evaluation.event_driven.audio_file\n"
+        "import sys, evaluation.engine.recognizer, evaluation.engine.audio_file\n"
         "print([name for name in ('torch', 'pyarrow', 'scipy.signal') if name in sys.modules])"
     )
     done = subprocess.run(

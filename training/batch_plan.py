@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 
 _LENGTH_JITTER = 0.1
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from featurize.locations import Location
 from featurize.schema import (
     SCHEMA_VERSION,
     CmvnStatistics,
@@ -24,8 +23,7 @@ from featurize.schema import (
     SubsetInfo,
 )
 from featurize.shard_writer import pack_row, write_shard
-from featurize.stage import software_versions, timestamp
-from featurize.typed_config import TypedConfig
+from featurize.stage import Location, TypedConfig, software_versions, timestamp
 from training.checkpoint import CheckpointStore
 from training.config import CurriculumStage, ModelConfig, ModelName, TrainConfig
 from training.data import GlobalStep, TrainingData

@@ -16,12 +16,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from featurize.errors import PipelineError
-from featurize.lease import check_token
-from featurize.locations import Location
 from featurize.schema import StateInventory
-from featurize.stage import read_manifest
-from featurize.typed_config import TypedConfig
+from featurize.stage import Location, PipelineError, TypedConfig, check_token, read_manifest
 from training.manifest import EpochMetrics, TrainManifest
 from training.models import SpeechNetwork, build_network
 from training.weight_averaging import AverageNetwork, network_state

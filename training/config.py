@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from featurize.typed_config import TypedConfig, VerifyMode
+from featurize.stage import TypedConfig, VerifyMode
 from training.choices import UNQUANTIZED_BITS, Backend
 
 ModelName = Literal["conventional", "v1", "v2", "lstm", "gru"]

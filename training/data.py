@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurize.cmvn import Normaliser
-from featurize.errors import PipelineError
 from featurize.labels import frames_needed
-from featurize.locations import Location
 from featurize.schema import FeatureRow, FeaturizeManifest
 from featurize.shard_labels import read_label_columns
 from featurize.shards import read_rows
+from featurize.stage import Location, PipelineError
 from training.batch_plan import GlobalBatch, IndexedRow, TrainingSequence, plan_epoch, worker_slice
 from training.batching import Batch, Example, delayed, pad
 from training.collectives import rank, world_size

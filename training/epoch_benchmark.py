@@ -19,10 +19,8 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
-from featurize.stage import read_manifest, software_versions, timestamp
-from featurize.typed_config import TypedConfig
+from featurize.stage import Location, TypedConfig, read_manifest, software_versions, timestamp
 from training.checkpoint import CheckpointStore, num_outputs
 from training.config import CurriculumStage, ModelName, TrainConfig, WorkerConfig
 from training.data import TrainingData

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from training.batching import Batch
 from training.checkpoint import CheckpointState, CheckpointStore
 from training.collectives import all_sum, rank, world_size

@@ -5,8 +5,7 @@ from typing import Self
 from pydantic import model_validator
 
 from featurize.schema import CmvnStatistics, LabelInventory, StateInventory
-from featurize.stage import StageManifest
-from featurize.typed_config import TypedConfig
+from featurize.stage import StageManifest, TypedConfig
 from training.config import TrainConfig
 
 TRAIN_SCHEMA_VERSION = 1

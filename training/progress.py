@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from pydantic import ValidationError
 
-from featurize.locations import Location
+from featurize.stage import Location
 from training.manifest import TrainProgress
 
 logger = logging.getLogger(__name__)

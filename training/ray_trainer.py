@@ -8,10 +8,7 @@ one.
 import logging
 import os
 
-from featurize.errors import PipelineError
-from featurize.lease import held_token
-from featurize.locations import Location
-from featurize.ray_session import call_on_ray, ray_session
+from featurize.stage import Location, PipelineError, call_on_ray, held_token, ray_session
 from training import process_environment
 from training.config import TrainConfig, WorkerConfig
 from training.loop import ProgressCallback

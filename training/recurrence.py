@@ -14,7 +14,7 @@ import os
 import torch
 from torch import Tensor
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from training.kernels import operators, reference
 from training.lif import LifState, saturate
 from training.quantizer import Quantizer, RangeTracker

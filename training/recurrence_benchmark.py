@@ -19,8 +19,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from featurize.stage import software_versions
-from featurize.typed_config import TypedConfig
+from featurize.stage import TypedConfig, software_versions
 from training import recurrence_peers as peers
 from training.recurrence_memory import MemoryRow, measure_memory
 from training.recurrence_peers import SpikingName, Step

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from featurize.typed_config import TypedConfig
+from featurize.stage import TypedConfig
 from training import recurrence_peers as peers
 
 MEMORY_MODELS = ("v2", "v1", "conventional", "nn.LSTM")

@@ -3,10 +3,8 @@
 import logging
 from collections.abc import Collection
 
-from featurize.errors import PipelineError
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
-from featurize.stage import read_manifest
+from featurize.stage import Location, PipelineError, read_manifest
 from training.checkpoint import CHECKPOINTS_NAME, CheckpointStore, save_tensors
 from training.manifest import TrainManifest
 from training.train import (

@@ -7,14 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from featurize.errors import PipelineError
-from featurize.lease import held_token
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
 from featurize.shard_labels import read_label_columns
 from featurize.stage import (
+    Location,
+    PipelineError,
     StageResult,
     fingerprint,
+    held_token,
     read_manifest,
     run_stage,
     software_versions,

@@ -6,10 +6,9 @@ import os
 import torch
 from torch import nn
 
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
 from featurize.shards import shards_of, verify_shards
-from featurize.stage import read_manifest
+from featurize.stage import Location, read_manifest
 from training.checkpoint import CheckpointStore, num_outputs
 from training.collectives import rank, world_size
 from training.config import TrainConfig, WorkerConfig

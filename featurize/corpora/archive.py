@@ -19,10 +19,7 @@ from typing import IO, Self
 from pydantic import Field, ValidationError
 
 from featurize.corpora.listing import content_mark
-from featurize.errors import PipelineError
-from featurize.lease import held_lease
-from featurize.locations import Location
-from featurize.typed_config import TypedConfig
+from featurize.stage import Location, PipelineError, TypedConfig, held_lease
 
 MARKER_NAME = ".extracted.json"
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")

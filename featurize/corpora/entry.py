@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from featurize.locations import Location
+from featurize.stage import Location
 
 CorpusKind = Literal["librispeech", "timit"]
 

@@ -18,8 +18,7 @@ from featurize.corpora.listing import (
     names_for_message,
     read_texts,
 )
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 
 SPEAKERS_FILE = "SPEAKERS.TXT"
 _NESTED_FOLDER = "LibriSpeech"

@@ -8,8 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from featurize.corpora.entry import CorpusEntry, CorpusListing, Reject
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 
 # Both layouts are three folders deep below a subset; a loop of links ends here.
 _MAX_DEPTH = 6

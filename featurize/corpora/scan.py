@@ -9,8 +9,7 @@ from featurize.corpora import librispeech, timit
 from featurize.corpora.archive import ARCHIVE_SUFFIXES, extract_archive, is_archive
 from featurize.corpora.entry import CorpusEntry, CorpusKind, CorpusListing, Reject
 from featurize.corpora.listing import names_for_message
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 
 EXTRACTED_FOLDER = "extracted"
 

@@ -23,9 +23,7 @@ from pydantic import Field, ValidationError
 
 from featurize.corpora.grammar import Part
 from featurize.corpora.synthetic_speakers import plan_speakers
-from featurize.errors import PipelineError
-from featurize.locations import Location
-from featurize.typed_config import TypedConfig
+from featurize.stage import Location, PipelineError, TypedConfig
 
 SAMPLE_RATE_HZ = 16_000
 MARKER_NAME = "synthetic.json"

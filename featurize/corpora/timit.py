@@ -31,8 +31,7 @@ from featurize.corpora.listing import (
     read_texts,
 )
 from featurize.corpora.timit_speakers import CORE_TEST_SPEAKERS, DEV_SPEAKERS
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 
 # Subset: the folder it lies in, and its speakers where not all of the folder's.
 SUBSETS: Mapping[str, tuple[str, frozenset[str] | None]] = {

@@ -19,12 +19,19 @@ from pathlib import Path
 import torch
 
 from evaluation.evaluate import evaluate
-from featurize.fanout import FanOut, available_cores, run_fan_out
 from featurize.featurize import FeaturizePlan, finish_featurize, plan_featurize
-from featurize.locations import Location
 from featurize.make_shard import ShardPlan, make_shard
 from featurize.schema import FeaturizeManifest
-from featurize.stage import read_manifest, software_versions, timestamp, write_manifest
+from featurize.stage import (
+    FanOut,
+    Location,
+    available_cores,
+    read_manifest,
+    run_fan_out,
+    software_versions,
+    timestamp,
+    write_manifest,
+)
 from flows.scaling.costs import Cost, Rates, Workload, fit_cost, parallel_efficiency
 from flows.scaling.footprint import (
     epoch_plan,

@@ -14,8 +14,7 @@ import numpy as np
 from pydantic import Field
 from scipy.optimize import nnls
 
-from featurize.errors import PipelineError
-from featurize.typed_config import TypedConfig
+from featurize.stage import PipelineError, TypedConfig
 from training.config import CurriculumStage
 
 _GRADIENT_BYTES = 4

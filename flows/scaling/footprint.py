@@ -12,9 +12,9 @@ import numpy as np
 from featurize.cmvn import MomentSums, add_moments
 from featurize.config import FeaturizeConfig
 from featurize.corpora.entry import CorpusEntry
-from featurize.locations import Location
 from featurize.make_shard import ShardPlan, plan_shards
 from featurize.schema import FeaturizeManifest
+from featurize.stage import Location
 from training.batch_plan import GlobalBatch, IndexedRow, plan_epoch, worker_slice
 
 _NUM_PARTS = 2_000

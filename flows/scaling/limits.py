@@ -5,7 +5,7 @@ Every line is a cost that grows with the hours, measured per piece, against a bo
 
 from pydantic import Field
 
-from featurize.typed_config import TypedConfig
+from featurize.stage import TypedConfig
 from flows.scaling.costs import (
     SIXTY_THOUSAND,
     Rates,

@@ -5,9 +5,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from featurize.featurize import FeaturizePlan
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest, ShardInfo, SubsetInfo
-from featurize.stage import write_manifest
+from featurize.stage import Location, write_manifest
 
 _ItemT = TypeVar("_ItemT")
 

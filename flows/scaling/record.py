@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from evaluation.benchmark_records import page_head
-from evaluation.event_driven.curve_plot import markdown_table
+from evaluation.engine.curve_plot import markdown_table
 from flows.scaling.benchmark import EVALUATE, FEATURIZE, TRAIN
 from flows.scaling.costs import (
     CORPORA,

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from evaluation.config import EvaluateConfig
 from featurize.config import FeaturizeConfig
-from featurize.typed_config import TypedConfig
+from featurize.stage import TypedConfig
 from flows.scaling.costs import Rates, Workload
 from flows.scaling.limits import Limit
 from training.align.config import AlignConfig

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featurize.config import SplitsConfig
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 from flows.embedded_server import PrefectApi
 from flows.overrides import configured
 from flows.recipes import Recipe

@@ -9,10 +9,9 @@ import sys
 
 import numpy as np
 
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows
-from featurize.stage import read_manifest
+from featurize.stage import Location, read_manifest
 
 
 def phones_of_rows(location: Location) -> dict[str, np.ndarray]:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from featurize.locations import Location
 from featurize.schema import (
     CmvnStatistics,
     FeatureRow,
@@ -16,7 +15,7 @@ from featurize.schema import (
     SubsetInfo,
 )
 from featurize.shard_writer import pack_row, write_shard
-from featurize.stage import write_manifest
+from featurize.stage import Location, write_manifest
 from training.checkpoint import num_outputs, save_tensors
 from training.config import ModelConfig, TrainConfig
 from training.label_statistics import label_statistics

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from evaluation.arpa import arpa_bytes, copy_checked
 from evaluation.kneser_ney import estimate
 from evaluation.language_model import LanguageModel
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 
 GOOD = b"""\\data\\
 ngram 1=5

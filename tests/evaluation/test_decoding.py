@@ -15,7 +15,7 @@ from evaluation.decoding import (
     collapse,
     ctc_greedy,
 )
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from training.losses import greedy_ctc_labels
 
 

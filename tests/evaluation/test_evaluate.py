@@ -13,11 +13,9 @@ from evaluation.evaluate import evaluate
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics
 from evaluation.recognise import choose_cmvn, stream_batches
-from featurize.errors import PipelineError
-from featurize.locations import Location
 from featurize.schema import CmvnStatistics, FeaturizeManifest, LabelInventory
 from featurize.shards import iter_rows
-from featurize.stage import read_manifest, write_sealed
+from featurize.stage import Location, PipelineError, read_manifest, write_sealed
 from training.batching import collate
 from training.checkpoint import load_recogniser
 from training.losses import greedy_ctc_labels

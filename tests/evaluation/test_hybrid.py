@@ -13,13 +13,11 @@ from evaluation.metrics import EvaluationMetrics
 from evaluation.spike_raster import capture_raster, choose_shown
 from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.scan import subsets_at
-from featurize.fanout import FanOut
 from featurize.featurize import featurize
-from featurize.locations import Location
 from featurize.phones import TIMIT_39
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows
-from featurize.stage import read_manifest
+from featurize.stage import FanOut, Location, read_manifest
 from flows.recipes import recipe_named
 from flows.stage_commands import featurize_for_scoring
 from training.align.align import align

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from evaluation.arpa import arpa_bytes
 from evaluation.kneser_ney import estimate
 from evaluation.language_model import LanguageModel
-from featurize.locations import Location
+from featurize.stage import Location
 
 SMALL = [["a", "b"], ["a", "c"], ["a", "b"]]
 sentences = st.lists(st.lists(st.sampled_from("abcde"), max_size=6), min_size=1, max_size=12)

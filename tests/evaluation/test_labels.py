@@ -1,8 +1,7 @@
 import pytest
 
 from evaluation.labels import name_models
-from featurize.errors import PipelineError
-from featurize.stage import read_manifest
+from featurize.stage import PipelineError, read_manifest
 from training.config import CurriculumStage, DensityConfig
 from training.manifest import TrainManifest
 

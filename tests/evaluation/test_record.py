@@ -3,8 +3,7 @@ import pytest
 from evaluation.config import EvaluateConfig
 from evaluation.evaluate import evaluate
 from evaluation.record import record_markdown
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 
 
 def test_a_record_holds_command_versions_tables_and_training(write_features, write_model, tmp_path):

@@ -11,8 +11,8 @@ from matplotlib.image import imread
 from evaluation.claims import compared, factor, paper_claims, summary_lines
 from evaluation.comparison import comparison_table, escape_markdown, summary_markdown
 from evaluation.config import WordSearchConfig
-from evaluation.event_driven.curve_plot import curve_plot
-from evaluation.event_driven.density_curve import CurvePoint, DensityCurve
+from evaluation.engine.curve_plot import curve_plot
+from evaluation.engine.density_curve import CurvePoint, DensityCurve
 from evaluation.figures import MODEL_COLOURS, Plot, short_count
 from evaluation.metrics import (
     ErrorRate,

@@ -6,7 +6,7 @@ import pytest
 
 from evaluation.config import EvaluateConfig
 from evaluation.evaluate import evaluate
-from featurize.locations import Location
+from featurize.stage import Location
 
 pytest.importorskip("playwright", reason="install the browser extra")
 pytest.importorskip("axe_playwright_python", reason="install the browser extra")

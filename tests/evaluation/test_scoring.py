@@ -9,8 +9,8 @@ from evaluation.scoring import (
     primary_rate,
     scored_transcript,
 )
-from featurize.errors import PipelineError
 from featurize.schema import LabelInventory
+from featurize.stage import PipelineError
 
 CHARACTERS = LabelInventory(
     kind="characters",

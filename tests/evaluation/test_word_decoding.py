@@ -9,13 +9,13 @@ import torch
 from evaluation.arpa import arpa_bytes
 from evaluation.comparison import comparison_table, summary_markdown
 from evaluation.config import EvaluateConfig, WordSearchConfig
+from evaluation.engine.build import build_engine
+from evaluation.engine.description import FrontEndConfig
+from evaluation.engine.engine import Engine, log_softmax
+from evaluation.engine.from_run import words_of_run
+from evaluation.engine.front_end import FrontEnd
+from evaluation.engine.recognizer import Recognizer
 from evaluation.evaluate import evaluate
-from evaluation.event_driven.build import build_engine
-from evaluation.event_driven.description import FrontEndConfig
-from evaluation.event_driven.engine import Engine, log_softmax
-from evaluation.event_driven.from_run import words_of_run
-from evaluation.event_driven.front_end import FrontEnd
-from evaluation.event_driven.recognizer import Recognizer
 from evaluation.kneser_ney import estimate
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics
@@ -24,12 +24,10 @@ from evaluation.transcripts import words_of
 from evaluation.tuning import ScoredUtterance, tune_words
 from evaluation.word_decoding import load_word_search, topology_of
 from evaluation.word_lexicon import Speller, read_spelled, spell_vocabulary
-from featurize.errors import PipelineError
 from featurize.lexicon import load_lexicon
-from featurize.locations import Location
 from featurize.phones import CMUDICT_39, TIMIT_48
 from featurize.schema import FeaturizeManifest, LabelInventory, StateInventory
-from featurize.stage import read_manifest
+from featurize.stage import Location, PipelineError, read_manifest
 from training.checkpoint import Recogniser, load_recogniser
 
 ALIGNED = LabelInventory(

@@ -15,9 +15,8 @@ from evaluation.viterbi import build_graph
 from evaluation.word_lexicon import WordLexicon
 from evaluation.word_search import LexiconTree, WordSearch
 from evaluation.word_topology import FrameOutputs, ctc_topology, frame_topology
-from featurize.errors import PipelineError
-from featurize.locations import Location
 from featurize.schema import LabelInventory
+from featurize.stage import Location, PipelineError
 
 PHONES = LabelInventory(kind="phones", symbols=("P", "T", "K"), scored_as=("P", "T", "K"))
 ALIGNED = LabelInventory(kind="alignment", symbols=("sil", "a", "b"), scored_as=("sil", "a", "b"))

@@ -20,10 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.record import processor
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
 from featurize.shards import read_index
-from featurize.stage import read_manifest, software_versions, timestamp
+from featurize.stage import Location, read_manifest, software_versions, timestamp
 from tests.faults.stages import run_stages
 from tests.faults.workplace import Workplace, wait_until
 from tests.harness.processes import (

@@ -35,9 +35,8 @@ def run_stages(
     through_prefect: bool = False,
 ) -> None:
     """Featurize, train and evaluate below ``runs``, as far as named; 0 workers: in process."""
-    from featurize.fanout import FanOut
     from featurize.featurize import featurize
-    from featurize.locations import Location
+    from featurize.stage import FanOut, Location
     from tests.harness.tiny import EVALUATION, FEATURES, HERE, TRAINING
     from training.config import CurriculumStage, WorkerConfig
 

@@ -17,9 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import s3fs
 
-from featurize import locations
-from featurize.locations import Location
-from featurize.stage import UNSEALED_NAMES
+from featurize.stage import UNSEALED_NAMES, Location, locations
 from tests.faults.run_processes import Ended, ForkedRun, Run, SpawnedRun
 from tests.harness.tiny import make_corpus
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from featurize.audio import read_audio
 from featurize.corpora.entry import RejectedUtterance
-from featurize.locations import Location
 from featurize.resampling import resample
+from featurize.stage import Location
 
 RATE = 16_000
 TONE = (9_000 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.int16)

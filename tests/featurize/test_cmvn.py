@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurize.cmvn import MIN_STD, MomentSums, Normaliser, add_moments, cmvn_statistics, normalise
-from featurize.errors import PipelineError
 from featurize.schema import FeatureRow
+from featurize.stage import PipelineError
 
 
 def random_features(seed, num_frames, num_features=4):

@@ -9,8 +9,7 @@ import pytest
 
 from featurize.corpora.archive import MARKER_NAME, ExtractionLimits, extract_archive
 from featurize.corpora.scan import scan_corpus
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 
 
 def member(name, content=b"text", **fields):

@@ -14,9 +14,8 @@ from featurize.audio import read_audio
 from featurize.corpora.entry import RejectedUtterance
 from featurize.corpora.librispeech import read_speakers
 from featurize.corpora.scan import scan_corpus
-from featurize.errors import PipelineError
-from featurize.locations import Location
 from featurize.phones import read_alignment
+from featurize.stage import Location, PipelineError
 
 SUBSETS = ("train-synthetic", "dev-synthetic", "test-synthetic")
 

@@ -9,8 +9,7 @@ import pytest
 from featurize.corpora.scan import scan_corpus
 from featurize.corpora.timit import normalise_text
 from featurize.corpora.timit_speakers import CORE_TEST_SPEAKERS, DEV_SPEAKERS
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 
 
 @pytest.fixture

@@ -13,16 +13,13 @@ import soundfile
 from featurize.audio import read_audio
 from featurize.cmvn import Normaliser
 from featurize.config import FeaturizeConfig, SplitsConfig
-from featurize.errors import PipelineError
-from featurize.fanout import FanOut
 from featurize.features import feature_extractor
 from featurize.featurize import featurize, finish_featurize, plan_featurize
 from featurize.labels import label_text
-from featurize.locations import Location
 from featurize.make_shard import make_shard
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows, read_index, verify_shard
-from featurize.stage import read_manifest
+from featurize.stage import FanOut, Location, PipelineError, read_manifest
 
 RATE = 16000
 SPLITS = SplitsConfig(train=("train-tiny",), dev=("dev-tiny",), test=("test-tiny",))

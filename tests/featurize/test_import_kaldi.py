@@ -3,14 +3,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from featurize.errors import PipelineError
 from featurize.import_kaldi import KaldiImportConfig, KaldiSubset, base_phone, import_kaldi
 from featurize.kaldi_archives import BadRecord, ScriptEntry, read_integer_vectors, read_matrix
 from featurize.kaldi_archives import read_script as script_of
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows, verify_shard
-from featurize.stage import read_manifest
+from featurize.stage import Location, PipelineError, read_manifest
 
 PHONES = "<eps> 0\nSIL 1\nAH0_B 2\nAH1_I 3\nT_E 4\n#0 5\n"
 # Pdf to phone number: silence, two pdfs of AH (both stresses), two of T.

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.entry import CorpusEntry, RejectedUtterance
-from featurize.errors import PipelineError
 from featurize.labels import CHARACTERS, frames_needed, label_text, labeller
 from featurize.lexicon import load_lexicon, pronounce, spell_out
-from featurize.locations import Location
 from featurize.phones import CMUDICT_39, TIMIT_39, TIMIT_48
+from featurize.stage import Location, PipelineError
 
 SPLITS = SplitsConfig(train=("train",), dev=("dev",))
 NOWHERE = Location("/nowhere")

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurize.corpora.entry import RejectedUtterance
-from featurize.locations import Location
 from featurize.phones import (
     CMUDICT_39,
     PHONE_48_TO_39,
@@ -23,6 +22,7 @@ from featurize.phones import (
     read_alignment,
     rescale_segments,
 )
+from featurize.stage import Location
 
 
 def test_the_sets_have_their_sizes():

@@ -11,8 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurize.cmvn import MomentSums, cmvn_statistics
-from featurize.errors import PipelineError
-from featurize.locations import Location
 from featurize.schema import (
     SHARD_SCHEMA,
     FeatureRow,
@@ -23,6 +21,7 @@ from featurize.schema import (
 from featurize.shard_labels import read_label_columns
 from featurize.shard_writer import pack_row, write_shard
 from featurize.shards import iter_rows, read_index, read_rows, verify_shard
+from featurize.stage import Location, PipelineError
 
 INVENTORY = LabelInventory(kind="phones", symbols=("a", "b", "c"), scored_as=("a", "b", "c"))
 

@@ -5,13 +5,11 @@ import pytest
 import soundfile
 
 from featurize.config import FeaturizeConfig, SplitsConfig
-from featurize.fanout import FanOut
 from featurize.featurize import featurize
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows
 from featurize.speed import play, recorded_samples
-from featurize.stage import read_manifest
+from featurize.stage import FanOut, Location, read_manifest
 
 RATE = 16000
 

@@ -21,9 +21,8 @@ from featurize.corpora.scan import scan_corpus
 from featurize.corpora.synthetic import MARKER_NAME, synthesize_corpus
 from featurize.corpora.synthetic_speakers import plan_speakers
 from featurize.corpora.timit_speakers import CORE_TEST_SPEAKERS, DEV_SPEAKERS
-from featurize.errors import PipelineError
-from featurize.locations import Location
 from featurize.phones import CMUDICT_39, TIMIT_61, read_alignment
+from featurize.stage import Location, PipelineError
 
 SUBSETS = {
     "librispeech": ("train-synthetic", "dev-synthetic", "test-synthetic"),

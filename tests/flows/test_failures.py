@@ -4,7 +4,7 @@ import botocore.exceptions
 import pytest
 from pydantic import BaseModel
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from flows.failures import explain
 from flows.retries import is_io_error
 

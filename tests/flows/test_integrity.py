@@ -6,12 +6,9 @@ import shutil
 import pytest
 
 from evaluation.evaluate import evaluate
-from featurize.errors import PipelineError
-from featurize.fanout import FanOut
 from featurize.featurize import featurize
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
-from featurize.stage import read_manifest
+from featurize.stage import FanOut, Location, PipelineError, read_manifest
 from flows.cli import run
 from flows.comparison import read_metrics
 from flows.integrity import inspect, repair, stage_locations

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from featurize.locations import Location
+from featurize.stage import Location
 from flows.cli import run
 from flows.comparison import comparison_table, read_metrics
 from flows.overrides import apply_overrides

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from flows.recipes import ALL_MODELS, RECIPES, Recipe, SweepConfig, recipe_named
 
 

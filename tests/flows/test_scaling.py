@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from flows.scaling.costs import (
     CORPORA,
     LIBRISPEECH,

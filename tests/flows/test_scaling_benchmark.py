@@ -5,8 +5,7 @@ import pytest
 
 from evaluation.config import EvaluateConfig
 from featurize.config import FeaturizeConfig, SplitsConfig
-from featurize.errors import PipelineError
-from featurize.locations import Location
+from featurize.stage import Location, PipelineError
 from flows.recipes import RECIPES
 from flows.scaling.benchmark import bench_scaling
 from flows.scaling.costs import Workload

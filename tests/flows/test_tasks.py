@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from featurize.errors import PipelineError
-from featurize.fanout import FanOut, worker_pool
+from featurize.stage import FanOut, PipelineError, worker_pool
 from flows.featurize_flow import finish_features, make_one_shard, plan_features
 from flows.overrides import apply_overrides
 from flows.recipes import RECIPES

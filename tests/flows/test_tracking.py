@@ -7,7 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from evaluation.metrics import EvaluationMetrics
-from featurize.locations import Location
+from featurize.stage import Location
 from flows.tracking import TrackedTraining, track_evaluation
 from flows.tracking_config import TrackingConfig
 from training.config import TrainConfig

@@ -28,13 +28,11 @@ from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora import librispeech, timit
 from featurize.corpora.archive import ExtractionLimits, extract_archive
 from featurize.corpora.entry import CorpusEntry
-from featurize.integrity import content_digest
 from featurize.lexicon import load_lexicon
-from featurize.locations import Location
 from featurize.make_shard import ShardPlan, make_shard
 from featurize.schema import SHARD_SCHEMA, FeaturizeManifest
 from featurize.shards import read_index, read_rows
-from featurize.stage import read_manifest
+from featurize.stage import Location, content_digest, read_manifest
 from tests.harness.tiny import FEATURES
 from tests.hostile.mutations import mutate_bytes, mutate_json, mutate_text
 
@@ -185,8 +183,8 @@ class _Workshop:
     """Finished results of all stages, made once; readers work on copies."""
 
     def __init__(self, folder: Path) -> None:
-        from featurize.fanout import FanOut
         from featurize.featurize import featurize
+        from featurize.stage import FanOut
         from tests.harness.tiny import HERE, TRAINING, make_corpus
         from training.train import train
 
@@ -457,6 +455,6 @@ def is_refusal(error: BaseException) -> bool:
     """Whether an error is one that a person is meant to read."""
     from pydantic import ValidationError
 
-    from featurize.errors import PipelineError
+    from featurize.stage import PipelineError
 
     return isinstance(error, PipelineError | ValidationError)

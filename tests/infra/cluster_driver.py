@@ -7,12 +7,9 @@ import json
 import sys
 import time
 
-from featurize.fanout import FanOut, run_fan_out
 from featurize.featurize import finish_featurize, plan_featurize
-from featurize.locations import Location
 from featurize.make_shard import ShardPlan, ShardResult, make_shard
-from featurize.ray_session import ray_session
-from featurize.stage import run_stage
+from featurize.stage import FanOut, Location, ray_session, run_fan_out, run_stage
 from flows.recipes import Recipe
 from training.manifest import TrainProgress
 from training.train import train

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from infra.local_stack import StateFolder, up
 from tests.infra.conftest import (
     FinishedPipeline,

@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurize.corpora.scan import scan_corpus
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
-from featurize.stage import read_manifest
+from featurize.stage import Location, read_manifest
 from flows.overrides import apply_overrides
 from flows.recipes import RECIPES, Recipe
 from tests.infra.ray_nodes import RayCluster, ray_cluster

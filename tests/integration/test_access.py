@@ -15,11 +15,8 @@ import pytest
 import s3fs
 from ray._raylet import AuthenticationTokenLoader
 
-from featurize import locations
-from featurize.fanout import FanOut
 from featurize.featurize import featurize
-from featurize.locations import Location
-from featurize.ray_session import ray_session
+from featurize.stage import FanOut, Location, locations, ray_session
 from flows.embedded_server import start_server, wait_until_ready
 from flows.failures import explain
 from tests.harness.tiny import FEATURES, make_corpus
@@ -100,7 +97,7 @@ def test_no_secret_in_anything_written_or_said(s3_server, tmp_path, caplog, capf
 
 JOIN = """
 from flows.failures import explain
-from featurize.ray_session import ray_session
+from featurize.stage import ray_session
 import sys
 try:
     with ray_session() as ray:

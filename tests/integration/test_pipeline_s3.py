@@ -8,7 +8,7 @@ from evaluation.config import EvaluateConfig
 from evaluation.evaluate import evaluate
 from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.featurize import featurize
-from featurize.locations import Location
+from featurize.stage import Location
 from training.config import CurriculumStage, ModelConfig, OptimizerConfig, TrainConfig, WorkerConfig
 from training.train import train
 

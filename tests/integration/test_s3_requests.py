@@ -4,8 +4,8 @@ import secrets
 
 import pytest
 
-from featurize.locations import Location
 from featurize.shards import read_rows
+from featurize.stage import Location
 from flows.scaling.limits import READS_PER_GROUP
 from tests.harness.s3 import FaultProxy, S3Process, find_rclone
 from training.benchmark import BenchTrainingConfig, write_features

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from featurize.locations import Location
 from featurize.schema import (
     SCHEMA_VERSION,
     CmvnStatistics,
@@ -13,7 +12,7 @@ from featurize.schema import (
     SubsetInfo,
 )
 from featurize.shard_writer import pack_row, write_shard
-from featurize.stage import software_versions, timestamp, write_manifest
+from featurize.stage import Location, software_versions, timestamp, write_manifest
 
 NUM_SYMBOLS, NUM_FEATURES = 5, 8
 

@@ -5,14 +5,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurize.config import FeaturizeConfig, SplitsConfig
-from featurize.errors import PipelineError
-from featurize.fanout import FanOut
 from featurize.featurize import featurize
 from featurize.lexicon import load_lexicon
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows, verify_shard
-from featurize.stage import read_manifest
+from featurize.stage import FanOut, Location, PipelineError, read_manifest
 from training.align.align import align
 from training.align.config import AlignConfig
 from training.config import CurriculumStage, ModelConfig, OptimizerConfig, TrainConfig, WorkerConfig

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from training.batch_plan import IndexedRow, plan_epoch, worker_slice
 
 lengths = st.lists(st.integers(1, 300), min_size=1, max_size=80)

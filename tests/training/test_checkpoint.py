@@ -8,11 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from featurize.errors import PipelineError
 from featurize.featurize import featurize
-from featurize.lease import held_lease, held_token
-from featurize.locations import Location
-from featurize.stage import read_manifest, write_sealed
+from featurize.stage import (
+    Location,
+    PipelineError,
+    held_lease,
+    held_token,
+    read_manifest,
+    write_sealed,
+)
 from tests.harness.tiny import FEATURES, HERE, TRAINING, make_corpus
 from training.checkpoint import CheckpointStore, load_recogniser, load_weights
 from training.config import ModelConfig

@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from training import recurrence
 from training.kernels import jit, operators, threads
 from training.lif import LifState

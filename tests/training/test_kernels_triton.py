@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from training import recurrence
 from training.lif import LifState
 from training.quantizer import Quantizer

@@ -1,10 +1,8 @@
 import numpy as np
 import pytest
 
-from featurize.errors import PipelineError
-from featurize.locations import Location
 from featurize.schema import FeatureRow, FeaturizeManifest
-from featurize.stage import read_manifest
+from featurize.stage import Location, PipelineError, read_manifest
 from training.align.outcome import AlignedLabels, Unaligned
 from training.align.textgrids import TextGrids, textgrids_digest
 

@@ -7,10 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from featurize.errors import PipelineError
-from featurize.locations import Location
 from featurize.schema import FeaturizeManifest
-from featurize.stage import read_manifest, write_sealed
+from featurize.stage import Location, PipelineError, read_manifest, write_sealed
 from training.checkpoint import CheckpointStore, load_recogniser
 from training.config import (
     CurriculumStage,

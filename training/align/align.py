@@ -15,9 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurize.cmvn import Normaliser
-from featurize.errors import PipelineError
 from featurize.labels import WordPhones, word_phones
-from featurize.locations import Location
 from featurize.schema import (
     REJECT_SCHEMA,
     SCHEMA_VERSION,
@@ -33,14 +31,16 @@ from featurize.schema import (
 from featurize.shard_writer import pack_row, write_shard
 from featurize.shards import iter_rows, read_rows, shards_of
 from featurize.stage import (
+    Location,
+    PipelineError,
     StageResult,
+    TypedConfig,
     fingerprint,
     read_manifest,
     run_stage,
     software_versions,
     timestamp,
 )
-from featurize.typed_config import TypedConfig
 from training.align.config import AlignConfig
 from training.align.flat_start import EstimationUtterance, GaussianModel, estimate_gaussians
 from training.align.forced import Transcript, align_utterance

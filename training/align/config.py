@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from featurize.typed_config import TypedConfig
+from featurize.stage import TypedConfig
 from training.config import CurriculumStage, ModelConfig, OptimizerConfig, TrainConfig
 
 

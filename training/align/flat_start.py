@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.errors import PipelineError
+from featurize.stage import PipelineError
 from training.align.config import AlignConfig
 from training.align.forced import Alignment, Transcript, align_utterance, flat_places
 from training.align.frames import splice

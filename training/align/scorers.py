@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from featurize.cmvn import Normaliser
-from featurize.locations import Location
 from featurize.schema import FeatureRow
+from featurize.stage import Location
 from training.align.flat_start import GaussianModel
 from training.align.frames import Stacking
 from training.align.states import ContextStates, PhoneStates, StateSequence

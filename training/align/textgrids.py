@@ -16,9 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from praatio.utilities import textgrid_io
 
-from featurize.errors import PipelineError
-from featurize.locations import Location
 from featurize.schema import FeatureRow, FeaturizeManifest
+from featurize.stage import Location, PipelineError
 from training.align.outcome import AlignedLabels, Unaligned
 
 SUFFIX = ".TextGrid"

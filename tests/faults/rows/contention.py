@@ -3,8 +3,8 @@
 import signal
 from pathlib import Path
 
-from featurize.lease import Claim, Owner
-from featurize.locations import Location
+from featurize.stage import Location
+from featurize.stage.lease import Claim, Owner
 from tests.faults.rows.row import FEATURIZE, TRAIN, Row, SkippedRow
 from tests.faults.workplace import WAIT_S, Workplace
 

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from featurize.locations import Location
+from featurize.stage import Location
 from tests.faults.rows.row import TRAIN, Row, SkippedRow
 from tests.faults.workplace import Workplace, result_of
 

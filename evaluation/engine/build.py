@@ -1,0 +1,202 @@
+"""From a trained recogniser to an engine: batch norm folded, fan-outs laid out, 8-bit weights.
+
+Shape legend: G outputs of a matrix, K presynaptic neurons, C columns of a row (fan-out, padded).
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from evaluation.config import ViterbiConfig
+from evaluation.engine.decoding import NEVER
+from evaluation.engine.description import (
+    EngineDescription,
+    FrontEndConfig,
+    Precision,
+    SymbolTable,
+)
+from evaluation.engine.engine_file import EngineData, check
+from evaluation.engine.layout import Layout, Matrix, lay_out
+from evaluation.state_search import graph_of_parts
+from evaluation.viterbi import log_priors
+from featurize.schema import StateInventory
+from featurize.stage import PipelineError
+from training.checkpoint import Recogniser
+from training.config import SPIKING_MODELS
+from training.models.spiking import ConventionalLayer, GatedLayer, LifLayer, SpikingNetwork
+from training.quantizer import UNQUANTIZED_BITS, Quantizer, level_scale
+
+TOP_BYTE = 127
+
+
+def build_engine(
+    recogniser: Recogniser,
+    precision: Precision = "float32",
+    front_end: FrontEndConfig | None = None,
+) -> EngineData:
+    """Lay a trained spiking recogniser out for the engine.
+
+    Args:
+        recogniser: the model.
+        precision: of the weights. ``int8`` has one scale per output of a matrix.
+        front_end: how frames are made, for an engine that listens to samples.
+
+    Raises:
+        PipelineError: when the model is not spiking, or not of this precision's kind.
+    """
+    network, manifest = recogniser.network, recogniser.manifest
+    if not isinstance(network, SpikingNetwork):
+        raise PipelineError(
+            f"model={network.config.model} does not spike; the event-driven engine runs "
+            f"{', '.join(SPIKING_MODELS)}"
+        )
+    labels = manifest.labels
+    try:
+        description = EngineDescription(
+            precision=precision,
+            model=network.config.model,
+            num_layers=network.config.num_layers,
+            num_features=network.num_features,
+            hidden_size=network.config.hidden_size,
+            num_outputs=network.num_outputs,
+            num_bits=network.config.num_bits,
+            objective=manifest.config.objective,
+            frame_shift_s=manifest.frame_shift_s,
+            labels=SymbolTable(
+                kind=labels.kind, symbols=labels.symbols, word_boundary=labels.word_boundary
+            ),
+            states_per_phone=None if manifest.states is None else manifest.states.states_per_phone,
+            target_delay=recogniser.target_delay,
+            front_end=front_end,
+            trained_as=manifest.fingerprint,
+        )
+    except ValidationError as error:
+        raise PipelineError(str(error.errors()[0]["msg"])) from None
+    arrays = _network_arrays(network, description)
+    if description.objective == "frame":
+        counts = {
+            name: recogniser.label_statistics[name].numpy()
+            for name in ("bigram_counts", "frame_counts")
+        }
+        if manifest.states is None:
+            arrays |= {name: count.astype(np.float32) for name, count in counts.items()}
+        else:
+            arrays |= _search_of_states(manifest.states, manifest.frame_shift_s, **counts)
+    data = EngineData(description, arrays)
+    check(data, f"model {manifest.fingerprint}")
+    return data
+
+
+def _search_of_states(
+    states: StateInventory,
+    frame_shift_s: float,
+    *,
+    bigram_counts: NDArray[np.int64],
+    frame_counts: NDArray[np.int64],
+) -> dict[str, NDArray[Any]]:
+    """The search over parts of phones, for outputs that are states of them."""
+    part_of_output = np.array(states.phones) * states.states_per_phone + np.array(states.positions)
+    frames_P = np.zeros((len(bigram_counts) - 1) * states.states_per_phone)
+    np.add.at(frames_P, part_of_output, frame_counts)
+    graph = graph_of_parts(states, bigram_counts, frame_counts, ViterbiConfig(), frame_shift_s)
+    priors_P = log_priors(frames_P, ViterbiConfig().smoothing)
+    finite = {
+        "part_starts": graph.start_S,
+        "part_changes": graph.transition_SS,
+        "part_ends": graph.end_S,
+        "part_priors": priors_P,
+    }
+    return {"part_of_output": part_of_output.astype(np.int32)} | {
+        name: np.maximum(scores, NEVER).astype(np.float32) for name, scores in finite.items()
+    }
+
+
+@torch.no_grad()
+def _network_arrays(
+    network: SpikingNetwork, description: EngineDescription
+) -> dict[str, NDArray[Any]]:
+    layout = lay_out(description)
+    layers = [layer for layer in network.layers if isinstance(layer, LifLayer)]
+    sites = [network.encoder_site, *(layer.site for layer in layers)]
+    quantizers = [site.quantizer() for site in sites]
+    scales_of_sites = [_scale(quantizer) for quantizer in quantizers]
+    arrays: dict[str, NDArray[Any]] = {
+        "quantizers": np.array([_row(quantizer) for quantizer in quantizers], np.float32),
+        "biases": np.zeros(layout.num_biases, np.float32),
+        "weights": np.zeros(layout.num_weights, description.precision),
+    }
+    if description.precision == "int8":
+        arrays["scales"] = np.zeros(layout.num_biases, np.float32)
+    if description.model == "conventional":
+        arrays["decays"] = _decays(layers, layout)
+    for number, layer in enumerate(layers):
+        weight, bias = layer.norm.folded(layer.input_map.weight)
+        feed, back = layout.matrices[2 * number], layout.matrices[2 * number + 1]
+        _place(arrays, feed, weight, bias, scales_of_sites[number], description)
+        if isinstance(layer, GatedLayer) and layer.recurrent_weight is not None:
+            scale = scales_of_sites[number + 1]
+            _place(arrays, back, layer.recurrent_weight, None, scale, description)
+    weight, bias = network.output.norm.folded(network.output.linear.weight)
+    _place(arrays, layout.matrices[-1], weight, bias, scales_of_sites[-1], description)
+    return arrays
+
+
+def _scale(quantizer: Quantizer) -> np.float32:
+    if quantizer.num_bits == UNQUANTIZED_BITS:
+        return np.float32(1.0)
+    return np.float32(level_scale(quantizer.range_M, quantizer.num_bits).item())
+
+
+def _row(quantizer: Quantizer) -> tuple[float, float, float, float]:
+    is_quantized = float(quantizer.num_bits != UNQUANTIZED_BITS)
+    range_M = float(quantizer.range_M)
+    return range_M, float(_scale(quantizer)), float(quantizer.threshold), is_quantized
+
+
+def _decays(layers: list[LifLayer], layout: Layout) -> NDArray[np.float32]:
+    decays = np.zeros(layout.state_size, np.float32)
+    for site, layer in zip(layout.sites[1:], layers, strict=True):
+        assert isinstance(layer, ConventionalLayer)
+        decays[site[1] : site[1] + site[0]] = layer.decay.numpy()
+    return decays
+
+
+def _place(
+    arrays: dict[str, NDArray[Any]],
+    matrix: Matrix,
+    weight_GK: torch.Tensor,
+    bias_G: torch.Tensor | None,
+    level_scale_of_input: np.float32,
+    description: EngineDescription,
+) -> None:
+    """Write one matrix, and its bias and scales, to their places."""
+    weight_KC = _spread(weight_GK.T.numpy(), matrix)
+    biases = slice(matrix.bias_offset, matrix.bias_offset + matrix.width)
+    if bias_G is not None:
+        arrays["biases"][biases] = _spread(bias_G.numpy()[None], matrix)[0]
+    weights = slice(matrix.offset, matrix.offset + matrix.num_rows * matrix.width)
+    if description.precision == "int8":
+        step_C = np.abs(weight_KC).max(axis=0) / TOP_BYTE
+        whole = np.rint(weight_KC / np.where(step_C > 0, step_C, 1.0))
+        arrays["weights"][weights] = whole.astype(np.int8).reshape(-1)
+        # A spike is its level over the scale of its site: that factor, too, folds into the step.
+        arrays["scales"][biases] = step_C / level_scale_of_input
+        return
+    if description.num_bits == 1:
+        # A single bit is added or taken off, without a product: its size folds into the weight.
+        weight_KC = weight_KC / level_scale_of_input
+    arrays["weights"][weights] = weight_KC.reshape(-1)
+
+
+def _spread(rows_KG: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
+    """Pad every drive's block of columns to whole vectors, and the row to its width."""
+    num_rows = rows_KG.shape[0]
+    size = matrix.fan_out // matrix.num_drives
+    spread = np.zeros((num_rows, matrix.width), np.float32)
+    for drive in range(matrix.num_drives):
+        at = drive * matrix.block
+        spread[:, at : at + size] = rows_KG[:, drive * size : (drive + 1) * size]
+    return spread

@@ -1,0 +1,128 @@
+"""What an engine file says of its network, its features and its labels.
+
+Everything here is checked when it is read, so that the compiled step, which checks nothing, never
+sees a size that does not fit. No import here needs torch or pyarrow.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from featurize.stage import TypedConfig
+
+FORMAT_VERSION: Literal[2] = 2
+UNQUANTIZED_BITS = 32
+
+Precision = Literal["float32", "int8"]
+
+
+class FrontEndConfig(TypedConfig):
+    """From samples to the frames that the network reads."""
+
+    sample_rate_hz: int = Field(ge=8000, le=48000, description="Other rates are converted.")
+    features: Literal["fbank", "mfcc"] = Field(description="Kind of features.")
+    num_bins: int = Field(ge=4, le=128, description="Mel filters.")
+    num_ceps: int = Field(ge=1, le=128, description="Cepstra per frame; mfcc only.")
+    frame_length_s: float = Field(gt=0, le=0.2, description="Analysis window, seconds.")
+    frame_shift_s: float = Field(gt=0, le=0.2, description="Step between windows, seconds.")
+    deltas: Literal[0, 1, 2] = Field(description="Time differences appended.")
+    stack: int = Field(ge=1, le=16, description="Frames joined into one.")
+    stride: int = Field(ge=1, le=16, description="Frames between two stacks.")
+    feature_dtype: Literal["float16", "float32"] = Field(
+        description="Precision that training read; features are rounded to it."
+    )
+    cmvn: Literal["none", "global", "speaker"] = Field(
+        description="Normalisation in training; a speaker's own is not known here, the global "
+        "mean and deviation stand in."
+    )
+    mean: tuple[float, ...] = Field(description="Subtracted, one per feature.")
+    std: tuple[float, ...] = Field(description="Divided by, one per feature.")
+
+    @property
+    def num_features(self) -> int:
+        """F, values of a frame that the network reads."""
+        static = self.num_bins if self.features == "fbank" else self.num_ceps
+        return static * (1 + self.deltas) * self.stack
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.mean) != self.num_features or len(self.std) != self.num_features:
+            raise ValueError(f"mean and std must have {self.num_features} values each")
+        if not all(value > 0 for value in self.std):
+            raise ValueError("std must be positive")
+        return self
+
+
+class SymbolTable(TypedConfig):
+    """The symbols that the network puts out.
+
+    Attributes:
+        kind: ``characters``, ``phones`` or ``alignment``.
+        symbols: symbol of each id; CTC has one output more, the blank.
+        word_boundary: id of the space between words, None where there is none.
+    """
+
+    kind: Literal["characters", "phones", "alignment"]
+    symbols: tuple[str, ...]
+    word_boundary: int | None = None
+
+
+class EngineDescription(TypedConfig):
+    """An engine without its numbers."""
+
+    format_version: Literal[2] = FORMAT_VERSION
+    precision: Precision = Field(description="Of the weights.")
+    model: Literal["conventional", "v1", "v2"] = Field(description="Recurrence.")
+    num_layers: int = Field(ge=1, le=16, description="L, recurrent layers.")
+    num_features: int = Field(ge=1, le=65536, description="F, values per frame.")
+    hidden_size: int = Field(ge=1, le=8192, description="H, neurons per layer.")
+    num_outputs: int = Field(ge=1, le=1_000_000, description="O, scores per frame.")
+    num_bits: int = Field(description="Bits of a spike; 32 for no quantisation.")
+    objective: Literal["ctc", "frame"] = Field(description="What a frame's scores mean.")
+    frame_shift_s: float = Field(gt=0, description="Seconds between frames of the network.")
+    labels: SymbolTable = Field(description="Symbols of the outputs.")
+    states_per_phone: int | None = Field(
+        None,
+        ge=1,
+        le=3,
+        description="Parts of a phone, where the outputs are hidden Markov states; else empty.",
+    )
+    target_delay: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Frames after the one it names that the network has heard; the scores of a "
+        "stream's first frames name nothing.",
+    )
+    front_end: FrontEndConfig | None = Field(
+        None, description="How to make frames of samples; empty where only frames come in."
+    )
+    trained_as: str = Field("", description="Fingerprint of the training run.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not (1 <= self.num_bits <= 8 or self.num_bits == UNQUANTIZED_BITS):
+            raise ValueError(f"num_bits={self.num_bits} is none of 1 to 8 and {UNQUANTIZED_BITS}")
+        if self.precision == "int8" and self.num_bits == UNQUANTIZED_BITS:
+            raise ValueError(
+                "8-bit weights are multiplied by integer levels, and unquantised spikes have none; "
+                "use precision=float32"
+            )
+        if self.states_per_phone is not None and self.objective == "ctc":
+            raise ValueError("states_per_phone is for objective=frame")
+        if self.front_end is not None and self.front_end.num_features != self.num_features:
+            raise ValueError(
+                f"the front end makes {self.front_end.num_features} features a frame, the network "
+                f"reads {self.num_features}"
+            )
+        return self
+
+    @property
+    def site_sizes(self) -> tuple[int, ...]:
+        """Neurons of the encoder and of every layer."""
+        return (self.num_features, *[self.hidden_size] * self.num_layers)
+
+    @property
+    def num_drives(self) -> int:
+        """Rows of W per neuron."""
+        return 1 if self.model == "conventional" else 2

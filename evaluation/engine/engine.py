@@ -1,0 +1,152 @@
+"""The event-driven engine: a network that advances streams of frames, one call at a time.
+
+Shape legend: T frames, F features, O outputs.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.engine.counts import ExecutedCounts
+from evaluation.engine.description import EngineDescription
+from evaluation.engine.engine_file import EngineData
+from evaluation.engine.kernels import CONVENTIONAL, GATED, advance
+from evaluation.engine.layout import lay_out, rows_at_once
+from training.kernels.lanes import WIDE
+
+SATURATION = np.float32(1e30)
+"""As in ``training.lif``: no overflow, hence no NaN."""
+
+Floats = NDArray[np.float32]
+
+
+class Stream:
+    """The state of one stream of frames: what every neuron carries, and what was counted.
+
+    A stream belongs to one thread; any number of them share an engine.
+    """
+
+    def __init__(self, description: EngineDescription) -> None:
+        layout = lay_out(description)
+        self._description = description
+        self.current = np.zeros(layout.state_size, np.float32)
+        self.residue = np.zeros(layout.state_size, np.float32)
+        self.counts = np.zeros(description.num_layers + 1, np.int64)
+        self.indices = np.zeros(layout.list_size, np.int32)
+        self.values = np.zeros(layout.list_size, np.float32)
+        self.levels = np.zeros(layout.list_size, np.int16)
+        self.rows_added = np.zeros(len(layout.matrices), np.int64)
+        self.emitted = np.zeros(description.num_layers + 1, np.int64)
+        self.num_frames = 0
+        self.drives = np.zeros(layout.widest, np.float32)
+        self.recurrent = np.zeros(layout.widest, np.float32)
+        self.integer_sums = np.zeros(layout.widest, np.int32)
+        self.scratch = np.zeros(WIDE, np.float32)
+
+    @property
+    def executed(self) -> ExecutedCounts:
+        """What has been executed since the stream began."""
+        return ExecutedCounts.of(self._description, self.num_frames, self.rows_added, self.emitted)
+
+    def spikes(self, site: int) -> Floats:
+        """The last frame's outputs of a site (0 the encoder), zeros included."""
+        outputs = np.zeros(self._description.site_sizes[site], np.float32)
+        self.write_spikes(site, outputs)
+        return outputs
+
+    def write_spikes(self, site: int, outputs: Floats) -> None:
+        """Write the last frame's non-zero outputs of a site to their places."""
+        first = sum(self._description.site_sizes[:site])
+        listed = slice(first, first + int(self.counts[site]))
+        outputs[self.indices[listed]] = self.values[listed]
+
+
+class Engine:
+    """A network ready to run; immutable.
+
+    Args:
+        data: what ``build_engine`` made or ``read_engine`` read; already checked.
+    """
+
+    def __init__(self, data: EngineData) -> None:
+        self.description = data.description
+        layout = data.layout
+        description, arrays = data.description, data.arrays
+        is_int8 = description.precision == "int8"
+        no_floats = np.zeros(0, np.float32)
+        self._kind = CONVENTIONAL if description.model == "conventional" else GATED
+        self._rows_at_once = rows_at_once(description.num_bits) if is_int8 else 0
+        self._width = layout.matrices[-1].width
+        self._constants: tuple[NDArray[Any], ...] = (
+            layout.matrix_table,
+            layout.sites,
+            no_floats if is_int8 else arrays["weights"],
+            arrays["weights"] if is_int8 else np.zeros(0, np.int8),
+            arrays.get("scales", no_floats),
+            arrays["biases"],
+            arrays.get("decays", no_floats),
+            arrays["quantizers"],
+        )
+
+    @property
+    def state_offsets(self) -> list[int]:
+        """Where each site's neurons begin in a stream's state arrays."""
+        offsets: list[int] = self._constants[1][:, 1].tolist()
+        return offsets
+
+    def stream(self) -> Stream:
+        """A new stream, before its first frame."""
+        return Stream(self.description)
+
+    def advance(self, features_TF: Floats, stream: Stream) -> Floats:
+        """Advance a stream by some frames; any cutting of a stream gives the same result.
+
+        Args:
+            features_TF: normalised frames, finite.
+            stream: state, changed in place.
+
+        Returns:
+            (T, O) scores before the softmax.
+
+        Raises:
+            ValueError: when the frames have another number of features than the network reads.
+        """
+        if features_TF.ndim != 2 or features_TF.shape[1] != self.description.num_features:
+            raise ValueError(
+                f"frames of shape {features_TF.shape}; the network reads "
+                f"(T, {self.description.num_features})"
+            )
+        num_frames = features_TF.shape[0]
+        scores = np.empty((num_frames, self._width), np.float32)
+        is_binary = self.description.num_bits == 1
+        step: Any = advance
+        step(
+            np.ascontiguousarray(features_TF, np.float32).reshape(-1),
+            (num_frames, self._kind, is_binary, self._rows_at_once),
+            *self._constants,
+            SATURATION,
+            stream.current,
+            stream.residue,
+            stream.counts,
+            stream.indices,
+            stream.values,
+            stream.levels,
+            stream.rows_added,
+            stream.emitted,
+            stream.drives,
+            stream.recurrent,
+            stream.integer_sums,
+            stream.scratch,
+            scores.reshape(-1),
+        )
+        stream.num_frames += num_frames
+        return scores[:, : self.description.num_outputs]
+
+
+def log_softmax(scores_TO: Floats) -> Floats:
+    """Log-probabilities of scores, (T, O)."""
+    shifted = scores_TO - scores_TO.max(axis=1, keepdims=True)
+    total = np.log(np.exp(shifted).sum(axis=1, keepdims=True, dtype=np.float32))
+    result: Floats = shifted - total
+    return result

@@ -1,0 +1,185 @@
+"""One self-contained file that an engine runs from: safetensors, with a description as JSON.
+
+The weights are read once, straight to their aligned place, and nothing of the file stays in
+memory beside them. Sizes, checksums and values are checked before anything runs.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as save_safetensors
+
+from evaluation.engine.description import EngineDescription
+from evaluation.engine.layout import Layout, lay_out
+from featurize.stage import PipelineError
+
+_DESCRIPTION, _CHECKSUMS = "spikeline_engine", "sha256"
+_ALIGNMENT = 64
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class EngineData:
+    """An engine's description and numbers.
+
+    Attributes:
+        description: what it is.
+        arrays: ``weights``, ``biases``, ``quantizers`` and, where they apply, ``scales``,
+            ``decays``, and what the search of a frame model needs: ``bigram_counts`` and
+            ``frame_counts``, or of states ``part_of_output`` and the graph of the parts.
+    """
+
+    description: EngineDescription
+    arrays: Arrays
+
+    @property
+    def layout(self) -> Layout:
+        """Where the numbers lie."""
+        return lay_out(self.description)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of the weights, padding included."""
+        return int(self.arrays["weights"].nbytes)
+
+
+def expected_arrays(description: EngineDescription) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of every array that a description calls for."""
+    layout = lay_out(description)
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
+        "weights": (description.precision, (layout.num_weights,)),
+        "biases": ("float32", (layout.num_biases,)),
+        "quantizers": ("float32", (description.num_layers + 1, 4)),
+    }
+    if description.precision == "int8":
+        expected["scales"] = ("float32", (layout.num_biases,))
+    if description.model == "conventional":
+        expected["decays"] = ("float32", (layout.state_size,))
+    symbols = len(description.labels.symbols)
+    if description.objective == "frame" and description.states_per_phone is not None:
+        parts = symbols * description.states_per_phone
+        expected["part_of_output"] = ("int32", (description.num_outputs,))
+        expected["part_changes"] = ("float32", (parts, parts))
+        expected |= {f"part_{name}": ("float32", (parts,)) for name in ("starts", "ends", "priors")}
+    elif description.objective == "frame":
+        expected["bigram_counts"] = ("float32", (symbols + 1, symbols + 1))
+        expected["frame_counts"] = ("float32", (symbols,))
+    return expected
+
+
+def check(data: EngineData, source: str) -> None:
+    """Make sure that nothing is missing, misshapen or not a number.
+
+    Raises:
+        PipelineError: naming what is wrong.
+    """
+    expected = expected_arrays(data.description)
+    if set(data.arrays) != set(expected):
+        raise PipelineError(f"{source}: holds {sorted(data.arrays)}, not {sorted(expected)}")
+    for name, (dtype, shape) in expected.items():
+        array = data.arrays[name]
+        if array.dtype != np.dtype(dtype) or array.shape != shape:
+            raise PipelineError(
+                f"{source}: {name} is {array.dtype} {array.shape}, not {dtype} {shape}"
+            )
+        if array.dtype == np.float32 and not bool(np.isfinite(array).all()):
+            raise PipelineError(
+                f"{source}: {name} is not finite; the model's training diverged, train it again "
+                "with a lower learning rate"
+            )
+    if not bool((data.arrays["quantizers"][:, :2] > 0).all()):
+        raise PipelineError(f"{source}: a quantiser's range is not positive")
+    parts = data.arrays.get("part_of_output")
+    if parts is not None and not bool(
+        ((parts >= 0) & (parts < len(data.arrays["part_starts"]))).all()
+    ):
+        raise PipelineError(f"{source}: an output is of a phone that is not there")
+
+
+def write_engine(data: EngineData) -> bytes:
+    """The file's content.
+
+    Raises:
+        PipelineError: when the numbers do not fit the description.
+    """
+    check(data, "engine")
+    arrays = {name: np.ascontiguousarray(array) for name, array in data.arrays.items()}
+    checksums = {name: hashlib.sha256(array.data).hexdigest() for name, array in arrays.items()}
+    metadata = {_DESCRIPTION: data.description.model_dump_json(), _CHECKSUMS: json.dumps(checksums)}
+    return save_safetensors(arrays, metadata=metadata)
+
+
+def read_engine(path: str | Path) -> EngineData:
+    """Load an engine file.
+
+    Raises:
+        PipelineError: when it is missing, damaged, or of another version.
+    """
+    source = str(path)
+    try:
+        with safe_open(source, framework="numpy") as opened:
+            metadata = opened.metadata() or {}
+            names = set(opened.keys())
+    except FileNotFoundError:
+        raise PipelineError(f"{source}: no such engine file") from None
+    except (SafetensorError, OSError) as error:
+        raise PipelineError(f"{source} is no engine file: {error}") from None
+    if _DESCRIPTION not in metadata:
+        raise PipelineError(f"{source} is no engine file; make one with spikeline export")
+    try:
+        description = EngineDescription.model_validate_json(metadata[_DESCRIPTION])
+        checksums = dict(json.loads(metadata.get(_CHECKSUMS, "{}")))
+    except (ValidationError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise PipelineError(
+            f"{source}: its description cannot be read ({reason}); export it again"
+        ) from None
+    expected = expected_arrays(description)
+    if names != set(expected):
+        raise PipelineError(f"{source}: holds {sorted(names)}, not {sorted(expected)}")
+    data = EngineData(description, _read_arrays(source, expected, checksums))
+    check(data, source)
+    return data
+
+
+def _read_arrays(
+    source: str, expected: Mapping[str, tuple[str, tuple[int, ...]]], checksums: dict[str, str]
+) -> dict[str, NDArray[Any]]:
+    """Read every array to a place of its own, aligned to a cache line.
+
+    ``safe_open`` has checked the header against the file; its own reader would keep the file's
+    pages in memory beside the copy.
+    """
+    arrays = {}
+    with open(source, "rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(size))
+        for name, (dtype, shape) in expected.items():
+            start, end = header[name]["data_offsets"]
+            array = _aligned(np.dtype(dtype), shape)
+            if end - start != array.nbytes:
+                raise PipelineError(f"{source}: {name} has {end - start} bytes, not {array.nbytes}")
+            stream.seek(8 + size + start)
+            stream.readinto(array.reshape(-1).view(np.uint8).data)
+            if checksums.get(name) != hashlib.sha256(array.data).hexdigest():
+                raise PipelineError(
+                    f"{source}: {name} is damaged (checksum differs); export it again"
+                )
+            arrays[name] = array
+    return arrays
+
+
+def _aligned(dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    size = int(np.prod(shape)) * dtype.itemsize
+    room = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT
+    return room[start : start + size].view(dtype).reshape(shape)

@@ -1,0 +1,202 @@
+"""Speech in, text out: front end, engine and decoder behind ``feed`` and ``result``.
+
+Imports neither torch nor pyarrow, unless a training run is named instead of an engine file.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.engine.counts import ExecutedCounts
+from evaluation.engine.decoding import Floats, WordFinder, WordListener, stream_decoder
+from evaluation.engine.description import Precision, SymbolTable
+from evaluation.engine.engine import Engine, log_softmax
+from evaluation.engine.engine_file import EngineData, read_engine
+from evaluation.engine.front_end import FrontEnd
+from evaluation.engine.resampler import StreamResampler
+from featurize.stage import PipelineError
+
+_BLOCK_S = 1.0
+"""Longest piece of a stream worked on at once, so that memory does not grow with the piece."""
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """What was heard.
+
+    Attributes:
+        text: words, or symbols separated by spaces where there are no words.
+        symbols: ids.
+        words: those that a word search found; None where none was made.
+        audio_s: length of what was fed.
+        busy_s: time spent on it.
+        executed: operations and memory.
+    """
+
+    text: str
+    symbols: tuple[int, ...]
+    words: tuple[str, ...] | None
+    audio_s: float
+    busy_s: float
+    executed: ExecutedCounts
+
+    @property
+    def real_time_factor(self) -> float:
+        """Time spent per time of audio."""
+        return self.busy_s / self.audio_s if self.audio_s else 0.0
+
+    @property
+    def operations_per_s(self) -> float:
+        """Multiplications and additions of the network per second of audio."""
+        return self.executed.operations / self.audio_s if self.audio_s else 0.0
+
+
+def spell(symbols: Sequence[int], table: SymbolTable) -> str:
+    """Symbol ids as a person reads them."""
+    if table.kind == "characters" and table.word_boundary is not None:
+        return " ".join("".join(table.symbols[i] for i in symbols).split())
+    return " ".join(table.symbols[i] for i in symbols)
+
+
+class Recognizer:
+    """Listens to one stream of samples after the other.
+
+    Args:
+        data: an engine that listens to samples.
+        sample_rate_hz: rate of the samples fed; the engine's own where not given.
+        words: a search for words; the text is what it finds. Without one it is of symbols.
+
+    Raises:
+        PipelineError: when the engine reads frames only, or the rate cannot be converted.
+    """
+
+    def __init__(
+        self,
+        data: EngineData,
+        sample_rate_hz: int | None = None,
+        words: WordFinder | None = None,
+    ) -> None:
+        front_end = data.description.front_end
+        if front_end is None:
+            raise PipelineError(
+                "this engine reads frames, not samples; export it from a training run whose "
+                "feature set is still there"
+            )
+        self._data, self._word_finder = data, words
+        self._engine = Engine(data)
+        self._front_end = FrontEnd(front_end)
+        self.sample_rate_hz = sample_rate_hz or front_end.sample_rate_hz
+        self._begin()
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, sample_rate_hz: int | None = None) -> "Recognizer":
+        """Load an engine file; needs no torch.
+
+        Raises:
+            PipelineError: when it is damaged or of another version.
+        """
+        return cls(read_engine(path), sample_rate_hz)
+
+    @classmethod
+    def from_run(
+        cls,
+        uri: str,
+        *,
+        precision: Precision = "float32",
+        sample_rate_hz: int | None = None,
+        words: str | None = None,
+    ) -> "Recognizer":
+        """Build the engine of a finished training run.
+
+        Args:
+            uri: local path or s3:// address.
+            precision: of the weights.
+            sample_rate_hz: rate of the samples fed.
+            words: a finished evaluation that searched for words with this model: its lexicon,
+                language model and weights are used.
+
+        Raises:
+            PipelineError: when the run is unfinished, its model does not spike, its feature
+                set, which says how frames are made, is gone, or the evaluation has no words of it.
+        """
+        # Torch takes seconds to import, and an engine file does not need it.
+        from evaluation.engine.from_run import engine_of_run, words_of_run
+
+        finder = None if words is None else words_of_run(uri, words)
+        return cls(engine_of_run(uri, precision), sample_rate_hz, finder)
+
+    def _begin(self) -> None:
+        rate = self._front_end.config.sample_rate_hz
+        self._resampler = StreamResampler(self.sample_rate_hz, rate)
+        self._front_end.reset()
+        self._stream = self._engine.stream()
+        self._decoder = stream_decoder(self._data)
+        self._words: WordListener | None = None
+        if self._word_finder is not None:
+            self._words = self._word_finder.stream()
+        self._words_so_far: tuple[str, ...] = ()
+        # A delayed network's first scores name nothing.
+        self._num_unnamed = self._data.description.target_delay
+        self._num_samples = 0
+        self._busy_s = 0.0
+
+    def feed(self, samples: NDArray[np.floating]) -> None:
+        """Listen to the next samples of the stream, any number of them.
+
+        Args:
+            samples: (n,) mono, in [-1, 1]; clipped to that.
+
+        Raises:
+            PipelineError: when a sample is not a finite number; the stream is as before.
+        """
+        started = time.perf_counter()
+        if samples.ndim != 1:
+            raise ValueError(f"samples of shape {samples.shape}; feed one channel, (n,)")
+        if not bool(np.isfinite(samples).all()):
+            raise PipelineError("not-a-number or infinity in the samples; mend the recording")
+        block = max(1, round(_BLOCK_S * self.sample_rate_hz))
+        for start in range(0, len(samples), block):
+            piece = np.clip(samples[start : start + block], -1.0, 1.0).astype(np.float32)
+            self._advance(self._front_end.feed(self._resampler.feed(piece)))
+        self._num_samples += len(samples)
+        self._busy_s += time.perf_counter() - started
+
+    def _advance(self, frames_TF: Floats) -> None:
+        if len(frames_TF):
+            scores_TO = self._engine.advance(frames_TF, self._stream)
+            scores_TO = scores_TO[self._num_unnamed :]
+            self._num_unnamed = max(0, self._num_unnamed - len(frames_TF))
+            self._decoder.feed(scores_TO)
+            if self._words is not None:
+                self._words_so_far = self._words.accept(log_softmax(scores_TO))
+
+    def partial(self) -> str:
+        """The hypothesis so far; later samples may change its end."""
+        if self._words is not None:
+            return " ".join(self._words_so_far)
+        return spell(self._decoder.symbols(), self._data.description.labels)
+
+    def result(self) -> Transcription:
+        """End the stream and begin another; what was heard of the old one."""
+        started = time.perf_counter()
+        self._advance(self._front_end.feed(self._resampler.finish()))
+        self._advance(self._front_end.finish())
+        symbols = self._decoder.finish()
+        text, words = spell(symbols, self._data.description.labels), None
+        if self._words is not None:
+            words = self._words.finish().words
+            text = " ".join(words)
+        heard = Transcription(
+            text=text,
+            symbols=tuple(symbols),
+            words=words,
+            audio_s=self._num_samples / self.sample_rate_hz,
+            busy_s=self._busy_s + time.perf_counter() - started,
+            executed=self._stream.executed,
+        )
+        self._begin()
+        return heard

@@ -1,0 +1,180 @@
+"""Doing many independent things at once: in order, in threads, in processes, or as Ray tasks.
+
+Every way keeps a bounded number of items in flight, returns results in the order of the items,
+and raises the first failure after cancelling what has not begun.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from concurrent.futures.thread import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
+from typing import Any, Literal, TypeVar, cast
+
+from pydantic import Field
+
+from featurize.stage.errors import PipelineError
+from featurize.stage.ray_session import call_on_ray, ray_session
+from featurize.stage.typed_config import TypedConfig
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+Progress = Callable[[int, int], None]
+"""Called with (number done, number in all) after each item."""
+
+_OUT_OF_MEMORY = (
+    "a featurizing {} died, most likely for want of memory; use fewer workers or smaller "
+    "utterances_per_shard"
+)
+_MAX_TRIES = 3
+
+
+class FanOut(TypedConfig):
+    """Where the shards are made; never changes their content, so it is in no fingerprint."""
+
+    kind: Literal["sequential", "threads", "processes", "ray"] = Field(
+        "threads",
+        description="One after another, in threads or processes of this machine, or as Ray "
+        "tasks (on the cluster at RAY_ADDRESS, else on this machine).",
+    )
+    num_workers: int | None = Field(
+        None, ge=1, le=4096, description="Items at once; empty for one per available core."
+    )
+
+    def workers(self, num_cores: int) -> int:
+        """Items at once on so many cores."""
+        return self.num_workers or max(1, num_cores)
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class WorkerPool:
+    """Workers that stay while the context of :func:`worker_pool` lasts; safe from any thread.
+
+    Attributes:
+        num_workers: items worth handing in at once.
+    """
+
+    def __init__(self, num_workers: int, run: Callable[[Callable[..., Any], Any], Any]) -> None:
+        self.num_workers = num_workers
+        self._run = run
+
+    def run(self, work: Callable[[ItemT], ResultT], item: ItemT) -> ResultT:
+        """Apply ``work`` to one item on a worker, and wait for it.
+
+        Args:
+            work: a module-level function; item and result must pickle for processes and Ray.
+            item: what to work on.
+
+        Raises:
+            PipelineError: when the worker dies.
+            Exception: what ``work`` raises.
+        """
+        return cast(ResultT, self._run(work, item))
+
+
+@contextmanager
+def worker_pool(fan_out: FanOut) -> Iterator[WorkerPool]:
+    """Workers for a caller with threads of its own, such as a flow with a task per item.
+
+    Raises:
+        PipelineError: when the Ray cluster cannot be reached.
+    """
+    num_workers = 1 if fan_out.kind == "sequential" else fan_out.workers(available_cores())
+    if fan_out.kind == "ray":
+        with ray_session(fan_out.num_workers) as ray:
+            cores = int(ray.cluster_resources().get("CPU", 1))
+            yield WorkerPool(fan_out.workers(cores), partial(_run_one_on_ray, ray))
+    elif fan_out.kind == "processes":
+        with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as executor:
+            yield WorkerPool(num_workers, partial(_run_one_in_process, executor))
+    else:
+        yield WorkerPool(num_workers, lambda work, item: work(item))
+
+
+def _run_one_in_process(executor: Executor, work: Callable[..., Any], item: object) -> Any:
+    try:
+        return executor.submit(work, item).result()
+    except BrokenProcessPool as error:
+        raise PipelineError(_OUT_OF_MEMORY.format("process")) from error
+
+
+def _run_one_on_ray(ray: Any, work: Callable[..., Any], item: object) -> Any:
+    results = []
+
+    def run() -> None:
+        options = {"max_retries": _MAX_TRIES - 1, "scheduling_strategy": "SPREAD"}
+        results.append(ray.get(ray.remote(num_cpus=1, **options)(work).remote(item)))
+
+    try:
+        call_on_ray(run)
+        return results[0]
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause or error) from error
+    except ray.exceptions.WorkerCrashedError as error:
+        raise PipelineError(_OUT_OF_MEMORY.format("Ray worker")) from error
+    except ray.exceptions.RayError as error:
+        # Ray has tried again elsewhere by now; what is finished is found by the next run.
+        raise PipelineError(
+            f"the Ray cluster lost a featurizing task {_MAX_TRIES} times ({type(error).__name__}); "
+            "finished shards are kept, run the stage again"
+        ) from error
+
+
+def run_fan_out(
+    work: Callable[[ItemT], ResultT],
+    items: Sequence[ItemT],
+    fan_out: FanOut,
+    progress: Progress | None = None,
+) -> list[ResultT]:
+    """Apply ``work`` to every item.
+
+    Args:
+        work: a module-level function; items and results must pickle for processes and Ray.
+        items: what to work on.
+        fan_out: where.
+        progress: told after each finished item, in the caller's thread.
+
+    Returns:
+        Results in the order of the items.
+
+    Raises:
+        PipelineError: when workers die or the Ray cluster cannot be reached.
+        Exception: the first one that ``work`` raises.
+    """
+    with worker_pool(fan_out) as pool:
+        # One thread stands for each worker: it hands over an item and waits for the result.
+        threads = ThreadPoolExecutor(pool.num_workers, thread_name_prefix="fan-out")
+        try:
+            return _drain(threads, partial(pool.run, work), items, pool.num_workers, progress)
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def _drain(
+    executor: Executor,
+    work: Callable[[ItemT], ResultT],
+    items: Sequence[ItemT],
+    limit: int,
+    progress: Progress | None,
+) -> list[ResultT]:
+    """Keep at most ``limit`` items in flight until all are done or one fails."""
+    results: dict[int, ResultT] = {}
+    pending: dict[Future[ResultT], int] = {}
+    queue = iter(enumerate(items))
+    while True:
+        for number, item in islice(queue, limit - len(pending)):
+            pending[executor.submit(work, item)] = number
+        if not pending:
+            return [results[number] for number in range(len(items))]
+        for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            results[pending.pop(future)] = future.result()
+            if progress is not None:
+                progress(len(results), len(items))

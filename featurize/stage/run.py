@@ -1,0 +1,79 @@
+"""Stages: pure functions of (config, upstream) that write to a fingerprinted location.
+
+A location without its ``manifest.json`` does not exist: data is written first and the
+manifest last, with the checksum of every file and of itself. Running a finished stage again does
+nothing; two runs of one stage at once take turns, and the second finds the first one's result.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from featurize.stage.lease import drop_claims_of_the_dead, held_lease
+from featurize.stage.locations import Location
+from featurize.stage.manifest import MANIFEST_NAME, StageManifest, is_finished, write_manifest
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """Where a stage's result is, and whether it was there already."""
+
+    location: Location
+    fingerprint: str
+    skipped: bool
+
+
+def fingerprint(parts: dict[str, Any]) -> str:
+    """Name a stage's result by all that determines it.
+
+    Args:
+        parts: JSON-able values and pydantic models: config, upstream fingerprint, corpus
+            digest, code version.
+
+    Returns:
+        Sixteen hexadecimal digits of the SHA-256 of the canonical JSON.
+    """
+
+    def plain(value: Any) -> Any:
+        return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+    text = json.dumps({k: plain(v) for k, v in parts.items()}, sort_keys=True, default=plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_stage(
+    location: Location,
+    stage_fingerprint: str,
+    work: Callable[[Location], StageManifest],
+    *,
+    force: bool = False,
+) -> StageResult:
+    """Do a stage's work unless its result is already complete.
+
+    Args:
+        location: where the result goes; named by the fingerprint.
+        stage_fingerprint: the name, repeated in the result.
+        work: writes the data below the location and returns the manifest.
+        force: remove a finished result and do the work again.
+    """
+    if is_finished(location) and not force:
+        drop_claims_of_the_dead(location)
+        return StageResult(location, stage_fingerprint, skipped=True)
+    with held_lease(location) as lease:
+        if is_finished(location) and not force:  # by whom we waited for
+            return StageResult(location, stage_fingerprint, skipped=True)
+        if force:
+            # The manifest goes first, so that a crash halfway leaves an unfinished location.
+            location.child(MANIFEST_NAME).remove()
+            location.remove()
+        location.remove_partial()
+        if location.is_local:
+            location.files()  # refuses links, through which a write would land elsewhere
+        manifest = work(location)
+        lease.check()
+        write_manifest(location, manifest)
+    return StageResult(location, stage_fingerprint, skipped=False)

@@ -1,0 +1,180 @@
+import numpy as np
+import pytest
+import torch
+
+from evaluation.engine import onnx_export
+from evaluation.engine.build import build_engine
+from evaluation.engine.engine import Engine
+from evaluation.engine.engine_file import EngineData, read_engine, write_engine
+from evaluation.engine.nir_export import nir_file
+from evaluation.engine.onnx_run import compare_onnx
+from featurize.stage import PipelineError
+from training.checkpoint import load_recogniser
+
+NEEDS = "not installed; pip install -e '.[export]'"
+
+
+def frames(num_frames, seed=0, num_features=7):
+    return (1.5 * np.random.default_rng(seed).standard_normal((num_frames, num_features))).astype(
+        np.float32
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [
+        ("conventional", {}),
+        ("conventional", {"hidden_size": 300}),
+        ("v1", {"num_bits": 1, "threshold": 0}),
+        ("v1", {"hidden_size": 300}),
+        ("v2", {"hidden_size": 33, "num_layers": 3}),
+        ("v2", {"num_bits": 32}),
+        ("v2", {"hidden_size": 300}),
+    ],
+)
+def test_onnx_step_gives_the_engines_scores(write_model, model, sizes):
+    """Within a rounding: one other spike would move a score by a thousand times as much."""
+    pytest.importorskip("onnxruntime", reason=f"onnxruntime is {NEEDS}")
+    data = build_engine(load_recogniser(write_model(model, **sizes)))
+    found = compare_onnx(data, frames(100))
+    assert (found.num_frames, found.differing_frames) == (100, 0)
+    assert found.largest_difference < 1e-5
+
+
+def test_sums_in_another_order_spike_differently(write_model, monkeypatch):
+    """Why the export says in which order to add up: the same step with the runtime's products."""
+    pytest.importorskip("onnxruntime", reason=f"onnxruntime is {NEEDS}")
+
+    def product(graph, name, source, weight_KG):
+        weight = graph.constant(f"{name}_weight", weight_KG)
+        return graph.add("MatMul", [source, weight], f"{name}_product")
+
+    monkeypatch.setattr(onnx_export, "ordered_product", product)
+    data = build_engine(load_recogniser(write_model("v2", hidden_size=300)))
+    assert compare_onnx(data, frames(300)).differing_frames > 0
+
+
+def test_silence_goes_through_the_step(write_model):
+    """No spikes at all: there is nothing to add up."""
+    pytest.importorskip("onnxruntime", reason=f"onnxruntime is {NEEDS}")
+    data = build_engine(load_recogniser(write_model("conventional")))
+    data.arrays["biases"][:] = 0.0
+    assert compare_onnx(data, np.zeros((5, 7), np.float32)).largest_difference == 0.0
+
+
+@pytest.mark.parametrize("as_products", [False, True])
+def test_the_gru_to_compare_with_is_torchs(as_products):
+    runtime = pytest.importorskip("onnxruntime", reason=f"onnxruntime is {NEEDS}")
+    from evaluation.engine.gru_onnx import gru_step_model
+
+    torch.manual_seed(0)
+    gru, output = torch.nn.GRU(5, 11, 2), torch.nn.Linear(11, 4)
+    model = gru_step_model(gru, output, as_products=as_products)
+    session = runtime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    state = [np.zeros((1, 11), np.float32)] * 2
+    features = frames(9, num_features=5)
+    with torch.inference_mode():
+        expected = output(gru(torch.from_numpy(features).unsqueeze(1))[0])[:, 0].numpy()
+    for frame, wanted in zip(features, expected, strict=True):
+        inputs = {"x": frame[None], "h0": state[0], "h1": state[1]}
+        scores, *state = session.run(None, inputs)
+        np.testing.assert_allclose(scores[0], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["v1", "v2"])
+def test_nir_lacks_a_gated_node(write_model, model):
+    data = build_engine(load_recogniser(write_model(model)))
+    with pytest.raises(PipelineError, match="no node for a gated synaptic current"):
+        nir_file(data)
+
+
+def test_nir_lacks_graded_spikes(write_model):
+    data = build_engine(load_recogniser(write_model("conventional")))
+    with pytest.raises(PipelineError, match="no neuron with graded, signed spikes"):
+        nir_file(data)
+
+
+@pytest.mark.parametrize("leaky", [True, False])
+def test_nir_carries_the_unquantised_conventional_network(write_model, tmp_path, leaky):
+    nir = pytest.importorskip("nir", reason=f"nir is {NEEDS}")
+    recogniser = load_recogniser(write_model("conventional", num_bits=32, hidden_size=6))
+    with torch.no_grad():
+        for layer in recogniser.network.layers:
+            layer.decay.copy_(torch.linspace(0.1, 0.9, 6) if leaky else torch.ones(6))
+    data = build_engine(recogniser)
+    path = tmp_path / "model.nir"
+    path.write_bytes(nir_file(data))
+    engine, features = Engine(data), frames(20)
+    expected = engine.advance(features, engine.stream())
+    np.testing.assert_allclose(simulate(nir, nir.read(path), features), expected, rtol=1e-4)
+
+
+def simulate(nir, graph, features):
+    """NIR's equations in Euler steps of one frame, following the edges."""
+    following = dict(graph.edges)
+    potential = dict.fromkeys(graph.nodes, 0.0)
+    scores = []
+    for value in features:
+        name = "input"
+        while (name := following[name]) != "output":
+            node = graph.nodes[name]
+            if isinstance(node, nir.Affine):
+                value = node.weight @ value + node.bias
+            elif isinstance(node, nir.I):
+                potential[name] = potential[name] + node.r * value
+                value = potential[name]
+            else:
+                assert isinstance(node, nir.LI)
+                v = potential[name]
+                potential[name] = v + (node.v_leak - v + node.r * value) / node.tau
+                value = potential[name]
+        scores.append(value)
+    return np.stack(scores)
+
+
+def test_a_file_round_trips(write_model, tmp_path):
+    for precision in ("float32", "int8"):
+        data = build_engine(load_recogniser(write_model("v2", objective="frame")), precision)
+        path = tmp_path / f"{precision}.spikes"
+        path.write_bytes(write_engine(data))
+        read = read_engine(path)
+        assert read.description == data.description
+        for name, array in data.arrays.items():
+            np.testing.assert_array_equal(read.arrays[name], array)
+        first, second = Engine(data), Engine(read)
+        features = frames(10)
+        np.testing.assert_array_equal(
+            first.advance(features, first.stream()), second.advance(features, second.stream())
+        )
+
+
+def damaged(content, position):
+    return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda content: b"", "is no engine file"),
+        (lambda content: b"RIFF" + content, "is no engine file"),
+        (lambda content: content[:-7], "is no engine file"),
+        (lambda content: damaged(content, len(content) - 9), "damaged"),
+    ],
+)
+def test_a_damaged_file_is_refused(write_model, tmp_path, spoil, said):
+    path = tmp_path / "engine.spikes"
+    path.write_bytes(spoil(write_engine(build_engine(load_recogniser(write_model("v2"))))))
+    with pytest.raises(PipelineError, match=said):
+        read_engine(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(PipelineError, match="no such engine file"):
+        read_engine(tmp_path / "none.spikes")
+
+
+def test_weights_that_are_not_numbers_are_refused(write_model):
+    data = build_engine(load_recogniser(write_model("v2")))
+    data.arrays["weights"][3] = np.nan
+    with pytest.raises(PipelineError, match="weights is not finite"):
+        write_engine(EngineData(data.description, data.arrays))

@@ -1,0 +1,355 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluation.config import ViterbiConfig
+from evaluation.decoding import PhoneViterbi, ctc_greedy, phone_search
+from evaluation.engine.audio_file import open_audio
+from evaluation.engine.build import build_engine
+from evaluation.engine.decoding import GreedyDecoder, StreamViterbi, stream_decoder
+from evaluation.engine.description import FrontEndConfig
+from evaluation.engine.engine import Engine, log_softmax
+from evaluation.engine.engine_file import read_engine, write_engine
+from evaluation.engine.front_end import FrontEnd
+from evaluation.engine.garbage import feed_garbage
+from evaluation.engine.recognizer import Recognizer
+from evaluation.engine.resampler import StreamResampler
+from evaluation.viterbi import build_graph
+from featurize.config import FeaturizeConfig, SplitsConfig
+from featurize.features import FeatureExtractor
+from featurize.resampling import resample
+from featurize.schema import LabelInventory, StateInventory
+from featurize.stage import PipelineError
+from training.align.states import phone_state_inventory
+from training.checkpoint import load_recogniser
+
+RATE = 16000
+PHONES = LabelInventory(
+    kind="alignment", symbols=("sil", "aa", "b", "t", "k"), scored_as=("sil", "aa", "b", "t", "k")
+)
+LETTERS = LabelInventory(
+    kind="characters", symbols=(" ", "A", "B"), scored_as=(" ", "A", "B"), word_boundary=0
+)
+
+
+def noise(num_samples, seed=0):
+    rng = np.random.default_rng(seed)
+    return (0.3 * rng.standard_normal(num_samples)).clip(-1, 1).astype(np.float32)
+
+
+def pieces(samples, cuts):
+    edges = [0, *sorted(min(cut, len(samples)) for cut in cuts), len(samples)]
+    return [samples[start:end] for start, end in itertools.pairwise(edges)]
+
+
+CUTS = st.lists(st.integers(0, 9000), max_size=12)
+
+
+def front_end(**options):
+    config = FeaturizeConfig(splits=SplitsConfig(train=("a",), dev=("b",)), **options)
+    size = config.num_features
+    chosen = {
+        name: getattr(config, name)
+        for name in FrontEndConfig.model_fields
+        if name not in ("mean", "std")
+    }
+    statistics = {"mean": (0.0,) * size, "std": (1.0,) * size}
+    return config, FrontEndConfig(**(chosen | statistics | {"cmvn": "none"}))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"feature_dtype": "float32", "stack": 3, "stride": 3},
+        {"stack": 3, "stride": 2},
+        {"stack": 1, "stride": 3},
+        {"deltas": 2, "num_bins": 23, "stack": 2, "stride": 1},
+        {"features": "mfcc", "deltas": 1},
+    ],
+    ids=str,
+)
+def test_features_of_a_stream_are_those_of_the_whole(options):
+    config, streamed = front_end(**options)
+    extractor = FeatureExtractor(config)
+    # A matrix product of other shape may round differently; everything else is exact.
+    tolerance = 2e-3 if config.features == "mfcc" else 0.0
+
+    @settings(max_examples=25)
+    @given(num_samples=st.integers(0, 9000), cuts=CUTS)
+    def check(num_samples, cuts):
+        samples = noise(num_samples)
+        expected = extractor(samples).astype(config.feature_dtype).astype(np.float32)
+        stream = FrontEnd(streamed)
+        found = [stream.feed(piece) for piece in pieces(samples, cuts)]
+        found.append(stream.finish())
+        np.testing.assert_allclose(np.concatenate(found), expected, rtol=tolerance, atol=tolerance)
+
+    check()
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000])
+def test_resampling_a_stream_is_resampling_the_whole(rate):
+    @settings(max_examples=15)
+    @given(num_samples=st.integers(0, 9000), cuts=CUTS)
+    def check(num_samples, cuts):
+        samples = noise(num_samples)
+        expected = np.clip(resample(samples, rate, RATE), -1.0, 1.0) if num_samples else samples
+        stream = StreamResampler(rate, RATE)
+        found = [stream.feed(piece) for piece in pieces(samples, cuts)]
+        found.append(stream.finish())
+        np.testing.assert_array_equal(np.concatenate(found), expected)
+
+    check()
+
+
+def test_greedy_decoding_in_pieces_is_that_of_the_whole():
+    scores = np.random.default_rng(0).standard_normal((200, 4)).astype(np.float32)
+    decoder = GreedyDecoder(4)
+    for piece in np.array_split(scores, 17):
+        decoder.feed(piece)
+    assert decoder.finish() == ctc_greedy(scores)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_phone_search_in_pieces_is_that_of_the_whole(seed):
+    rng = np.random.default_rng(seed)
+    frame_counts = rng.integers(5, 50, 6).astype(float)
+    bigrams = rng.integers(0, 9, (7, 7)).astype(float)
+    config = ViterbiConfig()
+    # Scores that last some frames, so that paths differ over more than a frame.
+    scores = np.repeat(rng.standard_normal((100, 6)), 5, axis=0).astype(np.float32)
+    scores += rng.standard_normal(scores.shape).astype(np.float32)
+    decoder = StreamViterbi(build_graph(bigrams, frame_counts, config), config.prior_scale)
+    for piece in np.array_split(scores, 23):
+        decoder.feed(piece)
+    expected = PhoneViterbi(bigrams, frame_counts, config)(log_softmax(scores))
+    assert decoder.finish() == expected
+    assert len(decoder._came_from) < 200  # what was settled is forgotten
+
+
+@pytest.mark.parametrize("frame_shift_s", [0.01, 0.03])
+def test_parts_of_phones_in_pieces_are_searched_as_the_whole(write_model, frame_shift_s):
+    states = phone_state_inventory(len(PHONES.symbols), 3)
+    recogniser = load_recogniser(
+        write_model("v2", PHONES, objective="frame", states=states, frame_shift_s=frame_shift_s)
+    )
+    search = phone_search(recogniser, ViterbiConfig())
+    decoder = stream_decoder(build_engine(recogniser))
+    rng = np.random.default_rng(1)
+    scores = np.repeat(3 * rng.standard_normal((90, len(states.phones))), 4, axis=0)
+    scores = (scores + rng.standard_normal(scores.shape)).astype(np.float32)
+    for piece in np.array_split(scores, 19):
+        decoder.feed(piece)
+    found = decoder.finish()
+    assert found == search(log_softmax(scores))
+    assert len(found) > 10
+    assert len(decoder._came_from) < 200
+
+
+def test_senones_of_a_part_are_added_up(write_model, tmp_path):
+    """Two senones share every part's probability: the phones are those of one that has it all."""
+    plain = phone_state_inventory(len(PHONES.symbols), 3)
+    split = StateInventory(
+        states_per_phone=3,
+        phones=plain.phones * 2,
+        positions=plain.positions * 2,
+        left=((0, 1),) * len(plain.phones) + ((2, 3, 4, 5),) * len(plain.phones),
+        right=((),) * 2 * len(plain.phones),
+    )
+    options = {"objective": "frame", "frame_shift_s": 0.01}
+    decoders, files = [], []
+    for seed, states in enumerate((plain, split)):
+        run = write_model("v1", PHONES, states=states, seed=seed, **options)
+        path = tmp_path / f"{seed}.spikes"
+        path.write_bytes(write_engine(build_engine(load_recogniser(run))))
+        files.append(read_engine(path))
+        decoders.append(stream_decoder(files[-1]))
+    assert files[1].description.num_outputs == 2 * files[0].description.num_outputs
+    scores = np.repeat(4 * np.random.default_rng(2).standard_normal((20, len(plain.phones))), 5, 0)
+    decoders[0].feed(scores.astype(np.float32))
+    share = np.log([0.3, 0.7]).repeat(len(plain.phones))
+    decoders[1].feed((np.tile(scores, 2) + share).astype(np.float32))
+    assert decoders[0].finish() == decoders[1].finish() != []
+
+
+def test_a_stream_shorter_than_a_phone_has_none(write_model):
+    states = phone_state_inventory(len(PHONES.symbols), 3)
+    run = write_model("v2", PHONES, objective="frame", states=states, frame_shift_s=0.01)
+    decoder = stream_decoder(build_engine(load_recogniser(run)))
+    decoder.feed(np.zeros((2, len(states.phones)), np.float32))
+    assert decoder.finish() == []
+
+
+@pytest.fixture
+def engine_data(write_model):
+    _, streamed = front_end(num_bins=13)
+    recogniser = load_recogniser(write_model("v2", LETTERS, num_features=13))
+    return build_engine(recogniser, "float32", streamed)
+
+
+def test_any_feeding_gives_the_same_result(engine_data):
+    samples = noise(9000)
+    whole = Recognizer(engine_data)
+    whole.feed(samples)
+    expected = whole.result()
+    assert expected.symbols
+    assert expected.executed.num_frames == 54
+    assert expected.operations_per_s > 0
+
+    @settings(max_examples=25)
+    @given(cuts=CUTS)
+    def check(cuts):
+        recognizer = Recognizer(engine_data)
+        for piece in pieces(samples, cuts):
+            recognizer.feed(piece)
+        found = recognizer.result()
+        assert (found.text, found.symbols) == (expected.text, expected.symbols)
+        assert found.executed == expected.executed
+
+    check()
+
+
+def test_a_delayed_network_names_nothing_by_its_first_frames(write_model):
+    """The same weights with and without a delay: one hears phones in the scores from frame 3 on."""
+    options = {"objective": "frame", "num_features": 13, "frame_shift_s": 0.01}
+    _, streamed = front_end(num_bins=13)
+    plain = build_engine(load_recogniser(write_model("v2", PHONES, **options)), "float32", streamed)
+    late = build_engine(
+        load_recogniser(write_model("v2", PHONES, target_delay=3, **options)), "float32", streamed
+    )
+    frames = FrontEnd(streamed)
+    samples = noise(9000)
+    heard = np.concatenate([frames.feed(samples), frames.finish()])
+    engine = Engine(plain)
+    decoder = stream_decoder(plain)
+    decoder.feed(engine.advance(heard, engine.stream())[3:])
+    expected = tuple(decoder.finish())
+
+    @settings(max_examples=20)
+    @given(cuts=CUTS)
+    def check(cuts):
+        recognizer = Recognizer(late)
+        for piece in pieces(samples, cuts):
+            recognizer.feed(piece)
+        found = recognizer.result()
+        assert found.symbols == expected
+        assert found.executed.num_frames == len(heard)
+
+    check()
+
+
+def test_a_partial_hypothesis_grows_into_the_result_and_the_next_stream_is_fresh(engine_data):
+    recognizer = Recognizer(engine_data)
+    seen = []
+    for piece in np.array_split(noise(9000), 10):
+        recognizer.feed(piece)
+        seen.append(recognizer.partial())
+    first = recognizer.result()
+    assert seen == sorted(seen, key=len)
+    assert seen[-1] == first.text
+    recognizer.feed(noise(9000))
+    second = recognizer.result()
+    assert dataclasses.replace(second, busy_s=first.busy_s) == first
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        np.zeros(0),
+        np.zeros(1),
+        np.zeros(RATE),
+        np.sign(noise(RATE)),
+        1e30 * noise(RATE),
+        np.full(RATE, 0.99, np.float64),
+    ],
+    ids=["empty", "one sample", "silence", "clipped noise", "far too loud", "constant"],
+)
+def test_whatever_is_fed_in_gives_an_answer(engine_data, samples):
+    recognizer = Recognizer(engine_data)
+    recognizer.feed(samples)
+    heard = recognizer.result()
+    assert heard.audio_s == len(samples) / RATE
+    assert np.isfinite(recognizer._stream.residue).all()
+    assert all(0 <= share <= 1 for share in heard.executed.density)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_not_numbers_are_refused_and_harm_nothing(engine_data, value):
+    recognizer = Recognizer(engine_data)
+    with pytest.raises(PipelineError, match="not-a-number or infinity"):
+        recognizer.feed(np.array([0.0, value]))
+    recognizer.feed(noise(9000))
+    again = Recognizer(engine_data)
+    again.feed(noise(9000))
+    assert recognizer.result().symbols == again.result().symbols
+
+
+def test_hours_of_silence_keep_memory_flat(engine_data):
+    """What the recogniser holds after an hour is what it held after a minute."""
+
+    def held(minutes):
+        recognizer = Recognizer(engine_data)
+        minute = np.zeros(60 * RATE, np.float32)
+        for _ in range(minutes):
+            recognizer.feed(minute)
+        front = recognizer._front_end
+        return [array.nbytes for array in (front._samples, front._static, front._unstacked)]
+
+    assert held(2) == held(60)
+
+
+def test_garbage_of_every_kind_has_an_outcome(engine_data):
+    """In a process of its own, as the benchmark feeds it; here with minutes in place of hours."""
+    found = {outcome.fed_in: outcome for outcome in feed_garbage(engine_data, 0.1)}
+    assert len(found) == 8
+    refused = {name for name, outcome in found.items() if outcome.outcome.startswith("refuses: ")}
+    assert refused == {"a sample that is not a number", "a sample that is infinite"}
+    assert "for 360.0 s" in found["0.1 hours of zeros"].outcome
+    assert found["0.1 hours of zeros"].added_mib < 8  # of 22 MiB fed in
+
+
+def test_an_engine_file_is_enough(engine_data, tmp_path):
+    path = tmp_path / "engine.spikes"
+    path.write_bytes(write_engine(engine_data))
+    results = []
+    for recognizer in (Recognizer(engine_data), Recognizer.from_file(path)):
+        recognizer.feed(noise(9000))
+        results.append(recognizer.result().symbols)
+    assert results[0] == results[1]
+
+
+def test_an_engine_of_frames_cannot_listen(write_model):
+    data = build_engine(load_recogniser(write_model("v2")))
+    with pytest.raises(PipelineError, match="reads frames, not samples"):
+        Recognizer(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "channels"),
+    [("a.wav", 16000, 1), ("b.flac", 22050, 2), ("c.ogg", 48000, 1)],
+)
+def test_files_are_read_in_blocks(tmp_path, name, rate, channels):
+    samples = noise(30000)
+    soundfile.write(tmp_path / name, np.stack([samples] * channels, axis=1), rate)
+    with open_audio(str(tmp_path / name)) as audio:
+        found = np.concatenate(list(audio.blocks))
+    assert audio.sample_rate_hz == rate
+    assert found.shape == samples.shape
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "No such file"), (b"", "a.wav: "), (b"text" * 99, "a.wav: ")],
+)
+def test_what_is_no_audio_is_named(tmp_path, content, said):
+    path = tmp_path / "a.wav"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(PipelineError, match=said), open_audio(str(path)):
+        pass
