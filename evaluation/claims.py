@@ -10,7 +10,7 @@ from typing import Literal
 
 from evaluation.metrics import EvaluationMetrics, ModelMetrics, RateDifference
 from evaluation.scoring import RateName
-from training.config import SPIKING_MODELS
+from training.models.model_config import SPIKING_MODELS
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from featurize.stage import PipelineError
-from training.config import TrainConfig
 from training.manifest import TrainManifest
+from training.train_config import TrainConfig
 
 _SEED = "seed"
 

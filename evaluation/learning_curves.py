@@ -14,8 +14,8 @@ from evaluation.figures import (
     new_figure,
     plot_style,
 )
-from training.config import TrainConfig
 from training.manifest import EpochMetrics, TrainManifest
+from training.train_config import TrainConfig
 
 _LINE_STYLES = ("-", "--", ":", "-.")
 _ERROR_NAMES = {"ctc": "label error rate", "frame": "frame error rate"}

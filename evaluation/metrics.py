@@ -8,7 +8,7 @@ from evaluation.config import DecoderName, ViterbiConfig, WordSearchConfig
 from evaluation.scoring import RateName
 from featurize.schema import LabelKind
 from featurize.stage import TypedConfig
-from training.config import ModelName
+from training.models.model_config import ModelName
 
 METRICS_SCHEMA_VERSION: Literal[1] = 1
 

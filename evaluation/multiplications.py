@@ -50,7 +50,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.config import SPIKING_MODELS, ModelConfig, ModelName
+from training.models.model_config import SPIKING_MODELS, ModelConfig, ModelName
 from training.quantizer import UNQUANTIZED_BITS
 
 ROWS_PER_NEURON: dict[ModelName, int] = {"conventional": 1, "v1": 2, "v2": 2, "gru": 3, "lstm": 4}

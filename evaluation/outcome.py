@@ -29,8 +29,8 @@ from evaluation.multiplications import (
 )
 from evaluation.scoring import Bootstrap, EditCounts, Estimate, RateName
 from evaluation.spike_raster import SpikeRaster
-from training.config import SPIKING_MODELS
 from training.manifest import TrainManifest
+from training.models.model_config import SPIKING_MODELS
 
 # The paper's comparisons, and every spiking kind with every dense one.
 COMPARISONS = (

@@ -13,7 +13,7 @@ from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_i
 from flows.run_logging import send_logs_to_runs
 from training.align.align import align
 from training.align.config import AlignConfig
-from training.config import WorkerConfig
+from training.worker_config import WorkerConfig
 
 _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()

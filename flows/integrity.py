@@ -31,10 +31,10 @@ from flows.comparison import read_metrics
 from training.align.align import align
 from training.align.config import AlignConfig
 from training.checkpoint import load_recogniser
-from training.config import WorkerConfig
 from training.manifest import TrainManifest
 from training.repair import features_of, redo_training
 from training.train import train
+from training.worker_config import WorkerConfig
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from featurize.stage import Location, PipelineError
 from flows import terminal
 from flows.command import command
 from flows.integrity import Inspection, inspect, repair, stage_locations
-from training.config import WorkerConfig
+from training.worker_config import WorkerConfig
 
 
 def run_verify(address: str, as_json: bool) -> None:

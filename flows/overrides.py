@@ -17,7 +17,7 @@ from featurize.stage import PipelineError
 from flows.failures import condense
 from flows.recipes import ALL_MODELS, Recipe
 from flows.suggestions import did_you_mean
-from training.config import TrainConfig
+from training.train_config import TrainConfig
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

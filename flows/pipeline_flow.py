@@ -13,7 +13,7 @@ from flows.recipe_commands import synthesize_below
 from flows.recipes import Recipe
 from flows.run_logging import send_logs_to_runs
 from flows.train_flow import named_runs, train_flow
-from training.config import WorkerConfig
+from training.worker_config import WorkerConfig
 
 send_logs_to_runs()
 

@@ -10,8 +10,8 @@ from evaluation.manifest import EvaluateProgress
 from flows import terminal
 from flows.artifacts import ProgressArtifact, artifact_key
 from training.align.align import AlignProgress
-from training.config import TrainConfig
 from training.manifest import EpochMetrics, TrainProgress
+from training.train_config import TrainConfig
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -17,16 +17,9 @@ from featurize.stage import FanOut, PipelineError, TypedConfig
 from flows.suggestions import did_you_mean
 from flows.tracking_config import TrackingConfig
 from training.align.config import AlignConfig, TargetsConfig
-from training.config import (
-    SPIKING_MODELS,
-    CurriculumStage,
-    DensityConfig,
-    ModelConfig,
-    ModelName,
-    OptimizerConfig,
-    TrainConfig,
-    WorkerConfig,
-)
+from training.models.model_config import SPIKING_MODELS, ModelConfig, ModelName
+from training.train_config import CurriculumStage, DensityConfig, OptimizerConfig, TrainConfig
+from training.worker_config import WorkerConfig
 
 
 class SweepConfig(TypedConfig):

@@ -16,7 +16,7 @@ from flows.failures import condense
 from flows.overrides import apply_overrides
 from flows.recipes import Recipe, recipe_named
 from training.align.config import AlignConfig
-from training.config import WorkerConfig
+from training.worker_config import WorkerConfig
 
 if TYPE_CHECKING:
     from flows.pipeline_flow import PipelineOutcome

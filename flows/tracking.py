@@ -17,8 +17,8 @@ from evaluation.metrics import EvaluationMetrics, ModelMetrics
 from evaluation.plots import site_names
 from featurize.stage import Location, PipelineError
 from flows.tracking_config import TrackingConfig
-from training.config import TrainConfig
 from training.manifest import EpochMetrics, TrainManifest, TrainProgress
+from training.train_config import TrainConfig
 
 _LOGGER = logging.getLogger(__name__)
 

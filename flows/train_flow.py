@@ -25,9 +25,10 @@ from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_i
 from flows.run_logging import send_logs_to_runs
 from flows.tracking import TrackedTraining
 from flows.tracking_config import TrackingConfig
-from training.config import TrainConfig, WorkerConfig
 from training.manifest import TrainManifest, TrainProgress
 from training.train import OnProgress, train, training_fingerprint
+from training.train_config import TrainConfig
+from training.worker_config import WorkerConfig
 
 _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()

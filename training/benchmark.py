@@ -25,11 +25,12 @@ from featurize.schema import (
 from featurize.shard_writer import pack_row, write_shard
 from featurize.stage import Location, TypedConfig, software_versions, timestamp
 from training.checkpoint import CheckpointStore
-from training.config import CurriculumStage, ModelConfig, ModelName, TrainConfig
 from training.data import GlobalStep, TrainingData
 from training.loop import TrainingLoop
-from training.models import build_network
+from training.models.build import build_network
+from training.models.model_config import ModelConfig, ModelName
 from training.recurrence_benchmark import measure_in_turns
+from training.train_config import CurriculumStage, TrainConfig
 
 
 class BenchTrainingConfig(TypedConfig):

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from featurize.schema import StateInventory
 from featurize.stage import Location, PipelineError, TypedConfig, check_token, read_manifest
 from training.manifest import EpochMetrics, TrainManifest
-from training.models import SpeechNetwork, build_network
+from training.models.build import build_network
+from training.models.network import SpeechNetwork
 from training.weight_averaging import AverageNetwork, network_state
 
 CHECKPOINTS_NAME = "checkpoints"

@@ -18,8 +18,8 @@ from featurize.stage import Location, PipelineError
 from training.batch_plan import GlobalBatch, IndexedRow, TrainingSequence, plan_epoch, worker_slice
 from training.batching import Batch, Example, delayed, pad
 from training.collectives import rank, world_size
-from training.config import TrainConfig
 from training.spec_augment import spec_augment
+from training.train_config import TrainConfig
 
 logger = logging.getLogger(__name__)
 

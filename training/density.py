@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from training.collectives import all_sum
-from training.config import DensityConfig
+from training.train_config import DensityConfig
 
 
 def density_penalty(

@@ -22,11 +22,13 @@ from pydantic import Field
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, TypedConfig, read_manifest, software_versions, timestamp
 from training.checkpoint import CheckpointStore, num_outputs
-from training.config import CurriculumStage, ModelName, TrainConfig, WorkerConfig
 from training.data import TrainingData
 from training.loop import STEP_PARTS, ProgressCallback, TrainingLoop
 from training.manifest import EpochMetrics
-from training.models import build_network
+from training.models.build import build_network
+from training.models.model_config import ModelName
+from training.train_config import CurriculumStage, TrainConfig
+from training.worker_config import WorkerConfig
 
 logger = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from training.config import OptimizerConfig
 from training.manifest import EpochMetrics
+from training.train_config import OptimizerConfig
 
 
 def next_learning_rate(

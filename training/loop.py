@@ -21,14 +21,14 @@ from featurize.stage import PipelineError
 from training.batching import Batch
 from training.checkpoint import CheckpointState, CheckpointStore
 from training.collectives import all_sum, rank, world_size
-from training.config import TrainConfig
 from training.data import GlobalStep, TrainingData
 from training.density import density_penalty
 from training.learning_rate import next_learning_rate, step_learning_rate
 from training.losses import ctc_loss_sum, frame_loss_sum, greedy_ctc_labels
 from training.manifest import EpochMetrics, TrainProgress
-from training.models import SpeechNetwork
+from training.models.network import SpeechNetwork
 from training.models.output import NetworkOutput
+from training.train_config import TrainConfig
 from training.weight_averaging import averaged
 
 logger = logging.getLogger(__name__)

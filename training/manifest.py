@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from featurize.schema import CmvnStatistics, LabelInventory, StateInventory
 from featurize.stage import StageManifest, TypedConfig
-from training.config import TrainConfig
+from training.train_config import TrainConfig
 
 TRAIN_SCHEMA_VERSION = 1
 

@@ -10,9 +10,10 @@ import os
 
 from featurize.stage import Location, PipelineError, call_on_ray, held_token, ray_session
 from training import process_environment
-from training.config import TrainConfig, WorkerConfig
 from training.loop import ProgressCallback
 from training.progress import ProgressFile, watching
+from training.train_config import TrainConfig
+from training.worker_config import WorkerConfig
 
 # Read by Ray at import: faster polling of finished workers, no metrics server, and no
 # replacement of the built-in print.

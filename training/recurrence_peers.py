@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from training import recurrence
-from training.config import ModelConfig
 from training.lif import LifState
-from training.models import SpeechNetwork, build_network
+from training.models.build import build_network
+from training.models.model_config import ModelConfig
+from training.models.network import SpeechNetwork
 from training.models.site import QuantizerSite
 from training.models.spiking import LifLayer
 from training.quantizer import RANGE_MOMENTUM, Quantizer, RangeTracker

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from training.config import SpecAugmentConfig
+from training.train_config import SpecAugmentConfig
 
 
 def spec_augment(

@@ -21,11 +21,12 @@ from featurize.stage import (
     timestamp,
 )
 from training.checkpoint import CHECKPOINTS_NAME, CheckpointStore, num_outputs, save_tensors
-from training.config import TrainConfig, WorkerConfig
 from training.label_statistics import label_statistics
 from training.manifest import TRAIN_SCHEMA_VERSION, EpochMetrics, TrainManifest, TrainProgress
-from training.models import build_network
+from training.models.build import build_network
+from training.train_config import TrainConfig
 from training.worker import train_worker
+from training.worker_config import WorkerConfig
 
 logger = logging.getLogger(__name__)
 

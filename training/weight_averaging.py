@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.config import WeightAveragingConfig
-from training.models import SpeechNetwork
+from training.models.network import SpeechNetwork
+from training.train_config import WeightAveragingConfig
 
 _PREFIX = "module."
 

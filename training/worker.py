@@ -11,10 +11,11 @@ from featurize.shards import shards_of, verify_shards
 from featurize.stage import Location, read_manifest
 from training.checkpoint import CheckpointStore, num_outputs
 from training.collectives import rank, world_size
-from training.config import TrainConfig, WorkerConfig
 from training.data import TrainingData
 from training.loop import ProgressCallback, TrainingLoop
-from training.models import build_network
+from training.models.build import build_network
+from training.train_config import TrainConfig
+from training.worker_config import WorkerConfig
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from evaluation.viterbi import log_priors
 from featurize.schema import StateInventory
 from featurize.stage import PipelineError
 from training.checkpoint import Recogniser
-from training.config import SPIKING_MODELS
+from training.models.model_config import SPIKING_MODELS
 from training.models.spiking import ConventionalLayer, GatedLayer, LifLayer, SpikingNetwork
 from training.quantizer import UNQUANTIZED_BITS, Quantizer, level_scale
 

@@ -17,7 +17,7 @@ from evaluation.engine.forced_density import forced_engine, forced_frames, force
 from evaluation.engine.peers import Step, torch_step
 from evaluation.multiplications import NetworkShape, dense_cost
 from featurize.stage import TypedConfig
-from training.config import ModelName
+from training.models.model_config import ModelName
 
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0)
 

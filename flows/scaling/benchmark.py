@@ -57,12 +57,13 @@ from training import process_environment
 from training.align.align import AlignProgress, align
 from training.align.config import AlignConfig
 from training.checkpoint import CheckpointStore, num_outputs
-from training.config import CurriculumStage, TrainConfig, WorkerConfig
 from training.data import TrainingData, index_split
 from training.loop import TrainingLoop
 from training.manifest import TrainManifest
-from training.models import build_network
+from training.models.build import build_network
 from training.train import train
+from training.train_config import CurriculumStage, TrainConfig
+from training.worker_config import WorkerConfig
 
 logger = logging.getLogger(__name__)
 

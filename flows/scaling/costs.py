@@ -15,7 +15,7 @@ from pydantic import Field
 from scipy.optimize import nnls
 
 from featurize.stage import PipelineError, TypedConfig
-from training.config import CurriculumStage
+from training.train_config import CurriculumStage
 
 _GRADIENT_BYTES = 4
 

@@ -8,7 +8,8 @@ from featurize.stage import TypedConfig
 from flows.scaling.costs import Rates, Workload
 from flows.scaling.limits import Limit
 from training.align.config import AlignConfig
-from training.config import ModelName, TrainConfig
+from training.models.model_config import ModelName
+from training.train_config import TrainConfig
 
 
 class ScalingConfig(TypedConfig):

@@ -25,9 +25,11 @@ from training.align.config import AlignConfig, TargetsConfig
 from training.align.states import ContextStates
 from training.batching import collate
 from training.checkpoint import load_recogniser
-from training.config import CurriculumStage, ModelConfig, OptimizerConfig, TrainConfig, WorkerConfig
 from training.manifest import TrainManifest
+from training.models.model_config import ModelConfig
 from training.train import train
+from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
+from training.worker_config import WorkerConfig
 
 HERE = WorkerConfig(in_process=True, threads_per_worker=1)
 SENONES = TargetsConfig(kind="senones", num_senones=200, min_frames=15)

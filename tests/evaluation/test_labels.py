@@ -2,8 +2,8 @@ import pytest
 
 from evaluation.labels import name_models
 from featurize.stage import PipelineError, read_manifest
-from training.config import CurriculumStage, DensityConfig
 from training.manifest import TrainManifest
+from training.train_config import CurriculumStage, DensityConfig
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from evaluation.multiplications import (
     mean_nonzeros,
     measure_activity,
 )
-from training.config import ModelConfig
-from training.models import build_network
+from training.models.build import build_network
+from training.models.model_config import ModelConfig
 
 MODELS = ("conventional", "v1", "v2", "gru", "lstm")
 F, H, O = 40, 550, 1000  # noqa: E741

@@ -38,7 +38,8 @@ def run_stages(
     from featurize.featurize import featurize
     from featurize.stage import FanOut, Location
     from tests.harness.tiny import EVALUATION, FEATURES, HERE, TRAINING
-    from training.config import CurriculumStage, WorkerConfig
+    from training.train_config import CurriculumStage
+    from training.worker_config import WorkerConfig
 
     root = Location.of(runs)
     shards_at = FanOut(kind=fan_out, num_workers=2)  # type: ignore[arg-type]

@@ -10,8 +10,8 @@ from flows.progress import (
     TrainingProgress,
     epoch_line,
 )
-from training.config import TrainConfig
 from training.manifest import EpochMetrics, TrainProgress
+from training.train_config import TrainConfig
 
 
 class Recorder:

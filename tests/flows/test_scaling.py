@@ -24,7 +24,7 @@ from flows.scaling.costs import (
 )
 from flows.scaling.limits import DRIVER_GIB, Pieces, find_limits
 from flows.scaling.record import stage_seconds
-from training.config import CurriculumStage
+from training.train_config import CurriculumStage
 
 
 def line(fixed_s, per_unit_s):

@@ -23,7 +23,8 @@ from flows.scaling.result import ScaledStages, ScalingConfig
 from flows.scaling.setup import pick_subsets, scaling_setup
 from training.align.config import AlignConfig
 from training.batch_plan import worker_slice
-from training.config import CurriculumStage, ModelConfig, TrainConfig
+from training.models.model_config import ModelConfig
+from training.train_config import CurriculumStage, TrainConfig
 
 SPLITS = SplitsConfig(train=("train-synthetic",), dev=("dev-synthetic",), test=("test-synthetic",))
 STAGES = ScaledStages(

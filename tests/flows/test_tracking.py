@@ -10,8 +10,8 @@ from evaluation.metrics import EvaluationMetrics
 from featurize.stage import Location
 from flows.tracking import TrackedTraining, track_evaluation
 from flows.tracking_config import TrackingConfig
-from training.config import TrainConfig
 from training.manifest import EpochMetrics, TrainProgress
+from training.train_config import TrainConfig
 
 TENSORBOARD = TrackingConfig(tracker="tensorboard")
 

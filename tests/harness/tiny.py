@@ -8,7 +8,9 @@ import soundfile
 
 from evaluation.config import EvaluateConfig
 from featurize.config import FeaturizeConfig, SplitsConfig
-from training.config import CurriculumStage, ModelConfig, OptimizerConfig, TrainConfig, WorkerConfig
+from training.models.model_config import ModelConfig
+from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
+from training.worker_config import WorkerConfig
 
 SUBSETS = {"train-tiny": 8, "dev-tiny": 3, "test-tiny": 3}
 HERE = WorkerConfig(in_process=True, threads_per_worker=1)

@@ -309,7 +309,7 @@ def _read_checkpoint(workshop: _Workshop, data: bytes, folder: Path) -> str:
 
     from tests.harness.tiny import TRAINING
     from training.checkpoint import CheckpointStore
-    from training.models import build_network
+    from training.models.build import build_network
 
     run = Location.of(folder / "run")
     for name, value in json.loads(data).items():
@@ -379,7 +379,7 @@ def _read_config(data: bytes, folder: Path) -> str:
     """Settings as typed after ``--set``, and whole configurations as stored in manifests."""
     from flows.overrides import apply_overrides
     from flows.recipes import recipe_named
-    from training.config import TrainConfig
+    from training.train_config import TrainConfig
 
     content, _, assignment = data.partition(b"\f")
     TrainConfig.model_validate_json(content)

@@ -20,9 +20,9 @@ from flows.overrides import apply_overrides
 from flows.recipes import RECIPES, Recipe
 from tests.infra.ray_nodes import RayCluster, ray_cluster
 from training.checkpoint import CheckpointStore
-from training.config import WorkerConfig
 from training.manifest import TrainManifest
 from training.train import train
+from training.worker_config import WorkerConfig
 
 pytestmark = [pytest.mark.integration, pytest.mark.cluster]
 

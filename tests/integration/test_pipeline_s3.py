@@ -9,8 +9,10 @@ from evaluation.evaluate import evaluate
 from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.featurize import featurize
 from featurize.stage import Location
-from training.config import CurriculumStage, ModelConfig, OptimizerConfig, TrainConfig, WorkerConfig
+from training.models.model_config import ModelConfig
 from training.train import train
+from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
+from training.worker_config import WorkerConfig
 
 pytestmark = pytest.mark.integration
 

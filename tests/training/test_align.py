@@ -12,9 +12,11 @@ from featurize.shards import iter_rows, verify_shard
 from featurize.stage import FanOut, Location, PipelineError, read_manifest
 from training.align.align import align
 from training.align.config import AlignConfig
-from training.config import CurriculumStage, ModelConfig, OptimizerConfig, TrainConfig, WorkerConfig
 from training.data import index_split
+from training.models.model_config import ModelConfig
 from training.train import train
+from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
+from training.worker_config import WorkerConfig
 
 HERE = WorkerConfig(in_process=True, threads_per_worker=1)
 FEW = AlignConfig(num_gaussian_rounds=8, num_mixtures=2)

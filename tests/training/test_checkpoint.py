@@ -19,9 +19,9 @@ from featurize.stage import (
 )
 from tests.harness.tiny import FEATURES, HERE, TRAINING, make_corpus
 from training.checkpoint import CheckpointStore, load_recogniser, load_weights
-from training.config import ModelConfig
 from training.manifest import EpochMetrics, TrainManifest
-from training.models import build_network
+from training.models.build import build_network
+from training.models.model_config import ModelConfig
 from training.train import train
 
 EPOCH = EpochMetrics(

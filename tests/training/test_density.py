@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.config import DensityConfig
 from training.density import density_penalty
+from training.train_config import DensityConfig
 
 ENCODER = torch.ones(1, 1, 3)
 LENGTHS = torch.tensor([2])

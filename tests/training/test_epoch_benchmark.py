@@ -3,9 +3,11 @@
 import pytest
 
 from evaluation.benchmark_records import epoch_page
-from training.config import ModelConfig, TrainConfig, WorkerConfig
 from training.epoch_benchmark import bench_epoch
+from training.models.model_config import ModelConfig
+from training.train_config import TrainConfig
 from training.worker import train_worker
+from training.worker_config import WorkerConfig
 
 
 def fit(config, features, run, workers, on_progress):

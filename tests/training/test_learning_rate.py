@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from training.config import CurriculumStage, OptimizerConfig, TrainConfig
 from training.learning_rate import next_learning_rate, step_learning_rate
 from training.manifest import EpochMetrics
+from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
 
 
 def history(*dev_errors):

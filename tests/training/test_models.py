@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from training.config import ModelConfig
 from training.lif import LifState
-from training.models import build_network
 from training.models.batch_norm import FrameBatchNorm, _SyncedNormalize
+from training.models.build import build_network
 from training.models.frames import ValidFrames
+from training.models.model_config import ModelConfig
 
 MODELS = ["conventional", "v1", "v2", "lstm", "gru"]
 LENGTHS = torch.tensor([23, 17, 1, 0])

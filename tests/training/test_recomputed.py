@@ -6,8 +6,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from training.config import ModelConfig
-from training.models import build_network
+from training.models.build import build_network
+from training.models.model_config import ModelConfig
 
 LENGTHS = torch.tensor([23, 17, 1, 0])
 

@@ -10,9 +10,9 @@ from featurize.schema import FeaturizeManifest
 from featurize.stage import read_manifest
 from training.align.config import AlignConfig
 from training.batching import delayed
-from training.config import CurriculumStage, TrainConfig
 from training.data import TrainingData
 from training.losses import IGNORED_TARGET
+from training.train_config import CurriculumStage, TrainConfig
 
 
 @given(st.lists(st.integers(0, 9), max_size=30), st.integers(0, 40))

@@ -10,22 +10,22 @@ from safetensors.torch import load_file
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, PipelineError, read_manifest, write_sealed
 from training.checkpoint import CheckpointStore, load_recogniser
-from training.config import (
+from training.data import TrainingData, read_ahead
+from training.loop import TrainingLoop
+from training.manifest import TrainManifest
+from training.models.build import build_network
+from training.models.model_config import ModelConfig
+from training.train import train, training_fingerprint
+from training.train_config import (
     CurriculumStage,
     DensityConfig,
-    ModelConfig,
     OptimizerConfig,
     QuantizationScheduleConfig,
     SpecAugmentConfig,
     TrainConfig,
     WeightAveragingConfig,
-    WorkerConfig,
 )
-from training.data import TrainingData, read_ahead
-from training.loop import TrainingLoop
-from training.manifest import TrainManifest
-from training.models import build_network
-from training.train import train, training_fingerprint
+from training.worker_config import WorkerConfig
 
 HERE = WorkerConfig(in_process=True, threads_per_worker=1)
 

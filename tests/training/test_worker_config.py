@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from training.config import WorkerConfig
+from training.worker_config import WorkerConfig
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,9 @@ from training.align.scorers import GaussianScorer, NetworkScorer, Scorer
 from training.align.states import FrameTargets, phone_state_inventory
 from training.align.textgrids import TextGrids, textgrids_digest
 from training.align.tying import ContextStatistics, tie_states
-from training.config import WorkerConfig
 from training.manifest import TrainProgress
 from training.train import train
+from training.worker_config import WorkerConfig
 
 logger = logging.getLogger(__name__)
 

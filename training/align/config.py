@@ -5,7 +5,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from featurize.stage import TypedConfig
-from training.config import CurriculumStage, ModelConfig, OptimizerConfig, TrainConfig
+from training.models.model_config import ModelConfig
+from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
 
 
 class TargetsConfig(TypedConfig):

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from training.config import ModelConfig
 from training.models.batch_norm import FrameBatchNorm
 from training.models.frames import ValidFrames
+from training.models.model_config import ModelConfig
 from training.models.network import OutputLayer, SpeechNetwork
 from training.models.output import NetworkOutput
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from training.config import ModelConfig, QuantizationScheduleConfig
 from training.models.batch_norm import FrameBatchNorm
 from training.models.frames import ValidFrames
+from training.models.model_config import ModelConfig
 from training.models.output import NetworkOutput
 from training.spike_linear import spike_linear
+from training.train_config import QuantizationScheduleConfig
 
 BLANK_BIAS = 4.0
 

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from training.collectives import all_max
-from training.config import ModelConfig, QuantizationScheduleConfig
+from training.models.model_config import ModelConfig
 from training.quantizer import UNQUANTIZED_BITS, Quantizer, RangeTracker
 from training.recurrence_types import RecurrenceOutput
+from training.train_config import QuantizationScheduleConfig
 
 Recurrence = Callable[[Quantizer, RangeTracker | None], RecurrenceOutput]
 

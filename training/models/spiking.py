@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from training import recurrence
-from training.config import ModelConfig, QuantizationScheduleConfig
 from training.lif import LifState
 from training.models.batch_norm import FrameBatchNorm
 from training.models.frames import ValidFrames
+from training.models.model_config import ModelConfig
 from training.models.network import OutputLayer, SpeechNetwork, normalized_linear
 from training.models.output import NetworkOutput
 from training.models.recomputed import recomputed
@@ -21,6 +21,7 @@ from training.models.site import QuantizerSite
 from training.quantizer import Quantizer, RangeTracker
 from training.recurrence_types import RecurrenceOutput
 from training.spike_linear import spike_linear
+from training.train_config import QuantizationScheduleConfig
 
 
 def uniform_linear(num_inputs: int, num_outputs: int) -> nn.Linear:

@@ -2,7 +2,8 @@
 
 from evaluation.config import EvaluateConfig
 from featurize.config import FeaturizeConfig
-from training.config import ModelConfig, SpecAugmentConfig
+from training.models.model_config import ModelConfig
+from training.train_config import SpecAugmentConfig
 
 
 def test_fields_and_models_have_titles_for_people() -> None:

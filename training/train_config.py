@@ -1,14 +1,11 @@
-"""Configuration of models and their training, validated where it is defined."""
+"""Configuration of a training: the network, and all else that determines what comes of it."""
 
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from featurize.stage import TypedConfig, VerifyMode
-from training.choices import UNQUANTIZED_BITS, Backend
-
-ModelName = Literal["conventional", "v1", "v2", "lstm", "gru"]
-SPIKING_MODELS: tuple[ModelName, ...] = ("conventional", "v1", "v2")
+from featurize.stage import TypedConfig
+from training.models.model_config import ModelConfig
 
 # Fields of a training or its model, see ``TrainConfig.determining``.
 _HOW_COMPUTED = ("backend", "recompute_frames")
@@ -16,79 +13,6 @@ _OF_SPIKES = (
     *("num_bits", "threshold", "encoder_threshold", "max_range", "encoder_max_range"),
     *("range_update", "density", "quantization_schedule"),
 )
-
-
-class ModelConfig(TypedConfig):
-    """One recogniser: a recurrent network between feature frames and symbol scores."""
-
-    model: ModelName = Field("v2", description="Recurrence: a spiking model, LSTM or GRU.")
-    num_layers: int = Field(2, ge=1, le=16, description="Recurrent layers.")
-    hidden_size: int = Field(550, ge=1, le=8192, description="Neurons per recurrent layer.")
-    dropout: float = Field(
-        0.2, ge=0, lt=1, description="Dropout of the cell drive, one mask per layer and sequence."
-    )
-    num_bits: int = Field(
-        6, description="Bits of a spike, sign included: 1 to 8, or 32 for no quantisation."
-    )
-    threshold: int = Field(3, ge=0, description="Spike levels of magnitude up to this are silent.")
-    encoder_threshold: int | None = Field(
-        None,
-        ge=0,
-        description="The same for the input encoder, which no weight can make sparser; empty for "
-        "the layers' threshold.",
-    )
-    max_range: float | None = Field(
-        None,
-        gt=0,
-        description="Bound of the ranges of the layers. A range that follows what fires can run "
-        "away with it, through the recurrence, until the threshold is out of reach; drives are "
-        "normalised and of order 1. Empty for none, as in the paper.",
-    )
-    encoder_max_range: float | None = Field(
-        None,
-        gt=0,
-        description="The same for the input encoder, in deviations of the normalised features: "
-        "what does not fire is kept, so that its range can run away as well.",
-    )
-    range_update: Literal["step", "timestep"] = Field(
-        "step",
-        description="When the quantiser's range moves: once per training step, or at every time "
-        "step as the authors' code does (slow, for comparison).",
-    )
-    backend: Backend = Field("auto", description="Implementation of the LIF recurrence.")
-    recompute_frames: int | None = Field(
-        None,
-        ge=1,
-        description="Spiking models: run the recurrence again in the backward pass, this many "
-        "frames at a time, rather than keep gates and currents; for long sequences. Empty: keep "
-        "them.",
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if not (1 <= self.num_bits <= 8 or self.num_bits == UNQUANTIZED_BITS):
-            raise ValueError(f"num_bits={self.num_bits}: use 1 to 8, or 32 for no quantisation")
-        top_level = max(1, 2 ** (self.num_bits - 1) - 1)
-        thresholds = {"threshold": self.threshold, "encoder_threshold": self.encoder_threshold}
-        for name, threshold in thresholds.items():
-            if self.num_bits != UNQUANTIZED_BITS and (threshold or 0) >= top_level:
-                raise ValueError(
-                    f"{name}={threshold} silences every spike of {self.num_bits} bits "
-                    f"(levels reach {top_level}); use a smaller threshold or more bits"
-                )
-        if self.range_update == "timestep" and self.backend not in ("auto", "reference"):
-            raise ValueError(f"range_update=timestep needs backend=reference, not {self.backend}")
-        if self.recompute_frames is not None and self.range_update == "timestep":
-            raise ValueError(
-                "recompute_frames runs a sequence twice, and range_update=timestep moves the range "
-                "each time; use range_update=step, or leave recompute_frames empty"
-            )
-        return self
-
-    @property
-    def is_spiking(self) -> bool:
-        """Whether the model communicates by spikes."""
-        return self.model in SPIKING_MODELS
 
 
 class CurriculumStage(TypedConfig):
@@ -331,61 +255,3 @@ class TrainConfig(TypedConfig):
                 return stage.chunk_frames
             epoch -= stage.num_epochs
         raise AssertionError("epoch beyond the curriculum")
-
-
-class WorkerConfig(TypedConfig):
-    """Where training runs; never changes what it computes, so it is no part of a fingerprint."""
-
-    num_workers: int = Field(1, ge=1, description="Training workers.")
-    min_workers: int | None = Field(
-        None,
-        ge=1,
-        description="Go on with so few when machines leave, and grow back when they return; "
-        "empty: wait for num_workers.",
-    )
-    resize_check_s: float = Field(
-        60.0,
-        gt=0,
-        description="How often a smaller group looks for machines that returned. It grows by "
-        "starting anew from the last finished epoch: longer than an epoch, or epochs are lost.",
-    )
-    use_gpu: bool = Field(False, description="Give each worker one GPU (NCCL); else CPUs (gloo).")
-    cpus_per_worker: float = Field(1.0, gt=0, description="CPUs reserved for each worker.")
-    resources_per_worker: dict[str, float] = Field(
-        default_factory=dict,
-        description="What else each worker reserves, by Ray's names: memory (bytes), or a custom "
-        "resource of the nodes that shall train.",
-    )
-    cluster_grows: bool = Field(
-        False, description="Wait for workers that an autoscaling cluster has no room for yet."
-    )
-    threads_per_worker: int | None = Field(
-        None, ge=1, description="Compute threads of a worker; empty: cores of the node shared out."
-    )
-    bfloat16: bool = Field(False, description="Autocast to bfloat16 on GPU.")
-    max_failures: int = Field(2, ge=0, description="Worker losses survived by resuming.")
-    verify_features: VerifyMode = Field(
-        "sampled",
-        description="Check the feature shards against their manifest before training: off, "
-        "sampled (all sizes, one file in eight whole) or full.",
-    )
-    in_process: bool = Field(
-        False, description="Train in this process without Ray (one worker; tests and debugging)."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.min_workers is not None and self.min_workers > self.num_workers:
-            raise ValueError(
-                f"min_workers={self.min_workers} exceeds num_workers={self.num_workers}; lower it"
-            )
-        own = sorted({"CPU", "GPU"} & {name.upper() for name in self.resources_per_worker})
-        if own:
-            raise ValueError(
-                f"resources_per_worker names {own[0]}; use cpus_per_worker and use_gpu for it"
-            )
-        if any(amount <= 0 for amount in self.resources_per_worker.values()):
-            raise ValueError(
-                "resources_per_worker: amounts are above 0; leave out what is not needed"
-            )
-        return self

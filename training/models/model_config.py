@@ -1,0 +1,84 @@
+"""Configuration of a network: which one, how large, and how it spikes."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from featurize.stage import TypedConfig
+from training.choices import UNQUANTIZED_BITS, Backend
+
+ModelName = Literal["conventional", "v1", "v2", "lstm", "gru"]
+SPIKING_MODELS: tuple[ModelName, ...] = ("conventional", "v1", "v2")
+
+
+class ModelConfig(TypedConfig):
+    """One recogniser: a recurrent network between feature frames and symbol scores."""
+
+    model: ModelName = Field("v2", description="Recurrence: a spiking model, LSTM or GRU.")
+    num_layers: int = Field(2, ge=1, le=16, description="Recurrent layers.")
+    hidden_size: int = Field(550, ge=1, le=8192, description="Neurons per recurrent layer.")
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="Dropout of the cell drive, one mask per layer and sequence."
+    )
+    num_bits: int = Field(
+        6, description="Bits of a spike, sign included: 1 to 8, or 32 for no quantisation."
+    )
+    threshold: int = Field(3, ge=0, description="Spike levels of magnitude up to this are silent.")
+    encoder_threshold: int | None = Field(
+        None,
+        ge=0,
+        description="The same for the input encoder, which no weight can make sparser; empty for "
+        "the layers' threshold.",
+    )
+    max_range: float | None = Field(
+        None,
+        gt=0,
+        description="Bound of the ranges of the layers. A range that follows what fires can run "
+        "away with it, through the recurrence, until the threshold is out of reach; drives are "
+        "normalised and of order 1. Empty for none, as in the paper.",
+    )
+    encoder_max_range: float | None = Field(
+        None,
+        gt=0,
+        description="The same for the input encoder, in deviations of the normalised features: "
+        "what does not fire is kept, so that its range can run away as well.",
+    )
+    range_update: Literal["step", "timestep"] = Field(
+        "step",
+        description="When the quantiser's range moves: once per training step, or at every time "
+        "step as the authors' code does (slow, for comparison).",
+    )
+    backend: Backend = Field("auto", description="Implementation of the LIF recurrence.")
+    recompute_frames: int | None = Field(
+        None,
+        ge=1,
+        description="Spiking models: run the recurrence again in the backward pass, this many "
+        "frames at a time, rather than keep gates and currents; for long sequences. Empty: keep "
+        "them.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not (1 <= self.num_bits <= 8 or self.num_bits == UNQUANTIZED_BITS):
+            raise ValueError(f"num_bits={self.num_bits}: use 1 to 8, or 32 for no quantisation")
+        top_level = max(1, 2 ** (self.num_bits - 1) - 1)
+        thresholds = {"threshold": self.threshold, "encoder_threshold": self.encoder_threshold}
+        for name, threshold in thresholds.items():
+            if self.num_bits != UNQUANTIZED_BITS and (threshold or 0) >= top_level:
+                raise ValueError(
+                    f"{name}={threshold} silences every spike of {self.num_bits} bits "
+                    f"(levels reach {top_level}); use a smaller threshold or more bits"
+                )
+        if self.range_update == "timestep" and self.backend not in ("auto", "reference"):
+            raise ValueError(f"range_update=timestep needs backend=reference, not {self.backend}")
+        if self.recompute_frames is not None and self.range_update == "timestep":
+            raise ValueError(
+                "recompute_frames runs a sequence twice, and range_update=timestep moves the range "
+                "each time; use range_update=step, or leave recompute_frames empty"
+            )
+        return self
+
+    @property
+    def is_spiking(self) -> bool:
+        """Whether the model communicates by spikes."""
+        return self.model in SPIKING_MODELS
