@@ -12,7 +12,12 @@ DecoderName = Literal["auto", "greedy", "beam", "viterbi"]
 class BeamConfig(TypedConfig):
     """Lexicon-free beam search over CTC scores."""
 
-    beam_size: int = Field(32, ge=1, le=4096, description="Hypotheses kept after each frame.")
+    beam_size: int = Field(
+        32,
+        ge=1,
+        le=4096,
+        description="Hypotheses kept after each frame; more are slower and err less.",
+    )
     beam_threshold: float = Field(
         50.0, gt=0, description="Drop a hypothesis this far (natural log) below the best one."
     )
@@ -25,7 +30,12 @@ class ViterbiConfig(TypedConfig):
     every change of phone, ``bigram_weight log p(s' | s) - insertion_penalty``.
     """
 
-    bigram_weight: float = Field(1.0, ge=0, description="Weight of the phone bigram.")
+    bigram_weight: float = Field(
+        1.0,
+        ge=0,
+        description="Weight of the phone bigram of the training labels beside the network's "
+        "scores.",
+    )
     insertion_penalty: float = Field(
         0.0, description="Subtracted at every change of phone; larger gives fewer phones."
     )
@@ -72,7 +82,10 @@ class WordSearchConfig(TypedConfig):
         "labels were made with.",
     )
     lm_weight: float = Field(
-        0.75, ge=0, le=100, description="Weight of the language model's log-probability."
+        0.75,
+        ge=0,
+        le=100,
+        description="Weight of the language model's log-probability beside the network's scores.",
     )
     word_score: float = Field(
         1.0, ge=-100, le=100, description="Added for every word; larger gives more words."
@@ -83,7 +96,12 @@ class WordSearchConfig(TypedConfig):
         le=10,
         description="Share of the log prior taken off the log posterior; frame models only.",
     )
-    beam_size: int = Field(100, ge=1, le=10_000, description="Hypotheses kept after each frame.")
+    beam_size: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Hypotheses kept after each frame; more are slower and err less.",
+    )
     beam_threshold: float = Field(
         25.0,
         gt=0,
@@ -118,23 +136,35 @@ class EvaluateConfig(TypedConfig):
         description="How scores become symbols: greedy or beam for CTC, viterbi for frame models; "
         "auto takes greedy for CTC and viterbi for frame models.",
     )
-    beam: BeamConfig = Field(default_factory=BeamConfig, description="CTC beam search.")
+    beam: BeamConfig = Field(
+        default_factory=BeamConfig,
+        description="Settings of the CTC beam search; used with decoder=beam.",
+    )
     viterbi: ViterbiConfig = Field(
-        default_factory=ViterbiConfig, description="Phone search of frame models."
+        default_factory=ViterbiConfig,
+        description="Settings of the phone search of models with frame targets.",
     )
     words: WordSearchConfig | None = Field(
         None, description="Search for words too, for a word error rate; empty for symbols alone."
     )
     num_bootstrap: int = Field(
-        1000, ge=100, le=1_000_000, description="Resamplings behind each 95% interval."
+        1000,
+        ge=100,
+        le=1_000_000,
+        description="How often the scored utterances are drawn anew for each 95% interval.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the resamplings.")
+    seed: int = Field(0, ge=0, description="Seed of the drawing behind the intervals.")
     time_curve: bool = Field(
         True,
         description="Where a v2 is scored, also time the event-driven engine at its size against "
         "spike density, beside a GRU and an LSTM (seconds).",
     )
-    batch_size: int = Field(32, ge=1, le=4096, description="Utterances per forward pass.")
+    batch_size: int = Field(
+        32,
+        ge=1,
+        le=4096,
+        description="Utterances that the network hears at once; never changes the result.",
+    )
     verify_features: VerifyMode = Field(
         "sampled",
         description="Check the feature shards against their manifest before scoring: off, "

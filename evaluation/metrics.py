@@ -24,16 +24,24 @@ class ErrorRate(TypedConfig):
 class ErrorRates(TypedConfig):
     """Phone, word and character error rate; empty where the labels do not give one."""
 
-    per: ErrorRate | None = Field(None, description="Phone error rate.")
-    wer: ErrorRate | None = Field(None, description="Word error rate.")
-    cer: ErrorRate | None = Field(None, description="Character error rate, spaces included.")
+    per: ErrorRate | None = Field(
+        None, description="Phone error rate, where the labels are phones."
+    )
+    wer: ErrorRate | None = Field(
+        None, description="Word error rate, where words were searched or spelled."
+    )
+    cer: ErrorRate | None = Field(
+        None, description="Character error rate, spaces included, where the labels are characters."
+    )
 
 
 class ParameterCounts(TypedConfig):
     """Learned values."""
 
-    total: int = Field(description="Of the whole network.")
-    recurrent_layers: int = Field(description="Of the recurrent layers: without encoder, output.")
+    total: int = Field(description="Learned values of the whole network.")
+    recurrent_layers: int = Field(
+        description="Learned values of the recurrent layers, without encoder and output."
+    )
 
 
 class MultiplicationCounts(TypedConfig):
@@ -60,44 +68,52 @@ class Saving(TypedConfig):
     Empty where the model needs no matrix multiplications at all (single-bit spikes).
     """
 
-    gru: float | None = Field(description="GRU's over this model's.")
-    lstm: float | None = Field(description="LSTM's over this model's.")
+    gru: float | None = Field(
+        description="Multiplications of a GRU of this size over this model's."
+    )
+    lstm: float | None = Field(
+        description="Multiplications of an LSTM of this size over this model's."
+    )
 
 
 class ModelMetrics(TypedConfig):
     """One recogniser on the evaluated utterances."""
 
-    model: ModelName = Field(description="Kind of recogniser.")
+    model: ModelName = Field(description="Which kind of recogniser it is.")
     label: str = Field(description="Its name in this evaluation, unique.")
     setting: str | None = Field(
         None,
         description="Name shared with the runs that differ in the seed alone; empty: the label.",
     )
-    seed: int = Field(0, description="Seed of its training.")
+    seed: int = Field(0, description="Seed that it was trained with.")
     run: str = Field(description="Address of the training run.")
     training_fingerprint: str = Field(description="Fingerprint of the training run.")
-    decoder: DecoderName = Field(description="Decoder used.")
+    decoder: DecoderName = Field(description="How its scores became symbols.")
     viterbi: ViterbiConfig | None = Field(None, description="Weights of the phone search, if any.")
     words: WordSearchConfig | None = Field(
         None, description="Weights of the word search, if any, as tuned for this model."
     )
-    num_layers: int = Field(description="Recurrent layers.")
-    hidden_size: int = Field(description="Neurons per layer.")
+    num_layers: int = Field(description="Number of its recurrent layers.")
+    hidden_size: int = Field(description="Neurons per recurrent layer.")
     num_bits: int | None = Field(description="Bits of a spike; empty for dense models.")
-    num_utterances: int = Field(description="Utterances scored.")
+    num_utterances: int = Field(description="How many utterances were scored.")
     num_frames: int = Field(description="Frames scored, without padding.")
-    frame_shift_s: float = Field(description="Seconds between frames.")
+    frame_shift_s: float = Field(description="Seconds from one frame of the network to the next.")
     error_rates: ErrorRates = Field(description="Error rates with intervals.")
-    parameters: ParameterCounts = Field(description="Learned values.")
+    parameters: ParameterCounts = Field(description="How many values were learned.")
     spike_density: tuple[float, ...] = Field(
         description="Share of non-zero outputs: encoder, then layers; empty for dense models."
     )
-    multiplications_per_frame: MultiplicationCounts = Field(description="Multiplications.")
-    additions_per_frame: float = Field(description="Additions, matrix and elementwise.")
+    multiplications_per_frame: MultiplicationCounts = Field(
+        description="Multiplications that a frame takes, in both ways of counting."
+    )
+    additions_per_frame: float = Field(
+        description="Additions that a frame takes, matrix and elementwise."
+    )
     saving: Saving = Field(description="Against dense models of the same size, audited counts.")
     saving_as_published: Saving = Field(description="The same by the authors' counts.")
     training_seconds: float = Field(description="Time of the training epochs together.")
-    num_epochs: int = Field(description="Training epochs.")
+    num_epochs: int = Field(description="Epochs that it was trained for.")
 
     @property
     def setting_name(self) -> str:
@@ -108,7 +124,7 @@ class ModelMetrics(TypedConfig):
 class Spread(TypedConfig):
     """A value over several seeds."""
 
-    mean: float = Field(description="Mean over seeds.")
+    mean: float = Field(description="Mean of the values over the seeds.")
     deviation: float | None = Field(
         description="Sample standard deviation over seeds; empty where there is one seed."
     )
@@ -117,16 +133,16 @@ class Spread(TypedConfig):
 class SettingMetrics(TypedConfig):
     """One setting over its seeds."""
 
-    setting: str = Field(description="Its name.")
-    model: ModelName = Field(description="Kind of recogniser.")
-    labels: tuple[str, ...] = Field(description="Its runs.")
-    seeds: tuple[int, ...] = Field(description="Their seeds.")
+    setting: str = Field(description="Name that the runs of this setting share.")
+    model: ModelName = Field(description="Which kind of recogniser it is.")
+    labels: tuple[str, ...] = Field(description="Names of its runs in this evaluation.")
+    seeds: tuple[int, ...] = Field(description="Seeds of its runs, in the same order.")
     per: Spread | None = Field(description="Phone error rate, as a fraction.")
-    wer: Spread | None = Field(description="Word error rate.")
-    cer: Spread | None = Field(description="Character error rate.")
-    parameters: ParameterCounts = Field(description="Learned values.")
+    wer: Spread | None = Field(description="Word error rate, as a fraction.")
+    cer: Spread | None = Field(description="Character error rate, as a fraction.")
+    parameters: ParameterCounts = Field(description="How many values were learned.")
     spike_density: tuple[Spread, ...] = Field(
-        description="Encoder, then layers; empty for dense models."
+        description="Share of non-zero outputs: encoder, then layers; empty for dense models."
     )
     audited: Spread = Field(description="Multiplications per frame, matrix terms, exact.")
     as_published: Spread = Field(description="The same as the authors' script counts.")
@@ -164,7 +180,7 @@ class RateDifference(TypedConfig):
 
     model: str = Field(description="Name of the setting.")
     compared_with: str = Field(description="Name of the setting it is compared with.")
-    rate: RateName = Field(description="Which error rate.")
+    rate: RateName = Field(description="Which of the error rates is compared.")
     value: float = Field(description="Difference; positive where the model errs more.")
     low: float = Field(description="Lower end of the 95% interval.")
     high: float = Field(description="Upper end of the 95% interval.")
@@ -175,8 +191,8 @@ class EvaluationMetrics(TypedConfig):
 
     schema_version: Literal[1] = METRICS_SCHEMA_VERSION
     features: str = Field(description="Address of the feature set.")
-    subsets: tuple[str, ...] = Field(description="Corpus subsets scored.")
-    label_kind: LabelKind = Field(description="What the labels are.")
+    subsets: tuple[str, ...] = Field(description="Names of the corpus subsets that were scored.")
+    label_kind: LabelKind = Field(description="What the labels of the features are.")
     primary_rate: RateName = Field(description="The error rate over the labels themselves.")
     word_model: WordModelMetrics | None = Field(
         None, description="Language model and lexicon of the word searches, if any."

@@ -49,7 +49,11 @@ class SplitsConfig(TypedConfig):
 class FeaturizeConfig(TypedConfig):
     """Everything that determines a feature set, besides the corpus."""
 
-    corpus: CorpusKind = Field("librispeech", description="Layout of the corpus.")
+    corpus: CorpusKind = Field(
+        "librispeech",
+        description="How the corpus's folders are laid out, which is also how its transcripts "
+        "and speakers are found.",
+    )
     splits: SplitsConfig = Field(description="Subsets used to train, to choose and to score.")
     sample_rate_hz: int = Field(
         16000, ge=8000, le=48000, description="Audio at another rate is resampled, and counted."
@@ -63,10 +67,26 @@ class FeaturizeConfig(TypedConfig):
     features: Literal["fbank", "mfcc"] = Field(
         "fbank", description="Log mel filterbank energies, or cepstra of them, as Kaldi's."
     )
-    num_bins: int = Field(40, ge=4, le=128, description="Mel filters.")
-    num_ceps: int = Field(13, ge=1, le=128, description="Cepstra per frame; mfcc only.")
-    frame_length_s: float = Field(0.025, gt=0, le=0.2, description="Analysis window, seconds.")
-    frame_shift_s: float = Field(0.010, gt=0, le=0.2, description="Step between windows, seconds.")
+    num_bins: int = Field(
+        40,
+        ge=4,
+        le=128,
+        description="Mel filters per frame, which is the number of values per frame with fbank "
+        "(40 in the paper).",
+    )
+    num_ceps: int = Field(13, ge=1, le=128, description="Cepstra per frame; used with mfcc alone.")
+    frame_length_s: float = Field(
+        0.025,
+        gt=0,
+        le=0.2,
+        description="Length of the window that a frame is computed from, in seconds.",
+    )
+    frame_shift_s: float = Field(
+        0.010,
+        gt=0,
+        le=0.2,
+        description="Time from one window to the next, in seconds: 0.01 gives 100 frames a second.",
+    )
     dither: float = Field(
         0.0, ge=0, description="Noise on 16-bit samples, seeded by the utterance id; 0 for none."
     )
@@ -81,13 +101,23 @@ class FeaturizeConfig(TypedConfig):
     stack: int = Field(
         1, ge=1, le=16, description="Consecutive frames joined into one; only full stacks are kept."
     )
-    stride: int = Field(1, ge=1, le=16, description="Frames between two stacks.")
+    stride: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Frames from the start of one stack to that of the next; equal to stack for "
+        "no overlap.",
+    )
     cmvn: Literal["none", "global", "speaker"] = Field(
         "global",
         description="Mean and variance normalisation on reading: over the train split, or over "
         "each speaker's own utterances.",
     )
-    labels: LabelKind = Field("characters", description="What the recogniser puts out.")
+    labels: LabelKind = Field(
+        "characters",
+        description="What the recogniser puts out: characters or phones of the transcript, or "
+        "one phone per frame of a time alignment that the corpus brings.",
+    )
     lexicon: str | None = Field(
         None,
         description="Pronunciation file, one 'WORD PH PH ...' a line, for phone labels; "
@@ -98,12 +128,22 @@ class FeaturizeConfig(TypedConfig):
         description="A word the lexicon lacks: one 'spn' symbol (unknown), phones guessed from "
         "its letters (spell), or the utterance is rejected (reject). Always counted.",
     )
-    feature_dtype: FeatureDtype = Field("float16", description="Stored precision.")
+    feature_dtype: FeatureDtype = Field(
+        "float16",
+        description="Precision in which features are stored: float16 halves their size on disk.",
+    )
     utterances_per_shard: int = Field(
-        256, ge=1, le=65536, description="Most utterances in one shard file."
+        256,
+        ge=1,
+        le=65536,
+        description="Most utterances in one shard file; a shard is one task, and is made again "
+        "whole.",
     )
     row_group_size: int = Field(
-        8, ge=1, le=4096, description="Utterances of similar length read together."
+        8,
+        ge=1,
+        le=4096,
+        description="Utterances of similar length that are stored, and later read, together.",
     )
     max_reject_share: float = Field(
         0.01, ge=0, le=1, description="The run fails past this share of unusable utterances."

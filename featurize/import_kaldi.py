@@ -76,7 +76,10 @@ class KaldiSubset(TypedConfig):
     """One data folder of Kaldi's, with its alignment."""
 
     name: str = Field(min_length=1, description="Name of the subset in the feature set.")
-    split: Literal["train", "dev", "test"] = Field(description="What it is used for.")
+    split: Literal["train", "dev", "test"] = Field(
+        description="What the subset is used for: to train, to choose the best epoch (dev) or "
+        "to score."
+    )
     data: str = Field(description="Folder with feats.scp and utt2spk; text, if it is there.")
     pdfs: str = Field(description="Archive of each frame's pdf, from ali-to-pdf.")
     phones: str = Field(
@@ -87,18 +90,35 @@ class KaldiSubset(TypedConfig):
 class KaldiImportConfig(TypedConfig):
     """Everything that determines an imported feature set."""
 
-    subsets: tuple[KaldiSubset, ...] = Field(min_length=1, description="Data folders.")
+    subsets: tuple[KaldiSubset, ...] = Field(
+        min_length=1, description="Kaldi data folders to import, each as a subset of its own."
+    )
     phone_table: str = Field(description="Kaldi's phones.txt: a phone and its number a line.")
     root: str | None = Field(
         None, description="Where relative paths in feats.scp begin; empty: at that file's folder."
     )
-    frame_shift_s: float = Field(0.010, gt=0, le=0.2, description="Seconds between frames.")
+    frame_shift_s: float = Field(
+        0.010,
+        gt=0,
+        le=0.2,
+        description="Seconds from one frame to the next in the features that are imported.",
+    )
     cmvn: Literal["none", "global", "speaker"] = Field(
         "global", description="Normalisation on reading; fMLLR features are normalised already."
     )
-    feature_dtype: FeatureDtype = Field("float16", description="Stored precision.")
-    utterances_per_shard: int = Field(512, ge=1, le=65536, description="Most in one file.")
-    row_group_size: int = Field(8, ge=1, le=4096, description="Utterances read together.")
+    feature_dtype: FeatureDtype = Field(
+        "float16",
+        description="Precision in which features are stored: float16 halves their size on disk.",
+    )
+    utterances_per_shard: int = Field(
+        512, ge=1, le=65536, description="Most utterances in one shard file of the feature set."
+    )
+    row_group_size: int = Field(
+        8,
+        ge=1,
+        le=4096,
+        description="Utterances of similar length that are stored, and later read, together.",
+    )
     max_reject_share: float = Field(
         0.01, ge=0, le=1, description="The import fails past this share of unusable utterances."
     )

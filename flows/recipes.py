@@ -28,12 +28,18 @@ class SweepConfig(TypedConfig):
     An axis without values stays as the model has it.
     """
 
-    model: ModelName = Field("v2", description="The model that is varied.")
-    num_bits: tuple[int, ...] = Field((), description="Bits of a spike.")
-    thresholds: tuple[int, ...] = Field((), description="Thresholds of the layers.")
-    encoder_thresholds: tuple[int, ...] = Field((), description="Thresholds of the encoder.")
+    model: ModelName = Field("v2", description="The model that is trained in several variants.")
+    num_bits: tuple[int, ...] = Field(
+        (), description="Numbers of bits of a spike to try, 1 to 8 each."
+    )
+    thresholds: tuple[int, ...] = Field(
+        (), description="Thresholds of the layers to try; higher ones give fewer spikes."
+    )
+    encoder_thresholds: tuple[int, ...] = Field(
+        (), description="Thresholds of the input encoder to try."
+    )
     density_weights: tuple[float, ...] = Field(
-        (), description="Weights of the spike-density penalty; 0 for none."
+        (), description="Weights of the spike-density penalty to try; 0 for none."
     )
 
     def variants(self, config: TrainConfig) -> tuple[TrainConfig, ...]:
@@ -64,18 +70,22 @@ def _variant(config: TrainConfig, point: dict[str, float]) -> TrainConfig:
 class Recipe(TypedConfig):
     """A named pipeline."""
 
-    name: str = Field(description="Name on the command line.")
+    name: str = Field(description="Name by which the recipe is chosen.")
     explanation: str = Field(min_length=1, description="What it trains, on what, in plain words.")
     deviations: tuple[str, ...] = Field(
-        (), description="Where it differs from Ponghiran & Roy, AAAI 2022."
+        (), description="Where it differs from Ponghiran & Roy, AAAI 2022, a sentence each."
     )
-    featurize: FeaturizeConfig = Field(description="Features and labels.")
+    featurize: FeaturizeConfig = Field(
+        description="How speech and transcripts become features and labels."
+    )
     align: AlignConfig | None = Field(
         None,
         description="Find frame targets from phone labels before training; empty: train on the "
         "features as they are.",
     )
-    models: tuple[TrainConfig, ...] = Field(min_length=1, description="One training per model.")
+    models: tuple[TrainConfig, ...] = Field(
+        min_length=1, description="The models to train, with all settings of each one's training."
+    )
     seeds: tuple[int, ...] = Field(
         (), description="Train once with each of these seeds; empty: once, with the model's own."
     )
@@ -85,16 +95,22 @@ class Recipe(TypedConfig):
     sweep: SweepConfig | None = Field(
         None, description="Variants trained in place of one model; empty for none."
     )
-    evaluate: EvaluateConfig = Field(description="Decoding and scoring.")
+    evaluate: EvaluateConfig = Field(description="How the trained models are decoded and scored.")
     synthetic: SyntheticConfig | None = Field(
         None, description="Synthesise this corpus where none is given; empty: a corpus is needed."
     )
-    fan_out: FanOut = Field(default_factory=FanOut, description="Where feature shards are made.")
+    fan_out: FanOut = Field(
+        default_factory=FanOut,
+        description="Where feature shards are made, and how many at once; never changes the "
+        "result.",
+    )
     workers: WorkerConfig = Field(
-        default_factory=WorkerConfig, description="Training workers unless --workers is given."
+        default_factory=WorkerConfig,
+        description="Where training runs and with how many workers; never changes the result.",
     )
     tracking: TrackingConfig = Field(
-        default_factory=TrackingConfig, description="Where metrics go beside the results."
+        default_factory=TrackingConfig,
+        description="Where metrics go beside the results, for TensorBoard.",
     )
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ _OF_SPIKES = (
 class CurriculumStage(TypedConfig):
     """A number of epochs on sequences of at most a given length."""
 
-    num_epochs: int = Field(ge=1, description="Epochs of this stage.")
+    num_epochs: int = Field(ge=1, description="Passes over the training speech in this stage.")
     chunk_frames: int | None = Field(
         None,
         ge=1,
@@ -30,8 +30,12 @@ class CurriculumStage(TypedConfig):
 class OptimizerConfig(TypedConfig):
     """Adam and the learning-rate rule."""
 
-    learning_rate: float = Field(1e-3, gt=0, description="Initial learning rate of Adam.")
-    min_learning_rate: float = Field(1.25e-4, gt=0, description="Floor of the learning rate.")
+    learning_rate: float = Field(
+        1e-3, gt=0, description="Learning rate of Adam at the start; the rule lowers it."
+    )
+    min_learning_rate: float = Field(
+        1.25e-4, gt=0, description="Lowest learning rate that the rule goes down to."
+    )
     rule: Literal["halve", "cosine"] = Field(
         "halve",
         description="Halve the learning rate where the dev error stops improving, or let it fall "
@@ -49,7 +53,12 @@ class OptimizerConfig(TypedConfig):
     constant_epochs: int = Field(
         0, ge=0, description="Epochs before the rule applies (CTC begins on a plateau)."
     )
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        description="Decoupled weight decay (AdamW): the share, times the learning rate, that "
+        "each step takes off the weights; 0 for none.",
+    )
     max_gradient_norm: float | None = Field(
         None, gt=0, description="Clip the gradient's global norm to this; empty for no clipping."
     )
@@ -67,11 +76,15 @@ class OptimizerConfig(TypedConfig):
 class SpecAugmentConfig(TypedConfig):
     """Masks over time and frequency (Park et al. 2019), on normalised features."""
 
-    num_time_masks: int = Field(2, ge=0, description="Time masks per utterance.")
-    max_time_share: float = Field(0.05, ge=0, le=1, description="Longest time mask, share of T.")
-    num_feature_masks: int = Field(2, ge=0, description="Feature masks per utterance.")
+    num_time_masks: int = Field(2, ge=0, description="Stretches of time masked in each utterance.")
+    max_time_share: float = Field(
+        0.05, ge=0, le=1, description="Longest time mask, as a share of the utterance."
+    )
+    num_feature_masks: int = Field(
+        2, ge=0, description="Bands of features masked in each utterance."
+    )
     max_feature_share: float = Field(
-        0.2, ge=0, le=1, description="Widest feature mask, share of the features."
+        0.2, ge=0, le=1, description="Widest feature mask, as a share of the features."
     )
 
 
@@ -146,25 +159,37 @@ class WeightAveragingConfig(TypedConfig):
 class TrainConfig(TypedConfig):
     """Everything that determines a trained recogniser, besides its features."""
 
-    model: ModelConfig = Field(default_factory=ModelConfig, description="The network.")
+    model: ModelConfig = Field(
+        default_factory=ModelConfig,
+        description="The network: its recurrence, its size and how it spikes.",
+    )
     objective: Literal["ctc", "frame"] = Field(
-        "ctc", description="CTC over the labels, or cross-entropy over the frame alignment."
+        "ctc",
+        description="What is trained for: the label sequence of an utterance (CTC), or the "
+        "label of every frame, which needs aligned features.",
     )
     curriculum: tuple[CurriculumStage, ...] = Field(
-        (CurriculumStage(num_epochs=10),), min_length=1, description="Stages, in order."
+        (CurriculumStage(num_epochs=10),),
+        min_length=1,
+        description="Stages of the training in order, each a number of epochs on sequences of "
+        "at most a given length.",
     )
     batch_size: int = Field(64, ge=1, description="Sequences per step over all workers together.")
     optimizer: OptimizerConfig = Field(
         default_factory=OptimizerConfig, description="Adam and the learning-rate rule."
     )
     spec_augment: SpecAugmentConfig | None = Field(
-        None, description="Feature masking in training; empty for none."
+        None,
+        description="Feature masking in training (SpecAugment), against overfitting; empty for "
+        "none.",
     )
     quantization_schedule: QuantizationScheduleConfig | None = Field(
         None, description="How quantisation comes into play; empty for all of it from the start."
     )
     density: DensityConfig | None = Field(
-        None, description="Penalty on the number of spikes; empty for none."
+        None,
+        description="Penalty on the number of spikes, which makes a spiking model cheaper; "
+        "empty for none.",
     )
     weight_averaging: WeightAveragingConfig | None = Field(
         None, description="Average of the weights over training steps; empty for none."

@@ -10,7 +10,12 @@ from featurize.stage import TypedConfig, VerifyMode
 class WorkerConfig(TypedConfig):
     """Where training runs; never changes what it computes, so it is no part of a fingerprint."""
 
-    num_workers: int = Field(1, ge=1, description="Training workers.")
+    num_workers: int = Field(
+        1,
+        ge=1,
+        description="Processes that train together, each on a share of every batch; on one "
+        "machine at most as many as it has cores or GPUs.",
+    )
     min_workers: int | None = Field(
         None,
         ge=1,
@@ -24,7 +29,7 @@ class WorkerConfig(TypedConfig):
         "starting anew from the last finished epoch: longer than an epoch, or epochs are lost.",
     )
     use_gpu: bool = Field(False, description="Give each worker one GPU (NCCL); else CPUs (gloo).")
-    cpus_per_worker: float = Field(1.0, gt=0, description="CPUs reserved for each worker.")
+    cpus_per_worker: float = Field(1.0, gt=0, description="CPUs that Ray reserves for each worker.")
     resources_per_worker: dict[str, float] = Field(
         default_factory=dict,
         description="What else each worker reserves, by Ray's names: memory (bytes), or a custom "
@@ -34,10 +39,21 @@ class WorkerConfig(TypedConfig):
         False, description="Wait for workers that an autoscaling cluster has no room for yet."
     )
     threads_per_worker: int | None = Field(
-        None, ge=1, description="Compute threads of a worker; empty: cores of the node shared out."
+        None,
+        ge=1,
+        description="Compute threads of each worker; empty shares out the cores of the machine.",
     )
-    bfloat16: bool = Field(False, description="Autocast to bfloat16 on GPU.")
-    max_failures: int = Field(2, ge=0, description="Worker losses survived by resuming.")
+    bfloat16: bool = Field(
+        False,
+        description="Compute in bfloat16 on a GPU where that is safe (autocast); faster, with "
+        "other rounding.",
+    )
+    max_failures: int = Field(
+        2,
+        ge=0,
+        description="How many losses of workers a training survives, each by going on from its "
+        "last finished epoch.",
+    )
     verify_features: VerifyMode = Field(
         "sampled",
         description="Check the feature shards against their manifest before training: off, "

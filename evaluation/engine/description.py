@@ -19,15 +19,29 @@ Precision = Literal["float32", "int8"]
 class FrontEndConfig(TypedConfig):
     """From samples to the frames that the network reads."""
 
-    sample_rate_hz: int = Field(ge=8000, le=48000, description="Other rates are converted.")
-    features: Literal["fbank", "mfcc"] = Field(description="Kind of features.")
-    num_bins: int = Field(ge=4, le=128, description="Mel filters.")
-    num_ceps: int = Field(ge=1, le=128, description="Cepstra per frame; mfcc only.")
-    frame_length_s: float = Field(gt=0, le=0.2, description="Analysis window, seconds.")
-    frame_shift_s: float = Field(gt=0, le=0.2, description="Step between windows, seconds.")
-    deltas: Literal[0, 1, 2] = Field(description="Time differences appended.")
-    stack: int = Field(ge=1, le=16, description="Frames joined into one.")
-    stride: int = Field(ge=1, le=16, description="Frames between two stacks.")
+    sample_rate_hz: int = Field(
+        ge=8000,
+        le=48000,
+        description="Sampling rate of the features; audio at other rates is converted.",
+    )
+    features: Literal["fbank", "mfcc"] = Field(
+        description="Kind of features that the network was trained on."
+    )
+    num_bins: int = Field(ge=4, le=128, description="Mel filters per frame.")
+    num_ceps: int = Field(ge=1, le=128, description="Cepstra per frame; used with mfcc alone.")
+    frame_length_s: float = Field(
+        gt=0, le=0.2, description="Length of the window that a frame is computed from, in seconds."
+    )
+    frame_shift_s: float = Field(
+        gt=0, le=0.2, description="Time from one window to the next, in seconds."
+    )
+    deltas: Literal[0, 1, 2] = Field(
+        description="How many orders of time differences are appended to a frame."
+    )
+    stack: int = Field(ge=1, le=16, description="Consecutive frames that are joined into one.")
+    stride: int = Field(
+        ge=1, le=16, description="Frames from the start of one stack to that of the next."
+    )
     feature_dtype: Literal["float16", "float32"] = Field(
         description="Precision that training read; features are rounded to it."
     )
@@ -35,8 +49,8 @@ class FrontEndConfig(TypedConfig):
         description="Normalisation in training; a speaker's own is not known here, the global "
         "mean and deviation stand in."
     )
-    mean: tuple[float, ...] = Field(description="Subtracted, one per feature.")
-    std: tuple[float, ...] = Field(description="Divided by, one per feature.")
+    mean: tuple[float, ...] = Field(description="Subtracted from a frame, one value per feature.")
+    std: tuple[float, ...] = Field(description="What a frame is divided by, one value per feature.")
 
     @property
     def num_features(self) -> int:
@@ -71,16 +85,20 @@ class EngineDescription(TypedConfig):
     """An engine without its numbers."""
 
     format_version: Literal[2] = FORMAT_VERSION
-    precision: Precision = Field(description="Of the weights.")
-    model: Literal["conventional", "v1", "v2"] = Field(description="Recurrence.")
-    num_layers: int = Field(ge=1, le=16, description="L, recurrent layers.")
-    num_features: int = Field(ge=1, le=65536, description="F, values per frame.")
-    hidden_size: int = Field(ge=1, le=8192, description="H, neurons per layer.")
-    num_outputs: int = Field(ge=1, le=1_000_000, description="O, scores per frame.")
+    precision: Precision = Field(description="Precision in which the weights are stored.")
+    model: Literal["conventional", "v1", "v2"] = Field(
+        description="Which spiking recurrence the layers run."
+    )
+    num_layers: int = Field(ge=1, le=16, description="Number of recurrent layers (L).")
+    num_features: int = Field(ge=1, le=65536, description="Values per input frame (F).")
+    hidden_size: int = Field(ge=1, le=8192, description="Neurons per layer (H).")
+    num_outputs: int = Field(ge=1, le=1_000_000, description="Scores per frame (O).")
     num_bits: int = Field(description="Bits of a spike; 32 for no quantisation.")
-    objective: Literal["ctc", "frame"] = Field(description="What a frame's scores mean.")
+    objective: Literal["ctc", "frame"] = Field(
+        description="What a frame's scores mean: CTC, or one label per frame."
+    )
     frame_shift_s: float = Field(gt=0, description="Seconds between frames of the network.")
-    labels: SymbolTable = Field(description="Symbols of the outputs.")
+    labels: SymbolTable = Field(description="Symbols that the outputs stand for.")
     states_per_phone: int | None = Field(
         None,
         ge=1,

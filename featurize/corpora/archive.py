@@ -42,9 +42,22 @@ _log = logging.getLogger(__name__)
 class ExtractionLimits(TypedConfig):
     """What an archive may hold at most; the largest of LibriSpeech's has 150,000 files, 30 GB."""
 
-    max_members: int = Field(default=1_000_000, ge=1, description="Files and folders.")
-    max_member_bytes: int = Field(default=4 * 2**30, ge=1, description="Size of one file, bytes.")
-    max_total_bytes: int = Field(default=256 * 2**30, ge=1, description="All files, bytes.")
+    max_members: int = Field(
+        default=1_000_000,
+        ge=1,
+        description="Most files and folders that an archive may hold; one with more is refused.",
+    )
+    max_member_bytes: int = Field(
+        default=4 * 2**30,
+        ge=1,
+        description="Largest file that an archive may hold, in bytes; one with a larger is "
+        "refused.",
+    )
+    max_total_bytes: int = Field(
+        default=256 * 2**30,
+        ge=1,
+        description="Most bytes that all files of an archive may hold together; more is refused.",
+    )
 
 
 class ExtractionMarker(TypedConfig):

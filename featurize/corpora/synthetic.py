@@ -48,9 +48,22 @@ Progress = Callable[[int, int], None]
 class SyntheticConfig(TypedConfig):
     """What determines a synthetic corpus."""
 
-    layout: Layout = Field(default="librispeech", description="The folder layout to write.")
-    minutes: float = Field(default=30.0, gt=0, le=60_000, description="Minutes of audio.")
-    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of sentences and voices.")
+    layout: Layout = Field(
+        default="librispeech",
+        description="Folder layout to write, as LibriSpeech or TIMIT is distributed.",
+    )
+    minutes: float = Field(
+        default=30.0,
+        gt=0,
+        le=60_000,
+        description="Minutes of speech to write, over all speakers and subsets.",
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**31,
+        description="Seed of sentences and voices: the same seed writes the same corpus.",
+    )
     num_speakers: int = Field(
         default=40,
         ge=10,
@@ -79,15 +92,15 @@ class SpeakerResult(TypedConfig):
     """What a worker says of one finished speaker."""
 
     index: int = Field(description="The speaker's position in the plan.")
-    num_utterances: int = Field(description="Utterances written.")
+    num_utterances: int = Field(description="How many utterances of this speaker were written.")
     num_samples: int = Field(description="Samples written, at 16 kHz.")
 
 
 class WorkerOrder(TypedConfig):
     """What a worker is told, on its standard input."""
 
-    config: SyntheticConfig = Field(description="The corpus.")
-    folder: str = Field(description="Where to write it.")
+    config: SyntheticConfig = Field(description="The corpus of which this worker writes a share.")
+    folder: str = Field(description="Root folder below which the worker writes.")
     speakers: tuple[int, ...] = Field(description="Positions in the plan of this worker's share.")
 
 

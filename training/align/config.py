@@ -23,7 +23,11 @@ class TargetsConfig(TypedConfig):
     num_senones: int = Field(
         1000, ge=1, le=20_000, description="Tied states to grow the decision trees to."
     )
-    min_frames: int = Field(100, ge=1, description="Fewest training frames of a tied state.")
+    min_frames: int = Field(
+        100,
+        ge=1,
+        description="Fewest training frames of a tied state; states with fewer are tied together.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -46,7 +50,9 @@ class AlignConfig(TypedConfig):
     """Everything that determines an alignment, besides the features it is of."""
 
     targets: TargetsConfig = Field(
-        default_factory=TargetsConfig, description="What the frames are aligned to."
+        default_factory=TargetsConfig,
+        description="What the frames are named by: phones, states, or tied states of phones in "
+        "context.",
     )
     textgrids: str | None = Field(
         None,
@@ -78,7 +84,11 @@ class AlignConfig(TypedConfig):
         "boundaries.",
     )
     num_dimensions: int = Field(
-        40, ge=2, le=256, description="Dimensions after the discriminant projection."
+        40,
+        ge=2,
+        le=256,
+        description="Dimensions of a frame after the discriminant projection that the Gaussians "
+        "see.",
     )
     min_silence_s: float = Field(
         0.03, ge=0, le=1, description="Shortest silence between words, seconds."
@@ -90,9 +100,11 @@ class AlignConfig(TypedConfig):
         description="Rounds of training a network on the alignment and aligning with it anew.",
     )
     network: TrainConfig = Field(
-        default_factory=_realigning_network, description="The network of those rounds."
+        default_factory=_realigning_network,
+        description="How the network of those rounds is trained; used where there are network "
+        "rounds.",
     )
-    seed: int = Field(0, ge=0, description="Seed of whatever is drawn.")
+    seed: int = Field(0, ge=0, description="Seed of everything that the alignment draws at random.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

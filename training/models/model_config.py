@@ -15,15 +15,31 @@ class ModelConfig(TypedConfig):
     """One recogniser: a recurrent network between feature frames and symbol scores."""
 
     model: ModelName = Field("v2", description="Recurrence: a spiking model, LSTM or GRU.")
-    num_layers: int = Field(2, ge=1, le=16, description="Recurrent layers.")
-    hidden_size: int = Field(550, ge=1, le=8192, description="Neurons per recurrent layer.")
+    num_layers: int = Field(
+        2,
+        ge=1,
+        le=16,
+        description="Recurrent layers between the input encoder and the output (2 in the paper).",
+    )
+    hidden_size: int = Field(
+        550,
+        ge=1,
+        le=8192,
+        description="Neurons per recurrent layer (550 in the paper); training time grows with "
+        "its square.",
+    )
     dropout: float = Field(
         0.2, ge=0, lt=1, description="Dropout of the cell drive, one mask per layer and sequence."
     )
     num_bits: int = Field(
         6, description="Bits of a spike, sign included: 1 to 8, or 32 for no quantisation."
     )
-    threshold: int = Field(3, ge=0, description="Spike levels of magnitude up to this are silent.")
+    threshold: int = Field(
+        3,
+        ge=0,
+        description="Spike levels of magnitude up to this are silent; a higher threshold gives "
+        "fewer spikes, and more errors.",
+    )
     encoder_threshold: int | None = Field(
         None,
         ge=0,
@@ -48,7 +64,11 @@ class ModelConfig(TypedConfig):
         description="When the quantiser's range moves: once per training step, or at every time "
         "step as the authors' code does (slow, for comparison).",
     )
-    backend: Backend = Field("auto", description="Implementation of the LIF recurrence.")
+    backend: Backend = Field(
+        "auto",
+        description="Implementation of the recurrence: auto takes the fastest that the machine "
+        "has; never changes the result beyond rounding.",
+    )
     recompute_frames: int | None = Field(
         None,
         ge=1,
