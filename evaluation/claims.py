@@ -10,6 +10,7 @@ from typing import Literal
 
 from evaluation.metrics import EvaluationMetrics, ModelMetrics, RateDifference
 from evaluation.scoring import RateName
+from evaluation.working import comparable, error_of, failure_line, works
 from training.models.model_config import SPIKING_MODELS
 
 Verdict = Literal["holds", "does not hold", "undecided"]
@@ -129,10 +130,15 @@ def summary_lines(metrics: EvaluationMetrics) -> list[str]:
         f"{len(models)} recogniser{'s' if len(models) > 1 else ''} on {first.num_utterances} "
         f"utterances ({_spoken_duration(hours)}) of {', '.join(metrics.subsets)}."
     ]
-    best = min(models, key=lambda model: _value(model, metrics))
-    lines.append(
-        f"The lowest {rate} is {100 * _value(best, metrics):.2f}%, by the {title_of(best)}."
-    )
+    best = min(models, key=lambda model: error_of(model, metrics))
+    if works(best, metrics):
+        lowest = f"{100 * error_of(best, metrics):.2f}%"
+        lines.append(f"The lowest {rate} is {lowest}, by the {title_of(best)}.")
+    lines += [
+        failure_line(model, _setting_title(metrics, model), metrics)
+        for model in models
+        if model is _seeds(metrics, model)[0] and not works(model, metrics)
+    ]
     lines += _word_lines(metrics)
     for model in models:
         if model.model not in SPIKING_MODELS:
@@ -181,12 +187,6 @@ def _silence_lines(model: ModelMetrics) -> list[str]:
     ]
 
 
-def _value(model: ModelMetrics, metrics: EvaluationMetrics) -> float:
-    rate = getattr(model.error_rates, metrics.primary_rate)
-    assert rate is not None
-    return float(rate.value)
-
-
 def _spiking_lines(metrics: EvaluationMetrics, model: ModelMetrics) -> list[str]:
     title = _setting_title(metrics, model)
     dense = _first(metrics, "gru") or _first(metrics, "lstm")
@@ -203,6 +203,8 @@ def _spiking_lines(metrics: EvaluationMetrics, model: ModelMetrics) -> list[str]
     if difference is None:
         return [f"The {title} {cost}."]
     reference = _setting_title(metrics, dense)
+    if not (works(model, metrics) and works(dense, metrics)):
+        return [f"The {title} {cost}; its errors and the {reference}'s are not compared."]
     return [f"The {title} is {compared(difference)} the {reference}, and {cost}."]
 
 
@@ -228,15 +230,19 @@ def compared(difference: RateDifference) -> str:
 def paper_claims(metrics: EvaluationMetrics) -> list[Claim]:
     """The paper's claims that the models of this evaluation can answer."""
     claims = []
+    verdict: Verdict
     v2, lstm, v1 = _first(metrics, "v2"), _first(metrics, "lstm"), _first(metrics, "v1")
     conventional = _first(metrics, "conventional")
     if v2 and lstm and (found := _difference(metrics, v2, lstm)):
         close = "v2 errs little more than an LSTM (points)"
         here = _in_points(metrics, v2, lstm)
-        claims.append(Claim(close, "1.10", "0.36", here, _within(found)))
+        judged = works(lstm, metrics) and comparable(v2, lstm, metrics)
+        verdict = _within(found) if judged else "undecided"
+        claims.append(Claim(close, "1.10", "0.36", here, verdict))
     if v1 and v2 and (found := _difference(metrics, v1, v2)):
         here = _in_points(metrics, v1, v2)
-        claims.append(Claim("v1 errs more than v2 (points)", "1.64", "5.57", here, _more(found)))
+        verdict = _more(found) if comparable(v1, v2, metrics) else "undecided"
+        claims.append(Claim("v1 errs more than v2 (points)", "1.64", "5.57", here, verdict))
     if conventional and v1 and (found := _difference(metrics, conventional, v1)):
         claims.append(
             Claim(
@@ -244,13 +250,13 @@ def paper_claims(metrics: EvaluationMetrics) -> list[Claim]:
                 "8.98",
                 "9.84",
                 _in_points(metrics, conventional, v1),
-                _more(found),
+                _more(found) if comparable(conventional, v1, metrics) else "undecided",
             )
         )
     if v2 and lstm and _same_size(v2, lstm):
         ratio = lstm.parameters.recurrent_layers / v2.parameters.recurrent_layers
         low, high = _PARAMETER_RATIO
-        verdict: Verdict = "holds" if low <= ratio <= high else "does not hold"
+        verdict = "holds" if low <= ratio <= high else "does not hold"
         claims.append(
             Claim("recurrent-layer parameters, LSTM over v2", "2", "2", f"{ratio:.2f}", verdict)
         )
@@ -287,4 +293,6 @@ def _saving_claim(
         here = f"{published:.2f} as published, {here}"
     reached = published is not None and published >= least
     verdict: Verdict = "holds" if reached else "does not hold"
+    if not works(model, metrics):
+        verdict = "undecided"
     return Claim(f"multiplications, GRU over {model.model}", timit, librispeech, here, verdict)

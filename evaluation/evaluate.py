@@ -71,7 +71,7 @@ from training.manifest import TrainManifest
 logger = logging.getLogger(__name__)
 
 STAGE = "evaluation"
-STAGE_VERSION = 5
+STAGE_VERSION = 6
 NUM_EXAMPLES = 5
 _PACKAGES = (
     *("torch", "numpy", "kaldialign", "pyarrow", "matplotlib"),

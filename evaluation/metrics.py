@@ -100,6 +100,11 @@ class ModelMetrics(TypedConfig):
     num_frames: int = Field(description="Frames scored, without padding.")
     frame_shift_s: float = Field(description="Seconds from one frame of the network to the next.")
     error_rates: ErrorRates = Field(description="Error rates with intervals.")
+    output_share: float | None = Field(
+        None,
+        description="Symbols put out over symbols of the reference: near 0 where nearly all were "
+        "deleted, above 1 where more were inserted.",
+    )
     parameters: ParameterCounts = Field(description="How many values were learned.")
     spike_density: tuple[float, ...] = Field(
         description="Share of non-zero outputs: encoder, then layers; empty for dense models."

@@ -121,6 +121,11 @@ def _error_rates(outcome: ModelOutcome, primary: RateName, bootstrap: Bootstrap)
     return ErrorRates(per=rate(outcome.symbols), wer=wer)
 
 
+def _output_share(edits: Sequence[EditCounts]) -> float:
+    spoken = sum(e.reference_length for e in edits)
+    return sum(e.reference_length + e.insertions - e.deletions for e in edits) / max(1, spoken)
+
+
 def _saving(gru: float, lstm: float, own: float) -> Saving:
     if own == 0:
         return Saving(gru=None, lstm=None)
@@ -165,6 +170,7 @@ def model_metrics(outcome: ModelOutcome, primary: RateName, bootstrap: Bootstrap
         num_frames=activity.num_frames,
         frame_shift_s=outcome.manifest.frame_shift_s,
         error_rates=_error_rates(outcome, primary, bootstrap),
+        output_share=_output_share(outcome.symbols),
         parameters=outcome.parameters,
         spike_density=density if shape.is_spiking else (),
         multiplications_per_frame=counts,

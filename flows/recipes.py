@@ -218,7 +218,7 @@ def _demo() -> Recipe:
                 optimizer=OptimizerConfig(learning_rate=3e-3, max_gradient_norm=5.0),
             ),
         ),
-        evaluate=EvaluateConfig(),
+        evaluate=EvaluateConfig(viterbi=ViterbiConfig(tune_on_dev=True, tune_max_utterances=60)),
         synthetic=SyntheticConfig(layout="timit", minutes=30.0, seed=0),
     )
 

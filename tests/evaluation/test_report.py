@@ -10,7 +10,7 @@ from matplotlib.image import imread
 
 from evaluation.claims import compared, factor, paper_claims, summary_lines
 from evaluation.comparison import comparison_table, escape_markdown, summary_markdown
-from evaluation.config import WordSearchConfig
+from evaluation.config import ViterbiConfig, WordSearchConfig
 from evaluation.engine.curve_plot import curve_plot
 from evaluation.engine.density_curve import CurvePoint, DensityCurve
 from evaluation.figures import MODEL_COLOURS, Plot, short_count
@@ -209,6 +209,62 @@ def test_a_silent_network_is_not_praised(metrics):
     lines = summary_lines(metrics.model_copy(update={"models": (silent,)}))
     assert any("nearly silent (layer 1 fires in 0.00%" in line for line in lines)
     assert not any("silent" in line for line in summary_lines(metrics))
+
+
+def broken(metrics, *values):
+    """Two recognisers, v2 and GRU, with these errors, and their difference."""
+    v2, gru = (
+        model_metrics(kind, value) for kind, value in zip(("v2", "gru"), values, strict=True)
+    )
+    apart = values[0] - values[1]
+    return metrics.model_copy(
+        update={
+            "models": (v2, gru),
+            "differences": (difference("v2", "gru", apart, apart - 0.01, apart + 0.01),),
+        }
+    )
+
+
+@pytest.mark.parametrize("values", [(0.89, 0.92), (0.92, 0.30), (0.30, 0.92)])
+def test_a_recogniser_that_does_not_work_is_compared_with_none(metrics, values):
+    """Six minutes of speech, two epochs: 89 against 92% errors is no lead of the first."""
+    lines = summary_lines(broken(metrics, *values))
+    text = " ".join(lines)
+    assert "better" not in text
+    assert "not clearly apart" not in text
+    assert "not compared" in text
+    assert text.count("does not work") == sum(value > 0.6 for value in values)
+    assert "Train it longer" in text
+    assert ("The lowest phone error rate" in text) == (min(values) < 0.6)
+
+
+def test_nothing_put_out_is_said_with_the_remedy(metrics):
+    silent = model_metrics("v2", 0.58).model_copy(
+        update={"output_share": 0.05, "viterbi": ViterbiConfig()}
+    )
+    text = " ".join(summary_lines(metrics.model_copy(update={"models": (silent,)})))
+    assert "does not work: 58% errors, 5% as many symbols put out as were spoken" in text
+    assert "evaluate.viterbi.tune_on_dev=true" in text
+
+
+def test_verdicts_need_recognisers_that_work(metrics):
+    models = [model_metrics("v2", 0.89), model_metrics("lstm", 0.92), model_metrics("v1", 0.9)]
+    apart = [
+        difference("v2", "lstm", -0.03, -0.04, -0.02),
+        difference("v1", "v2", 0.01, 0.005, 0.02),
+    ]
+    neither = metrics.model_copy(update={"models": tuple(models), "differences": tuple(apart)})
+    verdicts = {c.claim: c.verdict for c in paper_claims(neither)}
+    assert verdicts.pop("recurrent-layer parameters, LSTM over v2") == "does not hold"
+    assert set(verdicts.values()) == {"undecided"}
+    # The worse of two need not work for the better to be better.
+    one = metrics.model_copy(
+        update={
+            "models": (model_metrics("v1", 0.4), model_metrics("conventional", 0.7)),
+            "differences": (difference("conventional", "v1", 0.3, 0.29, 0.31),),
+        }
+    )
+    assert next(c.verdict for c in paper_claims(one)) == "holds"
 
 
 def test_table_has_the_rates_that_exist_and_equal_keys(metrics):
