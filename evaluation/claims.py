@@ -16,6 +16,7 @@ from training.models.model_config import SPIKING_MODELS
 Verdict = Literal["holds", "does not hold", "undecided"]
 
 MODEL_TITLES = {
+    "v3": "SNN v3",
     "v2": "SNN v2",
     "v1": "SNN v1",
     "conventional": "conventional SNN",

@@ -22,17 +22,19 @@ from PIL.PngImagePlugin import PngInfo
 INK, LINE, PAPER = "#1c2024", "#d9dee4", "#ffffff"
 
 MODEL_COLOURS = {
+    "v3": "#009E73",
     "v2": "#0072B2",
     "v1": "#56B4E9",
     "conventional": "#E69F00",
     "gru": "#D55E00",
     "lstm": "#CC79A7",
 }
-MODEL_MARKERS = {"v2": "o", "v1": "s", "conventional": "^", "gru": "D", "lstm": "v"}
+MODEL_MARKERS = {"v3": "P", "v2": "o", "v1": "s", "conventional": "^", "gru": "D", "lstm": "v"}
 TERM_STYLES = {
     "feed_forward": ("#0072B2", ""),
     "recurrent": ("#E69F00", "//"),
     "output": ("#009E73", ".."),
+    "projection": ("#F0E442", "\\\\"),
     "elementwise": ("#999999", "xx"),
 }
 

@@ -8,12 +8,14 @@ presynaptic outputs) x (fan-out); a dense activation counts whole. Padding never
     recurrent_l    = r H x (outputs of layer l, fed back)
     output         = O x (outputs of layer L)
 
-    g rows of W per neuron: conventional 1, v1 and v2 2, GRU 3, LSTM 4
-    r rows of U per neuron: g for v2, GRU and LSTM, else there is no such term
+    projection     = P x F, of v3 with a projection, whose features are never zero
 
-with site 0 the input encoder (a dense model: the F features themselves) and sites 1 to L the
-layers. Batch norm is an affine map at inference and folds into the weights beside it; the
-products it would cost are not there.
+    g rows of W per neuron: conventional 1, v1, v2 and v3 2, GRU 3, LSTM 4
+    r rows of U per neuron: g for v2, v3, GRU and LSTM, else there is no such term
+
+with site 0 the input encoder (F neurons, or P with a projection; a dense model: the F features
+themselves) and sites 1 to L the layers. Batch norm is an affine map at inference and folds into
+the weights beside it; the products it would cost are not there.
 
 **Feedback is exact.** Frame t of v2 multiplies by the layer's own output of frame t - 1: the
 first frame has none, and the output of an utterance's last frame is never fed back. Per utterance
@@ -26,7 +28,8 @@ equations of DESIGN section 3 as they are written, per frame, with n the non-zer
     every spiking site of N neurons: s V, N; Y = k / s, n.  None for 1 bit (a comparison with the
         range) and none unquantised.
     conventional: tau I_{t-1}, H per layer.
-    v1, v2: F I_{t-1} and (1 - F) C, 2 H per layer.  Dropout is not there at inference.
+    v1, v2, v3: F I_{t-1} and (1 - F) C, 2 H per layer.  Dropout is not there at inference.
+    v3 with a residue leak, every site of N neurons: lambda (V - Y), N. Its bound c M is a constant.
     LSTM: f c + i g and o tanh(c), 3 H per layer.
     GRU: r (U h), (1 - z) n and z h, 3 H per layer.
 
@@ -35,7 +38,7 @@ Exponentials, divisions and comparisons of sigmoid, tanh, softmax and clip count
 **Additions**: one per product of a matrix term (sums start from the folded bias), and elementwise:
 
     every spiking site of N neurons: V = R + drive, N; R = V - Y, n.
-    conventional: drive + tau I, H.   v1, v2: 1 - F and the sum, 2 H.
+    conventional: drive + tau I, H.   v1, v2, v3: 1 - F and the sum, 2 H.
     LSTM: f c + i g, H.               GRU: W x + r (U h), 1 - z and the sum, 3 H.
 
 A **single-bit** spike is +-1 times a constant that folds into the weights: its matrix terms cost
@@ -53,18 +56,40 @@ from torch import Tensor
 from training.models.model_config import SPIKING_MODELS, ModelConfig, ModelName
 from training.quantizer import UNQUANTIZED_BITS
 
-ROWS_PER_NEURON: dict[ModelName, int] = {"conventional": 1, "v1": 2, "v2": 2, "gru": 3, "lstm": 4}
-FED_BACK_MODELS: tuple[ModelName, ...] = ("v2", "gru", "lstm")
+ROWS_PER_NEURON: dict[ModelName, int] = {
+    "conventional": 1,
+    "v1": 2,
+    "v2": 2,
+    "v3": 2,
+    "gru": 3,
+    "lstm": 4,
+}
+FED_BACK_MODELS: tuple[ModelName, ...] = ("v2", "v3", "gru", "lstm")
 
 # Elementwise products and sums of the cell itself, per neuron and frame.
-_CELL_PRODUCTS: dict[ModelName, int] = {"conventional": 1, "v1": 2, "v2": 2, "gru": 3, "lstm": 3}
-_CELL_SUMS: dict[ModelName, int] = {"conventional": 1, "v1": 2, "v2": 2, "gru": 3, "lstm": 1}
+_CELL_PRODUCTS: dict[ModelName, int] = {
+    "conventional": 1,
+    "v1": 2,
+    "v2": 2,
+    "v3": 2,
+    "gru": 3,
+    "lstm": 3,
+}
+_CELL_SUMS: dict[ModelName, int] = {
+    "conventional": 1,
+    "v1": 2,
+    "v2": 2,
+    "v3": 2,
+    "gru": 3,
+    "lstm": 1,
+}
 
 # What the authors' counting script adds per neuron and layer for elementwise operations.
 _PUBLISHED_ELEMENTWISE: dict[ModelName, int] = {
     "conventional": 6,
     "v1": 8,
     "v2": 8,
+    "v3": 8,
     "gru": 12,
     "lstm": 12,
 }
@@ -79,6 +104,8 @@ class NetworkShape:
         hidden_size: H.
         num_outputs: O, the blank of CTC included.
         num_bits: bits of a spike.
+        projection_size: P, values of the projection before the encoder; 0 for none.
+        leaks: whether residues leak, a product for each neuron and frame.
     """
 
     model: ModelName
@@ -87,6 +114,8 @@ class NetworkShape:
     hidden_size: int
     num_outputs: int
     num_bits: int
+    projection_size: int = 0
+    leaks: bool = False
 
     @classmethod
     def of(cls, config: ModelConfig, num_features: int, num_outputs: int) -> "NetworkShape":
@@ -98,6 +127,8 @@ class NetworkShape:
             config.hidden_size,
             num_outputs,
             config.num_bits,
+            config.projection_size or 0,
+            config.model == "v3" and config.leaky.residue_leak != "none",
         )
 
     @property
@@ -112,8 +143,8 @@ class NetworkShape:
 
     @property
     def site_sizes(self) -> tuple[int, ...]:
-        """Neurons of the encoder (F) and of every layer (H)."""
-        return (self.num_features, *[self.hidden_size] * self.num_layers)
+        """Neurons of the encoder (F, or P) and of every layer (H)."""
+        return (self.projection_size or self.num_features, *[self.hidden_size] * self.num_layers)
 
 
 @dataclass(frozen=True)
@@ -177,7 +208,8 @@ class TermCount:
     """One term's exact cost over the frames of an ``Activity``.
 
     Attributes:
-        term: ``feed_forward_1`` ... , ``recurrent_1`` ..., ``output`` or ``elementwise``.
+        term: ``feed_forward_1`` ... , ``recurrent_1`` ..., ``output``, ``projection`` or
+            ``elementwise``.
         nonzeros: presynaptic outputs that count; 0 for elementwise.
         fan_out: products each of them costs; 0 for elementwise.
     """
@@ -212,8 +244,17 @@ def count_terms(shape: NetworkShape, activity: Activity) -> tuple[TermCount, ...
             for layer in range(shape.num_layers)
         ]
     terms.append(matrix("output", activity.emitted[-1], shape.num_outputs))
+    if shape.projection_size:
+        terms.append(_projection(shape, activity))
     terms.append(_elementwise(shape, activity))
     return tuple(terms)
+
+
+def _projection(shape: NetworkShape, activity: Activity) -> TermCount:
+    """The projection reads features, not spikes: all of them, and never one bit."""
+    values = shape.num_features * activity.num_frames
+    products = values * shape.projection_size
+    return TermCount("projection", values, shape.projection_size, products, products)
 
 
 def _elementwise(shape: NetworkShape, activity: Activity) -> TermCount:
@@ -226,6 +267,8 @@ def _elementwise(shape: NetworkShape, activity: Activity) -> TermCount:
         additions += potentials + fired
         if shape.num_bits not in (1, UNQUANTIZED_BITS):
             multiplications += potentials + fired
+        if shape.leaks:
+            multiplications += potentials
     return TermCount("elementwise", 0, 0, multiplications, additions)
 
 
@@ -247,7 +290,9 @@ def closed_form(shape: NetworkShape, mean_nonzeros: Sequence[float]) -> float:
         return 0.0
     rows = ROWS_PER_NEURON[shape.model] * shape.hidden_size
     fed_back = sum(mean_nonzeros[1:]) if shape.model in FED_BACK_MODELS else 0.0
-    return (sum(mean_nonzeros[:-1]) + fed_back) * rows + mean_nonzeros[-1] * shape.num_outputs
+    projected = float(shape.projection_size * shape.num_features)
+    spikes = (sum(mean_nonzeros[:-1]) + fed_back) * rows + mean_nonzeros[-1] * shape.num_outputs
+    return projected + spikes
 
 
 def as_published(shape: NetworkShape, mean_nonzeros: Sequence[float]) -> float:

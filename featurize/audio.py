@@ -1,8 +1,8 @@
-"""Reading one utterance's audio: FLAC, RIFF WAV or NIST SPHERE, checked before it is trusted.
+"""Reading one utterance's audio: FLAC, RIFF WAV, NIST SPHERE or Ogg (Opus, Vorbis).
 
-libsndfile decodes all three. It quietly shortens a WAV or SPHERE file whose data end early, so
-their headers are read here too and held against the file's size. Headers are bounded before
-anything is allocated by them.
+It is checked before it is trusted. libsndfile decodes all four, and quietly shortens a file other
+than FLAC whose data end early, so their headers are read here too and held against the file's
+size. Headers are bounded before anything is allocated by them.
 """
 
 import io
@@ -28,6 +28,9 @@ MAX_CHANNELS = 16
 _MAX_RATIO_TERM = 48_000
 _MAX_SPHERE_HEADER_BYTES = 16_384
 _MAX_RIFF_CHUNKS = 64
+# Of a page of Ogg: its largest size, and the flag of the last one (RFC 3533, section 6).
+_MAX_OGG_PAGE_BYTES = 65_307
+_OGG_LAST_PAGE = 0x04
 # Writers to a pipe leave such sizes where they could not seek back.
 _UNKNOWN_RIFF_SIZE = 0x7FFF_F000
 # libsndfile's answer where the header leaves the length open.
@@ -73,7 +76,7 @@ def read_audio(location: Location, sample_rate_hz: int, max_duration_s: float) -
     """Read, check and convert one audio file.
 
     Args:
-        location: a FLAC, RIFF WAV or uncompressed SPHERE file, local or on S3.
+        location: a FLAC, RIFF WAV, uncompressed SPHERE or Ogg file, local or on S3.
         sample_rate_hz: the rate wanted; another rate is converted.
         max_duration_s: longer audio is rejected by its header, before it is decoded.
 
@@ -138,12 +141,28 @@ def _check_container(stream: IO[bytes]) -> None:
         _check_riff(stream)
     elif magic[:7] == b"NIST_1A":
         _check_sphere(stream)
+    elif magic[:4] == b"OggS":
+        _check_ogg(stream)
     else:
-        raise RejectedUtterance("unreadable_audio", f"not FLAC, RIFF or SPHERE: {magic!r}")
+        raise RejectedUtterance("unreadable_audio", f"not FLAC, RIFF, SPHERE or Ogg: {magic!r}")
 
 
 def _file_size(stream: IO[bytes]) -> int:
     return stream.seek(0, io.SEEK_END)
+
+
+def _check_ogg(stream: IO[bytes]) -> None:
+    """The last page of an Ogg stream says that it is the last; libsndfile does not ask for it."""
+    size = _file_size(stream)
+    stream.seek(max(0, size - _MAX_OGG_PAGE_BYTES))
+    tail = stream.read()
+    page = tail.rfind(b"OggS")
+    if page < 0 or len(tail) < page + 27 or not tail[page + 5] & _OGG_LAST_PAGE:
+        raise RejectedUtterance("truncated_audio", "the stream's last page is not there")
+    num_segments = tail[page + 26]
+    lengths = tail[page + 27 : page + 27 + num_segments]
+    if len(tail) < page + 27 + num_segments + sum(lengths):
+        raise RejectedUtterance("truncated_audio", "the stream's last page is cut off")
 
 
 def _check_riff(stream: IO[bytes]) -> None:

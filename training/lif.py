@@ -8,6 +8,35 @@ it, ``Y`` multi-bit spikes. Firing is the same everywhere, a soft reset without 
 
     V_t = R_{t-1} + drive_t        Y_t = Q(V_t)        R_t = V_t - Y_t
 
+v3 (ours) is v2 with four changes, each of which can be left off; with all off it is v2. M is the
+range of the site, lambda and c are in (0, 1]::
+
+    C_t = min(m ReLU(cell_drive_t + U_c Y_{t-1}), c M)       anti-windup bound of the cell
+    R_t = lambda (V_t - Y_t)                                 residue leak
+    Y_t = Q'(V_t)                                            unsigned levels; learned M, threshold
+
+Why. In a trained v2 residues reach 1000 times the range, because nothing leaks, and 37% of the
+spikes fire while the current is below the threshold: late residue. A twelfth of the spikes came
+from V > M, where the gradient is zero. With the bound I_t never exceeds c M, as it is a mean of its
+past and of cells below c M; what stays silent is below the threshold; so V exceeds c M by a
+threshold at most, and by a residue of its past no more. The leak makes old residue fade: what is
+left of it after n silent frames is lambda^n, so that a current too weak to reach the threshold by
+itself, at I < (1 - lambda) threshold, never fires. A gated drive is never negative, so half of the
+signed levels are never used. Learned range and threshold are absolute: no statistic of what fires,
+which the network's own growth can drag along.
+
+Gradient, for fused implementations. With g_t what arrives at Y_t from outside and through U (as in
+v2), r_t what arrives at R_t from frame t + 1 (it is the gradient of V_{t+1}, as V = R + drive) and
+1_t whether V_t lies inside the clip::
+
+    gradient of Y_t:  y_t = g_t - lambda r_t
+    gradient of V_t:  v_t = 1_t y_t + lambda r_t = 1_t g_t + (1 - 1_t) lambda r_t
+    lambda += r_t (V_t - Y_t)     M += y_t dY_t/dM     tau += y_t dY_t/dtau
+    where the cell is bounded: M += c (gradient of C_t), and nothing to the cell's drive
+
+with the derivatives of Q' in ``training.quantizer``. Inside the clip v_t = g_t, as in v2: gradient
+flows through time along the current alone; r_t is needed for lambda, M and tau.
+
 Shape legend: B batch, H neurons.
 """
 
@@ -16,7 +45,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training.quantizer import Quantizer, fire
+from training.quantizer import LevelQuantizer, Quantizer, fire, fire_levels
 
 SATURATION = 1e30
 """Largest magnitude of a current, a cell's drive or a potential: no overflow, hence no NaN."""
@@ -57,6 +86,20 @@ class StepOutput(NamedTuple):
 
     state: LifState
     membrane_potential: Tensor
+
+
+class LeakyFiring(NamedTuple):
+    """How a site of v3 fires.
+
+    Attributes:
+        quantizer: Q', with or without gradients for range and threshold.
+        residue_leak: lambda, (H,) float32 in (0, 1]; None for no leak, as 1.
+        cell_bound: c, the largest cell as a share of the range; None for no bound.
+    """
+
+    quantizer: LevelQuantizer
+    residue_leak: Tensor | None = None
+    cell_bound: float | None = None
 
 
 def fire_step(
@@ -128,3 +171,60 @@ def gated_step(
         cell = cell * dropout_mask
     current = saturate(forget * state.synaptic_current + (1.0 - forget) * cell)
     return fire_step(current, current, state.residue, quantizer)
+
+
+def leaky_fire_step(
+    drive: Tensor, synaptic_current: Tensor, residue: Tensor, firing: LeakyFiring
+) -> StepOutput:
+    """Integrate, fire, soft-reset and leak: ``V = R + drive; Y = Q'(V); R = lambda (V - Y)``.
+
+    Args:
+        drive: what flows into the membrane this step, (B, H).
+        synaptic_current: carried through into the new state, (B, H).
+        residue: R of the step before, (B, H).
+        firing: the site's quantiser and leak.
+    """
+    potential = saturate(residue + drive)
+    spikes = fire_levels(potential, firing.quantizer)
+    left = potential - spikes
+    if firing.residue_leak is not None:
+        left = firing.residue_leak * left
+    return StepOutput(LifState(synaptic_current, left, spikes), potential)
+
+
+def leaky_encoder_step(x: Tensor, state: LifState, firing: LeakyFiring) -> StepOutput:
+    """v3's input encoder: ``drive = x_t``, (B, F); levels are signed whatever the layers' are."""
+    return leaky_fire_step(x, state.synaptic_current, state.residue, firing)
+
+
+def leaky_gated_step(
+    forget_drive: Tensor,
+    cell_drive: Tensor,
+    dropout_mask: Tensor | None,
+    recurrent_weight: Tensor,
+    state: LifState,
+    firing: LeakyFiring,
+) -> StepOutput:
+    """The layer of v3::
+
+        F_t = sigma(forget_drive_t + U_f Y_{t-1})
+        C_t = min(m ReLU(cell_drive_t + U_c Y_{t-1}), c M)
+        I_t = F_t * I_{t-1} + (1 - F_t) * C_t
+
+    Args:
+        forget_drive: ``BN(W_f X_t)``, (B, H).
+        cell_drive: ``BN(W_c X_t)``, (B, H).
+        dropout_mask: m, (B, H), already scaled by 1 / keep; None for no dropout.
+        recurrent_weight: ``[U_f; U_c]`` stacked, (2H, H).
+        state: the state of the step before.
+        firing: the layer's quantiser, leak and bound.
+    """
+    from_forget, from_cell = (state.spikes @ recurrent_weight.T).chunk(2, dim=-1)
+    forget = torch.sigmoid(forget_drive + from_forget)
+    cell = saturate(torch.relu(cell_drive + from_cell))
+    if dropout_mask is not None:
+        cell = cell * dropout_mask
+    if firing.cell_bound is not None:
+        cell = torch.minimum(cell, firing.cell_bound * firing.quantizer.range_M)
+    current = saturate(forget * state.synaptic_current + (1.0 - forget) * cell)
+    return leaky_fire_step(current, current, state.residue, firing)

@@ -1,9 +1,26 @@
-"""Multi-bit spikes: the quantiser Q of DESIGN section 3 and its running range.
+"""Multi-bit spikes: the quantisers of DESIGN section 3 and the running range.
 
 A membrane potential is clipped to the range M, scaled to an integer level, and silenced
 where the level does not exceed the threshold (Ponghiran & Roy 2022, section "Multi-bit
 outputs"). Levels are small integers, so a spike costs as many multiplications as it has
 fan-out and nothing where it is zero.
+
+``Quantizer`` is that of the paper's models. ``LevelQuantizer`` is that of v3: its levels may all
+be positive, and its range and threshold may be learned, so they have gradients. With s levels per
+unit of potential, x = s clip(V, lowest, M) and a threshold of tau levels::
+
+    Y = trunc(x) / s   where |x| >= tau,   else 0
+
+Its gradients, with the straight-through estimate of the paper for the potential:
+
+- potential: dY/dV = 1 inside the clip, silent or not, and 0 outside.
+- range: at a fixed tau, Y is M times a function of V / M. With that function's slope taken as 1
+  inside the clip, as above, dY/dM = (Y - V) / M inside and Y / M outside: the gradient of a learned
+  step (Esser et al. 2020, LSQ, arXiv 1902.08153, equation 3), the step being proportional to M.
+- threshold: where x passes tau, Y falls from about tau / s to 0. Its derivative there is a Dirac
+  pulse, estimated by a rectangle of ``THRESHOLD_WINDOW`` levels around tau (as Rajamanoharan et al.
+  2024, arXiv 2407.14435, for JumpReLU): dY/dtau = -(tau / s) / w where |x - tau| < w / 2, else 0,
+  with the sign of V.
 """
 
 from typing import NamedTuple
@@ -14,6 +31,8 @@ from torch import Tensor
 from training.choices import UNQUANTIZED_BITS as UNQUANTIZED_BITS
 
 RANGE_MOMENTUM = 0.1
+THRESHOLD_WINDOW = 2.0
+"""Width in levels of the rectangle that stands for the threshold's derivative."""
 
 
 class Quantizer(NamedTuple):
@@ -81,6 +100,85 @@ class _StraightThrough(torch.autograd.Function):
 def fire(potential: Tensor, quantizer: Quantizer) -> Tensor:
     """Quantise with the straight-through surrogate gradient."""
     return _StraightThrough.apply(potential, *quantizer)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class LevelQuantizer(NamedTuple):
+    """The parameters of one quantiser site of v3.
+
+    Attributes:
+        range_M: scalar float32 tensor above 0, the largest potential represented; with a gradient
+            where it is learned.
+        threshold_levels: tau, scalar float32 tensor, at least 1: what reaches it fires; with a
+            gradient where it is learned. The paper's integer threshold theta is tau = theta + 1.
+        num_bits: 2 to 8, or 32 for no quantisation.
+        is_unsigned: b bits give the levels 0 to 2^b - 1, and what is negative is clipped to 0;
+            else -(2^(b-1) - 1) to 2^(b-1) - 1.
+    """
+
+    range_M: Tensor
+    threshold_levels: Tensor
+    num_bits: int
+    is_unsigned: bool
+
+    def scale(self) -> Tensor:
+        """Levels per unit of potential; one bit more than the paper's where all are positive."""
+        return level_scale(self.range_M, self.num_bits + self.is_unsigned)
+
+
+def quantize_levels(potential: Tensor, quantizer: LevelQuantizer) -> Tensor:
+    """Quantise a membrane potential of v3, without a gradient.
+
+    Args:
+        potential: any shape, float32.
+        quantizer: the site's parameters.
+
+    Returns:
+        The spike values, same shape.
+    """
+    if quantizer.num_bits == UNQUANTIZED_BITS:
+        return potential
+    range_M, scale = quantizer.range_M, quantizer.scale()
+    lowest = torch.zeros_like(range_M) if quantizer.is_unsigned else -range_M
+    scaled = torch.clamp(potential, lowest, range_M) * scale
+    fires = scaled.abs() >= quantizer.threshold_levels
+    return torch.where(fires, torch.trunc(scaled), torch.zeros_like(scaled)) / scale
+
+
+class _LevelFire(torch.autograd.Function):
+    """``quantize_levels`` with the gradients of the module's docstring."""
+
+    @staticmethod
+    def forward(ctx, potential, range_M, threshold_levels, num_bits, is_unsigned):  # type: ignore[no-untyped-def]
+        quantizer = LevelQuantizer(range_M, threshold_levels, num_bits, is_unsigned)
+        spikes = quantize_levels(potential, quantizer)
+        ctx.save_for_backward(potential, range_M, threshold_levels, spikes)
+        ctx.num_bits, ctx.is_unsigned = num_bits, is_unsigned
+        return spikes
+
+    @staticmethod
+    def backward(ctx, grad_spikes):  # type: ignore[no-untyped-def]
+        if ctx.num_bits == UNQUANTIZED_BITS:
+            return grad_spikes, None, None, None, None
+        potential, range_M, tau, spikes = ctx.saved_tensors
+        scale = LevelQuantizer(range_M, tau, ctx.num_bits, ctx.is_unsigned).scale()
+        lowest = torch.zeros_like(range_M) if ctx.is_unsigned else -range_M
+        inside = (potential >= lowest) & (potential <= range_M)
+        per_range = (spikes - torch.where(inside, potential, 0.0)) / range_M
+        scaled = torch.clamp(potential, lowest, range_M) * scale
+        near = (scaled.abs() - tau).abs() < THRESHOLD_WINDOW / 2
+        per_threshold = -near.to(scaled) * scaled.sign() * tau / (scale * THRESHOLD_WINDOW)
+        return (
+            grad_spikes * inside,
+            (grad_spikes * per_range).sum(),
+            (grad_spikes * per_threshold).sum(),
+            None,
+            None,
+        )
+
+
+def fire_levels(potential: Tensor, quantizer: LevelQuantizer) -> Tensor:
+    """Quantise with the surrogate gradients for potential, range and threshold."""
+    return _LevelFire.apply(potential, *quantizer)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class RangeTracker(torch.nn.Module):

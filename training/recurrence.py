@@ -16,7 +16,7 @@ from torch import Tensor
 
 from featurize.stage import PipelineError
 from training.kernels import operators, reference
-from training.lif import LifState, saturate
+from training.lif import LeakyFiring, LifState, saturate
 from training.quantizer import Quantizer, RangeTracker
 from training.recurrence_types import Backend, RecurrenceOutput
 
@@ -263,3 +263,79 @@ def gated_stacked(
     return _result(
         operators.gated(drive, mask, weight, lengths_B, *state, *quantizer, save, backend)
     )
+
+
+def leaky_encoder(
+    drive_TBH: Tensor,
+    lengths_B: Tensor,
+    state: LifState,
+    firing: LeakyFiring,
+    *,
+    backend: Backend = "auto",
+) -> RecurrenceOutput:
+    """v3's input encoder; see ``training.lif.leaky_encoder_step``.
+
+    Args:
+        drive_TBH: input frames, or a projection of them.
+        lengths_B: valid frames, (B,) int64.
+        state: state before the first frame.
+        firing: quantiser and leak; a bound of the cell is for layers and not looked at.
+        backend: see ``encoder``.
+
+    Raises:
+        ValueError: if shapes do not fit together.
+        PipelineError: if the backend cannot do the work.
+    """
+    _choose_leaky_backend(backend, drive_TBH.device)
+    lengths_B, state = _prepare(drive_TBH, lengths_B, state)
+    _require_shape("firing.residue_leak", firing.residue_leak, drive_TBH.shape[2])
+    return reference.leaky_encoder(drive_TBH.float(), lengths_B, state, firing)
+
+
+def leaky_gated(
+    drive_TBG: Tensor,
+    dropout_mask_BH: Tensor | None,
+    recurrent_weight_2HH: Tensor,
+    lengths_B: Tensor,
+    state: LifState,
+    firing: LeakyFiring,
+    *,
+    backend: Backend = "auto",
+) -> RecurrenceOutput:
+    """The layer of v3; see ``training.lif.leaky_gated_step``.
+
+    Args:
+        drive_TBG: ``BN(W_f X)`` and ``BN(W_c X)``, (T, B, 2H), forget first.
+        dropout_mask_BH: m, one mask per layer and sequence, or None; gets no gradient.
+        recurrent_weight_2HH: ``[U_f; U_c]``, (2H, H).
+        lengths_B: valid frames, (B,) int64.
+        state: state before the first frame.
+        firing: quantiser, leak and bound of the cell.
+        backend: see ``encoder``.
+
+    Raises:
+        ValueError: if shapes do not fit together.
+        PipelineError: if the backend cannot do the work.
+    """
+    _choose_leaky_backend(backend, drive_TBG.device)
+    if drive_TBG.dim() != 3 or drive_TBG.shape[2] % 2:
+        raise ValueError(f"drive_TBG has shape {tuple(drive_TBG.shape)}; expected (T, B, 2H)")
+    num_neurons = drive_TBG.shape[2] // 2
+    lengths_B, state = _prepare(drive_TBG[..., :num_neurons], lengths_B, state)
+    _require_shape("dropout_mask_BH", dropout_mask_BH, drive_TBG.shape[1], num_neurons)
+    _require_shape("recurrent_weight_2HH", recurrent_weight_2HH, 2 * num_neurons, num_neurons)
+    _require_shape("firing.residue_leak", firing.residue_leak, num_neurons)
+    mask = None if dropout_mask_BH is None else dropout_mask_BH.detach().float()
+    with torch.autocast(drive_TBG.device.type, enabled=False):
+        return reference.leaky_gated(
+            drive_TBG.float(), mask, recurrent_weight_2HH.float(), lengths_B, state, firing
+        )
+
+
+def _choose_leaky_backend(requested: Backend, device: torch.device) -> Backend:
+    """The backend of v3, which has one so far."""
+    if requested not in ("auto", "reference"):
+        raise PipelineError(
+            f"backend={requested} has no v3; use backend=reference (or auto, which takes it)"
+        )
+    return "reference"

@@ -25,7 +25,7 @@ from evaluation.viterbi import log_priors
 from featurize.schema import StateInventory
 from featurize.stage import PipelineError
 from training.checkpoint import Recogniser
-from training.models.model_config import SPIKING_MODELS
+from training.models.leaky import LeakyNetwork
 from training.models.spiking import ConventionalLayer, GatedLayer, LifLayer, SpikingNetwork
 from training.quantizer import UNQUANTIZED_BITS, Quantizer, level_scale
 
@@ -51,7 +51,11 @@ def build_engine(
     if not isinstance(network, SpikingNetwork):
         raise PipelineError(
             f"model={network.config.model} does not spike; the event-driven engine runs "
-            f"{', '.join(SPIKING_MODELS)}"
+            "conventional, v1 and v2"
+        )
+    if isinstance(network, LeakyNetwork):
+        raise PipelineError(
+            "model=v3 has no event-driven engine yet; it runs conventional, v1 and v2"
         )
     labels = manifest.labels
     try:

@@ -1,8 +1,9 @@
 """The LibriSpeech reader: the directory layout as distributed, any subset names.
 
 ``ROOT/SPEAKERS.TXT`` and ``ROOT/subset/speaker/chapter/`` with ``speaker-chapter-NNNN.flac`` and
-one ``speaker-chapter.trans.txt``. A TIMIT-style ``speaker-chapter-NNNN.PHN`` beside a FLAC is
-taken as its alignment; the synthetic corpus writes them.
+one ``speaker-chapter.trans.txt``. The audio may be in any format of ``featurize.audio``, told by
+its extension (``AUDIO_EXTENSIONS``). A TIMIT-style ``speaker-chapter-NNNN.PHN`` beside it is taken
+as its alignment; the synthetic corpus writes them.
 """
 
 import re
@@ -21,6 +22,7 @@ from featurize.corpora.listing import (
 from featurize.stage import Location, PipelineError
 
 SPEAKERS_FILE = "SPEAKERS.TXT"
+AUDIO_EXTENSIONS = frozenset({".flac", ".wav", ".sph", ".ogg", ".oga", ".opus"})
 _NESTED_FOLDER = "LibriSpeech"
 _MAX_SPEAKERS_BYTES = 16 * 2**20
 _UTTERANCE_ID = re.compile(r"(\d+)-(\d+)-\d+", re.ASCII)
@@ -132,9 +134,9 @@ class _Scanner:
         transcripts: list[CorpusFile] = []
         for file in files:
             stem, extension = PurePosixPath(file.path).stem, PurePosixPath(file.path).suffix.lower()
-            if extension == ".flac":
+            if extension in AUDIO_EXTENSIONS:
                 if stem in audio[file.folder]:
-                    self._reject(stem, subset, file.path, "duplicate_utterance", "two FLAC files")
+                    self._reject(stem, subset, file.path, "duplicate_utterance", "two audio files")
                 else:
                     audio[file.folder][stem] = file
             elif extension == ".phn":
@@ -214,7 +216,7 @@ class _Scanner:
                 subset,
                 transcript.path,
                 "missing_audio",
-                f"{utterance_id}.flac is not there",
+                f"no audio file {utterance_id}.flac (or of another format) is there",
             )
             return
         speaker, chapter, _ = utterance_id.split("-")

@@ -133,7 +133,8 @@ def test_damage_inside_a_flac_is_noticed(tmp_path):
         (encoded("WAV")[:30], "truncated_audio", "ends before"),
         (b"NIST_1A\n   9999999\n", "unreadable_audio", "plausible size"),
         (b"NIST_1A\n   1024\nend_head\n", "unreadable_audio", "does not state"),
-        (encoded("OGG", subtype="VORBIS"), "unreadable_audio", "not FLAC"),
+        (encoded("OGG", subtype="VORBIS")[:-40], "truncated_audio", "cut off"),
+        (encoded("AIFF"), "unreadable_audio", "not FLAC, RIFF, SPHERE or Ogg"),
         (encoded("WAV", rate=200), "unreadable_audio", "200 Hz"),
         (encoded("WAV", rate=191_999), "unreadable_audio", "no usable ratio"),
         (encoded("WAV", np.zeros((10, 40), np.int16)), "unreadable_audio", "40 channels"),
@@ -145,6 +146,22 @@ def test_unusable_files_say_why(tmp_path, content, reason, detail):
     verdict = rejection(tmp_path, content)
     assert verdict.reason == reason
     assert detail in verdict.detail
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_stream_is_read_and_missed_pages_are_noticed(tmp_path, subtype):
+    rng = np.random.default_rng(0)
+    noise = (3000 * rng.standard_normal(160_000)).astype(np.int16)
+    content = encoded("OGG", noise, subtype=subtype)
+    path = tmp_path / "whole"
+    path.write_bytes(content)
+    audio = read_audio(Location.of(str(path)), 16_000, 20.0)
+    assert len(audio.samples) == 160_000
+    # libsndfile would take a stream that ends with any page for a shorter recording
+    last_page = content.rfind(b"OggS")
+    assert last_page > 0
+    verdict = rejection(tmp_path, content[:last_page])
+    assert (verdict.reason, "last page" in verdict.detail) == ("truncated_audio", True)
 
 
 def test_a_header_that_claims_hours_is_not_believed(tmp_path):

@@ -142,6 +142,22 @@ def test_other_rates_and_stereo_are_used_and_noted(corpus):
     assert notes[third.stem] == (False, False)
 
 
+def test_audio_of_another_format_is_read_as_well(corpus):
+    flac = min((corpus / "dev-synthetic").rglob("*.flac"))
+    samples, rate = soundfile.read(flac)
+    opus = flac.with_suffix(".opus")
+    soundfile.write(opus, samples, rate, format="OGG", subtype="OPUS")
+    flac.unlink()
+    found, _ = verdicts(scan(corpus, ("dev-synthetic",)))
+    assert found == {}
+    # the same utterance twice, in two formats, is one too many
+    soundfile.write(flac, samples, rate)
+    twice = scan(corpus, ("dev-synthetic",))
+    assert [(r.utterance_id, r.reason) for r in twice.rejects] == [
+        (flac.stem, "duplicate_utterance")
+    ]
+
+
 def test_a_missing_chapter_transcript_rejects_its_audio(corpus):
     flac = min((corpus / "dev-synthetic").rglob("*.flac"))
     chapter_of(flac).unlink()

@@ -7,7 +7,7 @@ from training.models.build import build_network
 from training.models.frames import ValidFrames
 from training.models.model_config import ModelConfig
 
-MODELS = ["conventional", "v1", "v2", "lstm", "gru"]
+MODELS = ["conventional", "v1", "v2", "v3", "lstm", "gru"]
 LENGTHS = torch.tensor([23, 17, 1, 0])
 
 

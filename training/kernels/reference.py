@@ -7,33 +7,44 @@ Shape legend: T time, B batch, H neurons.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from training.lif import LifState, StepOutput, conventional_step, encoder_step, gated_step
+from training.lif import (
+    LeakyFiring,
+    LifState,
+    StepOutput,
+    conventional_step,
+    encoder_step,
+    gated_step,
+    leaky_encoder_step,
+    leaky_gated_step,
+)
 from training.quantizer import Quantizer, RangeTracker
 from training.recurrence_types import RecurrenceOutput
 
-Step = Callable[[int, LifState, Quantizer], StepOutput]
+FiringT = TypeVar("FiringT", Quantizer, LeakyFiring)
+Step = Callable[[int, LifState, FiringT], StepOutput]
 
 
 def scan(
-    step: Step,
+    step: Step[FiringT],
     num_frames: int,
     lengths_B: Tensor,
     state: LifState,
-    quantizer: Quantizer,
+    firing: FiringT,
     per_step_range: RangeTracker | None = None,
 ) -> RecurrenceOutput:
     """Run ``step`` over time; beyond an utterance's length its state rests and its output is 0.
 
     Args:
-        step: (time index, state, quantiser) to step output.
+        step: (time index, state, firing) to step output.
         num_frames: T.
         lengths_B: valid frames of each utterance, (B,) int64.
         state: state before the first frame.
-        quantizer: range, bits and threshold.
+        firing: how the site fires, its quantiser or more.
         per_step_range: when given, moved by each step's extremes before that step fires.
     """
     spikes = []
@@ -42,11 +53,12 @@ def scan(
     for t in range(num_frames):
         valid_B1 = (t < lengths_B).unsqueeze(1)
         if per_step_range is not None and bool(valid_B1.any()):
+            assert isinstance(firing, Quantizer)
             with torch.no_grad():
-                seen = step(t, state, quantizer).membrane_potential[valid_B1.squeeze(1)]
+                seen = step(t, state, firing).membrane_potential[valid_B1.squeeze(1)]
             per_step_range.update(seen.min(), seen.max())
-            quantizer = quantizer._replace(range_M=per_step_range.range_M())
-        after, potential = step(t, state, quantizer)
+            firing = firing._replace(range_M=per_step_range.range_M())
+        after, potential = step(t, state, firing)
         spikes.append(torch.where(valid_B1, after.spikes, torch.zeros_like(after.spikes)))
         state = LifState(*(torch.where(valid_B1, a, b) for a, b in zip(after, state, strict=True)))
         observed = potential.detach()
@@ -113,3 +125,33 @@ def gated(
         )
 
     return scan(step, forget_drive_TBH.shape[0], lengths_B, state, quantizer, per_step_range)
+
+
+def leaky_encoder(
+    drive_TBH: Tensor, lengths_B: Tensor, state: LifState, firing: LeakyFiring
+) -> RecurrenceOutput:
+    """v3's input encoder over a sequence; see ``training.lif.leaky_encoder_step``."""
+
+    def step(t: int, before: LifState, current: LeakyFiring) -> StepOutput:
+        return leaky_encoder_step(drive_TBH[t], before, current)
+
+    return scan(step, drive_TBH.shape[0], lengths_B, state, firing)
+
+
+def leaky_gated(
+    drive_TBG: Tensor,
+    dropout_mask_BH: Tensor | None,
+    recurrent_weight_2HH: Tensor,
+    lengths_B: Tensor,
+    state: LifState,
+    firing: LeakyFiring,
+) -> RecurrenceOutput:
+    """The layer of v3 over a sequence; see ``training.lif.leaky_gated_step``."""
+    forget, cell = drive_TBG.chunk(2, dim=-1)
+
+    def step(t: int, before: LifState, current: LeakyFiring) -> StepOutput:
+        return leaky_gated_step(
+            forget[t], cell[t], dropout_mask_BH, recurrent_weight_2HH, before, current
+        )
+
+    return scan(step, drive_TBG.shape[0], lengths_B, state, firing)

@@ -6,9 +6,10 @@ from pydantic import Field, model_validator
 
 from featurize.stage import TypedConfig
 from training.choices import UNQUANTIZED_BITS, Backend
+from training.models.leaky_config import LeakyConfig
 
-ModelName = Literal["conventional", "v1", "v2", "lstm", "gru"]
-SPIKING_MODELS: tuple[ModelName, ...] = ("conventional", "v1", "v2")
+ModelName = Literal["conventional", "v1", "v2", "v3", "lstm", "gru"]
+SPIKING_MODELS: tuple[ModelName, ...] = ("conventional", "v1", "v2", "v3")
 
 
 class ModelConfig(TypedConfig):
@@ -64,6 +65,16 @@ class ModelConfig(TypedConfig):
         description="When the quantiser's range moves: once per training step, or at every time "
         "step as the authors' code does (slow, for comparison).",
     )
+    v3: LeakyConfig | None = Field(
+        None, description="Options of v3; empty for their defaults, and for other models."
+    )
+    projection_size: int | None = Field(
+        None,
+        ge=1,
+        le=8192,
+        description="v3: a learned linear map of the features to so many values before the input "
+        "encoder, whose products count; empty for none.",
+    )
     backend: Backend = Field(
         "auto",
         description="Implementation of the recurrence: auto takes the fastest that the machine "
@@ -81,14 +92,8 @@ class ModelConfig(TypedConfig):
     def _check(self) -> Self:
         if not (1 <= self.num_bits <= 8 or self.num_bits == UNQUANTIZED_BITS):
             raise ValueError(f"num_bits={self.num_bits}: use 1 to 8, or 32 for no quantisation")
-        top_level = max(1, 2 ** (self.num_bits - 1) - 1)
-        thresholds = {"threshold": self.threshold, "encoder_threshold": self.encoder_threshold}
-        for name, threshold in thresholds.items():
-            if self.num_bits != UNQUANTIZED_BITS and (threshold or 0) >= top_level:
-                raise ValueError(
-                    f"{name}={threshold} silences every spike of {self.num_bits} bits "
-                    f"(levels reach {top_level}); use a smaller threshold or more bits"
-                )
+        self._check_thresholds()
+        self._check_v3()
         if self.range_update == "timestep" and self.backend not in ("auto", "reference"):
             raise ValueError(f"range_update=timestep needs backend=reference, not {self.backend}")
         if self.recompute_frames is not None and self.range_update == "timestep":
@@ -97,6 +102,42 @@ class ModelConfig(TypedConfig):
                 "each time; use range_update=step, or leave recompute_frames empty"
             )
         return self
+
+    def _check_thresholds(self) -> None:
+        signed_top = max(1, 2 ** (self.num_bits - 1) - 1)
+        top = 2**self.num_bits - 1 if self.model == "v3" and self.leaky.unsigned_levels else 0
+        sites = (
+            ("threshold", self.threshold, max(top, signed_top)),
+            ("encoder_threshold", self.encoder_threshold, signed_top),
+        )
+        for name, threshold, top_level in sites:
+            if self.num_bits != UNQUANTIZED_BITS and (threshold or 0) >= top_level:
+                raise ValueError(
+                    f"{name}={threshold} silences every spike of {self.num_bits} bits "
+                    f"(levels reach {top_level}); use a smaller threshold or more bits"
+                )
+
+    def _check_v3(self) -> None:
+        if self.model != "v3":
+            for name in ("v3", "projection_size"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for model=v3, not {self.model}; leave it empty")
+            return
+        if self.num_bits == 1:
+            raise ValueError("num_bits=1: v3 has two bits or more, or 32 for no quantisation")
+        if self.encoder_threshold is None and self.threshold >= 2 ** (self.num_bits - 1) - 1:
+            raise ValueError(
+                f"threshold={self.threshold} silences the input encoder, whose levels have a sign; "
+                "give it an encoder_threshold of its own"
+            )
+        for name, off in (("range_update", "step"), ("recompute_frames", None)):
+            if getattr(self, name) != off:
+                raise ValueError(f"{name}={getattr(self, name)}: v3 has none; leave it at {off}")
+
+    @property
+    def leaky(self) -> LeakyConfig:
+        """The options of v3, given or default."""
+        return self.v3 or LeakyConfig()
 
     @property
     def is_spiking(self) -> bool:

@@ -143,7 +143,7 @@ class GatedLayer(LifLayer):
     def __init__(self, num_inputs: int, config: ModelConfig) -> None:
         super().__init__(num_inputs, 2, config)
         self.recurrent_weight: nn.Parameter | None = None
-        if config.model == "v2":
+        if config.model != "v1":
             weight = torch.empty(2 * config.hidden_size, config.hidden_size)
             nn.init.orthogonal_(weight, gain=math.sqrt(2.0))
             self.recurrent_weight = nn.Parameter(weight)
@@ -185,11 +185,17 @@ class SpikingNetwork(SpeechNetwork):
 
     def __init__(self, config: ModelConfig, num_features: int, num_outputs: int) -> None:
         super().__init__(config, num_features, num_outputs)
+        self.num_encoded = config.projection_size or num_features
         self.encoder_site = QuantizerSite(config, is_encoder=True)
-        layer_type = ConventionalLayer if config.model == "conventional" else GatedLayer
-        sizes = [num_features] + [config.hidden_size] * config.num_layers
-        self.layers = nn.ModuleList(layer_type(size, config) for size in sizes[:-1])
+        sizes = [self.num_encoded] + [config.hidden_size] * config.num_layers
+        self.layers = nn.ModuleList(self.make_layer(size) for size in sizes[:-1])
         self.output = OutputLayer(config.hidden_size, num_outputs)
+
+    def make_layer(self, num_inputs: int) -> LifLayer:
+        """A new layer above a site of so many outputs."""
+        if self.config.model == "conventional":
+            return ConventionalLayer(num_inputs, self.config)
+        return GatedLayer(num_inputs, self.config)
 
     def forward(
         self,
@@ -201,18 +207,7 @@ class SpikingNetwork(SpeechNetwork):
         """See ``SpeechNetwork.forward``; ``state`` holds a ``LifState`` per site."""
         frames = ValidFrames(lengths_B, x_TBF.shape[0])
         states = self._states(state, x_TBF)
-
-        def encode(quantizer: Quantizer, per_step: RangeTracker | None) -> RecurrenceOutput:
-            return recurrence.encoder(
-                x_TBF,
-                lengths_B,
-                states[0],
-                quantizer,
-                backend=self.config.backend,
-                per_step_range=per_step,
-            )
-
-        encoded = self.encoder_site.run(encode)
+        encoded = self.encode(x_TBF, frames, states[0])
         outputs, after = [encoded.spikes_TBH], [encoded.state]
         for number, layer in enumerate(self.layers):
             mask_BH = dropout_masks[number] if dropout_masks is not None else None
@@ -221,12 +216,27 @@ class SpikingNetwork(SpeechNetwork):
             after.append(result.state)
         return NetworkOutput(self.output(outputs[-1], frames), tuple(after), tuple(outputs))
 
+    def encode(self, x_TBF: Tensor, frames: ValidFrames, state: LifState) -> RecurrenceOutput:
+        """The features as spikes."""
+
+        def run(quantizer: Quantizer, per_step: RangeTracker | None) -> RecurrenceOutput:
+            return recurrence.encoder(
+                x_TBF,
+                frames.lengths_B,
+                state,
+                quantizer,
+                backend=self.config.backend,
+                per_step_range=per_step,
+            )
+
+        return self.encoder_site.run(run)
+
     def _states(
         self, state: tuple[tuple[Tensor, ...], ...] | None, x_TBF: Tensor
     ) -> list[LifState]:
         if state is not None:
             return [LifState(*site) for site in state]
-        sizes = [self.num_features] + [self.config.hidden_size] * self.config.num_layers
+        sizes = [self.num_encoded] + [self.config.hidden_size] * self.config.num_layers
         return [LifState.zeros(x_TBF.shape[1], size, x_TBF.device) for size in sizes]
 
     def begin_epoch(self, schedule: QuantizationScheduleConfig | None, epoch: int) -> None:

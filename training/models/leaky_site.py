@@ -1,0 +1,112 @@
+"""A quantiser site of v3: its range and threshold, learned or followed, and its residue leak.
+
+Learned range and threshold are kept as logarithms, so that a step of the optimiser changes either
+by about its learning rate's share and neither reaches 0; the leak as the logit of its share.
+
+All outputs of a site add up to the gradient of its range, so that it would dominate the norm by
+which gradients are clipped. It is divided by sqrt(H L) for H neurons and L levels, as LSQ does
+(Esser et al. 2020, section 2.2); Adam itself does not see the factor.
+
+Shape legend: H neurons.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from training.lif import LeakyFiring
+from training.models.model_config import ModelConfig
+from training.models.site import QuantizerSite
+from training.quantizer import UNQUANTIZED_BITS, LevelQuantizer, Quantizer, RangeTracker
+from training.recurrence_types import RecurrenceOutput
+
+LeakyRecurrence = Callable[[LeakyFiring], RecurrenceOutput]
+
+
+def _scaled_gradient(value: Tensor, share: float) -> Tensor:
+    """The value itself, with this share of its gradient."""
+    return value.detach() + share * (value - value.detach())
+
+
+class LeakySite(QuantizerSite):
+    """Runs a recurrence of v3 with the site's way of firing.
+
+    Args:
+        config: bits, thresholds and the options of v3.
+        num_neurons: H.
+        is_encoder: signed levels, no bound of a cell, a threshold of its own.
+    """
+
+    log_range: nn.Parameter | None
+    log_threshold: nn.Parameter | None
+    leak_logit: nn.Parameter | None
+
+    def __init__(self, config: ModelConfig, num_neurons: int, *, is_encoder: bool = False) -> None:
+        super().__init__(config, is_encoder=is_encoder)
+        options = config.leaky
+        self.num_neurons = num_neurons
+        self.is_unsigned = options.unsigned_levels and not is_encoder
+        self.cell_bound = None if is_encoder else options.cell_bound
+        self.log_range = self.log_threshold = self.leak_logit = None
+        if options.learned_levels and config.num_bits != UNQUANTIZED_BITS:
+            initial = options.encoder_initial_range if is_encoder else options.initial_range
+            self.log_range = nn.Parameter(torch.tensor(math.log(initial)))
+            first = float(self._levels(torch.tensor(initial), torch.tensor(1.0)).scale())
+            threshold = (self.configured_threshold + 1) / first
+            self.log_threshold = nn.Parameter(torch.tensor(math.log(threshold)))
+        if options.residue_leak != "none":
+            share = options.initial_residue_leak
+            size = num_neurons if options.residue_leak == "neuron" else 1
+            logit = math.log(share / (1.0 - share))
+            self.leak_logit = nn.Parameter(torch.full((size,), logit))
+
+    def _levels(self, range_M: Tensor, threshold_levels: Tensor) -> LevelQuantizer:
+        num_bits = self.num_bits if self.is_quantized else UNQUANTIZED_BITS
+        return LevelQuantizer(range_M, threshold_levels, num_bits, self.is_unsigned)
+
+    def residue_leak(self) -> Tensor | None:
+        """lambda, (H,); None for no leak."""
+        if self.leak_logit is None:
+            return None
+        return torch.sigmoid(self.leak_logit).expand(self.num_neurons)
+
+    def _learned(self) -> LevelQuantizer:
+        assert self.log_range is not None
+        assert self.log_threshold is not None
+        num_levels = 2 ** (self.num_bits - 1 + self.is_unsigned) - 1
+        share = 1.0 / math.sqrt(self.num_neurons * num_levels)
+        range_M = _scaled_gradient(self.log_range, share).exp()
+        threshold = _scaled_gradient(self.log_threshold, share).exp()
+        # The schedule lets thresholds climb; below one level every potential that has one fires.
+        scheduled = (self.threshold + 1) / (self.configured_threshold + 1)
+        levels = self._levels(range_M, torch.ones_like(range_M))
+        return levels._replace(
+            threshold_levels=(scheduled * threshold * levels.scale()).clamp(min=1.0)
+        )
+
+    def firing(self, quantizer: Quantizer | None = None) -> LeakyFiring:
+        """How the site fires.
+
+        Args:
+            quantizer: range and threshold of this pass where they are not learned; None for the
+                present ones.
+        """
+        if self.log_range is not None:
+            levels = self._learned()
+        else:
+            current = quantizer or self.quantizer()
+            threshold = torch.full_like(current.range_M, current.threshold + 1.0)
+            levels = LevelQuantizer(current.range_M, threshold, current.num_bits, self.is_unsigned)
+        return LeakyFiring(levels, self.residue_leak(), self.cell_bound)
+
+    def run_leaky(self, recurrence: LeakyRecurrence) -> RecurrenceOutput:
+        """Run the recurrence; where the range is not learned it follows as in v2."""
+        if self.log_range is not None:
+            return recurrence(self.firing())
+
+        def follow(quantizer: Quantizer, _: RangeTracker | None) -> RecurrenceOutput:
+            return recurrence(self.firing(quantizer))
+
+        return self.run(follow)
