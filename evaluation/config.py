@@ -1,10 +1,10 @@
 """Configuration of an evaluation."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from featurize.stage import TypedConfig, VerifyMode
+from featurize.stage import InFingerprint, TypedConfig, VerifyMode
 
 DecoderName = Literal["auto", "greedy", "beam", "viterbi"]
 
@@ -63,7 +63,7 @@ class WordSearchConfig(TypedConfig):
     Words are scored beside the symbols: the phone error rate stays that of the symbol decoder.
     """
 
-    language_model: str | None = Field(
+    language_model: Annotated[str | None, InFingerprint.EVEN_WHEN_OFF] = Field(
         None,
         description="ARPA file, plain or gzip, a path or s3:// address; empty to estimate one "
         "from the training transcripts.",
@@ -76,7 +76,7 @@ class WordSearchConfig(TypedConfig):
         description="Words of an estimated model: the lexicon's and the training transcripts', or "
         "the transcripts' alone, which is faster and, for a weak recogniser, surer.",
     )
-    lexicon: str | None = Field(
+    lexicon: Annotated[str | None, InFingerprint.EVEN_WHEN_OFF] = Field(
         None,
         description="Pronunciation file, one 'WORD PH PH ...' a line; empty for the one that the "
         "labels were made with.",
@@ -128,7 +128,7 @@ class EvaluateConfig(TypedConfig):
         min_length=1,
         description="Split of the feature set to score: train, dev or test.",
     )
-    subsets: tuple[str, ...] = Field(
+    subsets: Annotated[tuple[str, ...], InFingerprint.EVEN_WHEN_OFF] = Field(
         (), description="Corpus subsets to score instead of a split, by name; empty for the split."
     )
     decoder: DecoderName = Field(
@@ -144,7 +144,7 @@ class EvaluateConfig(TypedConfig):
         default_factory=ViterbiConfig,
         description="Settings of the phone search of models with frame targets.",
     )
-    words: WordSearchConfig | None = Field(
+    words: Annotated[WordSearchConfig | None, InFingerprint.EVEN_WHEN_OFF] = Field(
         None, description="Search for words too, for a word error rate; empty for symbols alone."
     )
     num_bootstrap: int = Field(
@@ -165,7 +165,7 @@ class EvaluateConfig(TypedConfig):
         le=4096,
         description="Utterances that the network hears at once; never changes the result.",
     )
-    verify_features: VerifyMode = Field(
+    verify_features: Annotated[VerifyMode, InFingerprint.NEVER] = Field(
         "sampled",
         description="Check the feature shards against their manifest before scoring: off, "
         "sampled (all sizes, one file in eight whole) or full; never changes the result.",

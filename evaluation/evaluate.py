@@ -135,7 +135,7 @@ def evaluation_fingerprint(
     return fingerprint(
         {
             "version": STAGE_VERSION,
-            "config": config.model_dump(mode="json", exclude={"verify_features"}),
+            "config": config,
             "models": [model.fingerprint for model in models],
             "features": features.fingerprint,
             "word_files": digest_of_files(config.words),

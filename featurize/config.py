@@ -1,13 +1,13 @@
 """Configuration of a feature set, validated where it is defined."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from featurize.corpora.entry import CorpusKind
 from featurize.mel import fft_size, mel_slopes
 from featurize.schema import FeatureDtype, LabelKind
-from featurize.stage import TypedConfig
+from featurize.stage import InFingerprint, TypedConfig
 
 OutOfVocabularyRule = Literal["unknown", "spell", "reject"]
 
@@ -21,7 +21,9 @@ class SplitsConfig(TypedConfig):
     dev: tuple[str, ...] = Field(
         (), description="Subsets that steer the learning rate and pick the checkpoint."
     )
-    test: tuple[str, ...] = Field((), description="Subsets only ever scored.")
+    test: Annotated[tuple[str, ...], InFingerprint.EVEN_WHEN_OFF] = Field(
+        (), description="Subsets only ever scored."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -118,7 +120,7 @@ class FeaturizeConfig(TypedConfig):
         description="What the recogniser puts out: characters or phones of the transcript, or "
         "one phone per frame of a time alignment that the corpus brings.",
     )
-    lexicon: str | None = Field(
+    lexicon: Annotated[str | None, InFingerprint.EVEN_WHEN_OFF] = Field(
         None,
         description="Pronunciation file, one 'WORD PH PH ...' a line, for phone labels; "
         "empty for CMUdict.",
@@ -145,7 +147,7 @@ class FeaturizeConfig(TypedConfig):
         le=4096,
         description="Utterances of similar length that are stored, and later read, together.",
     )
-    max_reject_share: float = Field(
+    max_reject_share: Annotated[float, InFingerprint.NEVER] = Field(
         0.01, ge=0, le=1, description="The run fails past this share of unusable utterances."
     )
     seed: int = Field(0, ge=0, description="Seed of the assignment of utterances to shards.")

@@ -84,16 +84,12 @@ def plan_featurize(config: FeaturizeConfig, corpus: Location, runs: Location) ->
                 f"subset {subset!r} of {corpus} has no utterances; check the corpus, or the "
                 "subset names in splits"
             )
-    # The accepted share of rejects decides whether a result is kept, not what it holds.
-    # Without perturbed copies a feature set is named as before there could be any.
-    unnamed = {"max_reject_share"} | (set() if config.speed_factors else {"speed_factors"})
-    content = config.model_dump(mode="json", exclude=unnamed)
     name = fingerprint(
         {
             "stage": STAGE,
             "stage_version": STAGE_VERSION,
             "schema_version": SCHEMA_VERSION,
-            "config": content,
+            "config": config,
             "corpus_digest": listing.digest,
             "lexicon": _lexicon_digest(config),
         }

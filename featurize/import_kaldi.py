@@ -20,7 +20,7 @@ import random
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +52,7 @@ from featurize.schema import (
 )
 from featurize.shard_writer import pack_row, unpacked_features, write_shard
 from featurize.stage import (
+    InFingerprint,
     Location,
     PipelineError,
     StageResult,
@@ -94,7 +95,7 @@ class KaldiImportConfig(TypedConfig):
         min_length=1, description="Kaldi data folders to import, each as a subset of its own."
     )
     phone_table: str = Field(description="Kaldi's phones.txt: a phone and its number a line.")
-    root: str | None = Field(
+    root: Annotated[str | None, InFingerprint.EVEN_WHEN_OFF] = Field(
         None, description="Where relative paths in feats.scp begin; empty: at that file's folder."
     )
     frame_shift_s: float = Field(

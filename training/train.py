@@ -44,7 +44,7 @@ def training_fingerprint(config: TrainConfig, features: FeaturizeManifest) -> st
     return fingerprint(
         {
             "version": STAGE_VERSION,
-            "config": config.determining(),
+            "config": config,
             "features": features.fingerprint,
         }
     )

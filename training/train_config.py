@@ -7,8 +7,7 @@ from pydantic import Field, model_validator
 from featurize.stage import TypedConfig
 from training.models.model_config import ModelConfig
 
-# Fields of a training or its model, see ``TrainConfig.determining``.
-_HOW_COMPUTED = ("backend", "recompute_frames")
+# Fields of a training or its model that a dense model has no use for.
 _OF_SPIKES = (
     *("num_bits", "threshold", "encoder_threshold", "max_range", "encoder_max_range"),
     *("range_update", "density", "quantization_schedule"),
@@ -248,15 +247,8 @@ class TrainConfig(TypedConfig):
                 )
 
     def determining(self) -> dict[str, Any]:
-        """What the trained recogniser depends on, as JSON-able values.
-
-        Left out are options that are off, so that a new one does not rename every result; how
-        the model is computed (backend, recomputation), which changes nothing; and for LSTM and
-        GRU how spikes are made, because they have none.
-        """
-        content = self.model_dump(mode="json", exclude_none=True)
-        for name in _HOW_COMPUTED:
-            content["model"].pop(name, None)
+        """As for any configuration; for a dense model less how spikes are made: it has none."""
+        content = super().determining()
         if not self.model.is_spiking:
             for name in _OF_SPIKES:
                 content.pop(name, None)

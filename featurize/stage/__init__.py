@@ -45,7 +45,7 @@ from featurize.stage.manifest import (
 from featurize.stage.ray_session import call_on_ray, ray_session
 from featurize.stage.run import StageResult, fingerprint, run_stage
 from featurize.stage.termination import call_interruptibly, termination_handler_kept
-from featurize.stage.typed_config import TypedConfig, VerifyMode
+from featurize.stage.typed_config import InFingerprint, TypedConfig, VerifyMode
 
 __all__ = [
     "MANIFEST_COPY_NAME",
@@ -54,6 +54,7 @@ __all__ = [
     "Damage",
     "FanOut",
     "FileChecksum",
+    "InFingerprint",
     "Location",
     "PipelineError",
     "Progress",

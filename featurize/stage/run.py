@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
 from featurize.stage.lease import drop_claims_of_the_dead, held_lease
 from featurize.stage.locations import Location
 from featurize.stage.manifest import MANIFEST_NAME, StageManifest, is_finished, write_manifest
+from featurize.stage.typed_config import TypedConfig
 
 
 @dataclass(frozen=True)
@@ -31,17 +30,14 @@ def fingerprint(parts: dict[str, Any]) -> str:
     """Name a stage's result by all that determines it.
 
     Args:
-        parts: JSON-able values and pydantic models: config, upstream fingerprint, corpus
-            digest, code version.
+        parts: the code's version, the upstream's fingerprint, the corpus digest, and
+            configurations, of which :meth:`TypedConfig.determining` is taken.
 
     Returns:
         Sixteen hexadecimal digits of the SHA-256 of the canonical JSON.
     """
-
-    def plain(value: Any) -> Any:
-        return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-
-    text = json.dumps({k: plain(v) for k, v in parts.items()}, sort_keys=True, default=plain)
+    plain = {k: v.determining() if isinstance(v, TypedConfig) else v for k, v in parts.items()}
+    text = json.dumps(plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

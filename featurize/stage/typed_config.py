@@ -1,6 +1,7 @@
-"""The base of every configuration object: frozen, closed and typed."""
+"""The base of every configuration object: frozen, closed, typed, and naming what it determines."""
 
 import re
+from enum import Enum, auto
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +25,18 @@ def _model_title(model: type[Any]) -> str:
     return " ".join(words).capitalize() or model.__name__
 
 
+class InFingerprint(Enum):
+    """Marks a field that is an exception to the rule of :meth:`TypedConfig.determining`.
+
+    Written beside the field's type: ``backend: Annotated[Backend, InFingerprint.NEVER]``.
+    """
+
+    NEVER = auto()
+    """The field says how a result is computed, or whether it is kept, not what it is."""
+    EVEN_WHEN_OFF = auto()
+    """The field has named results since before options that are off were left out."""
+
+
 class TypedConfig(BaseModel):
     """A frozen configuration that refuses fields it does not know.
 
@@ -37,3 +50,27 @@ class TypedConfig(BaseModel):
         field_title_generator=_field_title,
         model_title_generator=_model_title,
     )
+
+    def determining(self) -> dict[str, Any]:
+        """The values that a result depends on, as JSON-able values, for its fingerprint.
+
+        Every field, those of nested configurations included, except where it is off (None or an
+        empty tuple), so that a new option does not rename every result, and except where
+        :class:`InFingerprint` says otherwise.
+        """
+        content = self.model_dump(mode="json")
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            is_off = value is None or value == ()
+            if InFingerprint.NEVER in field.metadata or (
+                is_off and InFingerprint.EVEN_WHEN_OFF not in field.metadata
+            ):
+                del content[name]
+            elif isinstance(value, TypedConfig):
+                content[name] = value.determining()
+            elif isinstance(value, tuple):
+                content[name] = [
+                    item.determining() if isinstance(item, TypedConfig) else plain
+                    for item, plain in zip(value, content[name], strict=True)
+                ]
+        return content

@@ -84,17 +84,8 @@ OnProgress = Callable[[AlignProgress], None]
 
 def align_fingerprint(config: AlignConfig, features: FeaturizeManifest) -> str:
     """Name of an alignment: its configuration and its features."""
-    # An option that is off is left out, so that a new one does not rename every result.
-    determined = config.model_dump(mode="json", exclude_none=True)
-    # How a network is computed gives it no other name; one that is not used, none at all.
-    for how in ("backend", "recompute_frames"):
-        determined["network"]["model"].pop(how, None)
-    if not config.num_network_rounds:
-        del determined["network"]
-    parts = {"version": STAGE_VERSION, "config": determined, "features": features.fingerprint}
+    parts = {"version": STAGE_VERSION, "config": config, "features": features.fingerprint}
     if config.textgrids is not None:
-        # What they say names the result, not where they are.
-        del determined["textgrids"]
         parts["textgrids"] = textgrids_digest(Location.of(config.textgrids))
     return fingerprint(parts)
 

@@ -1,10 +1,10 @@
 """Configuration of the align stage."""
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from featurize.stage import TypedConfig
+from featurize.stage import InFingerprint, TypedConfig
 from training.models.model_config import ModelConfig
 from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
 
@@ -54,7 +54,7 @@ class AlignConfig(TypedConfig):
         description="What the frames are named by: phones, states, or tied states of phones in "
         "context.",
     )
-    textgrids: str | None = Field(
+    textgrids: Annotated[str | None, InFingerprint.NEVER] = Field(
         None,
         description="Take phones and times from this folder of Praat TextGrids (Montreal Forced "
         "Aligner), path or s3://, in place of finding them; empty to find them.",
@@ -126,3 +126,16 @@ class AlignConfig(TypedConfig):
                 "num_network_rounds=0 with them"
             )
         return self
+
+    def determining(self) -> dict[str, Any]:
+        """As for any configuration; less the network where none is trained.
+
+        The folder of TextGrids does not count: what they say does, see ``align_fingerprint``.
+        """
+        content = super().determining()
+        # All of its fields, also those that a dense model has no use for: aligned feature sets
+        # have been named by them.
+        content["network"] = TypedConfig.determining(self.network)
+        if not self.num_network_rounds:
+            del content["network"]
+        return content

@@ -1,10 +1,10 @@
 """Configuration of a network: which one, how large, and how it spikes."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from featurize.stage import TypedConfig
+from featurize.stage import InFingerprint, TypedConfig
 from training.choices import UNQUANTIZED_BITS, Backend
 from training.models.leaky_config import LeakyConfig
 
@@ -75,12 +75,12 @@ class ModelConfig(TypedConfig):
         description="v3: a learned linear map of the features to so many values before the input "
         "encoder, whose products count; empty for none.",
     )
-    backend: Backend = Field(
+    backend: Annotated[Backend, InFingerprint.NEVER] = Field(
         "auto",
         description="Implementation of the recurrence: auto takes the fastest that the machine "
         "has; never changes the result beyond rounding.",
     )
-    recompute_frames: int | None = Field(
+    recompute_frames: Annotated[int | None, InFingerprint.NEVER] = Field(
         None,
         ge=1,
         description="Spiking models: run the recurrence again in the backward pass, this many "
