@@ -1,4 +1,4 @@
-# Two commands on a fresh machine: make demo, make test. Needs Python 3.11 or newer with venv.
+# Two commands on a fresh machine: make demo, make test. Needs Python 3.11 to 3.13 with venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,6 +8,8 @@ EXTRAS := test
 # Tests run small tensors in several processes: one thread each, or they fight over the cores.
 TEST_ENV := OMP_NUM_THREADS=1
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Nothing is built on a person's machine but this project itself: a package without a wheel fails here.
+INSTALL := $(PIP) install --quiet --only-binary=:all: -c constraints.txt
 
 # make up: PORT of the UI, RUNS for results, CORPUS that the forms propose, STATE for what is started.
 PORT := 4200
@@ -27,14 +29,14 @@ install: $(STAMP)  ## Make .venv with the pinned dependencies (again only when t
 
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || \
-	  { echo "make: no $(PYTHON) here; install Python 3.11 or newer, or run make PYTHON=/path/to/python" >&2; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "make: $(PYTHON) is older than 3.11; run make PYTHON=python3.11 (or newer)" >&2; exit 2; }
+	  { echo "make: no $(PYTHON) here; install Python 3.11, 3.12 or 3.13, or run make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "make: $(PYTHON) is not Python 3.11, 3.12 or 3.13; run make PYTHON=python3.13 (or one of these)" >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "make: $(PYTHON) has no venv; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): some minutes the first time"
-	$(PIP) install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
+	$(INSTALL) -e '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(STAMP)  ## Run the whole pipeline on synthetic speech; ends on a table
@@ -76,7 +78,7 @@ else
 endif
 
 $(VENV)/.installed-bench: $(STAMP)
-	$(PIP) install --quiet -c constraints.txt -e '.[bench]'
+	$(INSTALL) -e '.[bench]'
 	@touch $@
 
 # How many damaged inputs of each format, kill points of each crash row, seconds of soaking.
@@ -109,11 +111,11 @@ sbom: $(STAMP) $(TOOLS)/.installed  ## Write the bill of materials of .venv, Cyc
 	@mkdir -p build
 	$(TOOLS)/bin/cyclonedx-py environment --output-reproducible --output-format JSON --output-file build/sbom.json $(BIN)/python
 
-constraints: $(VENV)/.installed-bench  ## Pin what .venv holds in constraints.txt
-	$(PIP) install --quiet -c constraints.txt -e '.[browser,tracking]'
-	$(PIP) freeze --all --exclude-editable --exclude spikeline --exclude pip | grep -E '^[A-Za-z0-9._-]+==' > constraints.tmp
-	mv constraints.tmp constraints.txt
-	@touch $(STAMP) $(VENV)/.installed-bench
+# One resolution for Linux and Python 3.11 to 3.13; pins stay as they are unless UPGRADE=1.
+constraints: $(TOOLS)/.installed  ## Pin what pyproject.toml asks for in constraints.txt (UPGRADE=1: the newest)
+	$(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --only-binary :all: \
+	  --no-annotate --no-header --no-emit-index-url $(if $(UPGRADE),--upgrade) --output-file constraints.txt pyproject.toml
+	sed -i "s/ ; python_full_version < '3.14' and sys_platform == 'linux'$$//" constraints.txt
 
 clean:  ## Remove the environment and the caches; results are kept
 	rm -rf $(VENV) $(TOOLS) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

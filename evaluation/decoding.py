@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.config import BeamConfig, DecoderName, EvaluateConfig, ViterbiConfig
+from evaluation.flashlight_library import require_flashlight
 from evaluation.state_search import state_search
 from evaluation.viterbi import best_path, build_graph
 from featurize.stage import PipelineError
@@ -44,6 +45,7 @@ class CtcBeam:
     """
 
     def __init__(self, num_symbols: int, config: BeamConfig) -> None:
+        require_flashlight()
         # It loads flashlight and KenLM, which greedy decoding does without.
         from torchaudio.models.decoder import ctc_decoder
 

@@ -7,6 +7,7 @@ from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
 from evaluation.decoding import build_decoder, choose_decoder
 from evaluation.engine.curve_plot import curve_plot, curve_rows
 from evaluation.engine.density_curve import DensityCurve, curve_beside_torch
+from evaluation.flashlight_library import has_flashlight
 from evaluation.labels import ModelName, name_models
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
 from evaluation.metrics import EvaluationMetrics, ParameterCounts
@@ -75,7 +76,7 @@ STAGE_VERSION = 6
 NUM_EXAMPLES = 5
 _PACKAGES = (
     *("torch", "numpy", "kaldialign", "pyarrow", "matplotlib"),
-    *("flashlight-text", "kenlm"),
+    *(("flashlight-text",) if has_flashlight() else ()),
 )
 
 OnProgress = Callable[[EvaluateProgress], None]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.arpa import ArpaSummary, copy_checked
+from evaluation.flashlight_library import require_flashlight
 from evaluation.kneser_ney import UNKNOWN
 from featurize.stage import Location, PipelineError
 
@@ -47,6 +48,7 @@ class LanguageModel:
     """
 
     def __init__(self, file: Location) -> None:
+        require_flashlight()
         from flashlight.lib.text.dictionary import Dictionary
 
         with tempfile.TemporaryDirectory(prefix="spikeline-arpa-") as folder:

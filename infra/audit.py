@@ -2,7 +2,7 @@
 
 Works offline, from the metadata of what is installed and from ``constraints.txt``:
 
-- every installed package is pinned, at the version that is installed;
+- every installed package is pinned for this Python, at the version that is installed;
 - what packages require of one another is met;
 - nothing was installed from a folder, an address or a repository, save this project;
 - no pin names an address.
@@ -13,46 +13,59 @@ With ``--online`` pip-audit also asks the advisory databases for known vulnerabi
 import argparse
 import importlib.metadata
 import json
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
 _CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
-_PIN = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]+)")
 # Of the environment, not of the tree.
 _UNPINNED = frozenset({"pip", "spikeline"})
 
 
-def canonical(name: str) -> str:
-    """A package's name as all its spellings are compared."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def read_pins(constraints: str) -> dict[str, str]:
-    """Name to version.
+    """Name to version, of the pins that hold for the Python this runs in.
 
     Raises:
-        ValueError: at a line that is no pin of an exact version.
+        ValueError: at a line that is no pin of an exact version, or at a second pin of a package.
     """
-    pins = {}
+    pins: dict[str, str] = {}
     for number, line in enumerate(constraints.splitlines(), start=1):
         text = line.split("#", 1)[0].strip()
         if not text:
             continue
-        match = _PIN.fullmatch(text)
-        if match is None:
+        try:
+            pin = Requirement(text)
+        except InvalidRequirement:
+            pin = None
+        exact = None if pin is None else _exact_version(pin)
+        if pin is None or exact is None:
             raise ValueError(f"constraints.txt, line {number}: {text!r} is no name==version")
-        pins[canonical(match[1])] = match[2]
+        if pin.marker is not None and not pin.marker.evaluate():
+            continue
+        name = canonicalize_name(pin.name)
+        if name in pins:
+            raise ValueError(f"constraints.txt, line {number}: {name} is pinned a second time")
+        pins[name] = exact
     return pins
+
+
+def _exact_version(pin: Requirement) -> str | None:
+    """The version that the line ``name==version`` pins; None where it says anything else."""
+    specifiers = list(pin.specifier)
+    if pin.url or pin.extras or [item.operator for item in specifiers] != ["=="]:
+        return None
+    return None if specifiers[0].version.endswith(".*") else specifiers[0].version
 
 
 def unpinned(pins: dict[str, str]) -> Iterator[str]:
     """Installed packages that differ from their pins, lack one, or came from elsewhere."""
     for distribution in importlib.metadata.distributions():
-        name = canonical(distribution.metadata["Name"])
+        name = canonicalize_name(distribution.metadata["Name"])
         if name in _UNPINNED:
             continue
         if name not in pins:

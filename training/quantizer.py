@@ -99,7 +99,7 @@ class _StraightThrough(torch.autograd.Function):
 
 def fire(potential: Tensor, quantizer: Quantizer) -> Tensor:
     """Quantise with the straight-through surrogate gradient."""
-    return _StraightThrough.apply(potential, *quantizer)  # type: ignore[no-any-return,no-untyped-call]
+    return _StraightThrough.apply(potential, *quantizer)  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
 
 
 class LevelQuantizer(NamedTuple):

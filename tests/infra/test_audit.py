@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.audit import canonical, read_pins, unpinned
+from infra.audit import read_pins, unpinned
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -20,10 +20,22 @@ def test_every_line_of_the_pins_is_an_exact_pin(file, some):
     assert some <= set(read_pins((REPOSITORY / file).read_text()))
 
 
-@pytest.mark.parametrize("line", ["torch>=2", "torch", "a @ https://host/a.whl", "-e .", "--x y"])
+@pytest.mark.parametrize(
+    "line",
+    ["torch>=2", "torch", "torch==2.*", "torch[x]==2.1", "a @ https://host/a.whl", "-e .", "--x y"],
+)
 def test_whatever_is_no_pin_is_refused(line):
     with pytest.raises(ValueError, match="line 2"):
         read_pins(f"numpy==2.0\n{line}\n")
+
+
+def test_a_pin_counts_where_its_marker_holds():
+    older, newer = "python_full_version < '3.9'", "python_full_version >= '3.9'"
+    assert read_pins(f"Ruamel.Yaml_x==1.0 ; {older}\nruamel-yaml-x==2.0 ; {newer}\n") == {
+        "ruamel-yaml-x": "2.0"
+    }
+    with pytest.raises(ValueError, match="numpy is pinned a second time"):
+        read_pins(f"numpy==2.0\nNumPy==2.1 ; {newer}\n")
 
 
 def test_installed_packages_are_held_against_their_pins():
@@ -32,4 +44,3 @@ def test_installed_packages_are_held_against_their_pins():
         problem.startswith("numpy ") and "0.0.1 is pinned" in problem for problem in problems
     )
     assert any("pytest" in problem and "not pinned" in problem for problem in problems)
-    assert canonical("Ruamel.Yaml_x") == "ruamel-yaml-x"

@@ -86,7 +86,7 @@ class FrameBatchNorm(nn.Module):
         return normalized
 
     def _forward_synced(self, x_NH: Tensor) -> Tensor:
-        normalized, mean, variance, count = _SyncedNormalize.apply(x_NH)  # type: ignore[no-untyped-call]
+        normalized, mean, variance, count = _SyncedNormalize.apply(x_NH)  # type: ignore[no-untyped-call, unused-ignore]
         self._track(mean, variance, count)
         return torch.addcmul(self.bias, normalized, self.weight)
 

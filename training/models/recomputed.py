@@ -145,7 +145,7 @@ def recomputed(
         chunk_frames: frames recomputed together; the memory of a chunk is that of the ordinary
             pass, so a few hundred are a good choice.
     """
-    spikes, current, residue, last, minimum, maximum = _Recomputed.apply(  # type: ignore[no-untyped-call]
+    spikes, current, residue, last, minimum, maximum = _Recomputed.apply(  # type: ignore[no-untyped-call, unused-ignore]
         recur,
         frames,
         chunk_frames,
