@@ -178,7 +178,7 @@ class _LevelFire(torch.autograd.Function):
 
 def fire_levels(potential: Tensor, quantizer: LevelQuantizer) -> Tensor:
     """Quantise with the surrogate gradients for potential, range and threshold."""
-    return _LevelFire.apply(potential, *quantizer)  # type: ignore[no-any-return,no-untyped-call]
+    return _LevelFire.apply(potential, *quantizer)  # type: ignore[no-any-return,no-untyped-call, unused-ignore]
 
 
 class RangeTracker(torch.nn.Module):
