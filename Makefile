@@ -18,12 +18,12 @@ CORPUS :=
 STATE := .spikeline
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test test-infra lint format bench constraints clean faults fuzz soak \
-  audit sbom
+.PHONY: help install demo up down test test-infra lint format constraints clean faults fuzz soak \
+  audit sbom bench-recurrence bench-event-driven bench-features bench-epoch bench-scaling
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
-	  awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	  awk -F '\t' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
 install: $(STAMP)  ## Make .venv with the pinned dependencies (again only when they change)
 
@@ -63,19 +63,26 @@ format: $(STAMP)  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# A training run of a spiking model, for the event-driven engine.
-MODEL :=
+# Each writes evaluation/results/NAME.md; with SMALL=1 it shows that it runs, and writes nothing.
+# ARGS are more of its options (ARGS=--help lists them).
+BENCH = $(BIN)/python -m tests.benchmarks.bench_$(subst -,_,$(patsubst bench-%,%,$@)) \
+  $(if $(SMALL),--small,--record evaluation/results/$(1).md) $(ARGS)
 
-bench: $(VENV)/.installed-bench  ## Measure this machine beside other tools (MODEL=runs/training/FP: the engine too)
-	$(BIN)/spikeline bench features
-	$(BIN)/spikeline bench training
-	$(BIN)/spikeline bench recurrence
-	$(BIN)/spikeline bench scaling
-ifeq ($(MODEL),)
-	@echo "not measured: the event-driven engine; name a trained spiking model: make bench MODEL=runs/training/FP"
-else
-	$(BIN)/spikeline bench event-driven --model "$(MODEL)"
-endif
+bench-recurrence: $(VENV)/.installed-bench  ## Training steps beside LSTM, GRU and spiking libraries
+	$(call BENCH,recurrence)
+
+bench-event-driven: $(VENV)/.installed-bench  ## The engine beside dense networks (MODEL=runs/training/FP)
+	$(call BENCH,event-driven) $(if $(MODEL),--model "$(MODEL)")
+
+bench-features: $(VENV)/.installed-bench  ## Feature extraction beside other tools
+	$(call BENCH,features)
+
+bench-epoch: $(VENV)/.installed-bench  ## An epoch through Ray Train, and where its time goes (FEATURES=runs/align/FP)
+	@test -n "$(FEATURES)" || { echo "make: name a feature set: make bench-epoch FEATURES=runs/align/FP" >&2; exit 2; }
+	$(call BENCH,epoch) "$(FEATURES)"
+
+bench-scaling: $(VENV)/.installed-bench  ## What every stage costs as speech and workers grow
+	$(call BENCH,scaling)
 
 $(VENV)/.installed-bench: $(STAMP)
 	$(INSTALL) -e '.[bench]'

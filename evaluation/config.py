@@ -154,11 +154,6 @@ class EvaluateConfig(TypedConfig):
         description="How often the scored utterances are drawn anew for each 95% interval.",
     )
     seed: int = Field(0, ge=0, description="Seed of the drawing behind the intervals.")
-    time_curve: bool = Field(
-        True,
-        description="Where a v2 is scored, also time the event-driven engine at its size against "
-        "spike density, beside a GRU and an LSTM (seconds).",
-    )
     batch_size: int = Field(
         32,
         ge=1,

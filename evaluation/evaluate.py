@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
 from evaluation.decoding import build_decoder, choose_decoder
-from evaluation.engine.curve_plot import curve_plot, curve_rows
-from evaluation.engine.density_curve import DensityCurve, curve_beside_torch
 from evaluation.flashlight_library import has_flashlight
 from evaluation.labels import ModelName, name_models
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
@@ -187,15 +185,11 @@ class _Evaluation:
         self.target.child("metrics.json").write_bytes(metrics.model_dump_json(indent=1).encode())
         trainings = {o.label: o.manifest for o in outcomes}
         plots = draw_plots(Findings(metrics, trainings, first_rasters(outcomes)))
-        curve = self._time_curve(outcomes)
-        if curve is not None:
-            plots = (*plots, curve_plot(curve))
         for plot in plots:
             self.target.child("plots", f"{plot.name}.png").write_bytes(plot.png)
         created_at = timestamp()
         examples = {o.label: o.examples for o in outcomes}
-        times = () if curve is None else curve_rows(curve)
-        report = render_report(metrics, plots, examples, trainings, created_at, times)
+        report = render_report(metrics, plots, examples, trainings, created_at)
         self.target.child("report.html").write_bytes(report.encode())
         files = ["hypotheses.parquet", "multiplications.parquet", "metrics.json", "report.html"]
         return EvaluateManifest(
@@ -217,10 +211,6 @@ class _Evaluation:
                 *(() if words is None else words.files),
             ),
         )
-
-    def _time_curve(self, outcomes: Sequence[ModelOutcome]) -> DensityCurve | None:
-        shapes = [outcome.shape for outcome in outcomes if outcome.shape.model == "v2"]
-        return curve_beside_torch(shapes[0]) if self.config.time_curve and shapes else None
 
     def _teller(self, label: str, number: int, num_models: int) -> Callable[[int], None]:
         def tell(num_done: int) -> None:

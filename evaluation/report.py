@@ -201,25 +201,12 @@ def _claims(metrics: EvaluationMetrics) -> str:
     )
 
 
-def _times(rows: Sequence[Mapping[str, str]]) -> str:
-    if not rows:
-        return ""
-    return (
-        "<h2>What becomes of the saving in time</h2>\n<p>The event-driven recogniser at the size "
-        "of the v2 above, timed on the machine that made this page, frame by frame on one thread, "
-        "with neurons made to fire at each density. <em>Counted saving</em>: the dense network's "
-        "multiplications over the engine's; <em>realised</em>: its time over the engine's.</p>\n"
-        + _table(rows, "Time per frame against spike density")
-    )
-
-
 def render_report(
     metrics: EvaluationMetrics,
     plots: Sequence[Plot],
     examples: Mapping[str, Sequence[Example]],
     trainings: Mapping[str, TrainManifest],
     created_at: str,
-    times: Sequence[Mapping[str, str]] = (),
 ) -> str:
     """Write the page.
 
@@ -229,7 +216,6 @@ def render_report(
         examples: per model label, the same utterances for each.
         trainings: training manifest of each model's label.
         created_at: when the evaluation was made.
-        times: rows of the engine's time against density, where it was measured.
     """
     title = f"Speech recognisers compared on {', '.join(metrics.subsets)}"
     summary = "".join(f"<li>{escape(line)}</li>\n" for line in summary_lines(metrics))
@@ -247,7 +233,6 @@ def render_report(
         + '<h2>Plots</h2>\n<div class="plots">\n'
         + "".join(_figure(plot) for plot in plots)
         + "</div>\n"
-        + _times(times)
         + "<h2>Multiplications, itemised</h2>\n"
         + _terms_table(metrics)
         + _examples(examples)

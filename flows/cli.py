@@ -21,9 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 corpus_app = typer.Typer(help="Make a corpus.", no_args_is_help=True)
-bench_app = typer.Typer(help="Measure this machine beside other tools.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
-app.add_typer(bench_app, name="bench")
 
 # Click's base of all mistakes in the arguments; typer carries a copy of Click of its own.
 _USAGE_ERROR: type[Exception] = next(
@@ -48,9 +46,6 @@ WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Training workers (Ray).")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do it again even if it is done.")]
-RecordOption = Annotated[
-    str | None, typer.Option("--record", help="Write the result as a page, too.")
-]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")
 ]
@@ -302,110 +297,6 @@ def export(
     from flows.event_driven_commands import run_export
 
     run_export(model, out, file_format, features, "int8" if int8 else "float32", as_json)
-
-
-@bench_app.command("event-driven")
-def bench_event_driven(
-    model: Annotated[str, typer.Option("--model", help="A finished training run that spikes.")],
-    features: Annotated[
-        str | None, typer.Option("--features", help="Feature set to read; the run's own.")
-    ] = None,
-    exact: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exact",
-            help="One more training run to check for exactness alone, utterance by utterance; "
-            "repeatable.",
-        ),
-    ] = None,
-    evaluation: Annotated[
-        str | None,
-        typer.Option(
-            "--evaluation", help="Finished evaluation whose recorded counts are checked as well."
-        ),
-    ] = None,
-    record: Annotated[
-        str | None, typer.Option("--record", help="Write the result as a page, with its plot.")
-    ] = None,
-    overrides: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """The event-driven engine beside dense networks, and whether it is exact.
-
-    Spikes, scores and executed operations are compared with the training-time model's on every
-    utterance of the split, of the model and of those named by --exact. Dense networks are of the
-    model's size. Whatever else runs on the machine is in the timings.
-    """
-    from flows.event_driven_commands import run_bench_event_driven
-
-    run_bench_event_driven(
-        model, features, exact or (), evaluation, overrides or (), record, as_json
-    )
-
-
-@bench_app.command("features")
-def bench_features(
-    corpus: Annotated[
-        str | None,
-        typer.Option("--corpus", help="A LibriSpeech root; synthetic speech without one."),
-    ] = None,
-    overrides: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Feature extraction beside decoding alone and other tools."""
-    from flows.bench_commands import run_bench_features
-
-    run_bench_features(corpus, overrides or (), as_json)
-
-
-@bench_app.command("training")
-def bench_training(overrides: SetOption = None, as_json: JsonOption = False) -> None:
-    """Training steps of every model, and the share of reading."""
-    from flows.bench_commands import run_bench_training
-
-    run_bench_training(overrides or (), as_json)
-
-
-@bench_app.command("epoch")
-def bench_epoch(
-    features: FeaturesOption,
-    recipe: RecipeOption = "mini-librispeech",
-    record: RecordOption = None,
-    overrides: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """An epoch of a recipe's models through Ray Train, and where its time goes."""
-    from flows.bench_commands import run_bench_epoch
-
-    run_bench_epoch(recipe, features, overrides or (), record, as_json)
-
-
-@bench_app.command("scaling")
-def bench_scaling(
-    recipe: RecipeOption = "librispeech-100h",
-    corpus: Annotated[
-        str | None,
-        typer.Option("--corpus", help="A LibriSpeech root; synthetic speech without one."),
-    ] = None,
-    minutes: Annotated[float, typer.Option(help="Synthetic speech, at the largest size.")] = 30.0,
-    record: RecordOption = None,
-    overrides: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Every stage at growing sizes and numbers of workers, and what that comes to."""
-    from flows.bench_commands import run_bench_scaling
-
-    run_bench_scaling(recipe, corpus, minutes, overrides or (), record, as_json)
-
-
-@bench_app.command("recurrence")
-def bench_recurrence(
-    record: RecordOption = None, overrides: SetOption = None, as_json: JsonOption = False
-) -> None:
-    """Recurrences beside LSTM, GRU and spiking libraries."""
-    from flows.bench_commands import run_bench_recurrence
-
-    run_bench_recurrence(overrides or (), record, as_json)
 
 
 def main() -> None:

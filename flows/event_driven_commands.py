@@ -1,4 +1,4 @@
-"""The commands around the event-driven engine: listen, export, measure."""
+"""The commands around the event-driven engine: listen and export."""
 
 import logging
 import sys
@@ -6,15 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
-
 from featurize.stage import PipelineError
-from flows.command import Command, command
-from flows.overrides import configured
+from flows.command import command
 
 if TYPE_CHECKING:
-    from evaluation.engine.benchmark import EventDrivenBenchResult
     from evaluation.engine.decoding import WordFinder
     from evaluation.engine.engine_file import EngineData
     from evaluation.engine.recognizer import Transcription
@@ -178,47 +173,3 @@ def _exported(model: str, file_format: str, features: str | None, precision: str
 
         return nir_file(build_engine(recogniser))
     raise PipelineError(f"--format {file_format}: use engine, onnx or nir")
-
-
-def run_bench_event_driven(
-    model: str,
-    features: str | None,
-    others: Sequence[str],
-    evaluation: str | None,
-    overrides: Sequence[str],
-    record: str | None,
-    as_json: bool,
-) -> None:
-    """Measure the engine of a trained model beside dense networks."""
-    with command(as_json) as running:
-        from evaluation.engine.benchmark import EventDrivenBenchConfig, bench_event_driven
-        from featurize.stage import Location
-
-        result = bench_event_driven(
-            configured(EventDrivenBenchConfig(), overrides),
-            Location.of(model),
-            None if features is None else Location.of(features),
-            [Location.of(other) for other in others],
-            None if evaluation is None else Location.of(evaluation),
-        )
-        if record is not None:
-            from evaluation.engine.benchmark_record import write_record
-
-            write_record(result, Path(record), sys.argv)
-        _show_benchmark(running, result)
-
-
-def _show_benchmark(running: Command, result: "EventDrivenBenchResult") -> None:
-    from evaluation.engine.benchmark_record import result_lines
-
-    steps = Table(box=box.SIMPLE_HEAD)
-    for number, name in enumerate(("contestant", "us per frame", "fastest", "mult./frame")):
-        steps.add_column(name, justify="right" if number else "left")
-    for step in result.steps:
-        steps.add_row(
-            step.name,
-            f"{step.frame_us:,.0f}",
-            f"{step.fastest_us:,.0f}",
-            f"{step.multiplications:,.0f}",
-        )
-    running.finish(result.model_dump(mode="json"), steps, *result_lines(result))

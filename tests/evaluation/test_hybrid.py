@@ -106,7 +106,7 @@ def test_a_model_of_senones_is_scored_on_39_phones(tied, runs):
 def test_a_spiking_model_of_senones_is_drawn_with_its_phones(tied, runs):
     """Targets are states, of which there are more than symbols: they are drawn as the phones."""
     model = trained_on(tied, runs, num_epochs=1, model="v2")
-    result = evaluate(EvaluateConfig(time_curve=False), [model], tied, runs)
+    result = evaluate(EvaluateConfig(), [model], tied, runs)
     assert (result.location.child("plots", "spike_raster_v2.png")).exists()
     manifest = read_manifest(tied, FeaturizeManifest)
     recogniser = load_recogniser(model)

@@ -11,8 +11,6 @@ from matplotlib.image import imread
 from evaluation.claims import compared, factor, paper_claims, summary_lines
 from evaluation.comparison import comparison_table, escape_markdown, summary_markdown
 from evaluation.config import ViterbiConfig, WordSearchConfig
-from evaluation.engine.curve_plot import curve_plot
-from evaluation.engine.density_curve import CurvePoint, DensityCurve
 from evaluation.figures import MODEL_COLOURS, Plot, short_count
 from evaluation.metrics import (
     ErrorRate,
@@ -364,34 +362,6 @@ def test_report_is_whole_self_contained_and_accessible(metrics, write_model):
 )
 def test_short_counts(value, text):
     assert short_count(value) == text
-
-
-@pytest.mark.parametrize("scale", [1, 40, 30_000])
-def test_the_time_curves_axes_are_labelled_in_plain_numbers(scale):
-    """Formulas are not set in this style: what a logarithmic axis writes itself stays raw."""
-    points = tuple(
-        CurvePoint(
-            density=share,
-            multiplications=14.0 * scale * share / 0.01,
-            weight_kib=1.0,
-            float_us=3.0 + share * scale / 10,
-            int8_us=2.0 + share * scale / 10,
-        )
-        for share in (0.01, 0.1, 1.0)
-    )
-    curve = DensityCurve(
-        num_features=4,
-        hidden_size=8,
-        num_layers=2,
-        num_outputs=5,
-        points=points,
-        dense_us={"torch nn.GRU": 90.0},
-        dense_multiplications={"torch nn.GRU": 1500.0 * scale},
-    )
-    svg = curve_plot(curve).svg
-    assert "mathdefault" not in svg
-    assert "$" not in svg
-    assert ">100%<" in svg
 
 
 def a_raster(label="v2", symbol="AH", utterance_id="u1", hidden=9):

@@ -7,11 +7,17 @@ from evaluation.engine.build import build_engine
 from evaluation.engine.engine import Engine
 from evaluation.engine.engine_file import EngineData, read_engine, write_engine
 from evaluation.engine.nir_export import nir_file
-from evaluation.engine.onnx_run import compare_onnx
 from featurize.stage import PipelineError
 from training.checkpoint import load_recogniser
 
 NEEDS = "not installed; pip install -e '.[export]'"
+
+
+def compare_onnx(data, features):
+    pytest.importorskip("onnxruntime", reason=f"onnxruntime is {NEEDS}")
+    from tests.harness import onnx_stream
+
+    return onnx_stream.compare_onnx(data, features)
 
 
 def frames(num_frames, seed=0, num_features=7):
@@ -34,16 +40,12 @@ def frames(num_frames, seed=0, num_features=7):
 )
 def test_onnx_step_gives_the_engines_scores(write_model, model, sizes):
     """Within a rounding: one other spike would move a score by a thousand times as much."""
-    pytest.importorskip("onnxruntime", reason=f"onnxruntime is {NEEDS}")
     data = build_engine(load_recogniser(write_model(model, **sizes)))
-    found = compare_onnx(data, frames(100))
-    assert (found.num_frames, found.differing_frames) == (100, 0)
-    assert found.largest_difference < 1e-5
+    assert compare_onnx(data, frames(100)).largest_difference < 1e-5
 
 
 def test_sums_in_another_order_spike_differently(write_model, monkeypatch):
     """Why the export says in which order to add up: the same step with the runtime's products."""
-    pytest.importorskip("onnxruntime", reason=f"onnxruntime is {NEEDS}")
 
     def product(graph, name, source, weight_KG):
         weight = graph.constant(f"{name}_weight", weight_KG)
@@ -56,29 +58,9 @@ def test_sums_in_another_order_spike_differently(write_model, monkeypatch):
 
 def test_silence_goes_through_the_step(write_model):
     """No spikes at all: there is nothing to add up."""
-    pytest.importorskip("onnxruntime", reason=f"onnxruntime is {NEEDS}")
     data = build_engine(load_recogniser(write_model("conventional")))
     data.arrays["biases"][:] = 0.0
     assert compare_onnx(data, np.zeros((5, 7), np.float32)).largest_difference == 0.0
-
-
-@pytest.mark.parametrize("as_products", [False, True])
-def test_the_gru_to_compare_with_is_torchs(as_products):
-    runtime = pytest.importorskip("onnxruntime", reason=f"onnxruntime is {NEEDS}")
-    from evaluation.engine.gru_onnx import gru_step_model
-
-    torch.manual_seed(0)
-    gru, output = torch.nn.GRU(5, 11, 2), torch.nn.Linear(11, 4)
-    model = gru_step_model(gru, output, as_products=as_products)
-    session = runtime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    state = [np.zeros((1, 11), np.float32)] * 2
-    features = frames(9, num_features=5)
-    with torch.inference_mode():
-        expected = output(gru(torch.from_numpy(features).unsqueeze(1))[0])[:, 0].numpy()
-    for frame, wanted in zip(features, expected, strict=True):
-        inputs = {"x": frame[None], "h0": state[0], "h1": state[1]}
-        scores, *state = session.run(None, inputs)
-        np.testing.assert_allclose(scores[0], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", ["v1", "v2"])

@@ -1,5 +1,9 @@
 import dataclasses
 import itertools
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +20,6 @@ from evaluation.engine.description import FrontEndConfig
 from evaluation.engine.engine import Engine, log_softmax
 from evaluation.engine.engine_file import read_engine, write_engine
 from evaluation.engine.front_end import FrontEnd
-from evaluation.engine.garbage import feed_garbage
 from evaluation.engine.recognizer import Recognizer
 from evaluation.engine.resampler import StreamResampler
 from evaluation.viterbi import build_graph
@@ -304,14 +307,69 @@ def test_hours_of_silence_keep_memory_flat(engine_data):
     assert held(2) == held(60)
 
 
-def test_garbage_of_every_kind_has_an_outcome(engine_data):
-    """In a process of its own, as the benchmark feeds it; here with minutes in place of hours."""
-    found = {outcome.fed_in: outcome for outcome in feed_garbage(engine_data, 0.1)}
-    assert len(found) == 8
-    refused = {name for name, outcome in found.items() if outcome.outcome.startswith("refuses: ")}
-    assert refused == {"a sample that is not a number", "a sample that is infinite"}
-    assert "for 360.0 s" in found["0.1 hours of zeros"].outcome
-    assert found["0.1 hours of zeros"].added_mib < 8  # of 22 MiB fed in
+GARBAGE = """
+import json, sys
+import numpy as np
+from evaluation.engine.recognizer import Recognizer
+from featurize.stage import PipelineError
+
+def peak_mib():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+recognizer = Recognizer.from_file(sys.argv[1])
+rate, rng = recognizer.sample_rate_hz, np.random.default_rng(0)
+minute = np.zeros(60 * rate, np.float32)
+# A minute of noise and one of zeros first: what every stream needs is there then.
+for samples in (0.1 * rng.standard_normal(60 * rate), minute):
+    recognizer.feed(samples)
+recognizer.result()
+inputs = {
+    "nothing": [np.zeros(0)],
+    "one sample": [np.zeros(1)],
+    "not a number": [np.array([0.0, np.nan, 0.0])],
+    "infinite": [np.array([0.0, np.inf])],
+    "a second of silence": [np.zeros(rate)],
+    "ten seconds of noise, clipped": [np.sign(rng.standard_normal(10 * rate))],
+    "ten seconds of noise, 10^30 too loud": [1e30 * rng.standard_normal(10 * rate)],
+    "zeros": [minute] * round(float(sys.argv[2])),
+}
+found = {}
+for name, blocks in inputs.items():
+    before = peak_mib()
+    try:
+        for block in blocks:
+            recognizer.feed(block)
+        said = recognizer.result().audio_s
+    except PipelineError as error:
+        said = str(error)
+        recognizer.result()
+    found[name] = (said, peak_mib() - before)
+assert "torch" not in sys.modules
+print(json.dumps(found))
+"""
+
+
+def test_garbage_is_answered_or_refused_and_memory_stays_flat(engine_data, tmp_path):
+    """In a process of its own, without torch; GARBAGE_MINUTES of zeros, six where it is not set."""
+    path, minutes = tmp_path / "engine.spikes", os.environ.get("GARBAGE_MINUTES", "6")
+    path.write_bytes(write_engine(engine_data))
+    command = [sys.executable, "-c", GARBAGE, str(path), minutes]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    refused = {name for name, (said, _) in found.items() if isinstance(said, str)}
+    assert refused == {"not a number", "infinite"}
+    answered = {name: said for name, (said, _) in found.items() if name not in refused}
+    assert answered == {
+        "nothing": 0.0,
+        "one sample": pytest.approx(1 / RATE),
+        "a second of silence": 1.0,
+        "ten seconds of noise, clipped": 10.0,
+        "ten seconds of noise, 10^30 too loud": 10.0,
+        "zeros": 60.0 * float(minutes),
+    }
+    assert max(added_mib for _, added_mib in found.values()) < 8  # of 22 MiB in six minutes
 
 
 def test_an_engine_file_is_enough(engine_data, tmp_path):

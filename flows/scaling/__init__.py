@@ -1,1 +1,0 @@
-"""What every stage costs as data and workers grow, and what that comes to."""
