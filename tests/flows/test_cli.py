@@ -40,7 +40,6 @@ def assert_one_line(text: str) -> None:
         ("train",),
         ("evaluate",),
         ("pipeline",),
-        ("bench",),
         ("transcribe",),
         ("export",),
     ],
