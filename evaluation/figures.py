@@ -49,6 +49,7 @@ _PAGE_COLOURS = {
     "#d55e00": ("vermilion", "#ff8b52"),
     "#cc79a7": ("pink", "#e8a6c8"),
     "#009e73": ("green", "#3cc79c"),
+    "#f0e442": ("yellow", "#f5ec80"),
     "#999999": ("grey", "#8d959d"),
 }
 
