@@ -11,18 +11,9 @@ from typing import Literal
 from evaluation.metrics import EvaluationMetrics, ModelMetrics, RateDifference
 from evaluation.scoring import RateName
 from evaluation.working import comparable, error_of, failure_line, works
-from training.models.model_config import SPIKING_MODELS
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 
-MODEL_TITLES = {
-    "v3": "SNN v3",
-    "v2": "SNN v2",
-    "v1": "SNN v1",
-    "conventional": "conventional SNN",
-    "gru": "GRU",
-    "lstm": "LSTM",
-}
 _RATE_TITLES = {
     "per": "phone error rate",
     "wer": "word error rate",
@@ -60,7 +51,7 @@ def title_of(model: ModelMetrics) -> str:
 
 
 def _title(model: ModelMetrics, name: str) -> str:
-    return MODEL_TITLES[model.model] + name.removeprefix(model.model).replace("-", " ")
+    return (model.title or model.model) + name.removeprefix(model.model).replace("-", " ")
 
 
 def _seeds(metrics: EvaluationMetrics, model: ModelMetrics) -> list[ModelMetrics]:
@@ -142,7 +133,7 @@ def summary_lines(metrics: EvaluationMetrics) -> list[str]:
     ]
     lines += _word_lines(metrics)
     for model in models:
-        if model.model not in SPIKING_MODELS:
+        if not model.spike_density:
             continue
         if model is _seeds(metrics, model)[0]:
             lines += _spiking_lines(metrics, model)

@@ -246,7 +246,7 @@ class _Evaluation:
             search = words.search(recogniser, outcome.word_search)
         viterbi = outcome.viterbi or self.config.viterbi
         decode = build_decoder(outcome.decoder, recogniser, self.config, viterbi)
-        if outcome.shape.is_spiking:
+        if outcome.shape.is_event_based:
             cmvn = choose_cmvn(recogniser.manifest, self.manifest)
             outcome.raster = capture_raster(
                 recogniser, label, self.shown, cmvn, decode, self.manifest

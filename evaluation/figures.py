@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from zlib import crc32
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -30,6 +31,9 @@ MODEL_COLOURS = {
     "lstm": "#CC79A7",
 }
 MODEL_MARKERS = {"v3": "P", "v2": "o", "v1": "s", "conventional": "^", "gru": "D", "lstm": "v"}
+# A model without a colour of its own gets one of these, always the same, and a marker.
+_OTHER_COLOURS = ("#009E73", "#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+_OTHER_MARKERS = ("P", "X", "*", "p", "h", "<", ">", "d")
 TERM_STYLES = {
     "feed_forward": ("#0072B2", ""),
     "recurrent": ("#E69F00", "//"),
@@ -52,6 +56,17 @@ _PAGE_COLOURS = {
     "#f0e442": ("yellow", "#f5ec80"),
     "#999999": ("grey", "#8d959d"),
 }
+
+
+def colour_of(kind: str) -> str:
+    """The colour of a kind of model."""
+    return MODEL_COLOURS.get(kind) or _OTHER_COLOURS[crc32(kind.encode()) % len(_OTHER_COLOURS)]
+
+
+def marker_of(kind: str) -> str:
+    """The marker of a kind of model."""
+    return MODEL_MARKERS.get(kind) or _OTHER_MARKERS[crc32(kind.encode()) % len(_OTHER_MARKERS)]
+
 
 _STYLE = {
     "font.family": "DejaVu Sans",

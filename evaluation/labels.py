@@ -62,9 +62,9 @@ def _identity(model: TrainManifest) -> str:
 
 def _description(model: TrainManifest, models: Sequence[TrainManifest]) -> str:
     """The kind, with the values (save the seed) in which its runs differ."""
-    kind = model.config.model.model
+    kind = model.config.model.spec.name
     own = _values(model.config)
-    others = [_values(other.config) for other in models if other.config.model.model == kind]
+    others = [_values(other.config) for other in models if other.config.model.spec.name == kind]
     keys = [key for key in own if any(other.get(key) != own[key] for other in others)]
     return "-".join([kind, *(f"{key.removeprefix('model.')}={own[key]}" for key in keys)])
 

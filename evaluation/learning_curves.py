@@ -6,11 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from evaluation.figures import (
-    MODEL_COLOURS,
-    MODEL_MARKERS,
     Plot,
+    colour_of,
     finish,
     legend_below,
+    marker_of,
     new_figure,
     plot_style,
 )
@@ -36,7 +36,7 @@ def draw_learning_curves(trainings: Mapping[str, TrainManifest]) -> Plot:
         figure = new_figure()
         errors, losses = figure.subplots(1, 2, width_ratios=(4, 3))
         spoken = []
-        kinds = [training.config.model.model for training in trainings.values()]
+        kinds = [training.config.model.spec.name for training in trainings.values()]
         for number, (label, training) in enumerate(trainings.items()):
             nth_of_kind = kinds[:number].count(kinds[number])
             line = _LINE_STYLES[nth_of_kind % len(_LINE_STYLES)]
@@ -61,13 +61,13 @@ def draw_learning_curves(trainings: Mapping[str, TrainManifest]) -> Plot:
 def _curve(
     axes: Axes, training: TrainManifest, values: Sequence[float], line: str, label: str = ""
 ) -> None:
-    kind = training.config.model.model
+    kind = training.config.model.spec.name
     axes.plot(
         [epoch.epoch + 1 for epoch in training.metrics],
         values,
-        color=MODEL_COLOURS[kind],
+        color=colour_of(kind),
         linestyle=line,
-        marker=MODEL_MARKERS[kind],
+        marker=marker_of(kind),
         markersize=4.5,
         linewidth=1.8,
         label=label,

@@ -8,7 +8,6 @@ from evaluation.config import DecoderName, ViterbiConfig, WordSearchConfig
 from evaluation.scoring import RateName
 from featurize.schema import LabelKind
 from featurize.stage import TypedConfig
-from training.models.model_config import ModelName
 
 METRICS_SCHEMA_VERSION: Literal[1] = 1
 
@@ -79,7 +78,8 @@ class Saving(TypedConfig):
 class ModelMetrics(TypedConfig):
     """One recogniser on the evaluated utterances."""
 
-    model: ModelName = Field(description="Which kind of recogniser it is.")
+    model: str = Field(description="Which kind of recogniser it is, by its short name.")
+    title: str = Field("", description="The kind of recogniser in a sentence.")
     label: str = Field(description="Its name in this evaluation, unique.")
     setting: str | None = Field(
         None,
@@ -139,7 +139,7 @@ class SettingMetrics(TypedConfig):
     """One setting over its seeds."""
 
     setting: str = Field(description="Name that the runs of this setting share.")
-    model: ModelName = Field(description="Which kind of recogniser it is.")
+    model: str = Field(description="Which kind of recogniser it is, by its short name.")
     labels: tuple[str, ...] = Field(description="Names of its runs in this evaluation.")
     seeds: tuple[int, ...] = Field(description="Seeds of its runs, in the same order.")
     per: Spread | None = Field(description="Phone error rate, as a fraction.")

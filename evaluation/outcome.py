@@ -1,7 +1,7 @@
 """What one model did on all utterances, and the metrics that follow."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,12 +32,7 @@ from evaluation.spike_raster import SpikeRaster
 from training.manifest import TrainManifest
 from training.models.model_config import SPIKING_MODELS
 
-# The paper's comparisons, and every spiking kind with every dense one.
-COMPARISONS = (
-    ("v1", "v2"),
-    ("conventional", "v1"),
-    *itertools.product(SPIKING_MODELS, ("lstm", "gru")),
-)
+_BASELINES = ("lstm", "gru")
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ def first_rasters(outcomes: Sequence[ModelOutcome]) -> tuple[SpikeRaster, ...]:
     first: dict[str, SpikeRaster] = {}
     for outcome in outcomes:
         if outcome.raster is not None:
-            first.setdefault(outcome.shape.model, outcome.raster)
+            first.setdefault(outcome.shape.config.spec.name, outcome.raster)
     return tuple(first.values())
 
 
@@ -154,7 +149,8 @@ def model_metrics(outcome: ModelOutcome, primary: RateName, bootstrap: Bootstrap
     gru, lstm = dense_cost(shape, "gru"), dense_cost(shape, "lstm")
     density = tuple(n / size for n, size in zip(means, shape.site_sizes, strict=True))
     return ModelMetrics(
-        model=shape.model,
+        model=shape.config.spec.name,
+        title=shape.config.spec.title,
         label=outcome.label,
         setting=outcome.setting,
         seed=config.seed,
@@ -165,14 +161,14 @@ def model_metrics(outcome: ModelOutcome, primary: RateName, bootstrap: Bootstrap
         words=outcome.word_search,
         num_layers=shape.num_layers,
         hidden_size=shape.hidden_size,
-        num_bits=shape.num_bits if shape.is_spiking else None,
+        num_bits=shape.num_bits,
         num_utterances=len(outcome.symbols),
         num_frames=activity.num_frames,
         frame_shift_s=outcome.manifest.frame_shift_s,
         error_rates=_error_rates(outcome, primary, bootstrap),
         output_share=_output_share(outcome.symbols),
         parameters=outcome.parameters,
-        spike_density=density if shape.is_spiking else (),
+        spike_density=density if shape.is_event_based else (),
         multiplications_per_frame=counts,
         additions_per_frame=sum(term.additions for term in terms) / frames,
         saving=_saving(gru[0], lstm[0], counts.audited),
@@ -196,13 +192,11 @@ def paired_differences(
     """
     first: dict[str, list[ModelOutcome]] = {}
     for outcome in outcomes:
-        seeds = first.setdefault(outcome.shape.model, [outcome])
+        seeds = first.setdefault(outcome.shape.config.spec.name, [outcome])
         if outcome is not seeds[0] and outcome.setting == seeds[0].setting:
             seeds.append(outcome)
     found = []
-    for name, other_name in COMPARISONS:
-        if name not in first or other_name not in first:
-            continue
+    for name, other_name in _comparisons(first):
         ones, others = first[name], first[other_name]
         rates: list[RateName] = [primary, "wer"] if ones[0].words else [primary]
         for rate in rates:
@@ -222,6 +216,17 @@ def paired_differences(
                 )
             )
     return tuple(found)
+
+
+def _comparisons(kinds: Collection[str]) -> list[tuple[str, str]]:
+    """The paper's comparisons, and every kind with every baseline, as far as they are there."""
+    others = [kind for kind in kinds if kind not in (*SPIKING_MODELS, *_BASELINES)]
+    wanted = [
+        ("v1", "v2"),
+        ("conventional", "v1"),
+        *itertools.product((*SPIKING_MODELS, *others), _BASELINES),
+    ]
+    return [(one, other) for one, other in wanted if one in kinds and other in kinds]
 
 
 def _edits(outcome: ModelOutcome, rate: RateName) -> list[EditCounts]:

@@ -13,9 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.config import EvaluateConfig
-from evaluation.engine.build import build_engine
-from evaluation.engine.engine import Engine
-from evaluation.engine.offline import score_all
+from evaluation.engine.scorer import EventScorer
 from evaluation.multiplications import Activity, NetworkShape, measure_activity
 from featurize.cmvn import Normaliser
 from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest, LabelInventory
@@ -23,8 +21,8 @@ from featurize.shards import iter_rows
 from featurize.stage import Location, PipelineError
 from training.batching import collate
 from training.checkpoint import Recogniser
-from training.choices import UNQUANTIZED_BITS
 from training.manifest import TrainManifest
+from training.models.registry import attribute_at
 
 
 def select_subsets(config: EvaluateConfig, features: FeaturizeManifest) -> tuple[str, ...]:
@@ -166,7 +164,7 @@ def stream_batches(
 def network_shape(recogniser: Recogniser) -> NetworkShape:
     """What the counts need to know of a recogniser."""
     network = recogniser.network
-    return NetworkShape.of(network.config, network.num_features, network.num_outputs)
+    return NetworkShape(network.config, network.num_features, network.num_outputs)
 
 
 def check_weights(recogniser: Recogniser, address: str) -> None:
@@ -191,7 +189,7 @@ def recognise(
 ) -> Iterator[Recognition]:
     """Score every utterance and count its activity, in order.
 
-    A spiking model runs in the event-driven engine, an utterance per core at a time.
+    A model that has an event-driven engine runs in it, an utterance per core at a time.
 
     Args:
         recogniser: the model, in evaluation mode.
@@ -202,8 +200,10 @@ def recognise(
         PipelineError: when the network's scores are not finite.
     """
     config = recogniser.network.config
-    if config.is_spiking and config.num_bits != UNQUANTIZED_BITS:
-        yield from _recognise_by_events(recogniser, batches, cmvn)
+    engine = config.spec.engine
+    scorer: EventScorer | None = None if engine is None else attribute_at(engine)(recogniser)
+    if scorer is not None:
+        yield from _recognise_by_events(recogniser, scorer, batches, cmvn)
         return
     shape = network_shape(recogniser)
     for rows in batches:
@@ -219,16 +219,16 @@ def recognise(
 
 
 def _recognise_by_events(
-    recogniser: Recogniser, batches: Iterator[list[FeatureRow]], cmvn: CmvnStatistics
+    recogniser: Recogniser,
+    scorer: EventScorer,
+    batches: Iterator[list[FeatureRow]],
+    cmvn: CmvnStatistics,
 ) -> Iterator[Recognition]:
-    """A spiking model through the event-driven engine, whose spikes are the network's own."""
-    engine = Engine(build_engine(recogniser))
+    """A model through its event-driven engine, whose events are the network's own."""
     normalise = Normaliser(cmvn)
     for rows in batches:
-        features = (normalise(row) for row in rows)
-        scored = score_all(engine, features, torch.get_num_threads())
-        for row, (log_probs_TO, executed) in zip(rows, scored, strict=True):
-            activity = Activity(executed.num_frames, executed.emitted, executed.fed_back)
+        scored = scorer(normalise(row) for row in rows)
+        for row, (log_probs_TO, activity) in zip(rows, scored, strict=True):
             recognition = Recognition(row, log_probs_TO[recogniser.target_delay :], activity)
             yield _checked(recognition, recogniser.network.config.model)
 

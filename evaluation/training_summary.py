@@ -1,6 +1,5 @@
 """One training in plain words and one picture."""
 
-from evaluation.claims import MODEL_TITLES
 from evaluation.learning_curves import error_name
 from evaluation.plots import site_names
 from training.manifest import TrainManifest
@@ -9,7 +8,7 @@ from training.manifest import TrainManifest
 def training_lines(training: TrainManifest) -> list[str]:
     """What a training came to, in sentences, each from the numbers alone."""
     config, epochs = training.config, training.metrics
-    title, name = MODEL_TITLES[config.model.model], error_name(config)
+    title, name = config.model.spec.title, error_name(config)
     seconds = sum(epoch.seconds for epoch in epochs)
     took = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
     lines = [

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from featurize.stage import PipelineError
 from flows.failures import condense
-from flows.recipes import ALL_MODELS, Recipe
+from flows.recipes import Recipe
 from flows.suggestions import did_you_mean
+from training.models.registry import known_models
 from training.train_config import TrainConfig
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -75,33 +76,39 @@ def _split(assignment: str) -> tuple[str, str]:
 def _select_models(recipe: Recipe, text: str) -> Recipe:
     names = [name.strip() for name in text.strip("[]").replace('"', "").split(",") if name.strip()]
     if not names:
-        raise PipelineError(f"--set models={text}: name at least one of {', '.join(ALL_MODELS)}")
+        known = ", ".join(known_models())
+        raise PipelineError(f"--set models={text}: name at least one of {known}")
     trainings = []
     for name in names:
-        if name not in ALL_MODELS:
-            raise PipelineError(
-                f"--set models={text}: no model {name!r}{did_you_mean(name, ALL_MODELS)}; "
-                f"models: {', '.join(ALL_MODELS)}"
-            )
         own = [config for config in recipe.models if config.model.model == name]
         template = own[0] if own else recipe.models[0]
-        trainings.append(_validated(template, ("model", "model"), name, f"models={text}"))
+        try:
+            model = template.model.for_model(name)
+        except PipelineError as error:
+            meant = did_you_mean(name, known_models())
+            raise PipelineError(f"--set models={text}: {error}{meant}") from error
+        except ValidationError as error:
+            raise PipelineError(f"--set models={text}: {condense(error)}") from error
+        trainings.append(_validated(template, ("model",), model.model_dump(), f"models={text}"))
     return _validated(recipe, ("models",), trainings, f"models={text}")
 
 
 def _assign(recipe: Recipe, key: str, text: str) -> Recipe:
     parts = tuple(key.split("."))
     if parts[0] == "train":
-        chosen: tuple[str, ...] = recipe.model_names
-        if len(parts) > 2 and parts[1] in ALL_MODELS:
-            if parts[1] not in chosen:
-                raise PipelineError(
-                    f"--set {key}: this run trains {', '.join(chosen)}, not {parts[1]}"
-                )
-            chosen, parts = (parts[1],), (parts[0], *parts[2:])
-        _require_known(recipe, TrainConfig, parts[1:], key)
+        chosen = recipe.models
+        named = [c for c in chosen if len(parts) > 2 and parts[1] in (c.model.model, _short(c))]
+        if named:
+            chosen, parts = tuple(named), (parts[0], *parts[2:])
+        elif len(parts) > 2 and parts[1] in known_models():
+            trained = ", ".join(recipe.model_names)
+            raise PipelineError(f"--set {key}: this run trains {trained}, not {parts[1]}")
+        # A setting of one model's own changes those that have it.
+        having = [config for config in chosen if ".".join(parts[1:]) in _keys_of(config)]
+        if not having:
+            _require_known(recipe, TrainConfig, parts[1:], key)
         trainings = [
-            _set_text(config, parts[1:], text, key) if config.model.model in chosen else config
+            _set_text(config, parts[1:], text, key) if config in having else config
             for config in recipe.models
         ]
         return _validated(recipe, ("models",), trainings, f"{key}={text}")
@@ -109,6 +116,16 @@ def _assign(recipe: Recipe, key: str, text: str) -> Recipe:
         raise PipelineError(f"--set {key}: not a setting{did_you_mean(key, known_keys(recipe))}")
     _require_known(recipe, Recipe, parts, key)
     return _set_text(recipe, parts, text, key)
+
+
+def _short(config: TrainConfig) -> str:
+    return config.model.spec.name
+
+
+def _keys_of(config: TrainConfig) -> set[str]:
+    """Dotted paths of a training's fields, those of its own model's configuration included."""
+    own = {f"model.{key}" for key in _all_keys(type(config.model))}
+    return own | {key for key in _all_keys(TrainConfig) if not key.startswith("model.")}
 
 
 def _require_known(

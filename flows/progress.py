@@ -100,7 +100,7 @@ def epoch_line(metrics: EpochMetrics, num_epochs: int) -> str:
 
 def training_title(config: TrainConfig) -> str:
     """What a training is called while it runs: its model, and its seed where that is not 0."""
-    return config.model.model + (f" seed {config.seed}" if config.seed else "")
+    return config.model.spec.name + (f" seed {config.seed}" if config.seed else "")
 
 
 class TrainingProgress:

@@ -144,7 +144,7 @@ class Recipe(TypedConfig):
         return self
 
     @property
-    def model_names(self) -> tuple[ModelName, ...]:
+    def model_names(self) -> tuple[str, ...]:
         """The models, in order."""
         return tuple(config.model.model for config in self.models)
 
@@ -163,7 +163,8 @@ class Recipe(TypedConfig):
         return tuple(found)
 
 
-ALL_MODELS: tuple[ModelName, ...] = ("conventional", "v1", "v2", "gru", "lstm")
+ALL_MODELS = ("conventional", "v1", "v2", "gru", "lstm")
+"""The paper's models and its baselines."""
 
 _PAPER_CURRICULUM = tuple(
     CurriculumStage(num_epochs=epochs, chunk_frames=frames)
@@ -174,13 +175,13 @@ _SENONES = AlignConfig(targets=TargetsConfig(kind="senones", num_senones=1000))
 
 
 def _trainings(
-    models: tuple[ModelName, ...], template: TrainConfig, spiking: Mapping[str, float] | None = None
+    models: tuple[str, ...], template: TrainConfig, spiking: Mapping[str, float] | None = None
 ) -> tuple[TrainConfig, ...]:
     """The same training for each model, but for what the spiking ones have of their own."""
 
-    def model(name: ModelName) -> ModelConfig:
+    def model(name: str) -> ModelConfig:
         own = dict(spiking or {}) if name in SPIKING_MODELS else {}
-        return template.model.model_copy(update={"model": name, **own})
+        return template.model.for_model(name).model_copy(update=own)
 
     return tuple(template.model_copy(update={"model": model(name)}) for name in models)
 

@@ -114,7 +114,7 @@ class TrackedTraining:
         self._is_on = tracking.tracker != "none"
         self._config = config
         self._folder = tracking.folder(runs).child(
-            "training", f"{config.model.model}-{fingerprint}"
+            "training", f"{config.model.spec.name}-{fingerprint}"
         )
         self._harmless = Harmless()
         self._run: TensorBoardRun | None = None

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from evaluation.claims import MODEL_TITLES
 from evaluation.comparison import escape_markdown
 from evaluation.labels import name_models
 from evaluation.learning_curves import draw_learning_curves
@@ -34,7 +33,7 @@ _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()
 
 
-@flow(name="train", persist_result=False, flow_run_name="train-{config.model.model}")
+@flow(name="train", persist_result=False, flow_run_name="train-{config.model.spec.name}")
 def train_flow(
     config: TrainConfig,
     features: str,
@@ -66,7 +65,7 @@ def named_runs(trained: Sequence[StageResult]) -> dict[str, StageResult]:
 
 @task(
     name="train-model",
-    task_run_name="train-{config.model.model}",
+    task_run_name="train-{config.model.spec.name}",
     retries=NUM_RETRIES,
     retry_delay_seconds=RETRY_DELAYS_S,
     retry_condition_fn=retry_io_errors,
@@ -143,7 +142,7 @@ def publish_training(result: StageResult) -> None:
         artifact_key("train", model, "summary"),
         "\n\n".join(
             [
-                f"## {MODEL_TITLES[manifest.config.model.model]}",
+                f"## {manifest.config.model.spec.title}",
                 "\n".join(f"- {escape_markdown(line)}" for line in training_lines(manifest)),
                 picture(draw_learning_curves({model: manifest}).png),
             ]

@@ -206,7 +206,7 @@ class TrainingLoop:
         with record_function("loss"):
             loss_sum = self._loss_sum(output, batch)
             objective = loss_sum / step.num_targets
-            if self.config.density is not None and self.config.model.is_spiking:
+            if self.config.density is not None and self.config.model.is_event_based:
                 objective = objective + density_penalty(
                     output.site_outputs, batch.lengths_B, self.config.density
                 )
@@ -283,7 +283,7 @@ class TrainingLoop:
                 widths[site] = float(activity.shape[2])
         all_sum(sums)
         density: tuple[float, ...] = ()
-        if self.config.model.is_spiking:
+        if self.config.model.is_event_based:
             shares = (sums[5:] / sums[4] / torch.tensor(widths)).tolist()
             density = tuple(float(share) for share in shares)
         return DevScores(float(sums[0] / sums[1]), float(sums[2] / sums[3]), density)

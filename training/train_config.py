@@ -5,13 +5,15 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from featurize.stage import TypedConfig
-from training.models.model_config import ModelConfig
+from training.models.model_config import AnyModelConfig, ModelConfig
 
-# Fields of a training or its model that a dense model has no use for.
-_OF_SPIKES = (
+# Fields of a training or its model that a model without quantisers, or without events, has no
+# use for.
+_OF_QUANTIZERS = (
     *("num_bits", "threshold", "encoder_threshold", "max_range", "encoder_max_range"),
-    *("range_update", "density", "quantization_schedule"),
+    *("range_update", "quantization_schedule"),
 )
+_OF_EVENTS = ("density",)
 
 
 class CurriculumStage(TypedConfig):
@@ -158,7 +160,7 @@ class WeightAveragingConfig(TypedConfig):
 class TrainConfig(TypedConfig):
     """Everything that determines a trained recogniser, besides its features."""
 
-    model: ModelConfig = Field(
+    model: AnyModelConfig = Field(
         default_factory=ModelConfig,
         description="The network: its recurrence, its size and how it spikes.",
     )
@@ -247,18 +249,26 @@ class TrainConfig(TypedConfig):
                 )
 
     def determining(self) -> dict[str, Any]:
-        """As for any configuration; for a dense model less how spikes are made: it has none."""
+        """As for any configuration, less how spikes are made and penalised where a model has none.
+
+        A model's own version is named where it has one.
+        """
         content = super().determining()
-        if not self.model.is_spiking:
-            for name in _OF_SPIKES:
-                content.pop(name, None)
-                content["model"].pop(name, None)
+        left_out = (
+            *(() if self.model.has_quantizers else _OF_QUANTIZERS),
+            *(() if self.model.is_event_based else _OF_EVENTS),
+        )
+        for name in left_out:
+            content.pop(name, None)
+            content["model"].pop(name, None)
+        if self.model.spec.version:
+            content["model"]["version"] = self.model.spec.version
         return content
 
     def spikes_as_configured(self, epoch: int) -> bool:
         """Whether in an epoch, counted from 0, thresholds and bits are the configured ones."""
         schedule = self.quantization_schedule
-        return schedule is None or not self.model.is_spiking or epoch >= schedule.num_epochs
+        return schedule is None or not self.model.has_quantizers or epoch >= schedule.num_epochs
 
     @property
     def num_epochs(self) -> int:

@@ -174,7 +174,7 @@ def write_model(tmp_path) -> Callable[..., Location]:
                 num_frames=100,
                 num_utterances=11,
                 seconds=1.5,
-                spike_density=(0.2, 0.3, 0.1) if config.model.is_spiking else (),
+                spike_density=(0.2, 0.3, 0.1) if config.model.is_event_based else (),
             )
             for n in range(4)
         )

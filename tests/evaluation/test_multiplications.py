@@ -20,8 +20,15 @@ MODELS = ("conventional", "v1", "v2", "gru", "lstm")
 F, H, O = 40, 550, 1000  # noqa: E741
 
 
-def shape(model, num_layers=2, num_bits=6):
-    return NetworkShape(model, num_layers, F, H, O, num_bits)
+def shape(model, num_layers=2, num_bits=6, sizes=(F, H, O)):
+    config = ModelConfig(
+        model=model,
+        num_layers=num_layers,
+        hidden_size=sizes[1],
+        num_bits=num_bits,
+        threshold=0 if num_bits == 1 else 3,
+    )
+    return NetworkShape(config, sizes[0], sizes[2])
 
 
 @pytest.mark.parametrize(
@@ -85,7 +92,7 @@ def brute_force(network, output, lengths, utterance):
     """Count products one by one: frame, matrix, row, column; skip columns whose input is 0."""
     model = network.config.model
     rows = {"conventional": 1, "v1": 2, "v2": 2, "gru": 3, "lstm": 4}[model]
-    spiking = network.config.is_spiking
+    spiking = network.config.is_event_based
     counts = {}
 
     def multiply(term, vector, num_rows):
@@ -112,7 +119,7 @@ def brute_force(network, output, lengths, utterance):
 @pytest.mark.parametrize("model", MODELS)
 def test_counts_equal_counting_one_by_one(model, num_layers):
     network, _, lengths, output = run_network(model, num_layers=num_layers)
-    of_network = NetworkShape.of(network.config, 5, 4)
+    of_network = NetworkShape(network.config, 5, 4)
     activities = measure_activity(of_network, output.site_outputs, lengths)
     for utterance, activity in enumerate(activities):
         terms = count_terms(of_network, activity)
@@ -125,7 +132,7 @@ def test_counts_equal_counting_one_by_one(model, num_layers):
 def test_spikes_are_sparse_in_the_networks_counted_here():
     # Otherwise the comparison above would not tell a dense count from a sparse one.
     network, _, lengths, output = run_network("v2")
-    of_network = NetworkShape.of(network.config, 5, 4)
+    of_network = NetworkShape(network.config, 5, 4)
     whole = measure_activity(of_network, output.site_outputs, lengths)[0]
     assert 0 < whole.emitted[1] < 12 * 8
     assert 0 < whole.emitted[2] < 12 * 8
@@ -134,7 +141,7 @@ def test_spikes_are_sparse_in_the_networks_counted_here():
 @pytest.mark.parametrize("model", MODELS)
 def test_padding_is_never_counted(model):
     network, x, lengths, output = run_network(model)
-    of_network = NetworkShape.of(network.config, 5, 4)
+    of_network = NetworkShape(network.config, 5, 4)
     batched = measure_activity(of_network, output.site_outputs, lengths)
     for utterance, length in enumerate(lengths.tolist()):
         with torch.inference_mode():
@@ -145,7 +152,7 @@ def test_padding_is_never_counted(model):
 
 def test_padding_is_masked_even_where_a_site_leaks():
     sites = [torch.ones(4, 2, 3), torch.ones(4, 2, 5), torch.ones(4, 2, 5)]
-    of_network = NetworkShape("v2", 2, 3, 5, 2, 6)
+    of_network = shape("v2", sizes=(3, 5, 2))
     long, empty = measure_activity(of_network, sites, torch.tensor([2, 0]))
     assert long == Activity(2, (6, 10, 10), (5, 5))
     assert empty == Activity(0, (0, 0, 0), (0, 0))
@@ -155,7 +162,7 @@ def test_the_last_frames_output_is_not_fed_back():
     layer = torch.zeros(3, 1, 5)
     layer[0, 0, :2] = 1.0
     layer[2, 0, :] = 1.0
-    of_network = NetworkShape("v2", 1, 3, 5, 2, 6)
+    of_network = shape("v2", 1, sizes=(3, 5, 2))
     (activity,) = measure_activity(of_network, [torch.ones(3, 1, 3), layer], torch.tensor([3]))
     assert activity.emitted == (9, 7)
     assert activity.fed_back == (2,)
@@ -181,7 +188,7 @@ def test_single_bit_spikes_cost_additions_only():
 
 def test_binary_network_is_counted_by_its_spikes():
     network, _, lengths, output = run_network("v2", num_bits=1)
-    of_network = NetworkShape.of(network.config, 5, 4)
+    of_network = NetworkShape(network.config, 5, 4)
     terms = count_terms(of_network, measure_activity(of_network, output.site_outputs, lengths)[0])
     expected = brute_force(network, output, lengths, 0)
     assert {t.term: t.additions for t in terms[:-1]} == expected
@@ -222,7 +229,7 @@ def test_dense_reference_is_the_dense_model_itself():
 
 def test_activities_add_up_over_utterances():
     _, _, lengths, output = run_network("v2")
-    of_network = NetworkShape("v2", 2, 5, 8, 4, 6)
+    of_network = shape("v2", sizes=(5, 8, 4))
     one, two, three = measure_activity(of_network, output.site_outputs, lengths)
     together = count_terms(of_network, one + two + three)
     apart = [count_terms(of_network, a) for a in (one, two, three)]

@@ -134,7 +134,7 @@ def test_a_known_key_is_never_called_unknown(key: str, value: str) -> None:
         ("num_bins=3", "did you mean featurize.num_bins"),
         ("explanation=x", "not a setting"),
         ("train=3", "no such key"),
-        ("models=v2,v3", "no model 'v3'"),
+        ("models=v2,v7", "no model 'v7'"),
         ("models=", "name at least one of"),
         ("models=v2,v2", "twice"),
         ("bogus", "write key=value"),

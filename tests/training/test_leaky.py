@@ -247,7 +247,7 @@ def test_counts_of_v3_add_the_projection_and_the_leak():
     config = ModelConfig(
         model="v3", hidden_size=100, projection_size=16, threshold=7, encoder_threshold=3
     )
-    shape = NetworkShape.of(config, 40, 1000)
+    shape = NetworkShape(config, 40, 1000)
     assert shape.site_sizes == (16, 100, 100)
     activity = Activity(10, (80, 50, 30), (45, 27))
     terms = {term.term: term.multiplications for term in count_terms(shape, activity)}

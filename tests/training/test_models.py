@@ -6,8 +6,9 @@ from training.models.batch_norm import FrameBatchNorm, _SyncedNormalize
 from training.models.build import build_network
 from training.models.frames import ValidFrames
 from training.models.model_config import ModelConfig
+from training.models.registry import BUILT_IN
 
-MODELS = ["conventional", "v1", "v2", "v3", "lstm", "gru"]
+MODELS = list(BUILT_IN)
 LENGTHS = torch.tensor([23, 17, 1, 0])
 
 

@@ -1,10 +1,8 @@
 """From a configuration to its network."""
 
-from training.models.dense import DenseNetwork
-from training.models.leaky import LeakyNetwork
-from training.models.model_config import ModelConfig
+from training.models.model_config import ModelConfig, as_its_model
 from training.models.network import SpeechNetwork
-from training.models.spiking import SpikingNetwork
+from training.models.registry import attribute_at
 
 
 def build_network(config: ModelConfig, num_features: int, num_outputs: int) -> SpeechNetwork:
@@ -15,7 +13,8 @@ def build_network(config: ModelConfig, num_features: int, num_outputs: int) -> S
         num_features: values per input frame.
         num_outputs: scores per frame; symbols, plus one blank (the last) for CTC.
     """
-    if config.model == "v3":
-        return LeakyNetwork(config, num_features, num_outputs)
-    network = SpikingNetwork if config.is_spiking else DenseNetwork
-    return network(config, num_features, num_outputs)
+    network = config.spec.network
+    build = attribute_at(network) if isinstance(network, str) else network
+    built = build(as_its_model(config), num_features, num_outputs)
+    assert isinstance(built, SpeechNetwork)
+    return built

@@ -1,21 +1,38 @@
 """Configuration of a network: which one, how large, and how it spikes."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from featurize.stage import InFingerprint, TypedConfig
 from training.choices import UNQUANTIZED_BITS, Backend
 from training.models.leaky_config import LeakyConfig
+from training.models.registry import ModelName as ModelName
+from training.models.registry import ModelSpec, model_named
 
-ModelName = Literal["conventional", "v1", "v2", "v3", "lstm", "gru"]
-SPIKING_MODELS: tuple[ModelName, ...] = ("conventional", "v1", "v2", "v3")
+SPIKING_MODELS = ("conventional", "v1", "v2", "v3")
+"""The paper's spiking models, and ours."""
+_OF_V3 = ("v3", "projection_size")
+
+
+def _admit_fields_of_models(schema: dict[str, Any]) -> None:
+    """Forms are checked by this schema alone, which knows no model's own fields."""
+    schema.pop("additionalProperties", None)
 
 
 class ModelConfig(TypedConfig):
-    """One recogniser: a recurrent network between feature frames and symbol scores."""
+    """One recogniser: a recurrent network between feature frames and symbol scores.
 
-    model: ModelName = Field("v2", description="Recurrence: a spiking model, LSTM or GRU.")
+    A model with settings of its own has a subclass with them (``ModelSpec.config``).
+    """
+
+    model_config = ConfigDict(json_schema_extra=_admit_fields_of_models)
+
+    model: ModelName = Field(
+        "v2",
+        description="Recurrence: a built-in or installed model, or module:attribute for one of "
+        "your own.",
+    )
     num_layers: int = Field(
         2,
         ge=1,
@@ -119,7 +136,7 @@ class ModelConfig(TypedConfig):
 
     def _check_v3(self) -> None:
         if self.model != "v3":
-            for name in ("v3", "projection_size"):
+            for name in _OF_V3:
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} is for model=v3, not {self.model}; leave it empty")
             return
@@ -140,6 +157,37 @@ class ModelConfig(TypedConfig):
         return self.v3 or LeakyConfig()
 
     @property
-    def is_spiking(self) -> bool:
-        """Whether the model communicates by spikes."""
-        return self.model in SPIKING_MODELS
+    def spec(self) -> ModelSpec:
+        """The model's entry in the registry."""
+        return model_named(self.model)
+
+    @property
+    def is_event_based(self) -> bool:
+        """Whether layers send events, so that outputs that are zero cost nothing."""
+        return self.spec.is_event_based
+
+    @property
+    def has_quantizers(self) -> bool:
+        """Whether sites fire by quantisers, so that bits, thresholds and ranges matter."""
+        return self.spec.has_quantizers
+
+    def for_model(self, name: str) -> "ModelConfig":
+        """The configuration of another model with all of this one's settings that it has."""
+        kind = model_named(name).config or ModelConfig
+        lacking = () if name == "v3" else _OF_V3
+        shared = {k: v for k, v in self if k in kind.model_fields and k not in lacking}
+        return kind.model_validate(shared | {"model": name})
+
+
+def as_its_model(value: Any) -> Any:
+    """A configuration as the class that its model declares."""
+    if isinstance(value, ModelConfig):
+        kind = value.spec.config or ModelConfig
+        return value if isinstance(value, kind) else value.for_model(value.model)
+    if isinstance(value, dict) and isinstance(name := value.get("model", "v2"), str):
+        return (model_named(name).config or ModelConfig).model_validate(value)
+    return value
+
+
+AnyModelConfig = Annotated[SerializeAsAny[ModelConfig], BeforeValidator(as_its_model)]
+"""The configuration of whichever model it names."""

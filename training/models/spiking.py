@@ -143,7 +143,7 @@ class GatedLayer(LifLayer):
     def __init__(self, num_inputs: int, config: ModelConfig) -> None:
         super().__init__(num_inputs, 2, config)
         self.recurrent_weight: nn.Parameter | None = None
-        if config.model != "v1":
+        if config.spec.cost(config).back_rows:
             weight = torch.empty(2 * config.hidden_size, config.hidden_size)
             nn.init.orthogonal_(weight, gain=math.sqrt(2.0))
             self.recurrent_weight = nn.Parameter(weight)

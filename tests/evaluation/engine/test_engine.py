@@ -97,7 +97,7 @@ def test_any_cutting_of_the_stream_gives_the_same(write_model):
 def test_executed_counts_equal_the_audited_ones(write_model, model, sizes, precision):
     recogniser = load_recogniser(write_model(model, **sizes))
     engine = Engine(build_engine(recogniser, precision))
-    shape = NetworkShape.of(
+    shape = NetworkShape(
         recogniser.network.config, recogniser.network.num_features, recogniser.network.num_outputs
     )
     for seed, num_frames in enumerate((40, 1, 7)):

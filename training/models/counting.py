@@ -1,0 +1,270 @@
+"""What a model costs, by the terms of DESIGN section 4, from its sizes and what its sites sent.
+
+A *site* is a population whose outputs a matrix multiplies: the input (of a spiking model its
+encoder), then every layer. A matrix term costs (outputs that count) x (fan-out); what counts
+depends on what the site sends (``Signal``)::
+
+    feed_forward_l = g H x (outputs of site l - 1)
+    recurrent_l    = r H x (outputs of layer l, fed back)
+    output         = O x (outputs of layer L)
+
+A model of one's own states its ``NetworkCost``, and every count follows from it.
+
+Shape legend: H neurons of a layer, F values of the input, O outputs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from training.models.model_config import ModelConfig
+
+Signal = Literal["dense", "levels", "binary"]
+"""What a site sends: ``dense`` values, which all count; ``levels``, values of which those that
+are not zero count; ``binary`` spikes, one constant or nothing, so that a matrix after them adds
+and does not multiply."""
+
+
+@dataclass(frozen=True)
+class SiteCost:
+    """Elementwise operations of a site, as its equations are written.
+
+    Attributes:
+        products: multiplications per neuron and frame.
+        sums: additions per neuron and frame.
+        event_products: multiplications per output that is not zero.
+        event_sums: additions per output that is not zero.
+    """
+
+    products: int = 0
+    sums: int = 0
+    event_products: int = 0
+    event_sums: int = 0
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """All that the counts need to know of a model besides its sizes.
+
+    Exponentials, divisions and comparisons count in no model; batch norm folds into the weights.
+
+    Attributes:
+        feed_rows: g, rows of the input matrix per neuron.
+        back_rows: r, rows of the recurrent matrix per neuron; 0 where there is none.
+        layer: elementwise operations of a layer.
+        encoder: elementwise operations of the input site.
+        encoder_sends: what the input site sends.
+        layer_sends: what a layer sends, upwards and to itself.
+        has_self_connections: whether a neuron's output returns to the neuron itself.
+        projection_size: outputs of a dense matrix before the encoder, which then has so many
+            neurons in place of F; None for no such matrix.
+        published_elementwise: what the authors' script adds per neuron and layer; None for a
+            model that the script does not know, which gets its ``layer.products``.
+    """
+
+    feed_rows: int
+    back_rows: int
+    layer: SiteCost
+    encoder: SiteCost = SiteCost()
+    encoder_sends: Signal = "dense"
+    layer_sends: Signal = "dense"
+    has_self_connections: bool = True
+    projection_size: int | None = None
+    published_elementwise: int | None = None
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """What the counts depend on.
+
+    Attributes:
+        config: the model and its size.
+        num_features: F.
+        num_outputs: O, the blank of CTC included.
+    """
+
+    config: ModelConfig
+    num_features: int
+    num_outputs: int
+
+    @cached_property
+    def cost(self) -> NetworkCost:
+        """The model's own statement."""
+        return self.config.spec.cost(self.config)
+
+    @property
+    def model(self) -> str:
+        """Kind of recogniser."""
+        return self.config.model
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return self.config.num_layers
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return self.config.hidden_size
+
+    @property
+    def is_event_based(self) -> bool:
+        """Whether layers' outputs that are zero cost nothing."""
+        return self.cost.layer_sends != "dense"
+
+    @property
+    def num_bits(self) -> int | None:
+        """Bits of a spike; None for a model without quantisers."""
+        return self.config.num_bits if self.config.spec.has_quantizers else None
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What every site sends, the input first."""
+        return (self.cost.encoder_sends, *[self.cost.layer_sends] * self.num_layers)
+
+    @property
+    def site_sizes(self) -> tuple[int, ...]:
+        """Neurons of the input site (F, or its projection) and of every layer (H)."""
+        encoder = self.cost.projection_size or self.num_features
+        return (encoder, *[self.hidden_size] * self.num_layers)
+
+    @property
+    def feed_fan_out(self) -> int:
+        """Weights that one output reaches in the layer above: g H."""
+        return self.cost.feed_rows * self.hidden_size
+
+    @property
+    def back_fan_out(self) -> int:
+        """Weights that one output reaches in its own layer: r H, less its own where it has none."""
+        others = self.hidden_size - (0 if self.cost.has_self_connections else 1)
+        return self.cost.back_rows * others
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Outputs that count, summed over the valid frames of one or more utterances.
+
+    Attributes:
+        num_frames: valid frames.
+        emitted: per site, the input first: outputs sent on (those that are not zero, where the
+            site sends events).
+        fed_back: per layer: outputs sent back to the layer itself one frame later.
+    """
+
+    num_frames: int
+    emitted: tuple[int, ...]
+    fed_back: tuple[int, ...]
+
+    def __add__(self, other: "Activity") -> "Activity":
+        return Activity(
+            self.num_frames + other.num_frames,
+            tuple(a + b for a, b in zip(self.emitted, other.emitted, strict=True)),
+            tuple(a + b for a, b in zip(self.fed_back, other.fed_back, strict=True)),
+        )
+
+
+def dense_activity(shape: NetworkShape, num_frames: int) -> Activity:
+    """The activity of a model whose every output counts, the initial state's included."""
+    emitted = tuple(size * num_frames for size in shape.site_sizes)
+    return Activity(num_frames, emitted, emitted[1:])
+
+
+@dataclass(frozen=True)
+class TermCount:
+    """One term's exact cost over the frames of an ``Activity``.
+
+    Attributes:
+        term: ``feed_forward_1`` ... , ``recurrent_1`` ..., ``output``, ``projection`` or
+            ``elementwise``.
+        nonzeros: presynaptic outputs that count; 0 for elementwise.
+        fan_out: weights that each of them reaches; 0 for elementwise.
+        multiplications: products.
+        additions: sums.
+    """
+
+    term: str
+    nonzeros: int
+    fan_out: int
+    multiplications: int
+    additions: int
+
+
+def _matrix(term: str, nonzeros: int, fan_out: int, signal: Signal) -> TermCount:
+    operations = nonzeros * fan_out
+    return TermCount(term, nonzeros, fan_out, 0 if signal == "binary" else operations, operations)
+
+
+def count_terms(shape: NetworkShape, activity: Activity) -> tuple[TermCount, ...]:
+    """Itemise the exact cost; the matrix terms first, ``elementwise`` last.
+
+    Args:
+        shape: the network.
+        activity: of one utterance, or summed over many.
+    """
+    signals, layers = shape.signals, range(shape.num_layers)
+    terms = [
+        _matrix(
+            f"feed_forward_{layer + 1}", activity.emitted[layer], shape.feed_fan_out, signals[layer]
+        )
+        for layer in layers
+    ]
+    if shape.cost.back_rows:
+        terms += [
+            _matrix(
+                f"recurrent_{layer + 1}",
+                activity.fed_back[layer],
+                shape.back_fan_out,
+                signals[layer + 1],
+            )
+            for layer in layers
+        ]
+    terms.append(_matrix("output", activity.emitted[-1], shape.num_outputs, signals[-1]))
+    if shape.cost.projection_size is not None:
+        read = shape.num_features * activity.num_frames
+        terms.append(_matrix("projection", read, shape.cost.projection_size, "dense"))
+    terms.append(_elementwise(shape, activity))
+    return tuple(terms)
+
+
+def _elementwise(shape: NetworkShape, activity: Activity) -> TermCount:
+    products = sums = 0
+    costs = (shape.cost.encoder, *[shape.cost.layer] * shape.num_layers)
+    for cost, size, sent in zip(costs, shape.site_sizes, activity.emitted, strict=True):
+        neurons = size * activity.num_frames
+        products += cost.products * neurons + cost.event_products * sent
+        sums += cost.sums * neurons + cost.event_sums * sent
+    return TermCount("elementwise", 0, 0, products, sums)
+
+
+def audited(terms: Sequence[TermCount]) -> int:
+    """Multiplications of the matrix terms."""
+    return sum(term.multiplications for term in terms if term.term != "elementwise")
+
+
+def products_per_output(shape: NetworkShape) -> tuple[int, ...]:
+    """Multiplications that one output of each site costs, the input first.
+
+    What it costs above and, in a layer with feedback, in the layer itself one frame later; the
+    projection, which is there whatever is sent, is not among them.
+    """
+    above = (*[shape.feed_fan_out] * shape.num_layers, shape.num_outputs)
+    back = (0, *[shape.back_fan_out] * shape.num_layers)
+    return tuple(
+        0 if signal == "binary" else up + own
+        for signal, up, own in zip(shape.signals, above, back, strict=True)
+    )
+
+
+def closed_form(shape: NetworkShape, mean_nonzeros: Sequence[float]) -> float:
+    """Matrix multiplications per frame from mean outputs, DESIGN section 4's audited column.
+
+    Two layers of v2: ``2 n0 H + 4 n1 H + 2 n2 H + n2 O``.
+
+    Args:
+        shape: the network.
+        mean_nonzeros: n0 ... nL, mean outputs per frame that count.
+    """
+    projection = shape.num_features * (shape.cost.projection_size or 0)
+    sent = zip(mean_nonzeros, products_per_output(shape), strict=True)
+    return projection + sum(mean * products for mean, products in sent)

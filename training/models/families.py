@@ -1,0 +1,184 @@
+"""The models that are built in, each with its configuration and its costs.
+
+Elementwise costs are the products and sums of the equations of DESIGN section 3 as they are
+written, per neuron and frame; dropout is not there at inference.
+
+    LIF sites of b bits: s V, a product, and V = R + drive, a sum, per neuron; Y = k / s, a product,
+        and R = V - Y, a sum, per spike. No products for 1 bit (a comparison with the range) and
+        none unquantised.
+    conventional: tau I_{t-1}, a product; drive + tau I, a sum.
+    v1, v2, v3: F I_{t-1} and (1 - F) C, 2 products; 1 - F and the sum, 2 sums.
+    v3 with a residue leak: lambda (V - Y), a product per neuron of every site. Its bound c M is a
+        constant.
+    LSTM: f c + i g and o tanh(c), 3 products; f c + i g, a sum.
+    GRU: r (U h), (1 - z) n and z h, 3 products; W x + r (U h), 1 - z and the sum, 3 sums.
+    Li-GRU: z h and (1 - z) c, 2 products; 1 - z and the sum, 2 sums.
+    DeltaGRU: as GRU, and v - v^, a sum per value of every site.
+    EGRU: as GRU, and c - theta, a sum per event. An event is c itself: no product.
+    adLIF, RadLIF: beta w, a u, alpha (u - s) and (1 - alpha) (I - w), 4 products; beta w + a u,
+        I - w and the sum, 3 sums; per spike b s added and u - s, 2 sums.
+
+Networks are named by address, so that reading a recipe does not import torch.
+"""
+
+from dataclasses import replace
+
+from pydantic import Field
+
+from training.choices import UNQUANTIZED_BITS
+from training.models.counting import NetworkCost, Signal, SiteCost
+from training.models.model_config import ModelConfig
+from training.models.registry import ModelSpec
+
+_ENGINE = "evaluation.engine.scorer:event_scorer"
+_SPIKING = "training.models.spiking:SpikingNetwork"
+_DENSE = "training.models.dense:DenseNetwork"
+
+
+class DeltaGruConfig(ModelConfig):
+    """A DeltaGRU: thresholds below which a change is not told."""
+
+    delta_threshold: float = Field(
+        0.1, ge=0, description="Changes of a layer's output up to this are not told."
+    )
+    input_delta_threshold: float = Field(
+        0.1,
+        ge=0,
+        description="The same for the features, in deviations where they are normalised.",
+    )
+
+
+class EgruConfig(ModelConfig):
+    """An EGRU: thresholds above which a cell is sent."""
+
+    event_threshold: float = Field(
+        0.3, gt=0, lt=1, description="Mean of the neurons' learned thresholds at first."
+    )
+
+
+def lif_cost(
+    config: ModelConfig, rows: int, cell: SiteCost, *, has_feedback: bool, published: int
+) -> NetworkCost:
+    """The cost of a network of LIF sites, encoder included.
+
+    Args:
+        config: bits of a spike.
+        rows: drives of a neuron.
+        cell: what makes the synaptic current.
+        has_feedback: whether spikes return to their layer.
+        published: what the authors' script adds per neuron and layer.
+    """
+    multiplies = int(config.num_bits not in (1, UNQUANTIZED_BITS))
+    sends: Signal = "binary" if config.num_bits == 1 else "levels"
+    return NetworkCost(
+        feed_rows=rows,
+        back_rows=rows if has_feedback else 0,
+        layer=SiteCost(cell.products + multiplies, cell.sums + 1, multiplies, 1),
+        encoder=SiteCost(multiplies, 1, multiplies, 1),
+        encoder_sends=sends,
+        layer_sends=sends,
+        published_elementwise=published,
+    )
+
+
+def _conventional(config: ModelConfig) -> NetworkCost:
+    return lif_cost(config, 1, SiteCost(1, 1), has_feedback=False, published=6)
+
+
+def _v1(config: ModelConfig) -> NetworkCost:
+    return lif_cost(config, 2, SiteCost(2, 2), has_feedback=False, published=8)
+
+
+def _v2(config: ModelConfig) -> NetworkCost:
+    return lif_cost(config, 2, SiteCost(2, 2), has_feedback=True, published=8)
+
+
+def _v3(config: ModelConfig) -> NetworkCost:
+    cost = lif_cost(config, 2, SiteCost(2, 2), has_feedback=True, published=8)
+    leaks = int(config.leaky.residue_leak != "none")
+    return replace(
+        cost,
+        layer=replace(cost.layer, products=cost.layer.products + leaks),
+        encoder=replace(cost.encoder, products=cost.encoder.products + leaks),
+        projection_size=config.projection_size,
+    )
+
+
+def _lstm(_: ModelConfig) -> NetworkCost:
+    return NetworkCost(4, 4, SiteCost(3, 1), published_elementwise=12)
+
+
+def _gru(_: ModelConfig) -> NetworkCost:
+    return NetworkCost(3, 3, SiteCost(3, 3), published_elementwise=12)
+
+
+def _ligru(_: ModelConfig) -> NetworkCost:
+    return NetworkCost(2, 2, SiteCost(2, 2))
+
+
+def _delta_gru(_: ModelConfig) -> NetworkCost:
+    told = SiteCost(sums=1)
+    return NetworkCost(3, 3, SiteCost(3, 4), told, encoder_sends="levels", layer_sends="levels")
+
+
+def _egru(_: ModelConfig) -> NetworkCost:
+    return NetworkCost(3, 3, SiteCost(3, 3, event_sums=1), layer_sends="levels")
+
+
+def _adlif(_: ModelConfig) -> NetworkCost:
+    return NetworkCost(1, 0, SiteCost(4, 3, event_sums=2), layer_sends="binary")
+
+
+def _radlif(_: ModelConfig) -> NetworkCost:
+    cell = SiteCost(4, 3, event_sums=2)
+    return NetworkCost(1, 1, cell, layer_sends="binary", has_self_connections=False)
+
+
+CONVENTIONAL = ModelSpec(
+    "conventional",
+    "conventional SNN",
+    _SPIKING,
+    _conventional,
+    is_event_based=True,
+    has_quantizers=True,
+    engine=_ENGINE,
+)
+V1 = ModelSpec(
+    "v1", "SNN v1", _SPIKING, _v1, is_event_based=True, has_quantizers=True, engine=_ENGINE
+)
+V2 = ModelSpec(
+    "v2", "SNN v2", _SPIKING, _v2, is_event_based=True, has_quantizers=True, engine=_ENGINE
+)
+V3 = ModelSpec(
+    "v3",
+    "SNN v3",
+    "training.models.leaky:LeakyNetwork",
+    _v3,
+    is_event_based=True,
+    has_quantizers=True,
+)
+LSTM = ModelSpec("lstm", "LSTM", _DENSE, _lstm)
+GRU = ModelSpec("gru", "GRU", _DENSE, _gru)
+LIGRU = ModelSpec("ligru", "Li-GRU", "training.models.ligru:LiGruNetwork", _ligru)
+DELTA_GRU = ModelSpec(
+    "deltagru",
+    "DeltaGRU",
+    "training.models.delta_gru:DeltaGruNetwork",
+    _delta_gru,
+    config=DeltaGruConfig,
+    is_event_based=True,
+)
+EGRU = ModelSpec(
+    "egru",
+    "EGRU",
+    "training.models.egru:EgruNetwork",
+    _egru,
+    config=EgruConfig,
+    is_event_based=True,
+)
+ADLIF = ModelSpec(
+    "adlif", "adLIF", "training.models.adaptive_lif:AdlifNetwork", _adlif, is_event_based=True
+)
+RADLIF = ModelSpec(
+    "radlif", "RadLIF", "training.models.adaptive_lif:RadlifNetwork", _radlif, is_event_based=True
+)

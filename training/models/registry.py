@@ -1,0 +1,161 @@
+"""The models there are: built in, of an installed package, or of a module that a recipe names.
+
+A model is found by one of
+
+- its name, where it is built in;
+- its name, where an installed package declares it as an entry point of the group
+  ``spikeline.models`` (``leaky = "my_package.leaky:MODEL"``);
+- ``module:attribute``, where the module can be imported (of a file, put its folder on PYTHONPATH).
+
+and is a ``ModelSpec``. Nothing here imports torch: recipes are read without it.
+"""
+
+import functools
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from featurize.stage import PipelineError
+
+if TYPE_CHECKING:
+    from training.models.counting import NetworkCost
+    from training.models.model_config import ModelConfig
+
+ENTRY_POINT_GROUP = "spikeline.models"
+
+BUILT_IN = {
+    name: f"training.models.families:{attribute}"
+    for name, attribute in {
+        "conventional": "CONVENTIONAL",
+        "v1": "V1",
+        "v2": "V2",
+        "v3": "V3",
+        "lstm": "LSTM",
+        "gru": "GRU",
+        "ligru": "LIGRU",
+        "deltagru": "DELTA_GRU",
+        "egru": "EGRU",
+        "adlif": "ADLIF",
+        "radlif": "RADLIF",
+    }.items()
+}
+"""Address of each built-in model's ``ModelSpec``, in the order in which forms list them."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model: all that training and evaluation ask of it.
+
+    Attributes:
+        name: short name, in file names, plots and tables.
+        title: the name in a sentence.
+        network: what builds it from (configuration, F, O), a
+            ``training.models.network.SpeechNetwork``; or its address as ``module:attribute``,
+            where importing it takes time.
+        cost: what the counts need to know of it, given its configuration.
+        config: its configuration, ``ModelConfig`` or a subclass with fields of its own.
+        is_event_based: whether its layers send events (spikes, changes), so that outputs that
+            are zero cost nothing.
+        has_quantizers: whether its sites fire by ``training.quantizer``, so that bits, threshold
+            and range are settings of it.
+        engine: address of a function from a recogniser to its event-driven scorer
+            (``evaluation.engine.scorer``); None for a model that is scored by its network.
+        version: raised whenever the same configuration would train to another result; 0 at first.
+    """
+
+    name: str
+    title: str
+    network: str | Callable[[Any, int, int], Any]
+    cost: "Callable[[ModelConfig], NetworkCost]"
+    config: "type[ModelConfig] | None" = None
+    is_event_based: bool = False
+    has_quantizers: bool = False
+    engine: str | None = None
+    version: int = 0
+
+
+def attribute_at(address: str) -> Any:
+    """What stands at ``module:attribute``.
+
+    Raises:
+        PipelineError: when there is no such module or attribute.
+    """
+    module_name, _, attribute = address.partition(":")
+    if module_name.split(".")[0] in sys.stdlib_module_names:
+        # A configuration may come from a stranger, and importing some of these does things.
+        raise PipelineError(f"{address}: {module_name} is of Python itself and holds no model")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise PipelineError(
+            f"{address}: cannot import {module_name} ({error}); install it, or put the folder of "
+            "its file on PYTHONPATH"
+        ) from error
+    if not hasattr(module, attribute):
+        raise PipelineError(f"{address}: {module_name} has no {attribute}; name its ModelSpec")
+    return getattr(module, attribute)
+
+
+@functools.cache
+def _entry_points() -> dict[str, str]:
+    found = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    return {point.name: point.value for point in found if point.name not in BUILT_IN}
+
+
+def known_models() -> tuple[str, ...]:
+    """Names of the models that are built in or installed."""
+    return (*BUILT_IN, *sorted(_entry_points()))
+
+
+@functools.cache
+def model_named(name: str) -> ModelSpec:
+    """The model of a name.
+
+    Args:
+        name: as a configuration has it; see the module's docstring.
+
+    Raises:
+        PipelineError: when there is none.
+    """
+    if name in BUILT_IN:
+        address = BUILT_IN[name]
+    elif ":" in name:
+        address = name
+    elif name in _entry_points():
+        address = _entry_points()[name]
+    else:
+        raise PipelineError(
+            f"no model {name!r}; models: {', '.join(known_models())}, those of installed packages "
+            f"(entry points {ENTRY_POINT_GROUP}), or module:attribute for one of your own"
+        )
+    spec = attribute_at(address)
+    if not isinstance(spec, ModelSpec):
+        raise PipelineError(f"{address} is a {type(spec).__name__}, not a ModelSpec")
+    return spec
+
+
+def _checked(name: str) -> str:
+    if name not in BUILT_IN:
+        model_named(name)
+    return name
+
+
+class _ModelNameSchema:
+    """Forms offer the models that are installed where the form is made."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(core_schema) | {"enum": list(known_models())}
+
+
+ModelName = Annotated[str, AfterValidator(_checked), _ModelNameSchema]
+"""Name of a model, checked."""
