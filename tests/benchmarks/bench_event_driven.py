@@ -91,7 +91,8 @@ def dense_products(size: EngineSize, name: str) -> float:
     """Multiplications per frame of a dense peer, by the evaluation's own count."""
     kind = "lstm" if name.endswith("LSTM") else "gru"
     features, hidden, layers, outputs = size
-    return dense_cost(NetworkShape(kind, layers, features, hidden, outputs, 32), kind)[0]
+    config = ModelConfig(model=kind, num_layers=layers, hidden_size=hidden)
+    return dense_cost(NetworkShape(config, features, outputs), kind)[0]
 
 
 def test_frames(model: Any, number: int) -> list[Frame]:
