@@ -45,6 +45,7 @@ from tests.benchmarks.harness import (
     times_in_turns,
 )
 from training import checkpoint
+from training.models.model_config import ModelConfig
 
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0)
 PRECISIONS = ("float32", "int8")
