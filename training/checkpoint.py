@@ -49,10 +49,16 @@ class CheckpointState(TypedConfig):
 
     @property
     def best_epoch(self) -> int:
-        """The first epoch with the lowest dev error; one that spikes as configured, if any."""
+        """The first epoch with the lowest dev error; one that spikes as configured, if any.
 
-        def rank(metrics: EpochMetrics) -> tuple[bool, float, int]:
-            return (not metrics.spikes_as_configured, metrics.dev_error, metrics.epoch)
+        With a budget it is one within the budget or, where none is, the cheapest.
+        """
+
+        def rank(metrics: EpochMetrics) -> tuple[bool, bool, float, int]:
+            affordable = metrics.is_affordable or metrics.multiplications_per_s is None
+            worst = metrics.dev_error if affordable else metrics.multiplications_per_s
+            assert worst is not None
+            return (not metrics.spikes_as_configured, not affordable, worst, metrics.epoch)
 
         return min(self.epochs, key=rank).epoch
 

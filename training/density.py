@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from training.collectives import all_sum
+from training.cost import site_sums
 from training.train_config import DensityConfig
 
 
@@ -41,16 +41,11 @@ def density_penalty(
         config: weight and targets.
     """
     layers = site_outputs[1:]
-    magnitudes = torch.stack([outputs.abs().sum() for outputs in layers])
-    squares = torch.stack([outputs.square().sum() for outputs in layers])
-    with torch.no_grad():
-        fired = torch.stack([torch.count_nonzero(outputs) for outputs in layers])
-        sizes = torch.stack([lengths_B.sum() * outputs.shape[2] for outputs in layers])
-        sums = torch.stack([magnitudes, squares, fired.to(squares), sizes.to(squares)]).double()
-        magnitude, square, num_fired, size = all_sum(sums)
-        target = torch.tensor(config.layer_targets(len(layers)), dtype=sums.dtype).to(sums)
-        acts = (num_fired > target * size) & (square > 0)
-        per_magnitude = torch.where(acts, 2 * magnitude / (size * square), 0.0)
-        per_square = torch.where(acts, magnitude.square() / (size * square.square()), 0.0)
-    shares = per_magnitude.to(magnitudes) * magnitudes - per_square.to(squares) * squares
+    sums = site_sums(layers, lengths_B)
+    magnitude, square, num_fired, size = sums.totals
+    target = torch.tensor(config.layer_targets(len(layers)), dtype=size.dtype).to(size)
+    acts = (num_fired > target * size) & (square > 0)
+    per_magnitude = torch.where(acts, 2 * magnitude / (size * square), 0.0).to(sums.magnitudes)
+    per_square = torch.where(acts, magnitude.square() / (size * square.square()), 0.0)
+    shares = per_magnitude * sums.magnitudes - per_square.to(sums.squares) * sums.squares
     return config.weight * shares.sum()

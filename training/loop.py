@@ -19,8 +19,10 @@ from torch.profiler import record_function
 
 from featurize.stage import PipelineError
 from training.batching import Batch
+from training.budget import BudgetController
 from training.checkpoint import CheckpointState, CheckpointStore
 from training.collectives import all_sum, rank, world_size
+from training.cost import SpikePrices
 from training.data import GlobalStep, TrainingData
 from training.density import density_penalty
 from training.learning_rate import next_learning_rate, step_learning_rate
@@ -41,6 +43,16 @@ STEP_PARTS = ("forward", "loss", "backward", "optimizer")
 """What a step is made of, as the profiler is told."""
 
 ProgressCallback = Callable[[TrainProgress], None]
+
+
+def _sparsity_text(metrics: EpochMetrics) -> str:
+    """Spike densities and cost of an epoch, for the log."""
+    if not metrics.spike_density:
+        return ""
+    text = ", densities " + " / ".join(f"{share:.3f}" for share in metrics.spike_density)
+    if metrics.multiplications_per_s is not None:
+        text += f", {metrics.multiplications_per_s / 1e6:.2f} M multiplications/s"
+    return text
 
 
 @dataclass
@@ -87,6 +99,14 @@ class TrainingLoop:
         self.epochs: tuple[EpochMetrics, ...] = ()
         self.learning_rate = self.config.optimizer.learning_rate
         self.num_skipped_steps = 0
+        self.budget = self._budget()
+
+    def _budget(self) -> BudgetController | None:
+        budget, network = self.config.budget, self.network
+        if budget is None or not self.config.model.is_spiking:
+            return None
+        prices = SpikePrices.of(self.config.model, network.num_features, network.num_outputs)
+        return BudgetController(budget, prices, 1.0 / self.data.manifest.frame_shift_s)
 
     def run(self) -> None:
         """Train from the newest complete checkpoint, if any, to the last epoch."""
@@ -105,12 +125,13 @@ class TrainingLoop:
                 )
             self._tell(epoch, metrics.train_loss, 0, 0)
             logger.info(
-                "epoch %d/%d: train loss %.3f, dev error %.2f%%, %.0f frames/s",
+                "epoch %d/%d: train loss %.3f, dev error %.2f%%, %.0f frames/s%s",
                 epoch + 1,
                 self.config.num_epochs,
                 metrics.train_loss,
                 100 * metrics.dev_error,
                 metrics.frames_per_s,
+                _sparsity_text(metrics),
             )
 
     def _resume(self, state: CheckpointState) -> None:
@@ -133,6 +154,8 @@ class TrainingLoop:
             )
 
     def _begin_epoch(self, epoch: int) -> None:
+        if self.budget is not None:
+            self.budget.resume(self.epochs)
         for network in self._networks():
             network.begin_epoch(self.config.quantization_schedule, epoch)
         self.network.train()
@@ -173,7 +196,21 @@ class TrainingLoop:
             spike_density=dev.spike_density,
             num_skipped_steps=self.num_skipped_steps,
             spikes_as_configured=self.config.spikes_as_configured(epoch),
+            **self._cost(dev),
         )
+
+    def _cost(self, dev: DevScores) -> dict[str, float]:
+        """What the metrics say of the budget."""
+        if self.budget is None:
+            return {}
+        sizes = self.network.site_sizes()
+        spikes = [d * size for d, size in zip(dev.spike_density, sizes, strict=True)]
+        cost = self.budget.cost_per_s(spikes)
+        return {
+            "multiplications_per_s": cost,
+            "price_integral": self.budget.integral,
+            "is_affordable": self.budget.is_affordable(cost),
+        }
 
     def _check_converging(self, loss: float, epoch: int) -> None:
         if self.num_skipped_steps:
@@ -209,6 +246,10 @@ class TrainingLoop:
             if self.config.density is not None and self.config.model.is_event_based:
                 objective = objective + density_penalty(
                     output.site_outputs, batch.lengths_B, self.config.density
+                )
+            if self.budget is not None:
+                objective = objective + self.budget.penalty(
+                    output.site_outputs, batch.lengths_B, epoch + step.number / step.num_steps
                 )
         with record_function("backward"):
             # Data-parallel averages gradients over workers; the objective is their sum.

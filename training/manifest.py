@@ -23,6 +23,9 @@ class EpochMetrics(TypedConfig):
         num_skipped_steps: steps whose gradient was not finite, and which changed nothing.
         spikes_as_configured: whether thresholds and bits were the configured ones, so that the
             epoch may be the best.
+        multiplications_per_s: audited, of a second of dev speech; empty without a budget.
+        price_integral: state of the budget's controller after the epoch.
+        is_affordable: whether the cost is within the budget, so that the epoch may be the best.
     """
 
     epoch: int
@@ -37,6 +40,9 @@ class EpochMetrics(TypedConfig):
     spike_density: tuple[float, ...]
     num_skipped_steps: int = 0
     spikes_as_configured: bool = True
+    multiplications_per_s: float | None = None
+    price_integral: float = 0.0
+    is_affordable: bool = True
 
 
 class TrainProgress(TypedConfig):

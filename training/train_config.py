@@ -13,7 +13,7 @@ _OF_QUANTIZERS = (
     *("num_bits", "threshold", "encoder_threshold", "max_range", "encoder_max_range"),
     *("range_update", "quantization_schedule"),
 )
-_OF_EVENTS = ("density",)
+_OF_EVENTS = ("density", "budget")
 
 
 class CurriculumStage(TypedConfig):
@@ -149,6 +149,35 @@ class DensityConfig(TypedConfig):
         return self.targets * num_layers if len(self.targets) == 1 else self.targets
 
 
+class BudgetConfig(TypedConfig):
+    """A price on all multiplications that leads to a budget (``training.budget``)."""
+
+    multiplications_per_s: float = Field(
+        gt=0,
+        description="Audited multiplications for a second of speech that the trained model shall "
+        "need at most: encoder, layers, output and projection.",
+    )
+    first_epoch: int = Field(
+        2,
+        ge=1,
+        description="Epochs of training before the price begins, so that the network has learnt "
+        "what is worth its cost.",
+    )
+    approach_epochs: float = Field(
+        2.0,
+        gt=0,
+        description="Epochs over which the aim falls from the network's cost to the budget.",
+    )
+    integral_gain: float = Field(
+        0.02,
+        gt=0,
+        description="Growth of the price with every step, for each factor e above the aim.",
+    )
+    proportional_gain: float = Field(
+        1.0, ge=0, description="Part of the price that follows the present step's excess at once."
+    )
+
+
 class WeightAveragingConfig(TypedConfig):
     """Score and keep an exponential moving average of the weights instead of the weights."""
 
@@ -192,6 +221,11 @@ class TrainConfig(TypedConfig):
         description="Penalty on the number of spikes, which makes a spiking model cheaper; "
         "empty for none.",
     )
+    budget: BudgetConfig | None = Field(
+        None,
+        description="Multiplications that a spiking model shall need at most, and how training "
+        "leads there; empty for no budget.",
+    )
     weight_averaging: WeightAveragingConfig | None = Field(
         None, description="Average of the weights over training steps; empty for none."
     )
@@ -224,6 +258,7 @@ class TrainConfig(TypedConfig):
                 "shorten it or train longer"
             )
         self._check_delay()
+        self._check_budget()
         num_targets = len(self.density.targets) if self.density is not None else 1
         if num_targets not in (1, self.model.num_layers):
             raise ValueError(
@@ -231,6 +266,23 @@ class TrainConfig(TypedConfig):
                 "give one, or one each"
             )
         return self
+
+    def _check_budget(self) -> None:
+        if self.budget is None:
+            return
+        schedule, first = self.quantization_schedule, self.budget.first_epoch
+        if self.density is not None:
+            raise ValueError("budget and density both penalise spikes; leave one of them empty")
+        if schedule is not None and first < schedule.num_epochs:
+            raise ValueError(
+                f"budget.first_epoch={first} comes before epoch {schedule.num_epochs}, from which "
+                "on the network spikes as configured; begin there or later"
+            )
+        if first + self.budget.approach_epochs > self.num_epochs:
+            raise ValueError(
+                f"budget: first_epoch={first} and approach_epochs={self.budget.approach_epochs:g} "
+                f"reach beyond the {self.num_epochs} epochs of the curriculum; train longer"
+            )
 
     def _check_delay(self) -> None:
         delay = self.target_delay

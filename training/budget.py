@@ -1,0 +1,113 @@
+"""Training towards a budget: a price on the logarithm of all multiplications.
+
+The problem is to minimise the objective subject to C <= B, with C the audited multiplications of a
+second of speech (encoder, layers and output by their fan-outs, projection) and B the budget. Its
+Lagrangian, with the constraint written in logarithms so that the price does not depend on the
+budget's size, is::
+
+    L = objective + mu log(C / B)        mu >= 0, in nats per target for each factor e of cost
+
+C = fixed + sum_i p_i n_i over the sites has no useful gradient in the number n_i of spikes. In its
+place stands that of Hoyer's square measure S_i (``training.density``), of which n_i is taken to be
+proportional::
+
+    d log C = sum_i (p_i n_i / C) d log S_i,   log S_i = 2 log sum |y| - log sum y^2 + const
+
+The price follows the constraint by dual ascent, step by step, with a proportional part that damps
+it (a PI controller; Platt & Barr 1987 call the same damping a modified differential multiplier)::
+
+    e = log(C / aim),   integral <- max(0, integral + k_i e),   mu = max(0, integral + k_p e)
+
+The aim falls geometrically from what the network costs when the penalty begins to the budget, over
+``approach_epochs``: the network sheds spikes in the order of their worth rather than all at once.
+The state of the controller is the integral alone; it is kept with the metrics of each epoch, so
+that a resumed run equals an uninterrupted one.
+
+Shape legend: T time, B batch, H neurons of a site.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.cost import SpikePrices, site_sums
+from training.manifest import EpochMetrics
+from training.train_config import BudgetConfig
+
+TOLERANCE = 0.02
+"""Share by which an epoch may exceed the budget on dev and still be the best."""
+
+
+@dataclass
+class BudgetController:
+    """The price of multiplications during one training.
+
+    Attributes:
+        config: budget and gains.
+        prices: what a spike costs.
+        frames_per_s: frames of a second of speech.
+        integral: the controller's state.
+        starting_cost: multiplications per second when the penalty began; None before.
+    """
+
+    config: BudgetConfig
+    prices: SpikePrices
+    frames_per_s: float
+    integral: float = 0.0
+    starting_cost: float | None = None
+
+    def resume(self, epochs: Sequence[EpochMetrics]) -> None:
+        """Take up the state after these epochs."""
+        first = self.config.first_epoch
+        if epochs:
+            self.integral = epochs[-1].price_integral
+        if len(epochs) >= first:
+            self.starting_cost = epochs[first - 1].multiplications_per_s
+
+    def cost_per_s(self, spikes_per_frame: Sequence[float]) -> float:
+        """Audited multiplications of a second of speech."""
+        return self.frames_per_s * self.prices.per_frame(spikes_per_frame)
+
+    def is_affordable(self, cost_per_s: float) -> bool:
+        """Whether an epoch of this cost may be the best."""
+        return cost_per_s <= self.config.multiplications_per_s * (1.0 + TOLERANCE)
+
+    def aim(self, epochs_done: float) -> float:
+        """Where the cost shall be at this time, multiplications per second."""
+        assert self.starting_cost is not None
+        budget = self.config.multiplications_per_s
+        since = epochs_done - self.config.first_epoch
+        left = max(0.0, 1.0 - since / self.config.approach_epochs)
+        return budget * math.pow(max(1.0, self.starting_cost / budget), left)
+
+    def penalty(
+        self, site_outputs: Sequence[Tensor], lengths_B: Tensor, epochs_done: float
+    ) -> Tensor:
+        """The priced part of the objective, and one step of the controller.
+
+        Its value means nothing; its gradient is mu d log C. What a worker returns is its share,
+        and the shares add up.
+
+        Args:
+            site_outputs: what each site sends on, (T, B, H), zero at padding, encoder first.
+            lengths_B: valid frames.
+            epochs_done: epochs with the fraction of the running one.
+        """
+        if epochs_done < self.config.first_epoch:
+            return site_outputs[0].new_zeros(())
+        sums = site_sums(site_outputs, lengths_B)
+        magnitude, square, fired, _ = sums.totals
+        per_spike = torch.tensor(self.prices.per_spike, dtype=fired.dtype, device=fired.device)
+        of_site = per_spike * fired
+        cost = float(of_site.sum()) / max(1.0, sums.num_frames) + self.prices.fixed
+        error = math.log(max(cost, 1.0) * self.frames_per_s / self.aim(epochs_done))
+        self.integral = max(0.0, self.integral + self.config.integral_gain * error)
+        price = max(0.0, self.integral + self.config.proportional_gain * error)
+        weight = price * of_site / (max(cost, 1.0) * max(1.0, sums.num_frames))
+        fires = square > 0
+        per_magnitude = torch.where(fires, 2.0 * weight / magnitude, 0.0).to(sums.magnitudes)
+        per_square = torch.where(fires, weight / square, 0.0).to(sums.squares)
+        return (per_magnitude * sums.magnitudes - per_square * sums.squares).sum()
