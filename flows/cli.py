@@ -211,6 +211,35 @@ def pipeline(
 
 
 @app.command()
+def front(
+    corpus: CorpusOption,
+    runs: RunsOption,
+    family: Annotated[
+        list[str] | None,
+        typer.Option("--family", help="Train this family alone; repeatable."),
+    ] = None,
+    budget: Annotated[
+        list[float] | None,
+        typer.Option("--budget", help="Train this budget alone, M/s; repeatable."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", help="Train these seeds alone, such as 0,1.")
+    ] = None,
+    found: Annotated[
+        bool, typer.Option("--found", help="Train nothing: score and draw what is trained.")
+    ] = False,
+    record: RecordOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare families of models at equal multiplications per second."""
+    from flows.front_command import run_front
+
+    chosen = (family or (), budget or (), seeds)
+    run_front(corpus, runs, chosen, overrides or (), record, found_only=found, as_json=as_json)
+
+
+@app.command()
 def verify(
     location: Annotated[
         str, typer.Argument(metavar="URI", help="A stage's result, or a runs folder.")

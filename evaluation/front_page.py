@@ -1,0 +1,190 @@
+"""The front as a page: what was found, every point, who leads by how much, and what is missing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evaluation.comparison import escape_markdown
+from evaluation.figures import short_count
+from evaluation.front import (
+    COST_TOLERANCE,
+    FrontPoint,
+    Interval,
+    best_dense_within,
+    cheapest_dense_as_good,
+    check_same_utterances,
+    interval,
+    undominated,
+)
+from evaluation.scoring import Estimate, RateName
+
+SHORT_TITLES = {"per": "PER", "wer": "WER", "cer": "CER"}
+
+
+@dataclass(frozen=True)
+class Missing:
+    """An entry that is not there yet, in whole or in part.
+
+    Attributes:
+        name: of the entry.
+        seeds: seeds that are not trained and scored.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+
+
+def front_rates(points: Sequence[FrontPoint]) -> tuple[RateName, ...]:
+    """The error rates by which all points were scored, that of the labels first."""
+    rates: tuple[RateName, ...] = ("per", "wer", "cer")
+    return tuple(rate for rate in rates if all(point.has(rate) for point in points))
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.2f}% ({100 * estimate.low:.2f} to {100 * estimate.high:.2f})"
+
+
+def _points(estimate: Estimate) -> str:
+    """A difference in points of percent, with its interval."""
+    return f"{100 * estimate.value:+.2f} ({100 * estimate.low:+.2f} to {100 * estimate.high:+.2f})"
+
+
+def _table(rows: Sequence[dict[str, str]]) -> list[str]:
+    header = list(rows[0])
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(escape_markdown(v) for v in row.values()) + " |" for row in rows]
+    return lines
+
+
+def _point_row(point: FrontPoint, rates: Sequence[RateName]) -> dict[str, str]:
+    first = point.runs[0]
+    metrics = first.metrics
+    density = " / ".join(f"{100 * share:.1f}%" for share in metrics.spike_density)
+    row = {
+        "Entry": point.name,
+        "Mult./s": short_count(point.multiplications_per_s),
+        "Size": f"{metrics.num_layers} x {metrics.hidden_size}",
+        "Parameters": f"{metrics.parameters.total:,}",
+        "Seeds": str(len(point.runs)),
+    }
+    for rate in rates:
+        found = interval(point, rate)
+        deviation = point.deviation(rate)
+        spread = "" if deviation is None else f" ± {100 * deviation:.2f}"
+        row[SHORT_TITLES[rate]] = _percent(found.by_utterance) + spread
+        if rate == rates[0]:
+            by_speaker = found.by_speaker
+            row["by speaker"] = f"{100 * by_speaker.low:.2f} to {100 * by_speaker.high:.2f}"
+    return row | {
+        "Density": density or "dense",
+        "Look-ahead": f"{1000 * first.look_ahead_s:.0f} ms",
+    }
+
+
+def _verdict(found: Interval, dense: FrontPoint) -> str:
+    estimate = found.by_utterance
+    if estimate.high < 0:
+        return f"below {dense.name}"
+    if estimate.low > 0:
+        return f"above {dense.name}"
+    return "undecided"
+
+
+def _lead_row(point: FrontPoint, points: Sequence[FrontPoint], rate: RateName) -> dict[str, str]:
+    """A point beside the best dense model of its cost, and the cheapest dense one of its error."""
+    row = {
+        "Entry": point.name,
+        "Mult./s": short_count(point.multiplications_per_s),
+        SHORT_TITLES[rate]: f"{100 * point.rate(rate):.2f}%",
+    }
+    dense = best_dense_within(points, point.multiplications_per_s, rate)
+    if dense is None:
+        row |= {"Best dense at this cost": "none is trained", "Difference, points": "-"}
+        row |= {"by speaker": "-", "Verdict": "-"}
+    else:
+        found = interval(point, rate, dense)
+        row |= {
+            "Best dense at this cost": f"{dense.name}, {100 * dense.rate(rate):.2f}%",
+            "Difference, points": _points(found.by_utterance),
+            "by speaker": _points(found.by_speaker),
+            "Verdict": _verdict(found, dense),
+        }
+    equal = cheapest_dense_as_good(points, point.rate(rate), rate)
+    if equal is None:
+        row["Cheapest dense as good"] = "none that is trained"
+    else:
+        ratio = equal.multiplications_per_s / max(1.0, point.multiplications_per_s)
+        row["Cheapest dense as good"] = (
+            f"{equal.name}, {short_count(equal.multiplications_per_s)}: {ratio:.2f}x"
+        )
+    return row
+
+
+def _sentences(points: Sequence[FrontPoint], rate: RateName) -> list[str]:
+    front = list(undominated(points, rate))
+    chain = "; ".join(
+        f"{p.name} ({short_count(p.multiplications_per_s)}/s, {100 * p.rate(rate):.1f}%)"
+        for p in front
+    )
+    first = points[0].runs[0]
+    lines = [
+        f"- {sum(len(p.runs) for p in points)} recognisers on {len(first.utterances)} utterances "
+        f"of {len(set(first.speakers))} speakers.",
+        f"- Beaten by no other in cost and {SHORT_TITLES[rate]} at once: {chain}.",
+    ]
+    single = [p.name for p in points if len(p.runs) == 1]
+    if single:
+        lines.append(f"- Of one seed, so that nothing is claimed of them: {', '.join(single)}.")
+    return lines
+
+
+def front_markdown(
+    points: Sequence[FrontPoint], missing: Sequence[Missing], plots: Sequence[str]
+) -> str:
+    """The front in tables and sentences.
+
+    Args:
+        points: what is there, at least one.
+        missing: what is not.
+        plots: names of image files beside the page.
+
+    Raises:
+        PipelineError: when the points were not scored on the same utterances.
+    """
+    check_same_utterances(points)
+    rates = front_rates(points)
+    rate = rates[0]
+    ordered = sorted(points, key=lambda p: (p.family, p.multiplications_per_s))
+    lines = ["## What was found", "", *_sentences(points, rate), ""]
+    lines += [f"![{name}]({name})" for name in plots]
+    if missing:
+        count = sum(len(entry.seeds) for entry in missing)
+        lines += [
+            "",
+            f"**This front is partial:** {count} trainings of {len(missing)} entries are missing "
+            "(listed below).",
+        ]
+    lines += ["", "## Every entry", "", *_table([_point_row(point, rates) for point in ordered])]
+    sparse = [point for point in ordered if not point.is_dense]
+    if sparse:
+        lines += [
+            "",
+            "## At equal cost, and at equal error",
+            "",
+            f"The best dense model may cost {100 * COST_TOLERANCE:.0f}% more. Differences are "
+            "paired; 95% intervals over utterances, then over speakers.",
+            "",
+            *_table([_lead_row(point, points, rate) for point in sparse]),
+        ]
+    lines += ["", "## What was tuned, and how often", ""]
+    tuned: dict[str, list[str]] = {}
+    for point in ordered:
+        tuned.setdefault(f"{point.family}: {point.tuned}", []).append(point.name)
+    lines += [f"- {escape_markdown(text)} ({len(names)} entries)" for text, names in tuned.items()]
+    if missing:
+        lines += ["", "## Missing", ""]
+        lines += [
+            f"- {entry.name}: seed{'s' if len(entry.seeds) > 1 else ''} "
+            + ", ".join(map(str, entry.seeds))
+            for entry in missing
+        ]
+    return "\n".join(lines) + "\n"

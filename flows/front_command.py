@@ -1,0 +1,97 @@
+"""The command ``front``: train, score and draw accuracy against multiplications."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from evaluation.record import processor
+from featurize.stage import Location, PipelineError, software_versions, timestamp
+from flows.command import command, prefect_api
+from flows.front_recipe import FrontRecipe, front_recipe
+from flows.overrides import configured
+from training.worker_config import WorkerConfig
+
+
+def parse_numbers(option: str, text: str | None) -> tuple[float, ...]:
+    """Numbers separated by commas; none of nothing.
+
+    Raises:
+        PipelineError: naming the option, where one is not a number.
+    """
+    if text is None:
+        return ()
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise PipelineError(f"{option} {text}: write numbers with commas between them") from None
+
+
+def run_front(
+    corpus: str,
+    runs: str,
+    chosen: tuple[Sequence[str], Sequence[float], str | None],
+    overrides: Sequence[str],
+    record: str | None,
+    *,
+    found_only: bool,
+    as_json: bool,
+) -> None:
+    """Train what is chosen, draw the front of all that is finished, show or record the page.
+
+    Args:
+        corpus: root of the corpus.
+        runs: root of all results.
+        chosen: families, budgets in millions a second and seeds with commas; empty for all.
+        overrides: changes of the front's recipe.
+        record: file that the page is written to, with its images beside it; None to print it.
+        found_only: train nothing.
+        as_json: print one JSON object.
+    """
+    recipe = configured(front_recipe(), overrides)
+    families, budgets, seeds = chosen
+    selected = recipe.chosen(tuple(families), tuple(budgets))
+    if seeds is not None:
+        numbers = tuple(int(seed) for seed in parse_numbers("--seeds", seeds))
+        selected = FrontRecipe.model_validate(selected.model_dump() | {"seeds": numbers})
+    root = Location.of(corpus)
+    if not root.is_dir():
+        raise PipelineError(f"--corpus {corpus}: no such folder; name a LibriSpeech root")
+    workers = WorkerConfig(in_process=True, threads_per_worker=1)
+    with command(as_json) as running, prefect_api() as api:
+        from flows.front_flow import front_flow
+
+        api.ready()
+        page = front_flow(recipe, selected, root.uri, Location.of(runs).uri, workers, found_only)
+        missing = sum(len(entry.seeds) for entry in page.missing)
+        result = {"runs": page.num_runs, "missing": missing, "seconds": round(running.seconds, 3)}
+        if page.markdown is None:
+            running.finish(result, "no entry of the front is trained yet")
+            return
+        text = f"{_header()}\n{page.markdown}"
+        if record is not None:
+            file = Location.of(record)
+            file.write_bytes(text.encode())
+            for plot in page.plots:
+                file.parent.child(f"{plot.name}.png").write_bytes(plot.png)
+            running.finish(result, f"front: {file} ({page.num_runs} runs, {missing} missing)")
+        else:
+            running.finish(result, text)
+
+
+def _header() -> str:
+    """Title, command, time, machine and versions."""
+    versions = software_versions("torch", "numpy", "kaldialign")
+    said = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return "\n".join(
+        [
+            "# Accuracy against computation: the front",
+            "",
+            "```",
+            shlex.join(["spikeline", *sys.argv[1:]]),
+            "```",
+            "",
+            f"- made {timestamp()}",
+            f"- {processor()}; {said}",
+            "",
+        ]
+    )

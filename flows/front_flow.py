@@ -1,0 +1,148 @@
+"""The flow ``front``: features, trainings and evaluations of all entries, then one page.
+
+Every stage is found where it is finished, so that the flow goes on where it was stopped; every run
+is evaluated alone, so that one more run does not score the others again. Trainings go seed by
+seed: the first seed of every entry comes before the second of any.
+"""
+
+import logging
+from typing import NamedTuple
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from evaluation.figures import Plot
+from evaluation.front import FrontPoint, ScoredRun, read_scored_run
+from evaluation.front_page import Missing, front_markdown, front_rates
+from evaluation.front_plot import draw_front
+from featurize.featurize import plan_featurize
+from featurize.schema import FeaturizeManifest
+from featurize.stage import Location, is_finished, read_manifest
+from flows.align_flow import align_flow
+from flows.artifacts import picture, publish_markdown
+from flows.evaluate_flow import evaluate_flow
+from flows.featurize_flow import featurize_flow
+from flows.front_recipe import FrontEntry, FrontFeatures, FrontRecipe
+from flows.run_logging import send_logs_to_runs
+from flows.train_flow import train_flow
+from training.align.align import STAGE as ALIGN
+from training.align.align import align_fingerprint
+from training.train import STAGE as TRAINING
+from training.train import training_fingerprint
+from training.worker_config import WorkerConfig
+
+_LOGGER = logging.getLogger(__name__)
+send_logs_to_runs()
+
+
+class FrontPage(NamedTuple):
+    """What the flow ends with.
+
+    Attributes:
+        markdown: the page; None where no entry is finished.
+        plots: its images.
+        num_runs: trained and scored recognisers on it.
+        missing: entries that lack seeds.
+    """
+
+    markdown: str | None
+    plots: tuple[Plot, ...]
+    num_runs: int
+    missing: tuple[Missing, ...]
+
+
+@flow(name="front", persist_result=False, flow_run_name="front")
+def front_flow(
+    recipe: FrontRecipe,
+    chosen: FrontRecipe,
+    corpus: str,
+    runs: str,
+    workers: WorkerConfig,
+    found_only: bool = False,
+) -> FrontPage:
+    """Train and score what is chosen, and draw the front of all that is finished.
+
+    Args:
+        recipe: every entry of the front.
+        chosen: those of its entries and seeds that are trained where they are not finished.
+        corpus: root of the corpus, a path or ``s3://`` address.
+        runs: root of all stages' results, a path or ``s3://`` address.
+        workers: where training runs; never changes the result.
+        found_only: train nothing, and make no features: score and draw what is trained.
+    """
+    sources: dict[str, str] = {}
+    for features in recipe.features:
+        wanted = any(entry.features == features.name for entry in chosen.entries)
+        source = _targets(features, corpus, runs, workers, wanted and not found_only)
+        if source is not None:
+            sources[features.name] = source
+    if not found_only:
+        for seed in chosen.seeds:
+            for entry in chosen.entries:
+                training = entry.train.model_copy(update={"seed": seed})
+                train_flow(training, sources[entry.features], runs, workers)
+    points, missing = [], []
+    for entry in recipe.entries:
+        scored, lacking = _scored(entry, recipe, sources.get(entry.features), runs)
+        if scored:
+            points.append(_point(entry, scored))
+        if lacking:
+            missing.append(Missing(entry.name, lacking))
+    if not points:
+        return FrontPage(None, (), 0, tuple(missing))
+    plots = tuple(draw_front(points, rate) for rate in front_rates(points))
+    markdown = front_markdown(points, missing, [f"{plot.name}.png" for plot in plots])
+    publish_front(markdown, plots)
+    return FrontPage(markdown, plots, sum(len(point.runs) for point in points), tuple(missing))
+
+
+def _targets(
+    features: FrontFeatures, corpus: str, runs: str, workers: WorkerConfig, make: bool
+) -> str | None:
+    """Address of a feature set with its targets: made, or found, or None where it is not there."""
+    if make:
+        made = featurize_flow(features.featurize, corpus, runs)
+        return align_flow(features.align, made.location.uri, runs, workers).location.uri
+    plan = plan_featurize(features.featurize, Location.of(corpus), Location.of(runs))
+    if not is_finished(plan.location):
+        return None
+    manifest = read_manifest(plan.location, FeaturizeManifest)
+    aligned = Location.of(runs).child(ALIGN, align_fingerprint(features.align, manifest))
+    return aligned.uri if is_finished(aligned) else None
+
+
+def _scored(
+    entry: FrontEntry, recipe: FrontRecipe, source: str | None, runs: str
+) -> tuple[tuple[ScoredRun, ...], tuple[int, ...]]:
+    """The finished trainings of an entry, scored, and the seeds that are not finished."""
+    if source is None:
+        return (), recipe.seeds
+    manifest = read_manifest(Location.of(source), FeaturizeManifest)
+    scored, lacking = [], []
+    for seed in recipe.seeds:
+        training = entry.train.model_copy(update={"seed": seed})
+        run = Location.of(runs).child(TRAINING, training_fingerprint(training, manifest))
+        if not is_finished(run):
+            lacking.append(seed)
+            continue
+        evaluation = evaluate_flow(recipe.evaluate, [run.uri], source, runs)
+        scored.append(read_scored_run(evaluation.location))
+    return tuple(scored), tuple(lacking)
+
+
+def _point(entry: FrontEntry, scored: tuple[ScoredRun, ...]) -> FrontPoint:
+    return FrontPoint(
+        name=entry.name,
+        family=entry.family,
+        budget_m=entry.budget_m,
+        is_dense=not scored[0].metrics.spike_density,
+        tuned=entry.tuned,
+        runs=scored,
+    )
+
+
+@task(name="publish-front", cache_policy=NO_CACHE, persist_result=False)
+def publish_front(markdown: str, plots: tuple[Plot, ...]) -> None:
+    """Publish page and plots on the run."""
+    pictures = [picture(plot.png) for plot in plots]
+    publish_markdown("front", "\n\n".join([markdown, *pictures]), "Accuracy against computation")

@@ -1,0 +1,284 @@
+"""The recipe ``front``: who runs for the lead in accuracy at equal multiplications.
+
+An entry is one training of one family at one budget; the front is drawn over all that are finished.
+Budgets are of audited multiplications per second of speech: frame rates differ. A dense model has
+the largest size whose count is within its budget; a model that sends events is trained towards it.
+"""
+
+from collections.abc import Iterator
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
+from evaluation.multiplications import NetworkShape, closed_form
+from featurize.config import FeaturizeConfig, SplitsConfig
+from featurize.stage import PipelineError, TypedConfig
+from training.align.config import AlignConfig, TargetsConfig
+from training.models.leaky_config import LeakyConfig
+from training.models.model_config import ModelConfig, ModelName
+from training.train_config import (
+    BudgetConfig,
+    CurriculumStage,
+    OptimizerConfig,
+    TrainConfig,
+)
+
+BUDGETS_M = (1.0, 2.5, 5.0, 10.0, 17.0, 25.0)
+"""Millions of multiplications per second of speech."""
+UNBOUNDED = 0.0
+"""The budget of an entry that has none: the dense network of the paper's size."""
+
+
+class FrontFeatures(TypedConfig):
+    """A feature set of the front with its frame targets."""
+
+    name: str = Field(min_length=1, description="Short name, such as 10ms.")
+    featurize: FeaturizeConfig = Field(description="Features and labels.")
+    align: AlignConfig = Field(description="Frame targets.")
+
+
+class FrontEntry(TypedConfig):
+    """One family at one budget."""
+
+    family: str = Field(min_length=1, description="Name of the family in table and plot.")
+    budget_m: float = Field(
+        ge=0, description="Budget in millions of multiplications a second; 0 for none."
+    )
+    features: str = Field(description="Name of its feature set.")
+    train: TrainConfig = Field(description="The training, but for its seed.")
+    tuned: str = Field(
+        min_length=1, description="What was tuned for it on dev, and in how many trainings."
+    )
+
+    @property
+    def name(self) -> str:
+        """Unique in the recipe."""
+        budget = f"{self.budget_m:g}M" if self.budget_m else "unbounded"
+        return f"{self.family}-{self.features}-{budget}"
+
+
+class FrontRecipe(TypedConfig):
+    """Everything that the front is made of, except where its corpus lies."""
+
+    features: tuple[FrontFeatures, ...] = Field(min_length=1, description="Feature sets.")
+    entries: tuple[FrontEntry, ...] = Field(min_length=1, description="Families and budgets.")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds of every training.")
+    evaluate: EvaluateConfig = Field(description="Decoding and scoring, of every run alone.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [entry.name for entry in self.entries]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"entries: {repeated[0]} is there twice")
+        known = {features.name for features in self.features}
+        for entry in self.entries:
+            if entry.features not in known:
+                raise ValueError(
+                    f"entry {entry.name}: no features {entry.features}; there are "
+                    f"{', '.join(sorted(known))}"
+                )
+        return self
+
+    def chosen(self, families: tuple[str, ...], budgets_m: tuple[float, ...]) -> "FrontRecipe":
+        """The recipe with some of its entries; nothing given chooses all.
+
+        Raises:
+            PipelineError: when a family or a budget is not there, naming those that are.
+        """
+        all_families = {entry.family for entry in self.entries}
+        all_budgets = {entry.budget_m for entry in self.entries}
+        for family in families:
+            if family not in all_families:
+                raise PipelineError(
+                    f"--family {family}: families are {', '.join(sorted(all_families))}"
+                )
+        for budget in budgets_m:
+            if budget not in all_budgets:
+                known = ", ".join(f"{b:g}" for b in sorted(all_budgets))
+                raise PipelineError(f"--budget {budget:g}: budgets are {known}")
+        kept = tuple(
+            entry
+            for entry in self.entries
+            if (not families or entry.family in families)
+            and (not budgets_m or entry.budget_m in budgets_m)
+        )
+        if not kept:
+            raise PipelineError("no entry has one of these families at one of these budgets")
+        return FrontRecipe.model_validate(self.model_dump() | {"entries": kept})
+
+
+def _features(
+    name: str, train: tuple[str, ...], num_bins: int = 40, joined: int = 1
+) -> FrontFeatures:
+    """Filterbank frames of 10 ms, so many of them joined into one."""
+    targets = (
+        TargetsConfig(kind="senones", num_senones=1000)
+        if joined == 1
+        else TargetsConfig(kind="senones", states_per_phone=1, num_senones=400)
+    )
+    return FrontFeatures(
+        name=name,
+        featurize=FeaturizeConfig(
+            corpus="librispeech",
+            splits=SplitsConfig(train=train, dev=("dev-mini",), test=("test-mini",)),
+            labels="phones",
+            cmvn="speaker",
+            utterances_per_shard=128,
+            num_bins=num_bins,
+            stack=joined,
+            stride=joined,
+        ),
+        align=AlignConfig(targets=targets),
+    )
+
+
+def num_outputs(features: FrontFeatures) -> int:
+    """O of a network with these frame targets, at most."""
+    return features.align.targets.num_senones
+
+
+def dense_size(config: ModelConfig, features: FrontFeatures, budget_m: float) -> int:
+    """The largest H at which a dense model's audited count is within a budget.
+
+    Args:
+        config: the model, whatever its size.
+        features: frame rate and numbers of features and targets.
+        budget_m: millions of multiplications a second.
+
+    Raises:
+        PipelineError: when a single neuron costs more.
+    """
+    per_frame = 1e6 * budget_m * features.featurize.stored_frame_shift_s
+
+    def cost(hidden_size: int) -> float:
+        sized = config.model_copy(update={"hidden_size": hidden_size})
+        shape = NetworkShape.of(sized, features.featurize.num_features, num_outputs(features))
+        return closed_form(shape, [float(size) for size in shape.site_sizes])
+
+    if cost(1) > per_frame:
+        raise PipelineError(
+            f"{config.model} on {features.name}: no size is within {budget_m:g} M "
+            "multiplications a second"
+        )
+    low, high = 1, 8192
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if cost(middle) <= per_frame else (low, middle - 1)
+    return low
+
+
+_DENSE_EPOCHS, _SPIKING_EPOCHS = 8, 7
+_COSINE = OptimizerConfig(
+    learning_rate=3e-3, min_learning_rate=5e-5, rule="cosine", max_gradient_norm=5.0
+)
+
+
+def _training(features: FrontFeatures, model: ModelConfig, num_epochs: int) -> TrainConfig:
+    """The training that all families share: chunks of about 3 s, 60 ms or less of look-ahead."""
+    is_fine = features.featurize.stride == 1
+    return TrainConfig(
+        model=model,
+        objective="frame",
+        target_delay=5 if is_fine else 2,
+        curriculum=(CurriculumStage(num_epochs=num_epochs, chunk_frames=300 if is_fine else 150),),
+        batch_size=16,
+        optimizer=_COSINE,
+    )
+
+
+def _dense_entries(sets: tuple[FrontFeatures, ...]) -> Iterator[FrontEntry]:
+    models: tuple[ModelName, ...] = ("gru", "lstm")
+    for model in models:
+        for features in sets:
+            for budget in BUDGETS_M:
+                config = ModelConfig(model=model, dropout=0.0)
+                size = dense_size(config, features, budget)
+                # What small networks lack is capacity; larger ones overfit five hours.
+                dropout = 0.2 if size >= 256 else 0.0
+                sized = config.model_copy(update={"hidden_size": size, "dropout": dropout})
+                yield FrontEntry(
+                    family=model,
+                    budget_m=budget,
+                    features=features.name,
+                    train=_training(features, sized, _DENSE_EPOCHS),
+                    tuned="size by the budget; dropout 0 and 0.2 at 2 x 62 (LOG.md)",
+                )
+    yield FrontEntry(
+        family="lstm",
+        budget_m=UNBOUNDED,
+        features=sets[0].name,
+        train=_training(
+            sets[0], ModelConfig(model="lstm", hidden_size=550, dropout=0.2), _DENSE_EPOCHS
+        ),
+        tuned="nothing: the paper's size and dropout",
+    )
+
+
+def _spiking_model(name: ModelName, budget_m: float) -> ModelConfig:
+    """A spiking network for a budget: wide, because what is silent costs nothing.
+
+    Below 10 M multiplications a second the encoder's 2 H products for each of 40 filters would
+    take most of the budget, hence the projection of v3 and fewer neurons.
+    """
+    size = 550 if budget_m >= 10 else 320
+    if name == "v2":
+        return ModelConfig(
+            model="v2",
+            hidden_size=size,
+            dropout=0.1,
+            encoder_threshold=2,
+            encoder_max_range=4.0,
+            max_range=2.0,
+        )
+    return ModelConfig(
+        model="v3",
+        hidden_size=size,
+        dropout=0.1,
+        encoder_threshold=2,
+        threshold=7,
+        projection_size=None if budget_m >= 17 else 16,
+        v3=LeakyConfig(),
+    )
+
+
+def _spiking_entries(features: FrontFeatures) -> Iterator[FrontEntry]:
+    models: tuple[ModelName, ...] = ("v2", "v3")
+    for model in models:
+        for budget in BUDGETS_M:
+            training = _training(features, _spiking_model(model, budget), _SPIKING_EPOCHS)
+            towards = BudgetConfig(
+                multiplications_per_s=1e6 * budget, first_epoch=2, approach_epochs=2
+            )
+            yield FrontEntry(
+                family=model,
+                budget_m=budget,
+                features=features.name,
+                train=training.model_copy(update={"budget": towards}),
+                tuned="see LOG.md, Towards a budget",
+            )
+
+
+def front_recipe() -> FrontRecipe:
+    """The recipe as it stands."""
+    five_hours = ("train-mini", "train-more")
+    fine = _features("10ms", five_hours)
+    coarse = _features("30ms", five_hours, num_bins=24, joined=3)
+    small = _features("10ms-2.6h", ("train-mini",))
+    entries = [*_dense_entries((fine, coarse)), *_spiking_entries(fine)]
+    # What data does to each family: the same trainings on half of it, at one budget.
+    entries += [
+        entry.model_copy(update={"features": small.name})
+        for entry in entries
+        if entry.features == fine.name and entry.budget_m == 17.0
+    ]
+    return FrontRecipe(
+        features=(fine, coarse, small),
+        entries=tuple(entries),
+        evaluate=EvaluateConfig(
+            viterbi=ViterbiConfig(tune_on_dev=True, tune_max_utterances=30),
+            words=WordSearchConfig(beam_size=50, tune_max_utterances=20),
+            time_curve=False,
+        ),
+    )

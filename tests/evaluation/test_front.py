@@ -1,0 +1,185 @@
+"""The front from runs whose errors are written by hand."""
+
+import numpy as np
+import pytest
+
+from evaluation.front import (
+    FrontPoint,
+    ScoredRun,
+    best_dense_within,
+    cheapest_dense_as_good,
+    check_same_utterances,
+    interval,
+    undominated,
+)
+from evaluation.front_page import Missing, front_markdown, front_rates
+from evaluation.front_plot import draw_front
+from evaluation.metrics import (
+    ErrorRates,
+    ModelMetrics,
+    MultiplicationCounts,
+    ParameterCounts,
+    Saving,
+)
+from featurize.stage import PipelineError
+from training.manifest import TrainManifest
+from training.models.model_config import ModelConfig
+from training.train_config import TrainConfig
+
+LENGTHS = np.full(40, 50)
+SPEAKERS = tuple(f"speaker-{number % 4}" for number in range(40))
+
+
+def scored(errors, cost_per_frame, frame_shift_s=0.01, density=(), words=None, speakers=SPEAKERS):
+    """A run with so many errors on each of 40 utterances of 50 phones."""
+    metrics = ModelMetrics(
+        model="gru",
+        label="gru",
+        run="/runs/training/one",
+        training_fingerprint="one",
+        decoder="viterbi",
+        num_layers=2,
+        hidden_size=10,
+        num_bits=None,
+        num_utterances=40,
+        num_frames=1000,
+        frame_shift_s=frame_shift_s,
+        error_rates=ErrorRates(),
+        parameters=ParameterCounts(total=1234, recurrent_layers=1000),
+        spike_density=density,
+        multiplications_per_frame=MultiplicationCounts(
+            audited=cost_per_frame,
+            as_published=cost_per_frame,
+            terms={},
+            audited_closed_form=cost_per_frame,
+        ),
+        additions_per_frame=0.0,
+        saving=Saving(gru=1.0, lstm=1.0),
+        saving_as_published=Saving(gru=1.0, lstm=1.0),
+        training_seconds=1.0,
+        num_epochs=1,
+    )
+    trained = TrainManifest.model_construct(
+        config=TrainConfig(model=ModelConfig(model="gru"), objective="frame", target_delay=3)
+    )
+    counts = {"per": np.broadcast_to(np.asarray(errors), (40,)).copy()}
+    lengths = {"per": LENGTHS}
+    if words is not None:
+        counts["wer"] = np.full(40, words)
+        lengths["wer"] = np.full(40, 12)
+    utterances = tuple(f"utterance-{number:02d}" for number in range(40))
+    return ScoredRun(metrics, trained, utterances, speakers, counts, lengths)
+
+
+def point(name, *runs, is_dense=True, family=None):
+    return FrontPoint(name, family or name.split("-")[0], 5.0, is_dense, "size, 2 trials", runs)
+
+
+def test_costs_are_by_the_second_whatever_the_frame():
+    fine, coarse = scored(20, 500.0), scored(20, 1500.0, frame_shift_s=0.03)
+    assert fine.multiplications_per_s == pytest.approx(coarse.multiplications_per_s)
+    assert coarse.look_ahead_s == pytest.approx(0.09)
+
+
+def test_seeds_count_by_their_mean():
+    two = point("gru-a", scored(20, 400.0), scored(10, 600.0))
+    assert two.multiplications_per_s == pytest.approx(50_000)
+    assert two.rate("per") == pytest.approx(0.3)
+    assert two.deviation("per") == pytest.approx(0.2 / np.sqrt(2))
+    assert point("gru-b", scored(20, 400.0)).deviation("per") is None
+
+
+def test_intervals_know_that_a_speakers_utterances_resemble_one_another():
+    # all errors lie with one speaker of four: utterances alone make that look surer than it is
+    errors = [40 if speaker == "speaker-0" else 0 for speaker in SPEAKERS]
+    found = interval(point("gru-a", scored(errors, 1.0)), "per")
+    assert found.by_utterance.value == found.by_speaker.value == pytest.approx(0.2)
+    assert found.by_speaker.high - found.by_speaker.low > (
+        1.5 * (found.by_utterance.high - found.by_utterance.low)
+    )
+    assert (found.by_speaker.low, found.by_speaker.high) == (0.0, pytest.approx(0.6))
+
+
+def test_a_difference_is_paired():
+    rng = np.random.default_rng(0)
+    errors = rng.integers(5, 30, 40)
+    better, worse = point("v3-a", scored(errors, 1.0)), point("gru-a", scored(errors + 1, 1.0))
+    found = interval(better, "per", worse).by_utterance
+    # one error more on each utterance of 50 phones: the same whichever utterances are drawn
+    assert (found.value, found.low, found.high) == pytest.approx((-0.02, -0.02, -0.02))
+
+
+def test_the_best_dense_model_may_cost_a_tenth_more_and_have_any_frame():
+    sparse = point("v3-a", scored(15, 500.0, density=(0.5, 0.1, 0.1)), is_dense=False)
+    points = [
+        sparse,
+        point("gru-small", scored(25, 300.0)),
+        point("gru-coarse", scored(20, 1640.0, frame_shift_s=0.03)),
+        point("gru-large", scored(10, 560.0)),
+    ]
+    cost = sparse.multiplications_per_s
+    assert best_dense_within(points, cost, "per").name == "gru-coarse"
+    assert best_dense_within(points, 1000.0, "per") is None
+    assert cheapest_dense_as_good(points, sparse.rate("per"), "per").name == "gru-large"
+    assert cheapest_dense_as_good(points, 0.1, "per") is None
+    assert [p.name for p in undominated(points, "per")] == ["gru-small", "v3-a", "gru-large"]
+
+
+def test_other_utterances_are_refused():
+    other = scored(20, 1.0)
+    moved = ScoredRun(
+        other.metrics,
+        other.trained,
+        ("elsewhere", *other.utterances[1:]),
+        other.speakers,
+        other.errors,
+        other.lengths,
+    )
+    with pytest.raises(PipelineError, match="other utterances"):
+        check_same_utterances([point("gru-a", other), point("gru-b", moved)])
+
+
+def test_the_page_says_who_leads_what_is_missing_and_what_is_of_one_seed():
+    points = [
+        point(
+            "v3-10ms-5M",
+            *(scored(15 + s, 500.0, density=(0.5, 0.1, 0.1), words=5) for s in (0, 1)),
+            is_dense=False,
+        ),
+        point("gru-30ms-5M", *(scored(20 + s, 1500.0, 0.03, words=6) for s in (0, 1))),
+        point("lstm-10ms-25M", scored(14, 2500.0, words=4)),
+    ]
+    page = front_markdown(points, [Missing("v2-10ms-5M", (0, 2))], ["front_per.png"])
+    assert "v3-10ms-5M (50 k/s, 31.0%)" in page
+    assert "partial:** 2 trainings of 1 entries" in page
+    assert "- v2-10ms-5M: seeds 0, 2" in page
+    assert "Of one seed, so that nothing is claimed of them: lstm-10ms-25M." in page
+    (lead,) = [line for line in page.splitlines() if line.startswith("| v3") and "-10.00" in line]
+    assert "below gru-30ms-5M" in lead
+    assert "lstm-10ms-25M, 250 k: 5.00x" in lead
+    assert "size, 2 trials (1 entries)" in page
+    assert front_rates(points) == ("per", "wer")
+
+
+def test_an_undecided_difference_is_not_called_a_lead():
+    rng = np.random.default_rng(1)
+    points = [
+        point("v3-a", scored(rng.integers(10, 30, 40), 500.0, density=(0.1,)), is_dense=False),
+        point("gru-a", scored(rng.integers(10, 30, 40), 500.0)),
+    ]
+    page = front_markdown(points, [], [])
+    assert "undecided" in page
+    assert "partial" not in page
+
+
+def test_the_plot_says_what_it_shows():
+    points = [
+        point("v3-a", scored(15, 500.0, density=(0.5,)), is_dense=False),
+        point("gru-a", scored(25, 300.0)),
+        point("egru-a", scored(22, 300.0), is_dense=False),
+    ]
+    plot = draw_front(points, "per")
+    assert plot.name == "front_per"
+    assert "v3: 30.0% at 50 k" in plot.alt
+    assert "egru: 44.0% at 30 k" in plot.alt
+    assert plot.png.startswith(b"\x89PNG")

@@ -1,0 +1,148 @@
+"""The recipe ``front``, and its flow on a little synthetic speech."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from evaluation.multiplications import NetworkShape, closed_form
+from featurize.config import SplitsConfig
+from featurize.stage import PipelineError
+from flows.cli import run
+from flows.front_command import parse_numbers
+from flows.front_recipe import FrontEntry, FrontRecipe, dense_size, front_recipe, num_outputs
+from training.models.model_config import ModelConfig
+from training.train_config import BudgetConfig, CurriculumStage
+
+RECIPE = front_recipe()
+
+
+def test_every_dense_entry_is_the_largest_within_its_budget():
+    by_name = {features.name: features for features in RECIPE.features}
+    for entry in RECIPE.entries:
+        if entry.family not in ("gru", "lstm") or not entry.budget_m:
+            continue
+        features = by_name[entry.features]
+        costs = []
+        for extra in (0, 1):
+            size = entry.train.model.hidden_size + extra
+            config = entry.train.model.model_copy(update={"hidden_size": size})
+            shape = NetworkShape.of(config, features.featurize.num_features, num_outputs(features))
+            frame = closed_form(shape, [float(n) for n in shape.site_sizes])
+            costs.append(frame / features.featurize.stored_frame_shift_s / 1e6)
+        assert costs[0] <= entry.budget_m < costs[1], entry.name
+    # by hand: 9 H^2 + (3 * 40 + 1000) H products a frame of 10 ms
+    assert 9 * 88**2 + 1120 * 88 <= 170_000 < 9 * 89**2 + 1120 * 89
+    assert dense_size(ModelConfig(model="gru"), by_name["10ms"], 17.0) == 88
+
+
+def test_every_spiking_entry_is_trained_towards_its_budget():
+    spiking = [entry for entry in RECIPE.entries if entry.train.model.model in ("v2", "v3")]
+    assert {entry.family for entry in spiking} == {"v2", "v3"}
+    for entry in spiking:
+        assert entry.train.budget.multiplications_per_s == 1e6 * entry.budget_m
+
+
+def test_entries_are_chosen_by_family_and_budget():
+    chosen = RECIPE.chosen(("v3",), (5.0,))
+    assert [entry.name for entry in chosen.entries] == ["v3-10ms-5M"]
+    assert RECIPE.chosen((), ()) == RECIPE
+    with pytest.raises(PipelineError, match="--family v9: families are gru, lstm"):
+        RECIPE.chosen(("v9",), ())
+    with pytest.raises(PipelineError, match=r"--budget 3: budgets are 0, 1, 2\.5"):
+        RECIPE.chosen((), (3.0,))
+
+
+def test_names_are_unique_and_features_exist():
+    entry = RECIPE.entries[0]
+    with pytest.raises(ValueError, match="is there twice"):
+        FrontRecipe.model_validate(RECIPE.model_dump() | {"entries": (entry, entry)})
+    lost = entry.model_copy(update={"features": "5ms"})
+    with pytest.raises(ValueError, match="no features 5ms"):
+        FrontRecipe.model_validate(RECIPE.model_dump() | {"entries": (lost,)})
+
+
+def test_numbers_of_options():
+    assert parse_numbers("--seeds", None) == ()
+    assert parse_numbers("--seeds", "0,1") == (0.0, 1.0)
+    with pytest.raises(PipelineError, match="--seeds x"):
+        parse_numbers("--seeds", "x")
+
+
+def tiny() -> FrontRecipe:
+    """Two entries, one towards a budget, on the synthetic corpus."""
+    features = RECIPE.features[0]
+    features = features.model_copy(
+        update={
+            "featurize": features.featurize.model_copy(
+                update={
+                    "splits": SplitsConfig(
+                        train=("train-synthetic",),
+                        dev=("dev-synthetic",),
+                        test=("test-synthetic",),
+                    ),
+                    "utterances_per_shard": 8,
+                }
+            ),
+            "align": features.align.model_copy(update={"num_gaussian_rounds": 2}),
+        }
+    )
+    curriculum = (CurriculumStage(num_epochs=2, chunk_frames=100),)
+    base = RECIPE.chosen(("gru", "v2"), (17.0,)).entries
+
+    def small(entry: FrontEntry) -> FrontEntry:
+        changes = {
+            "model": entry.train.model.model_copy(update={"hidden_size": 8}),
+            "curriculum": curriculum,
+            "budget": BudgetConfig(multiplications_per_s=1e6, first_epoch=1, approach_epochs=1)
+            if entry.family == "v2"
+            else None,
+        }
+        return entry.model_copy(update={"train": entry.train.model_copy(update=changes)})
+
+    return FrontRecipe(
+        features=(features,),
+        entries=tuple(small(entry) for entry in base if entry.features == "10ms"),
+        seeds=(0, 1),
+        evaluate=RECIPE.evaluate.model_copy(update={"words": None}),
+    )
+
+
+@pytest.mark.integration
+def test_the_front_goes_on_where_it_was_stopped(
+    prefect_server: str,
+    synthetic_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("flows.front_command.front_recipe", tiny)
+    page = tmp_path / "front.md"
+    arguments = ["front", "--corpus", str(synthetic_corpus / "librispeech")]
+    arguments += ["--runs", str(tmp_path / "runs"), "--record", str(page), "--json"]
+
+    def command(*more: str) -> dict[str, int]:
+        monkeypatch.setattr(sys, "argv", ["spikeline", *arguments, *more])
+        assert run([*arguments, *more]) == 0
+        return json.loads(capfd.readouterr().out)
+
+    def trained() -> set[str]:
+        return {path.parent.name for path in (tmp_path / "runs/training").glob("*/manifest.json")}
+
+    nothing = command("--found")
+    assert (nothing["runs"], nothing["missing"]) == (0, 4)
+    first = command("--family", "gru", "--seeds", "0")
+    assert (first["runs"], first["missing"]) == (1, 3)
+    before = trained()
+    assert "partial" in page.read_text()
+    whole = command()
+    assert (whole["runs"], whole["missing"]) == (4, 0)
+    assert len(trained()) == 4
+    assert before < trained()
+    text = page.read_text()
+    assert "partial" not in text
+    assert "v2-10ms-17M" in text
+    assert (tmp_path / "front_per.png").is_file()
+    again = command("--found")
+    assert (again["runs"], again["missing"]) == (4, 0)
