@@ -228,7 +228,9 @@ def front(
     found: Annotated[
         bool, typer.Option("--found", help="Train nothing: score and draw what is trained.")
     ] = False,
-    record: RecordOption = None,
+    record: Annotated[
+        str | None, typer.Option("--record", help="Write the page to this file.")
+    ] = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -135,7 +135,7 @@ def _point(entry: FrontEntry, scored: tuple[ScoredRun, ...]) -> FrontPoint:
         name=entry.name,
         family=entry.family,
         budget_m=entry.budget_m,
-        is_dense=not scored[0].metrics.spike_density,
+        is_dense=not entry.train.model.is_event_based,
         tuned=entry.tuned,
         runs=scored,
     )

@@ -11,10 +11,10 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
-from evaluation.multiplications import NetworkShape, closed_form
 from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.stage import PipelineError, TypedConfig
 from training.align.config import AlignConfig, TargetsConfig
+from training.models.counting import NetworkShape, closed_form
 from training.models.leaky_config import LeakyConfig
 from training.models.model_config import ModelConfig, ModelName
 from training.train_config import (
@@ -154,7 +154,7 @@ def dense_size(config: ModelConfig, features: FrontFeatures, budget_m: float) ->
 
     def cost(hidden_size: int) -> float:
         sized = config.model_copy(update={"hidden_size": hidden_size})
-        shape = NetworkShape.of(sized, features.featurize.num_features, num_outputs(features))
+        shape = NetworkShape(sized, features.featurize.num_features, num_outputs(features))
         return closed_form(shape, [float(size) for size in shape.site_sizes])
 
     if cost(1) > per_frame:
@@ -279,6 +279,5 @@ def front_recipe() -> FrontRecipe:
         evaluate=EvaluateConfig(
             viterbi=ViterbiConfig(tune_on_dev=True, tune_max_utterances=30),
             words=WordSearchConfig(beam_size=50, tune_max_utterances=20),
-            time_curve=False,
         ),
     )

@@ -33,8 +33,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.cost import SpikePrices, site_sums
 from training.manifest import EpochMetrics
+from training.models.counting import NetworkShape, closed_form, products_per_output
+from training.site_sums import site_sums
 from training.train_config import BudgetConfig
 
 TOLERANCE = 0.02
@@ -47,14 +48,14 @@ class BudgetController:
 
     Attributes:
         config: budget and gains.
-        prices: what a spike costs.
+        shape: the network, which says what an output of each site costs.
         frames_per_s: frames of a second of speech.
         integral: the controller's state.
         starting_cost: multiplications per second when the penalty began; None before.
     """
 
     config: BudgetConfig
-    prices: SpikePrices
+    shape: NetworkShape
     frames_per_s: float
     integral: float = 0.0
     starting_cost: float | None = None
@@ -69,7 +70,7 @@ class BudgetController:
 
     def cost_per_s(self, spikes_per_frame: Sequence[float]) -> float:
         """Audited multiplications of a second of speech."""
-        return self.frames_per_s * self.prices.per_frame(spikes_per_frame)
+        return self.frames_per_s * closed_form(self.shape, spikes_per_frame)
 
     def is_affordable(self, cost_per_s: float) -> bool:
         """Whether an epoch of this cost may be the best."""
@@ -100,13 +101,13 @@ class BudgetController:
             return site_outputs[0].new_zeros(())
         sums = site_sums(site_outputs, lengths_B)
         magnitude, square, fired, _ = sums.totals
-        per_spike = torch.tensor(self.prices.per_spike, dtype=fired.dtype, device=fired.device)
-        of_site = per_spike * fired
-        cost = float(of_site.sum()) / max(1.0, sums.num_frames) + self.prices.fixed
-        error = math.log(max(cost, 1.0) * self.frames_per_s / self.aim(epochs_done))
+        num_frames = max(1.0, sums.num_frames)
+        of_site = fired * fired.new_tensor(products_per_output(self.shape))
+        cost = max(1.0, closed_form(self.shape, (fired / num_frames).tolist()))
+        error = math.log(cost * self.frames_per_s / self.aim(epochs_done))
         self.integral = max(0.0, self.integral + self.config.integral_gain * error)
         price = max(0.0, self.integral + self.config.proportional_gain * error)
-        weight = price * of_site / (max(cost, 1.0) * max(1.0, sums.num_frames))
+        weight = price * of_site / (cost * num_frames)
         fires = square > 0
         per_magnitude = torch.where(fires, 2.0 * weight / magnitude, 0.0).to(sums.magnitudes)
         per_square = torch.where(fires, weight / square, 0.0).to(sums.squares)

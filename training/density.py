@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from training.cost import site_sums
+from training.site_sums import site_sums
 from training.train_config import DensityConfig
 
 

@@ -22,12 +22,12 @@ from training.batching import Batch
 from training.budget import BudgetController
 from training.checkpoint import CheckpointState, CheckpointStore
 from training.collectives import all_sum, rank, world_size
-from training.cost import SpikePrices
 from training.data import GlobalStep, TrainingData
 from training.density import density_penalty
 from training.learning_rate import next_learning_rate, step_learning_rate
 from training.losses import ctc_loss_sum, frame_loss_sum, greedy_ctc_labels
 from training.manifest import EpochMetrics, TrainProgress
+from training.models.counting import NetworkShape
 from training.models.network import SpeechNetwork
 from training.models.output import NetworkOutput
 from training.train_config import TrainConfig
@@ -103,10 +103,10 @@ class TrainingLoop:
 
     def _budget(self) -> BudgetController | None:
         budget, network = self.config.budget, self.network
-        if budget is None or not self.config.model.is_spiking:
+        if budget is None or not self.config.model.is_event_based:
             return None
-        prices = SpikePrices.of(self.config.model, network.num_features, network.num_outputs)
-        return BudgetController(budget, prices, 1.0 / self.data.manifest.frame_shift_s)
+        shape = NetworkShape(self.config.model, network.num_features, network.num_outputs)
+        return BudgetController(budget, shape, 1.0 / self.data.manifest.frame_shift_s)
 
     def run(self) -> None:
         """Train from the newest complete checkpoint, if any, to the last epoch."""
@@ -203,7 +203,7 @@ class TrainingLoop:
         """What the metrics say of the budget."""
         if self.budget is None:
             return {}
-        sizes = self.network.site_sizes()
+        sizes = self.budget.shape.site_sizes
         spikes = [d * size for d, size in zip(dev.spike_density, sizes, strict=True)]
         cost = self.budget.cost_per_s(spikes)
         return {

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.multiplications import NetworkShape, closed_form
 from featurize.config import SplitsConfig
 from featurize.stage import PipelineError
 from flows.cli import run
 from flows.front_command import parse_numbers
 from flows.front_recipe import FrontEntry, FrontRecipe, dense_size, front_recipe, num_outputs
+from training.models.counting import NetworkShape, closed_form
 from training.models.model_config import ModelConfig
 from training.train_config import BudgetConfig, CurriculumStage
 
@@ -28,7 +28,7 @@ def test_every_dense_entry_is_the_largest_within_its_budget():
         for extra in (0, 1):
             size = entry.train.model.hidden_size + extra
             config = entry.train.model.model_copy(update={"hidden_size": size})
-            shape = NetworkShape.of(config, features.featurize.num_features, num_outputs(features))
+            shape = NetworkShape(config, features.featurize.num_features, num_outputs(features))
             frame = closed_form(shape, [float(n) for n in shape.site_sizes])
             costs.append(frame / features.featurize.stored_frame_shift_s / 1e6)
         assert costs[0] <= entry.budget_m < costs[1], entry.name

@@ -4,15 +4,12 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from evaluation.multiplications import NetworkShape, closed_form
 from training.budget import BudgetController
 from training.checkpoint import CheckpointState
-from training.cost import SpikePrices
 from training.manifest import EpochMetrics
 from training.models.build import build_network
+from training.models.counting import NetworkShape, closed_form
 from training.models.model_config import ModelConfig
 from training.train_config import (
     BudgetConfig,
@@ -23,27 +20,6 @@ from training.train_config import (
 )
 
 LENGTHS = torch.tensor([2])
-
-
-@given(
-    model=st.sampled_from(["conventional", "v1", "v2", "v3"]),
-    num_layers=st.integers(1, 3),
-    hidden_size=st.integers(1, 600),
-    num_outputs=st.integers(1, 1000),
-    data=st.data(),
-)
-def test_prices_add_up_to_the_audited_count(model, num_layers, hidden_size, num_outputs, data):
-    projection = data.draw(st.none() | st.integers(1, 40)) if model == "v3" else None
-    config = ModelConfig(
-        model=model,
-        num_layers=num_layers,
-        hidden_size=hidden_size,
-        projection_size=projection,
-    )
-    shape = NetworkShape.of(config, 40, num_outputs)
-    spikes = [data.draw(st.floats(0, size)) for size in shape.site_sizes]
-    prices = SpikePrices.of(config, 40, num_outputs)
-    assert prices.per_frame(spikes) == pytest.approx(closed_form(shape, spikes))
 
 
 def epoch(number, error=0.5, cost=None, **changes):
@@ -74,7 +50,12 @@ def controller(**changes):
         }
         | changes
     )
-    return BudgetController(config, SpikePrices(10.0, (1.0, 3.0)), frames_per_s=10.0)
+    # one layer of v3 of a single neuron: 5 products of a projection, 2 of each encoder spike, and
+    # 2 + 1 of each spike of the layer
+    shape = NetworkShape(
+        ModelConfig(model="v3", num_layers=1, hidden_size=1, projection_size=1), 5, 1
+    )
+    return BudgetController(config, shape, frames_per_s=10.0)
 
 
 def test_the_aim_falls_geometrically_from_the_first_cost_to_the_budget():
@@ -91,21 +72,21 @@ def test_the_aim_falls_geometrically_from_the_first_cost_to_the_budget():
 def test_hand_computed_cost_price_and_gradient():
     budget = controller(approach_epochs=0.5)
     budget.resume([epoch(0, cost=1600.0)])
-    # two frames: the encoder fires 3 of 4, the layer 2 of 4: 10 + 1 * 1.5 + 3 * 1 = 14.5 a frame
+    # two frames: the encoder fires 3 of 4, the layer 2 of 4: 5 + 2 * 1.5 + 3 * 1 = 11 a frame
     encoder = torch.tensor([1.0, -2.0, 0.0, 1.0], dtype=torch.float64).reshape(2, 1, 2)
     layer = torch.tensor([3.0, 0.0, 0.0, 1.0], dtype=torch.float64).reshape(2, 1, 2)
     encoder.requires_grad_()
     layer.requires_grad_()
-    assert budget.cost_per_s([1.5, 1.0]) == 145.0
+    assert budget.cost_per_s([1.5, 1.0]) == 110.0
     budget.penalty([encoder, layer], LENGTHS, 2.0).backward()
-    error = math.log(145 / 100)
+    error = math.log(110 / 100)
     assert budget.integral == pytest.approx(0.1 * error)
     price = 0.6 * error
     # d log S / dy = 2 sign(y) / sum |y| - 2 y / sum y^2, times the layer's share of the cost
-    share = 3.0 / 14.5
+    share = 3.0 / 11
     expected = [2 / 4 - 2 * 3 / 10, 0.0, 0.0, 2 / 4 - 2 * 1 / 10]
     assert layer.grad.flatten().tolist() == pytest.approx([price * share * e for e in expected])
-    share = 1.5 / 14.5
+    share = 3.0 / 11
     expected = [2 / 4 - 2 * 1 / 6, -2 / 4 + 2 * 2 / 6, 0.0, 2 / 4 - 2 * 1 / 6]
     assert encoder.grad.flatten().tolist() == pytest.approx([price * share * e for e in expected])
 
@@ -148,11 +129,11 @@ def test_a_network_is_led_to_its_budget():
     x, lengths = torch.randn(40, 8, 8), torch.full((8,), 40)
     targets = (x[..., :6] + x.roll(1, 0)[..., :6]).argmax(2)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    prices = SpikePrices.of(config, 8, 6)
+    shape = NetworkShape(config, 8, 6)
 
     def cost(output):
         spikes = [torch.count_nonzero(site).item() / (40 * 8) for site in output.site_outputs]
-        return 100.0 * prices.per_frame(spikes)
+        return 100.0 * closed_form(shape, spikes)
 
     start = cost(network(x, lengths))
     budget = BudgetController(
@@ -163,7 +144,7 @@ def test_a_network_is_led_to_its_budget():
             integral_gain=0.05,
             proportional_gain=4.0,
         ),
-        prices,
+        shape,
         100.0,
     )
     losses, costs = [], []

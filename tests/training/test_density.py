@@ -71,11 +71,11 @@ def test_the_shares_of_two_workers_add_up(monkeypatch):
     parts = [part.clone().requires_grad_() for part in (whole[:2], whole[2:])]
     lengths = [torch.tensor([2]), torch.tensor([4])]
     seen = []
-    monkeypatch.setattr("training.cost.all_sum", lambda sums: seen.append(sums) or sums)
+    monkeypatch.setattr("training.site_sums.all_sum", lambda sums: seen.append(sums) or sums)
     for part, length in zip(parts, lengths, strict=True):
         density_penalty([ENCODER, part], length, config)
     total = seen[0] + seen[1]
-    monkeypatch.setattr("training.cost.all_sum", lambda _: total)
+    monkeypatch.setattr("training.site_sums.all_sum", lambda _: total)
     shares = [
         density_penalty([ENCODER, part], length, config)
         for part, length in zip(parts, lengths, strict=True)

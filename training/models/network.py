@@ -89,13 +89,6 @@ class SpeechNetwork(nn.Module):
         """
         raise NotImplementedError
 
-    def site_sizes(self) -> tuple[int, ...]:
-        """Outputs of each site, the encoder (or the features) first."""
-        return (
-            self.config.projection_size or self.num_features,
-            *[self.config.hidden_size] * self.config.num_layers,
-        )
-
     def sample_dropout(self, batch_size: int, generator: torch.Generator) -> list[Tensor] | None:
         """Draw one mask per layer for a batch, ``Bernoulli(keep) / keep``; None without dropout.
 

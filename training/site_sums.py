@@ -1,0 +1,47 @@
+"""Sums of what sites sent on, for penalties on spikes.
+
+Shape legend: T time, B batch, H neurons of a site.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.collectives import all_sum
+
+
+class SiteSums(NamedTuple):
+    """Sums over a batch's valid frames and all neurons of each site.
+
+    Attributes:
+        magnitudes: sum |y| of this worker, one value a site, with gradient.
+        squares: sum y^2 of this worker, likewise.
+        totals: over all workers, float64 without gradient, (4, sites): magnitudes, squares,
+            non-zero outputs, outputs.
+        num_frames: valid frames of all workers.
+    """
+
+    magnitudes: Tensor
+    squares: Tensor
+    totals: Tensor
+    num_frames: float
+
+
+def site_sums(site_outputs: Sequence[Tensor], lengths_B: Tensor) -> SiteSums:
+    """Add up what sites sent on.
+
+    Args:
+        site_outputs: (T, B, H) each, zero at padding.
+        lengths_B: valid frames.
+    """
+    magnitudes = torch.stack([outputs.abs().sum() for outputs in site_outputs])
+    squares = torch.stack([outputs.square().sum() for outputs in site_outputs])
+    with torch.no_grad():
+        fired = torch.stack([torch.count_nonzero(outputs) for outputs in site_outputs])
+        sizes = torch.stack([lengths_B.sum() * outputs.shape[2] for outputs in site_outputs])
+        sums = torch.stack([magnitudes, squares, fired.to(squares), sizes.to(squares)]).double()
+        totals = all_sum(sums)
+        num_frames = float(totals[3, 0]) / site_outputs[0].shape[2]
+    return SiteSums(magnitudes, squares, totals, num_frames)
