@@ -44,7 +44,6 @@ from evaluation.spike_raster import capture_raster, choose_shown
 from evaluation.tables import (
     HYPOTHESIS_SCHEMA,
     MULTIPLICATION_SCHEMA,
-    TableWriter,
     hypothesis_row,
     multiplication_row,
 )
@@ -58,6 +57,7 @@ from featurize.stage import (
     Location,
     PipelineError,
     StageResult,
+    TableWriter,
     fingerprint,
     read_manifest,
     run_stage,

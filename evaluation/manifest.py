@@ -37,3 +37,7 @@ class EvaluateManifest(StageManifest):
     subsets: tuple[str, ...]
     num_utterances: int
     files: tuple[str, ...]
+
+    def own_names(self) -> frozenset[str]:
+        """The files, and the folders of those that are in one."""
+        return frozenset(file.split("/")[0] for file in self.files)

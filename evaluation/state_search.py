@@ -3,8 +3,8 @@
 As in ``evaluation.viterbi``, with K states a phone in place of one. A state with mean duration
 ``d`` in training frames has ``log(1 - 1 / d)`` for staying and ``log(1 / d)`` for leaving, which
 goes to the next state of the phone, or from the last to the first of the next phone by the
-bigram. A phone may follow itself. Where frames are further apart than ``NO_SKIP_SHIFT_S``, a phone
-can have fewer frames than states: then states may be passed over.
+bigram. A phone may follow itself. Where frames are further apart than ``THREE_STATE_SHIFT_S``, a
+phone can have fewer frames than states: then states may be passed over.
 
 States that know no context are searched in one graph; senones in ``evaluation.triphone_search``.
 Several states of one part of a phone whose contexts are not known (of Kaldi's making) count as one,
@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from evaluation.config import ViterbiConfig
 from evaluation.triphone_search import TriphoneGraph, best_phones
 from evaluation.viterbi import PhoneGraph, best_path, log_priors, weighted_bigram
-from featurize.schema import StateInventory
+from featurize.schema import THREE_STATE_SHIFT_S, StateInventory
 from training.align.states import state_table
 
-NO_SKIP_SHIFT_S = 0.0125
 _MIN_DURATION = 1.1
 
 
@@ -98,7 +97,7 @@ def triphone_graph(
             np.float32
         ),
         end_P=weighted[:num_phones, num_phones].astype(np.float32),
-        may_skip=num_parts > 1 and frame_shift_s > NO_SKIP_SHIFT_S,
+        may_skip=num_parts > 1 and frame_shift_s > THREE_STATE_SHIFT_S,
     )
 
 

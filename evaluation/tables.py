@@ -1,14 +1,10 @@
-"""The Parquet tables of an evaluation, written as the utterances come."""
-
-from types import TracebackType
+"""The Parquet tables of an evaluation: their columns, and a row of each."""
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from evaluation.multiplications import TermCount
 from evaluation.scoring import EditCounts, Transcript, WordScore
 from featurize.schema import FeatureRow
-from featurize.stage import Location
 
 HYPOTHESIS_SCHEMA = pa.schema(
     [
@@ -45,55 +41,6 @@ MULTIPLICATION_SCHEMA = pa.schema(
     ]
 )
 """One row per utterance, model and term; exact integers over the utterance's frames."""
-
-_ROWS_PER_GROUP = 4096
-
-
-class TableWriter:
-    """A Parquet file that appears when complete, from rows given one at a time.
-
-    Args:
-        location: the file.
-        schema: its columns.
-    """
-
-    def __init__(self, location: Location, schema: pa.Schema) -> None:
-        self._schema = schema
-        self._object = location.open_write()
-        self._rows: list[dict[str, object]] = []
-
-    def __enter__(self) -> "TableWriter":
-        stream = self._object.__enter__()
-        self._writer = pq.ParquetWriter(stream, self._schema, compression="zstd")
-        return self
-
-    def add(self, row: dict[str, object]) -> None:
-        """Append a row."""
-        self._rows.append(row)
-        if len(self._rows) >= _ROWS_PER_GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-            self._rows = []
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            if error is None:
-                self._flush()
-            # Also after an error, though the object is dropped: an open writer would complain.
-            self._writer.close()
-        except BaseException as failure:
-            # The object must not appear with half its rows.
-            self._object.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._object.__exit__(kind, error, traceback)
 
 
 def hypothesis_row(

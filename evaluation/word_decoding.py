@@ -17,13 +17,12 @@ from evaluation.kneser_ney import estimate
 from evaluation.language_model import LanguageModel
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics, WordModelMetrics
-from evaluation.state_search import NO_SKIP_SHIFT_S
 from evaluation.transcripts import read_transcripts
 from evaluation.word_lexicon import Speller, read_spelled, spell_vocabulary, speller_for
 from evaluation.word_search import LexiconTree, WordSearch
 from evaluation.word_topology import FrameOutputs, Topology, ctc_topology, frame_topology
-from featurize.schema import FeaturizeManifest, LabelInventory
-from featurize.stage import MANIFEST_NAME, Location, PipelineError, read_manifest, sha256_of
+from featurize.schema import THREE_STATE_SHIFT_S, FeaturizeManifest, LabelInventory
+from featurize.stage import Location, PipelineError, is_finished, read_manifest, sha256_of
 from training.checkpoint import Recogniser
 from training.manifest import TrainManifest
 
@@ -33,7 +32,7 @@ LANGUAGE_MODEL_FILE, LEXICON_FILE = "language_model.arpa.gz", "lexicon.txt"
 
 
 def digest_of_files(config: WordSearchConfig | None) -> dict[str, str]:
-    """SHA-256 of the files that a configuration names, which its paths alone do not vouch for.
+    """SHA-256 of the files that a configuration names, which may change while their paths stay.
 
     Raises:
         PipelineError: when one is missing.
@@ -96,7 +95,7 @@ def topology_of(
     phones = np.arange(len(labels.symbols)) if states is None else np.array(states.phones)
     parts = np.zeros_like(phones)
     # Further apart, a phone has too few frames to go through its parts: they are added up.
-    if states is not None and recogniser.manifest.frame_shift_s <= NO_SKIP_SHIFT_S:
+    if states is not None and recogniser.manifest.frame_shift_s <= THREE_STATE_SHIFT_S:
         parts = np.array(states.positions)
     outputs = FrameOutputs(
         phones=phones,
@@ -215,7 +214,7 @@ def _training_features(
     if trained.upstream.get("features") == manifest.fingerprint:
         return features, manifest
     source = Location.of(trained.features)
-    if not source.child(MANIFEST_NAME).exists():
+    if not is_finished(source):
         raise PipelineError(
             f"the features that the first model was trained on are gone ({source}), and with them "
             "the transcripts to estimate a language model from; name an ARPA file "

@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from featurize.corpora.entry import RejectedUtterance
+from featurize.rejects import RejectedUtterance
 from featurize.resampling import resample
 from featurize.stage import Location
 

@@ -11,24 +11,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from featurize.cmudict import CMUDICT_RELEASE
 from featurize.cmvn import MomentSums, add_moments, cmvn_statistics
 from featurize.config import FeaturizeConfig
-from featurize.corpora.entry import Reject
 from featurize.corpora.scan import scan_corpus
 from featurize.labels import labeller
-from featurize.make_shard import SIDECARS, ShardPlan, ShardResult, make_shard, plan_shards
+from featurize.make_shard import ShardPlan, ShardResult, make_shard, plan_shards
+from featurize.rejects import REJECTS_NAME, Reject, write_rejects
 from featurize.schema import (
-    REJECT_SCHEMA,
     SCHEMA_VERSION,
     FeaturizeManifest,
     SubsetInfo,
 )
 from featurize.stage import (
-    MANIFEST_NAME,
     FanOut,
     Location,
     PipelineError,
@@ -45,7 +40,6 @@ from featurize.stage import (
 STAGE = "featurize"
 STAGE_VERSION = 1
 """Raised whenever the same configuration and corpus would give other features or labels."""
-REJECTS_NAME = "rejects.parquet"
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +102,7 @@ def plan_featurize(config: FeaturizeConfig, corpus: Location, runs: Location) ->
 
 
 def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> FeaturizeManifest:
-    """Write the rejects, judge them, clear leftovers, and say what the feature set holds.
+    """Write the rejects, judge them, and say what the feature set holds.
 
     Args:
         plan: what was to be done.
@@ -119,7 +113,7 @@ def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> Fea
             rejects are written by then.
     """
     rejects = [*plan.rejects, *(reject for result in results for reject in result.rejects)]
-    write_rejects(plan.location, rejects)
+    write_rejects(plan.location, sorted(rejects, key=place_among_rejects))
     counts = Counter(str(reject.reason) for reject in rejects)
     subsets = {
         name: _subset_info(name, results, plan.config) for name in plan.config.splits.subsets
@@ -132,7 +126,6 @@ def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> Fea
     train = [m for r in results if r.subset in counted for m in r.moments.values()]
     missing = sum((Counter(result.out_of_vocabulary) for result in results), Counter[str]())
     shards = tuple(result.shard for result in results if result.shard is not None)
-    _clear_leftovers(plan.location, {shard.file for shard in shards} | {REJECTS_NAME})
     return FeaturizeManifest(
         stage=STAGE,
         schema_version=SCHEMA_VERSION,
@@ -202,6 +195,11 @@ def check_finished(plan: FeaturizePlan) -> FeaturizeManifest:
     return manifest
 
 
+def place_among_rejects(reject: Reject) -> tuple[str, str, str]:
+    """Sort key that gives rejects one order, whatever order the shards were made in."""
+    return reject.subset, reject.utterance_id, reject.path
+
+
 def _lexicon_digest(config: FeaturizeConfig) -> str | None:
     if config.labels != "phones" or config.corpus == "timit":
         return None
@@ -209,16 +207,6 @@ def _lexicon_digest(config: FeaturizeConfig) -> str | None:
         return CMUDICT_RELEASE
     labeller(config)  # a missing or malformed lexicon is refused here, before any work
     return hashlib.sha256(Location.of(config.lexicon).read_bytes()).hexdigest()
-
-
-def write_rejects(location: Location, rejects: Sequence[Reject]) -> None:
-    """Write ``rejects.parquet``, in one order whatever order the shards were made in."""
-    rejects = sorted(rejects, key=lambda reject: (reject.subset, reject.utterance_id, reject.path))
-    columns = {
-        name: [str(getattr(reject, name)) for reject in rejects] for name in REJECT_SCHEMA.names
-    }
-    with location.child(REJECTS_NAME).open_write() as stream:
-        pq.write_table(pa.table(columns, schema=REJECT_SCHEMA), stream, compression="zstd")
 
 
 def _subset_info(
@@ -264,12 +252,3 @@ def _speaker_moments(results: Sequence[ShardResult]) -> dict[str, MomentSums]:
         for speaker, moments in result.moments.items():
             by_speaker.setdefault(speaker, []).append(moments)
     return {speaker: add_moments(parts) for speaker, parts in by_speaker.items()}
-
-
-def _clear_leftovers(location: Location, expected: set[str]) -> None:
-    """Remove what no manifest will vouch for: sidecars, and files of an interrupted run."""
-    for child in location.children():
-        if child.name not in expected and child.name != MANIFEST_NAME:
-            if child.name != SIDECARS:
-                logger.warning("removing %s, left by an interrupted run", child)
-            child.remove()

@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -39,8 +37,8 @@ from featurize.kaldi_archives import (
     read_table,
 )
 from featurize.phones import PHONE_48_TO_39
+from featurize.rejects import REJECTS_NAME, Reject, write_rejects
 from featurize.schema import (
-    REJECT_SCHEMA,
     SCHEMA_VERSION,
     FeatureDtype,
     FeatureRow,
@@ -67,7 +65,6 @@ logger = logging.getLogger(__name__)
 
 STAGE = "import"
 STAGE_VERSION = 1
-REJECTS_NAME = "rejects.parquet"
 SAMPLE_RATE_HZ = 16000
 _MAX_PDFS = 100_000
 _NOT_SCORED = frozenset({"SIL", "SPN", "NSN", "LAU"})
@@ -212,7 +209,7 @@ class _Import:
         self.symbols = tuple(sorted(set(self.phone_table.values())))
         self._ids = {symbol: number for number, symbol in enumerate(self.symbols)}
         self.num_features = 0
-        self.rejects: list[dict[str, str]] = []
+        self.rejects: list[Reject] = []
         self.moments: dict[str, dict[str, MomentSums]] = {}
 
     def run(self, name: str) -> FeaturizeManifest:
@@ -299,7 +296,7 @@ class _Import:
         if not shards:
             raise PipelineError(
                 f"every utterance of subset {subset.config.name!r} is unusable, the last because: "
-                f"{self.rejects[-1]['detail'] if self.rejects else 'it has none'}"
+                f"{self.rejects[-1].detail if self.rejects else 'it has none'}"
             )
         return shards
 
@@ -340,25 +337,16 @@ class _Import:
         so_far[speaker] = add_moments([so_far[speaker], own]) if speaker in so_far else own
 
     def _reject(self, subset: _Subset, key: str, problem: BadRecord) -> None:
-        self.rejects.append(
-            {
-                "utterance_id": key,
-                "subset": subset.config.name,
-                "path": subset.script[key].file.uri,
-                "reason": problem.reason,
-                "detail": str(problem),
-            }
-        )
+        path = subset.script[key].file.uri
+        self.rejects.append(Reject(key, subset.config.name, path, problem.reason, str(problem)))
 
     def _write_rejects(self, total: int) -> None:
-        with self.target.child(REJECTS_NAME).open_write() as stream:
-            table = pa.Table.from_pylist(self.rejects, schema=REJECT_SCHEMA)
-            pq.write_table(table, stream, compression="zstd")
+        write_rejects(self.target, self.rejects)
         if len(self.rejects) > self.config.max_reject_share * total:
             raise PipelineError(
                 f"{len(self.rejects)} of {total} utterances are unusable, more than "
                 f"max_reject_share={self.config.max_reject_share:.1%}; the first: "
-                f"{self.rejects[0]['utterance_id']}: {self.rejects[0]['detail']}; "
+                f"{self.rejects[0].utterance_id}: {self.rejects[0].detail}; "
                 f"{self.target.child(REJECTS_NAME)} lists each"
             )
 
@@ -366,10 +354,6 @@ class _Import:
         self, name: str, shards: list[ShardInfo], states: StateInventory
     ) -> FeaturizeManifest:
         config = self.config
-        expected = {shard.file for shard in shards} | {REJECTS_NAME}
-        for child in self.target.children():
-            if child.name not in expected:  # of an interrupted run
-                child.remove()
         splits: dict[str, tuple[str, ...]] = {
             split: tuple(s.name for s in config.subsets if s.split == split)
             for split in ("train", "dev", "test")
@@ -405,7 +389,7 @@ class _Import:
             ),
             subsets={s.name: self._subset_info(s.name, shards) for s in config.subsets},
             shards=tuple(shards),
-            reject_counts=dict(Counter(reject["reason"] for reject in self.rejects)),
+            reject_counts=dict(Counter(str(reject.reason) for reject in self.rejects)),
             num_resampled=0,
             states=states,
         )

@@ -15,6 +15,7 @@ import numpy as np
 from kaldiio import matio
 from numpy.typing import NDArray
 
+from featurize.rejects import RejectReason
 from featurize.stage import Location, PipelineError
 
 MAX_RECORD_BYTES = 256 * 2**20
@@ -35,9 +36,9 @@ class BadRecord(Exception):
         reason: the kind of reject that it makes an utterance.
     """
 
-    def __init__(self, detail: str, reason: str = "unreadable_features") -> None:
+    def __init__(self, detail: str, reason: RejectReason = "unreadable_features") -> None:
         super().__init__(detail)
-        self.reason = reason
+        self.reason: RejectReason = reason
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize.config import FeaturizeConfig
-from featurize.corpora.entry import CorpusEntry, RejectedUtterance
+from featurize.corpora.entry import CorpusEntry
 from featurize.lexicon import UNKNOWN_PHONE, Lexicon, load_lexicon, pronounce
 from featurize.phones import (
     CMUDICT_39,
@@ -28,6 +28,7 @@ from featurize.phones import (
     read_alignment,
     rescale_segments,
 )
+from featurize.rejects import RejectedUtterance
 from featurize.schema import FeaturizeManifest, LabelInventory
 from featurize.stage import Location, PipelineError
 

@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from featurize.cmudict import read_cmudict
 from featurize.config import OutOfVocabularyRule
-from featurize.corpora.entry import RejectedUtterance
 from featurize.phones import CMUDICT_39
+from featurize.rejects import RejectedUtterance
 from featurize.stage import Location, PipelineError
 
 UNKNOWN_PHONE = "spn"

@@ -18,9 +18,10 @@ from pydantic import ValidationError
 from featurize.audio import read_audio
 from featurize.cmvn import MomentSums, add_moments
 from featurize.config import FeaturizeConfig
-from featurize.corpora.entry import CorpusEntry, Reject, RejectedUtterance
+from featurize.corpora.entry import CorpusEntry
 from featurize.features import FeatureExtractor
 from featurize.labels import Labeller, frames_needed, labeller
+from featurize.rejects import Reject, RejectedUtterance
 from featurize.schema import FeatureRow, ShardInfo
 from featurize.shard_writer import pack_row, unpacked_features, write_shard
 from featurize.shards import verify_shard

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from featurize.corpora.entry import RejectedUtterance
+from featurize.rejects import RejectedUtterance
 from featurize.stage import Location
 
 _TIMIT_61_NAMES = """

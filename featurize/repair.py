@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator
 from pydantic import ValidationError
 
 from featurize.config import FeaturizeConfig
-from featurize.corpora.entry import Reject
-from featurize.featurize import REJECTS_NAME, FeaturizePlan, plan_featurize, write_rejects
+from featurize.featurize import FeaturizePlan, place_among_rejects, plan_featurize
 from featurize.make_shard import SIDECARS, judge, make_shard
+from featurize.rejects import REJECTS_NAME, Reject, write_rejects
 from featurize.schema import FeaturizeManifest
 from featurize.shards import checksum_of, read_index, read_rows
 from featurize.stage import Damage, Location, PipelineError
@@ -86,7 +86,8 @@ def redo_features(
     plan.location.child(SIDECARS).remove()
     changed = manifest.model_copy(update={"shards": tuple(shards.values())})
     if REJECTS_NAME in files:
-        write_rejects(location, _find_rejects(location, changed, plan))
+        rejects = _find_rejects(location, changed, plan)
+        write_rejects(location, sorted(rejects, key=place_among_rejects))
     sealed = dict(manifest.checksums) | {s.file: checksum_of(s) for s in changed.shards}
     return changed.model_copy(update={"checksums": sealed})
 

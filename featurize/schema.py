@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from featurize.rejects import REJECTS_NAME
 from featurize.stage import FileChecksum, StageManifest, TypedConfig
 
 SCHEMA_VERSION = 1
@@ -24,6 +25,8 @@ STORED_DTYPES: dict[str, "np.dtype[np.floating]"] = {
     "float16": np.dtype("<f2"),
     "float32": np.dtype("<f4"),
 }
+THREE_STATE_SHIFT_S = 0.0125
+"""Seconds between frames up to which a phone has frames enough for three states one by one."""
 LabelKind = Literal["characters", "phones", "alignment"]
 
 SHARD_SCHEMA = pa.schema(
@@ -42,16 +45,6 @@ SHARD_SCHEMA = pa.schema(
         pa.field("alignment", pa.list_(pa.int32()), nullable=True),
     ],
     metadata={"spikeline_schema_version": str(SCHEMA_VERSION)},
-)
-
-REJECT_SCHEMA = pa.schema(
-    [
-        pa.field("utterance_id", pa.string(), nullable=False),
-        pa.field("subset", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("detail", pa.string(), nullable=False),
-    ]
 )
 
 
@@ -124,7 +117,7 @@ class StateInventory(TypedConfig):
 
 
 class ShardInfo(TypedConfig):
-    """One shard file, as the manifest vouches for it."""
+    """What the manifest says of one shard file."""
 
     file: str
     subset: str
@@ -246,6 +239,10 @@ class FeaturizeManifest(StageManifest):
             shard.file: FileChecksum(num_bytes=shard.num_bytes, sha256=shard.sha256)
             for shard in self.shards
         }
+
+    def own_names(self) -> frozenset[str]:
+        """The shards and the rejects."""
+        return frozenset({REJECTS_NAME, *(shard.file for shard in self.shards)})
 
     @property
     def num_frame_targets(self) -> int:

@@ -103,7 +103,7 @@ def write_shard(
         row_group_size: rows per row group; the last may have fewer.
 
     Returns:
-        What the manifest will vouch for. The same rows give the same bytes.
+        What the manifest says of it. The same rows give the same bytes.
 
     Raises:
         ValueError: when there are no rows.

@@ -161,7 +161,7 @@ def read_index(
 
 
 def verify_shard(location: Location, shard: ShardInfo) -> None:
-    """Check a whole file against the size and SHA-256 the manifest vouches for.
+    """Check a whole file against the size and SHA-256 in the manifest.
 
     Raises:
         PipelineError: when it is missing or any byte differs.

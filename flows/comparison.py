@@ -7,7 +7,7 @@ from rich.table import Table
 from evaluation.comparison import format_factor, format_spread
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics, SettingMetrics
-from featurize.stage import Location, PipelineError, read_manifest, read_vouched
+from featurize.stage import Location, PipelineError, read_checked, read_manifest
 
 METRICS_NAME = "metrics.json"
 
@@ -19,7 +19,7 @@ def read_metrics(evaluation: Location) -> EvaluationMetrics:
         PipelineError: when it is missing, damaged or of another version.
     """
     file = evaluation.child(METRICS_NAME)
-    content = read_vouched(evaluation, read_manifest(evaluation, EvaluateManifest), METRICS_NAME)
+    content = read_checked(evaluation, read_manifest(evaluation, EvaluateManifest), METRICS_NAME)
     try:
         return EvaluationMetrics.model_validate_json(content)
     except ValidationError as error:

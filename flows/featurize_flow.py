@@ -11,14 +11,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from featurize.config import FeaturizeConfig
-from featurize.featurize import (
-    REJECTS_NAME,
-    FeaturizePlan,
-    check_finished,
-    finish_featurize,
-    plan_featurize,
-)
+from featurize.featurize import FeaturizePlan, check_finished, finish_featurize, plan_featurize
 from featurize.make_shard import ShardPlan, ShardResult, make_shard
+from featurize.rejects import REJECTS_NAME
 from featurize.schema import FeaturizeManifest
 from featurize.stage import (
     FanOut,

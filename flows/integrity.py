@@ -1,6 +1,5 @@
 """Verifying finished stages end to end, and redoing what is broken in them."""
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,19 +11,18 @@ from featurize.schema import FeaturizeManifest
 from featurize.stage import (
     MANIFEST_COPY_NAME,
     MANIFEST_NAME,
-    UNSEALED_NAMES,
     Damage,
-    FileChecksum,
     Location,
     PipelineError,
     StageManifest,
-    find_damage,
+    checksums_of,
     held_lease,
-    is_finished,
-    parse_manifest,
-    read_manifest,
-    read_manifest_bytes,
-    sha256_of,
+    leftovers,
+    read_any_manifest,
+    restore_manifest,
+    result_damage,
+    seal_again,
+    was_declared,
     write_sealed,
 )
 from flows.comparison import read_metrics
@@ -54,7 +52,7 @@ class Inspection:
     Attributes:
         stage: which stage's result it is; empty where nothing tells.
         damage: files that are not what they should be.
-        leftovers: files that nothing vouches for.
+        leftovers: files that the manifest does not list.
         num_files: files compared with a checksum.
         is_finished: whether a result was declared; an unfinished one is continued by its stage.
     """
@@ -68,7 +66,7 @@ class Inspection:
 
     @property
     def is_sound(self) -> bool:
-        """Whether every file is there, whole, and vouched for."""
+        """Whether every file is there and whole, and the manifest lists it."""
         return not self.damage and not self.leftovers
 
 
@@ -78,7 +76,7 @@ def stage_locations(root: Location) -> list[Location]:
     Raises:
         PipelineError: when the root is neither.
     """
-    if is_finished(root) or root.child(MANIFEST_COPY_NAME).exists():
+    if was_declared(root):
         return [root]
     if root.parent.name in MANIFEST_TYPES and root.is_dir():
         return [root]
@@ -98,23 +96,22 @@ def stage_locations(root: Location) -> list[Location]:
 
 def inspect(location: Location) -> Inspection:
     """Check one location: manifest, checksums, leftovers, and that its content is usable."""
-    if not is_finished(location) and not location.child(MANIFEST_COPY_NAME).exists():
+    if not was_declared(location):
         return Inspection(location, location.parent.name, (), (), 0, is_finished=False)
     try:
-        manifest = _read_any_manifest(location)
+        manifest = read_any_manifest(location, MANIFEST_TYPES)
     except PipelineError as error:
         return Inspection(
             location, location.parent.name, (Damage(MANIFEST_NAME, str(error)),), (), 0, True
         )
-    checksums = _vouched(manifest)
-    damage = [*_copy_damage(location, manifest), *find_damage(location, checksums)]
-    if not damage:
-        damage += _unusable(location, manifest)
-    present = set(location.files()) - UNSEALED_NAMES
-    # A manifest of an earlier version vouches for some files only: the rest is no leftover.
-    leftovers = sorted(present - set(checksums)) if manifest.checksums else []
+    damage = list(result_damage(location, manifest)) or list(_unusable(location, manifest))
     return Inspection(
-        location, manifest.stage, tuple(damage), tuple(leftovers), len(checksums), True
+        location=location,
+        stage=manifest.stage,
+        damage=tuple(damage),
+        leftovers=tuple(leftovers(location, manifest)),
+        num_files=len(checksums_of(manifest)),
+        is_finished=True,
     )
 
 
@@ -141,12 +138,12 @@ def repair(
         return before, before
     with held_lease(location):
         if any(damage.file == MANIFEST_NAME for damage in before.damage):
-            _restore_manifest(location)
+            restore_manifest(location, MANIFEST_TYPES)
             restored = inspect(location)
             before = replace(restored, damage=(*before.damage, *restored.damage))
-        manifest = _read_any_manifest(location)
+        manifest = read_any_manifest(location, MANIFEST_TYPES)
         for name in before.leftovers:
-            logger.info("removing %s: nothing vouches for it", location.child(name))
+            logger.info("removing %s: the manifest does not list it", location.child(name))
             location.child(name).remove()
         location.remove_partial()
         files = {damage.file for damage in before.damage} - {MANIFEST_NAME}
@@ -171,20 +168,8 @@ def _redo(
         changed = manifest
     else:
         return False
-    _seal_again(location, changed, files)
+    seal_again(location, changed, files)
     return True
-
-
-def _seal_again(location: Location, manifest: StageManifest, files: set[str]) -> None:
-    """Vouch for what was redone, and no more for what was dropped."""
-    checksums = dict(manifest.checksums)
-    present = location.files()
-    for name in set(checksums) - set(present):
-        del checksums[name]
-    for name in files & set(present) & set(checksums):
-        sha256, num_bytes = sha256_of(location.child(name))
-        checksums[name] = FileChecksum(num_bytes=num_bytes, sha256=sha256)
-    write_sealed(location, manifest.model_copy(update={"checksums": checksums}))
 
 
 def _run_again(location: Location, manifest: StageManifest, workers: WorkerConfig) -> None:
@@ -212,55 +197,6 @@ def _run_again(location: Location, manifest: StageManifest, workers: WorkerConfi
             f"models or features are not those that {location} was made from; the result of what "
             f"is there now stands at {result.location}"
         )
-
-
-def _read_any_manifest(location: Location) -> StageManifest:
-    """The manifest at a location, as its own stage's type."""
-    file = location.child(MANIFEST_NAME)
-    if not file.exists():
-        raise PipelineError("it is missing")
-    content = read_manifest_bytes(file)
-    try:
-        stage = json.loads(content)["stage"]
-        manifest_type = MANIFEST_TYPES[stage]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise PipelineError(f"{file} is damaged: it names no stage") from error
-    return read_manifest(location, manifest_type)
-
-
-def _restore_manifest(location: Location) -> None:
-    copy = location.child(MANIFEST_COPY_NAME)
-    problem = "there is no copy"
-    if copy.exists():
-        content = read_manifest_bytes(copy)
-        for manifest_type in MANIFEST_TYPES.values():
-            try:
-                manifest = parse_manifest(location, content, manifest_type)
-            except PipelineError:
-                problem = "its copy is damaged too"
-                continue
-            if manifest.fingerprint == location.name and manifest.manifest_sha256:
-                logger.info("restoring %s from its copy", location.child(MANIFEST_NAME))
-                location.child(MANIFEST_NAME).write_bytes(content)
-                return
-    raise PipelineError(
-        f"{location.child(MANIFEST_NAME)} is damaged and {problem}: nothing says what the files "
-        "should be; run the stage again with --force"
-    )
-
-
-def _vouched(manifest: StageManifest) -> dict[str, FileChecksum]:
-    return dict(manifest.checksums) or manifest.known_checksums()
-
-
-def _copy_damage(location: Location, manifest: StageManifest) -> Iterator[Damage]:
-    copy = location.child(MANIFEST_COPY_NAME)
-    if not manifest.manifest_sha256:
-        return  # of an earlier version, which wrote none
-    if not copy.exists():
-        yield Damage(MANIFEST_COPY_NAME, "it is missing")
-    elif copy.read_bytes() != location.child(MANIFEST_NAME).read_bytes():
-        yield Damage(MANIFEST_COPY_NAME, "it differs from the manifest")
 
 
 def _unusable(location: Location, manifest: StageManifest) -> Iterator[Damage]:

@@ -57,7 +57,8 @@ def _lines(inspection: Inspection) -> list[str]:
     at = inspection.location
     lines = [f"damaged     {at.child(d.file)}: {d.problem}" for d in inspection.damage]
     lines += [
-        f"leftover    {at.child(name)}: nothing vouches for it" for name in inspection.leftovers
+        f"leftover    {at.child(name)}: the manifest does not list it"
+        for name in inspection.leftovers
     ]
     sound = f"sound       {at}: {inspection.num_files} files"
     return lines or [sound]

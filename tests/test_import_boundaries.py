@@ -9,20 +9,25 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("featurize", "training", "evaluation", "flows")
-# What training and evaluation may take from featurize: the contract of the shards, and the
-# machinery that every stage shares.
-SHARED_FEATURIZE = {
-    "schema",
-    "cmvn",  # normalises what is read
-    "shards",
-    "shard_writer",  # benchmarks train on random shards
-    "shard_labels",
-    "labels",
-    "lexicon",  # words are recognised by the pronunciations that training used
-    "stage",
+# What reads a corpus and makes features of it: nothing above needs it, because what it made is
+# read through its schema, shards and labels.
+MAKING_FEATURES = {
+    "audio",
+    "config",
+    "corpora",
+    "features",
+    "featurize",
+    "import_kaldi",
+    "kaldi_archives",
+    "make_shard",
+    "mel",
+    "phones",
+    "plan_shards",
+    "repair",
+    "speed",
 }
 # The recogniser that listens makes its features itself.
-LISTENING_FEATURIZE = {"fbank", "frames", "resampling"}
+MAKING_FRAMES = {"fbank", "frames", "resampling"}
 LISTENING = "evaluation/engine/"
 RAY_MODULES = {"training/ray_trainer.py", "featurize/stage/ray_session.py"}
 
@@ -89,14 +94,37 @@ def test_ray_only_where_it_starts_workers(path: Path) -> None:
 @pytest.mark.parametrize(
     "path", [*python_files("training"), *python_files("evaluation")], ids=relative
 )
-def test_training_and_evaluation_take_only_the_contract_from_featurize(path: Path) -> None:
+def test_training_and_evaluation_make_no_features(path: Path) -> None:
     taken = {
         module.split(".")[1]
         for module in imported_modules(path.read_text())
         if module.startswith("featurize.")
     }
     listens = relative(path).startswith(LISTENING)
-    assert taken <= SHARED_FEATURIZE | (LISTENING_FEATURIZE if listens else set())
+    assert not taken & (MAKING_FEATURES if listens else MAKING_FEATURES | MAKING_FRAMES)
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=relative)
+def test_what_every_stage_stands_on_has_one_door(path: Path) -> None:
+    """Other packages import from ``featurize.stage`` itself, and it imports nothing of theirs."""
+    modules = [
+        node.module
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module is not None
+    ]
+    if relative(path).startswith("featurize/stage/"):
+        ours = [name for name in modules if name.split(".")[0] in (*LAYERS, "infra")]
+        assert all(name.startswith("featurize.stage") for name in ours)
+    else:
+        assert not [name for name in modules if name.startswith("featurize.stage.")]
+
+
+@pytest.mark.parametrize("path", python_files("training"), ids=relative)
+def test_no_training_needs_the_alignment(path: Path) -> None:
+    """Aligning trains networks; training and its models know nothing of alignments."""
+    if not relative(path).startswith("training/align/"):
+        modules = imported_modules(path.read_text())
+        assert not {module for module in modules if module.startswith("training.align")}
 
 
 def test_an_exported_engine_runs_without_torch() -> None:

@@ -18,12 +18,11 @@ from torch import Tensor, nn
 
 from featurize.schema import StateInventory
 from featurize.stage import Location, PipelineError, TypedConfig, check_token, read_manifest
-from training.manifest import EpochMetrics, TrainManifest
+from training.manifest import CHECKPOINTS_NAME, EpochMetrics, TrainManifest
 from training.models.build import build_network
 from training.models.network import SpeechNetwork
 from training.weight_averaging import AverageNetwork, network_state
 
-CHECKPOINTS_NAME = "checkpoints"
 _EPOCH_DIRECTORY = re.compile(r"^epoch-(\d{4,})$")
 _NETWORK, _OPTIMIZER, _STATE = "network.safetensors", "optimizer.safetensors", "state.json"
 _AVERAGE = "average.safetensors"

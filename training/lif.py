@@ -45,10 +45,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from training.constants import SATURATION
 from training.quantizer import LevelQuantizer, Quantizer, fire, fire_levels
-
-SATURATION = 1e30
-"""Largest magnitude of a current, a cell's drive or a potential: no overflow, hence no NaN."""
 
 
 def saturate(value: Tensor) -> Tensor:

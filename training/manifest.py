@@ -9,6 +9,8 @@ from featurize.stage import StageManifest, TypedConfig
 from training.train_config import TrainConfig
 
 TRAIN_SCHEMA_VERSION = 1
+METRICS_NAME = "metrics.parquet"
+CHECKPOINTS_NAME = "checkpoints"
 
 
 class EpochMetrics(TypedConfig):
@@ -94,6 +96,10 @@ class TrainManifest(StageManifest):
     label_statistics_sha256: str
     metrics: tuple[EpochMetrics, ...]
     states: StateInventory | None = None
+
+    def own_names(self) -> frozenset[str]:
+        """Weights, label statistics, the table of epochs, and the checkpoints that are kept."""
+        return frozenset({self.weights, self.label_statistics, METRICS_NAME, CHECKPOINTS_NAME})
 
     @model_validator(mode="after")
     def _check(self) -> Self:

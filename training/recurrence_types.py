@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from training.choices import Backend as Backend
+from training.constants import Backend as Backend
 from training.lif import LifState
 
 

@@ -5,10 +5,9 @@ from collections.abc import Collection
 
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, PipelineError, read_manifest
-from training.checkpoint import CHECKPOINTS_NAME, CheckpointStore, save_tensors
-from training.manifest import TrainManifest
+from training.checkpoint import CheckpointStore, save_tensors
+from training.manifest import CHECKPOINTS_NAME, METRICS_NAME, TrainManifest
 from training.train import (
-    METRICS_NAME,
     STATISTICS_NAME,
     WEIGHTS_NAME,
     training_fingerprint,

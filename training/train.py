@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from torch import Tensor
 
 from featurize.schema import FeaturizeManifest
@@ -19,10 +18,17 @@ from featurize.stage import (
     run_stage,
     software_versions,
     timestamp,
+    write_table,
 )
-from training.checkpoint import CHECKPOINTS_NAME, CheckpointStore, num_outputs, save_tensors
+from training.checkpoint import CheckpointStore, num_outputs, save_tensors
 from training.label_statistics import label_statistics
-from training.manifest import TRAIN_SCHEMA_VERSION, EpochMetrics, TrainManifest, TrainProgress
+from training.manifest import (
+    METRICS_NAME,
+    TRAIN_SCHEMA_VERSION,
+    EpochMetrics,
+    TrainManifest,
+    TrainProgress,
+)
 from training.models.build import build_network
 from training.train_config import TrainConfig
 from training.worker import train_worker
@@ -34,7 +40,6 @@ STAGE = "training"
 STAGE_VERSION = 2
 
 WEIGHTS_NAME, STATISTICS_NAME = "weights.safetensors", "label_statistics.safetensors"
-METRICS_NAME = "metrics.parquet"
 
 OnProgress = Callable[[TrainProgress], None]
 
@@ -125,7 +130,6 @@ def _finish(
     statistics_sha256 = write_label_statistics(run, features, manifest)
     write_metrics(run, state.epochs)
     store.tidy(state)
-    _clear_leftovers(run)
     outputs = num_outputs(len(manifest.labels.symbols), config.objective, manifest.states)
     network = build_network(config.model, manifest.num_features, outputs)
     return TrainManifest(
@@ -154,17 +158,10 @@ def _finish(
     )
 
 
-def _clear_leftovers(run: Location) -> None:
-    """Remove what no manifest will vouch for: progress, and files of an interrupted run."""
-    for child in run.children():
-        if child.name not in (CHECKPOINTS_NAME, WEIGHTS_NAME, STATISTICS_NAME, METRICS_NAME):
-            child.remove()
-
-
 def write_metrics(run: Location, epochs: Sequence[EpochMetrics]) -> None:
     """Write ``metrics.parquet``, a row per epoch."""
-    with run.child(METRICS_NAME).open_write() as stream:
-        pq.write_table(pa.Table.from_pylist([m.model_dump() for m in epochs]), stream)
+    rows = [metrics.model_dump() for metrics in epochs]
+    write_table(run.child(METRICS_NAME), pa.Table.from_pylist(rows).schema, rows)
 
 
 def write_label_statistics(run: Location, features: Location, manifest: FeaturizeManifest) -> str:

@@ -25,9 +25,10 @@ from evaluation.viterbi import log_priors
 from featurize.schema import StateInventory
 from featurize.stage import PipelineError
 from training.checkpoint import Recogniser
+from training.constants import UNQUANTIZED_BITS
 from training.models.leaky import LeakyNetwork
 from training.models.spiking import ConventionalLayer, GatedLayer, LifLayer, SpikingNetwork
-from training.quantizer import UNQUANTIZED_BITS, Quantizer, level_scale
+from training.quantizer import Quantizer, level_scale
 
 TOP_BYTE = 127
 

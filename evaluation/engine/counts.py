@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.engine.description import UNQUANTIZED_BITS, EngineDescription
+from evaluation.engine.description import EngineDescription
 from evaluation.engine.layout import lay_out
+from training.constants import UNQUANTIZED_BITS
 
 _CELL_PRODUCTS = {"conventional": 1, "v1": 2, "v2": 2}
 _CELL_SUMS = {"conventional": 1, "v1": 2, "v2": 2}

@@ -9,9 +9,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from featurize.stage import TypedConfig
+from training.constants import UNQUANTIZED_BITS
 
 FORMAT_VERSION: Literal[2] = 2
-UNQUANTIZED_BITS = 32
 
 Precision = Literal["float32", "int8"]
 

@@ -13,10 +13,8 @@ from evaluation.engine.description import EngineDescription
 from evaluation.engine.engine_file import EngineData
 from evaluation.engine.kernels import CONVENTIONAL, GATED, advance
 from evaluation.engine.layout import lay_out, rows_at_once
+from training.constants import SATURATION
 from training.kernels.lanes import WIDE
-
-SATURATION = np.float32(1e30)
-"""As in ``training.lif``: no overflow, hence no NaN."""
 
 Floats = NDArray[np.float32]
 
@@ -125,7 +123,7 @@ class Engine:
             np.ascontiguousarray(features_TF, np.float32).reshape(-1),
             (num_frames, self._kind, is_binary, self._rows_at_once),
             *self._constants,
-            SATURATION,
+            np.float32(SATURATION),
             stream.current,
             stream.residue,
             stream.counts,

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.engine.description import UNQUANTIZED_BITS
 from evaluation.engine.engine_file import EngineData
 from evaluation.engine.onnx_export import dense_bias, dense_matrix
 from featurize.stage import PipelineError
+from training.constants import UNQUANTIZED_BITS
 
 
 def nir_file(data: EngineData) -> bytes:

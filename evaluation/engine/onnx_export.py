@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.engine.description import UNQUANTIZED_BITS
-from evaluation.engine.engine import SATURATION
 from evaluation.engine.engine_file import EngineData
 from evaluation.engine.layout import Matrix
 from evaluation.engine.onnx_graph import OnnxGraph
 from evaluation.engine.onnx_rounding import logistic, ordered_product
 from featurize.stage import PipelineError
+from training.constants import SATURATION, UNQUANTIZED_BITS
 
 
 def dense_matrix(data: EngineData, matrix: Matrix) -> NDArray[np.float32]:

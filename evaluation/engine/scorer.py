@@ -11,7 +11,7 @@ from evaluation.engine.build import build_engine
 from evaluation.engine.engine import Engine, Floats
 from evaluation.engine.offline import score_all
 from training.checkpoint import Recogniser
-from training.choices import UNQUANTIZED_BITS
+from training.constants import UNQUANTIZED_BITS
 from training.models.counting import Activity
 
 EventScorer = Callable[[Iterable[Floats]], Iterator[tuple[Floats, Activity]]]

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from featurize.corpora.entry import CorpusEntry, CorpusListing, Reject, RejectReason
+from featurize.corpora.entry import CorpusEntry, CorpusListing
 from featurize.corpora.listing import (
     CorpusFile,
     list_files,
@@ -19,6 +19,7 @@ from featurize.corpora.listing import (
     names_for_message,
     read_texts,
 )
+from featurize.rejects import Reject, RejectReason
 from featurize.stage import Location, PipelineError
 
 SPEAKERS_FILE = "SPEAKERS.TXT"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from featurize.corpora.entry import CorpusEntry, CorpusListing, Reject
+from featurize.corpora.entry import CorpusEntry, CorpusListing
+from featurize.rejects import Reject
 from featurize.stage import Location, PipelineError
 
 # Both layouts are three folders deep below a subset; a loop of links ends here.

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from featurize.corpora import librispeech, timit
 from featurize.corpora.archive import ARCHIVE_SUFFIXES, extract_archive, is_archive
-from featurize.corpora.entry import CorpusEntry, CorpusKind, CorpusListing, Reject
+from featurize.corpora.entry import CorpusEntry, CorpusKind, CorpusListing
 from featurize.corpora.listing import names_for_message
+from featurize.rejects import Reject
 from featurize.stage import Location, PipelineError
 
 EXTRACTED_FOLDER = "extracted"

@@ -16,13 +16,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from featurize.corpora.entry import (
-    CorpusEntry,
-    CorpusListing,
-    Reject,
-    RejectedUtterance,
-    RejectReason,
-)
+from featurize.corpora.entry import CorpusEntry, CorpusListing
 from featurize.corpora.listing import (
     CorpusFile,
     list_files,
@@ -31,6 +25,7 @@ from featurize.corpora.listing import (
     read_texts,
 )
 from featurize.corpora.timit_speakers import CORE_TEST_SPEAKERS, DEV_SPEAKERS
+from featurize.rejects import Reject, RejectedUtterance, RejectReason
 from featurize.stage import Location, PipelineError
 
 # Subset: the folder it lies in, and its speakers where not all of the folder's.

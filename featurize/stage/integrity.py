@@ -1,4 +1,4 @@
-"""Checksums: what a finished stage vouches for, and whether that still stands.
+"""Checksums of the files of a finished stage, and whether the files still have them.
 
 A manifest lists the size and SHA-256 of every file of its stage, and its own digest. The digest
 is taken over the JSON's values, not over a model of them, so that a version with more fields
@@ -30,7 +30,7 @@ class FileChecksum(TypedConfig):
 
 @dataclass(frozen=True)
 class Damage:
-    """One file that is not what its manifest vouches for.
+    """One file that is not as its manifest says.
 
     Attributes:
         file: path below the stage's location.
@@ -82,7 +82,7 @@ def take_checksums(
 
 
 def check_file(location: Location, name: str, expected: FileChecksum) -> Damage | None:
-    """Read a whole file and compare; None where every byte is as vouched for."""
+    """Read a whole file and compare; None where they are equal."""
     file = location.child(name)
     try:
         sha256, num_bytes = sha256_of(file)
@@ -102,7 +102,7 @@ def find_damage(
 
     Args:
         location: a stage's location.
-        expected: path below it to what is vouched for.
+        expected: path below it to the checksum it should have.
         mode: ``full`` reads every file; ``sampled`` compares all sizes and reads one file in
             eight, drawn anew each time, so that repeated runs come to read everything.
     """

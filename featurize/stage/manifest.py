@@ -49,6 +49,14 @@ class StageManifest(TypedConfig):
         """Checksums taken while the files were written, which need no second reading."""
         return {}
 
+    def own_names(self) -> frozenset[str]:
+        """Names of the files and folders directly below the location that the result consists of.
+
+        Whatever else stands there when the stage ends is removed: progress, and files of a run
+        that was interrupted.
+        """
+        raise NotImplementedError
+
 
 ManifestT = TypeVar("ManifestT", bound=StageManifest)
 
@@ -130,7 +138,7 @@ def _digest(content: bytes) -> str:
 
 
 def write_manifest(location: Location, manifest: StageManifest) -> None:
-    """Declare a stage finished, vouching for every file below its location; call this last."""
+    """Declare a stage finished, with checksums of all files below its location; call this last."""
     checksums = take_checksums(location, manifest.known_checksums(), UNSEALED_NAMES)
     write_sealed(location, manifest.model_copy(update={"checksums": checksums}))
 
@@ -144,7 +152,7 @@ def write_sealed(location: Location, manifest: StageManifest) -> None:
     location.child(MANIFEST_NAME).write_bytes(data)
 
 
-def read_vouched(location: Location, manifest: StageManifest, name: str) -> bytes:
+def read_checked(location: Location, manifest: StageManifest, name: str) -> bytes:
     """A small file's bytes, held against the manifest's checksum where it has one.
 
     Raises:

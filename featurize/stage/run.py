@@ -7,6 +7,7 @@ nothing; two runs of one stage at once take turns, and the second finds the firs
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from featurize.stage.lease import drop_claims_of_the_dead, held_lease
 from featurize.stage.locations import Location
 from featurize.stage.manifest import MANIFEST_NAME, StageManifest, is_finished, write_manifest
 from featurize.stage.typed_config import TypedConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,5 +74,14 @@ def run_stage(
             location.files()  # refuses links, through which a write would land elsewhere
         manifest = work(location)
         lease.check()
+        _clear_leftovers(location, manifest.own_names())
         write_manifest(location, manifest)
     return StageResult(location, stage_fingerprint, skipped=False)
+
+
+def _clear_leftovers(location: Location, own_names: frozenset[str]) -> None:
+    """Remove what is no part of the result: progress, and files of an interrupted run."""
+    for child in location.children():
+        if child.name not in own_names:
+            logger.info("removing %s: it is no part of the result", child)
+            child.remove()

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import s3fs
 
-from featurize.stage import UNSEALED_NAMES, Location, locations
+from featurize.stage import Location, locations
+from featurize.stage.manifest import UNSEALED_NAMES
 from tests.faults.run_processes import Ended, ForkedRun, Run, SpawnedRun
 from tests.harness.tiny import make_corpus
 

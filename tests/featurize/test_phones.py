@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurize.corpora.entry import RejectedUtterance
 from featurize.phones import (
     CMUDICT_39,
     PHONE_48_TO_39,
@@ -22,6 +21,7 @@ from featurize.phones import (
     read_alignment,
     rescale_segments,
 )
+from featurize.rejects import RejectedUtterance
 from featurize.stage import Location
 
 

@@ -32,7 +32,8 @@ from featurize.lexicon import load_lexicon
 from featurize.make_shard import ShardPlan, make_shard
 from featurize.schema import SHARD_SCHEMA, FeaturizeManifest
 from featurize.shards import read_index, read_rows
-from featurize.stage import Location, content_digest, read_manifest
+from featurize.stage import Location, read_manifest
+from featurize.stage.integrity import content_digest
 from tests.harness.tiny import FEATURES
 from tests.hostile.mutations import mutate_bytes, mutate_json, mutate_text
 

@@ -7,13 +7,8 @@ level k and every number below is a dyadic fraction.
 import pytest
 import torch
 
-from training.lif import (
-    SATURATION,
-    LifState,
-    conventional_step,
-    encoder_step,
-    gated_step,
-)
+from training.constants import SATURATION
+from training.lif import LifState, conventional_step, encoder_step, gated_step
 from training.quantizer import Quantizer, level_scale
 
 UNIT = 1 / 32

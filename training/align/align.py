@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from featurize.cmvn import Normaliser
 from featurize.labels import WordPhones, word_phones
+from featurize.rejects import REJECTS_NAME, Reject, write_rejects
 from featurize.schema import (
-    REJECT_SCHEMA,
     SCHEMA_VERSION,
+    THREE_STATE_SHIFT_S,
     AlignmentInfo,
     FeatureDtype,
     FeatureRow,
@@ -60,9 +59,6 @@ STAGE = "align"
 STAGE_VERSION = 1
 SILENCE = "SIL"
 """Name of the symbol of silence; it is not scored."""
-REJECTS_NAME = "rejects.parquet"
-THREE_STATE_SHIFT_S = 0.0125
-"""Frames further apart than this are too few for three states a phone."""
 _BATCH_SIZE = 16
 
 
@@ -285,7 +281,7 @@ class _AlignRun:
         """
         tally = _Tally(self.manifest.frame_shift_s)
         shards: list[ShardInfo] = []
-        rejects: list[dict[str, str]] = []
+        rejects: list[Reject] = []
         num_samples: Counter[str] = Counter()
         speakers: dict[str, set[str]] = {subset: set() for subset in self.manifest.subsets}
         for number, shard in enumerate(self.manifest.shards):
@@ -299,7 +295,9 @@ class _AlignRun:
             )
             for row, found in zip(rows, aligner(rows), strict=True):
                 if isinstance(found, Unaligned):
-                    rejects.append(_reject(row, found))
+                    rejects.append(
+                        Reject(row.utterance_id, row.subset, "", found.reason, found.detail)
+                    )
                     continue
                 tally.add(found, _silent_states(self.labels, states), _silences(self.labels))
                 packed.append(pack_row(_with_targets(row, found), _dtype(row)))
@@ -309,8 +307,7 @@ class _AlignRun:
                 group_size = int(str(self.manifest.config["row_group_size"]))
                 info = write_shard(self.target, shard.file, shard.subset, packed, group_size)
                 shards.append(info)
-        self._write_rejects(rejects)
-        _clear_leftovers(self.target, {shard.file for shard in shards} | {REJECTS_NAME})
+        write_rejects(self.target, rejects)
         rate = self.manifest.sample_rate_hz
         subsets = {
             subset: _subset_info(shards, subset, speakers[subset], num_samples[subset] / rate)
@@ -319,8 +316,8 @@ class _AlignRun:
         empty = [subset for subset, info in subsets.items() if not info.num_utterances]
         if empty:
             raise PipelineError(
-                f"no utterance of subset {empty[0]!r} could be aligned ({rejects[0]['reason']}: "
-                f"{rejects[0]['detail']}); {self.target.child(REJECTS_NAME)} lists each"
+                f"no utterance of subset {empty[0]!r} could be aligned ({rejects[0].reason}: "
+                f"{rejects[0].detail}); {self.target.child(REJECTS_NAME)} lists each"
             )
         return self._manifest(name, tuple(shards), subsets, rejects, tally, states)
 
@@ -353,17 +350,12 @@ class _AlignRun:
 
         return align_rows
 
-    def _write_rejects(self, rejects: Sequence[dict[str, str]]) -> None:
-        with self.target.child(REJECTS_NAME).open_write() as stream:
-            table = pa.Table.from_pylist(list(rejects), schema=REJECT_SCHEMA)
-            pq.write_table(table, stream, compression="zstd")
-
     def _manifest(
         self,
         name: str,
         shards: tuple[ShardInfo, ...],
         subsets: dict[str, SubsetInfo],
-        rejects: Sequence[dict[str, str]],
+        rejects: Sequence[Reject],
         tally: _Tally,
         states: StateInventory | None,
     ) -> FeaturizeManifest:
@@ -378,7 +370,7 @@ class _AlignRun:
                 "labels": self.labels,
                 "subsets": subsets,
                 "shards": shards,
-                "reject_counts": dict(Counter(reject["reason"] for reject in rejects)),
+                "reject_counts": dict(Counter(str(reject.reason) for reject in rejects)),
                 "aligned": tally.summary(self.features.uri, self.config),
                 "states": states,
             }
@@ -396,13 +388,6 @@ def aligned_inventory(labels: LabelInventory, *, has_words: bool) -> LabelInvent
     )
 
 
-def _clear_leftovers(location: Location, expected: set[str]) -> None:
-    """Remove files of an interrupted run."""
-    for child in location.children():
-        if child.name not in expected:
-            child.remove()
-
-
 def _silences(labels: LabelInventory) -> list[int]:
     return [i for i, symbol in enumerate(labels.symbols) if symbol in (SILENCE, "sil")]
 
@@ -413,16 +398,6 @@ def _silent_states(labels: LabelInventory, states: StateInventory | None) -> lis
     if states is None:
         return silences
     return [state for state, phone in enumerate(states.phones) if phone in silences]
-
-
-def _reject(row: FeatureRow, found: Unaligned) -> dict[str, str]:
-    return {
-        "utterance_id": row.utterance_id,
-        "subset": row.subset,
-        "path": "",
-        "reason": found.reason,
-        "detail": found.detail,
-    }
 
 
 def _with_targets(row: FeatureRow, found: AlignedLabels) -> FeatureRow:

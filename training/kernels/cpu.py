@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from training.constants import SATURATION, UNQUANTIZED_BITS
 from training.kernels import cpu_gated, cpu_products, cpu_scan, threads
 from training.kernels.cpu_matrix import Array, flat, tiles, weight_gradient
 from training.kernels.saved import (
@@ -23,8 +24,7 @@ from training.kernels.saved import (
     num_bit_bytes,
 )
 from training.kernels.simd import LANES
-from training.lif import SATURATION
-from training.quantizer import UNQUANTIZED_BITS, Quantizer, level_scale
+from training.quantizer import Quantizer, level_scale
 
 
 def _strided(tensor: Tensor) -> tuple[Array, tuple[int, int]]:

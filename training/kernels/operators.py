@@ -14,8 +14,9 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from training.constants import UNQUANTIZED_BITS
 from training.kernels.saved import ForwardResult, Saved, num_bit_bytes
-from training.quantizer import UNQUANTIZED_BITS, Quantizer
+from training.quantizer import Quantizer
 
 R = TypeVar("R")
 

@@ -10,6 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
+from training.constants import SATURATION, UNQUANTIZED_BITS
 from training.kernels import triton_frames, triton_kernels
 from training.kernels.saved import ForwardResult, GatedGradients, Saved, ScanGradients
 from training.kernels.triton_frames import (
@@ -19,8 +20,7 @@ from training.kernels.triton_frames import (
     FrameShape,
     tile_grid,
 )
-from training.lif import SATURATION
-from training.quantizer import UNQUANTIZED_BITS, Quantizer, level_scale
+from training.quantizer import Quantizer, level_scale
 
 SCAN_BLOCK = 128
 

@@ -20,9 +20,9 @@ import torch
 import triton
 from torch import Tensor
 
+from training.constants import SATURATION
 from training.kernels import triton_kernels
 from training.kernels.saved import Saved
-from training.lif import SATURATION
 
 CHUNK_FRAMES = 64
 TILE_ROWS = 16

@@ -25,7 +25,7 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from training.choices import UNQUANTIZED_BITS
+from training.constants import UNQUANTIZED_BITS
 from training.models.counting import NetworkCost, Signal, SiteCost
 from training.models.model_config import ModelConfig
 from training.models.registry import ModelSpec

@@ -16,10 +16,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from training.constants import UNQUANTIZED_BITS
 from training.lif import LeakyFiring
 from training.models.model_config import ModelConfig
 from training.models.site import QuantizerSite
-from training.quantizer import UNQUANTIZED_BITS, LevelQuantizer, Quantizer, RangeTracker
+from training.quantizer import LevelQuantizer, Quantizer, RangeTracker
 from training.recurrence_types import RecurrenceOutput
 
 LeakyRecurrence = Callable[[LeakyFiring], RecurrenceOutput]

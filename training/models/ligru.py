@@ -12,7 +12,7 @@ encoder sends the features themselves: the current I is h. It runs on v2's fused
 output counts, zeros too, as in every dense model.
 """
 
-from training.choices import UNQUANTIZED_BITS
+from training.constants import UNQUANTIZED_BITS
 from training.models.model_config import ModelConfig
 from training.models.spiking import SpikingNetwork
 

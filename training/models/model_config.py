@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from featurize.stage import InFingerprint, TypedConfig
-from training.choices import UNQUANTIZED_BITS, Backend
+from training.constants import UNQUANTIZED_BITS, Backend
 from training.models.leaky_config import LeakyConfig
 from training.models.registry import ModelName as ModelName
 from training.models.registry import ModelSpec, model_named

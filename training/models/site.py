@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from training.collectives import all_max
+from training.constants import UNQUANTIZED_BITS
 from training.models.model_config import ModelConfig
-from training.quantizer import UNQUANTIZED_BITS, Quantizer, RangeTracker
+from training.quantizer import Quantizer, RangeTracker
 from training.recurrence_types import RecurrenceOutput
 from training.train_config import QuantizationScheduleConfig
 

@@ -11,16 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from featurize.stage import (
-    Location,
-    PipelineError,
-    check_token,
-    drop_claims_of_the_dead,
-    held_lease,
-    held_token,
-)
+from featurize.stage import Location, PipelineError, check_token, held_lease, held_token
 from featurize.stage import lease as lease_module
-from featurize.stage.lease import Claim, LeaseTiming, Owner
+from featurize.stage.lease import Claim, LeaseTiming, Owner, drop_claims_of_the_dead
 
 QUICK = LeaseTiming(beat_s=0.05, poll_s=0.01, expiry_s=1.0)
 REPOSITORY = Path(__file__).parents[3]

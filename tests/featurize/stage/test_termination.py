@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from featurize.stage import call_interruptibly, termination_handler_kept
+from featurize.stage.termination import call_interruptibly, termination_handler_kept
 
 
 class Ended(BaseException):
