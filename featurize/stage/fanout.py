@@ -7,18 +7,15 @@ and raises the first failure after cancelling what has not begun.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
-from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
 from typing import Any, Literal, TypeVar, cast
 
 from pydantic import Field
 
 from featurize.stage.errors import PipelineError
-from featurize.stage.ray_session import call_on_ray, ray_session
+from featurize.stage.ray_cluster import call_on_ray, ray_session
 from featurize.stage.typed_config import TypedConfig
 
 ItemT = TypeVar("ItemT")
@@ -93,6 +90,9 @@ def worker_pool(fan_out: FanOut) -> Iterator[WorkerPool]:
             cores = int(ray.cluster_resources().get("CPU", 1))
             yield WorkerPool(fan_out.workers(cores), partial(_run_one_on_ray, ray))
     elif fan_out.kind == "processes":
+        from concurrent.futures.process import ProcessPoolExecutor
+        from multiprocessing import get_context
+
         with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as executor:
             yield WorkerPool(num_workers, partial(_run_one_in_process, executor))
     else:
@@ -100,6 +100,8 @@ def worker_pool(fan_out: FanOut) -> Iterator[WorkerPool]:
 
 
 def _run_one_in_process(executor: Executor, work: Callable[..., Any], item: object) -> Any:
+    from concurrent.futures.process import BrokenProcessPool
+
     try:
         return executor.submit(work, item).result()
     except BrokenProcessPool as error:
@@ -149,6 +151,8 @@ def run_fan_out(
         PipelineError: when workers die or the Ray cluster cannot be reached.
         Exception: the first one that ``work`` raises.
     """
+    from concurrent.futures.thread import ThreadPoolExecutor
+
     with worker_pool(fan_out) as pool:
         # One thread stands for each worker: it hands over an item and waits for the result.
         threads = ThreadPoolExecutor(pool.num_workers, thread_name_prefix="fan-out")

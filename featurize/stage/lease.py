@@ -6,20 +6,19 @@ others, with one higher than any; the lowest number works, ties go to the lower 
 put, list and delete is asked of the store, which has to show what was written to whoever lists
 next (a file system and S3 do).
 
-A holder may die. A claim carries a beat that its owner raises every few seconds; whoever waits
-drops a claim whose beat has stood still for a minute by the waiter's own monotonic clock, so
-that no two clocks need to agree. Where owner and waiter share a machine, the owner's process is
-looked up instead, and a killed run holds nobody up.
+A holder may be killed. A claim carries a counter that its owner raises every few seconds; whoever
+waits removes a claim whose counter has not changed for a minute by the waiter's own monotonic
+clock, so that no two clocks need to agree. Where owner and waiter share a machine, the owner's
+process is looked up instead (``owner``), and a killed run is noticed at once.
 
-A run that was only frozen may wake when its claim is gone: it finds out by :meth:`Lease.check`,
-which every stage calls before it declares a result, and a trainer before each checkpoint.
+A run that was only stopped may go on when its claim has been removed: it finds out by
+:meth:`Lease.check`, which every stage calls before it declares a result, and a trainer before each
+checkpoint.
 """
 
 import glob
 import logging
-import os
 import re
-import socket
 import threading
 import time
 import uuid
@@ -32,6 +31,7 @@ from pydantic import ValidationError
 
 from featurize.stage.errors import PipelineError
 from featurize.stage.locations import Location
+from featurize.stage.owner import Owner
 from featurize.stage.typed_config import TypedConfig
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class LeaseTiming:
     Attributes:
         beat_s: between renewals.
         poll_s: between looks while waiting.
-        expiry_s: a claim not renewed for so long, as seen by a waiter, is dropped.
+        expiry_s: a waiter removes a claim that it saw unchanged for so long.
     """
 
     beat_s: float = 5.0
@@ -58,36 +58,6 @@ class LeaseTiming:
     def for_location(cls, location: Location) -> "LeaseTiming":
         """Seldom on S3, where every look is a request."""
         return cls() if location.is_local else cls(beat_s=15.0, poll_s=2.0, expiry_s=90.0)
-
-
-class Owner(TypedConfig):
-    """The process behind a claim.
-
-    Attributes:
-        host: for messages only.
-        boot: the machine's boot and process namespace; empty where they cannot be told.
-        start: when the process started, in the kernel's ticks; a reused id has another.
-    """
-
-    host: str
-    boot: str
-    pid: int
-    start: str
-
-    @classmethod
-    def here(cls) -> "Owner":
-        """This process."""
-        pid = os.getpid()
-        return cls(
-            host=socket.gethostname(), boot=_boot(), pid=pid, start=_process_start(pid) or ""
-        )
-
-    def is_known_dead(self) -> bool:
-        """Whether the process ran on this machine and is there no more."""
-        if not self.boot or self.boot != _boot():
-            return False
-        start = _process_start(self.pid)
-        return start is not None and start != self.start
 
 
 class Claim(TypedConfig):
@@ -132,8 +102,8 @@ def check_token(location: Location, token: str) -> None:
     """
     if not Location(token).exists():
         raise PipelineError(
-            f"another run has taken over at {location}, because this one was not heard of; "
-            "nothing was lost: the same command finds or continues its result"
+            f"another run has taken over at {location}, because this one did not renew its claim "
+            "in time; nothing was lost: the same command finds or continues its result"
         )
 
 
@@ -146,10 +116,10 @@ def held_token(location: Location) -> str | None:
     return None if lease is None else lease.token
 
 
-def drop_claims_of_the_dead(location: Location) -> None:
+def remove_claims_of_ended_runs(location: Location) -> None:
     """Remove what killed runs of this machine left beside a finished location.
 
-    Whoever works at a location drops the claims that stand in the way; at one that is finished
+    Whoever works at a location removes the claims that it waits for; at one that is finished
     nobody works again. Claims of other machines stay: only waiting would tell, and they are small.
     """
     pattern = _claim_pattern(location)
@@ -161,7 +131,7 @@ def drop_claims_of_the_dead(location: Location) -> None:
         except PipelineError as error:
             logger.warning("%s", error)
             continue
-        if claim is not None and claim.owner.is_known_dead():
+        if claim is not None and claim.owner.has_ended():
             _remove_claim(file)
 
 
@@ -174,7 +144,7 @@ def held_lease(location: Location, timing: LeaseTiming | None = None) -> Iterato
         timing: how often to renew and look; by the kind of store where None.
     """
     timing = timing or LeaseTiming.for_location(location)
-    while (contender := _Contender(location, timing)).waits_in_vain():
+    while (contender := _Contender(location, timing)).lost_its_claim():
         contender.leave()
     try:
         lease = Lease(location, contender.file)
@@ -214,8 +184,8 @@ class _Contender:
         self._renewal = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._renewal.start()
 
-    def waits_in_vain(self) -> bool:
-        """Queue up; False when it is our turn, True when our own claim was dropped meanwhile."""
+    def lost_its_claim(self) -> bool:
+        """Wait for our turn; True when our own claim was removed meanwhile, and it never comes."""
         try:
             number = 1 + max((c.number for c in self._others().values()), default=_CHOOSING)
             with self._lock:
@@ -223,7 +193,7 @@ class _Contender:
                 self._write()
             was_told, waited_s = False, 0.0
             while ahead := self._ahead(self._others()):
-                if self._drop_dead(ahead, waited_s):
+                if self._remove_expired(ahead, waited_s):
                     waited_s = 0.0
                     continue
                 if not was_told:
@@ -237,7 +207,7 @@ class _Contender:
                     was_told = True
                 since_s = time.monotonic()
                 time.sleep(self.timing.poll_s)
-                # Where we were frozen ourselves, nobody's silence is counted.
+                # Time in which this process was stopped itself is not counted against others.
                 waited_s = min(time.monotonic() - since_s, 5 * self.timing.poll_s)
                 if not self.file.exists():
                     return True
@@ -264,7 +234,7 @@ class _Contender:
             try:
                 with self._lock:
                     if not self.file.exists():
-                        return  # dropped by a waiter; the owner finds out by its check
+                        return  # removed by a waiter; the owner finds out by its check
                     self._claim = self._claim.model_copy(update={"beat": self._claim.beat + 1})
                     self._write()
                     if self._left.is_set():  # whoever left could not wait for this slow write
@@ -292,8 +262,8 @@ class _Contender:
             if claim.number == _CHOOSING or (claim.number, uri) < mine
         }
 
-    def _drop_dead(self, ahead: dict[str, Claim], waited_s: float) -> bool:
-        """Remove the claims of the dead; whether there were any."""
+    def _remove_expired(self, ahead: dict[str, Claim], waited_s: float) -> bool:
+        """Remove claims of processes that ended or fell silent; whether there were any."""
         was_dropped = False
         for uri, claim in ahead.items():
             seen = self._sightings.get(uri)
@@ -301,7 +271,7 @@ class _Contender:
                 self._sightings[uri] = seen = _Sighting(claim)
             else:
                 seen.silent_s += waited_s
-            if claim.owner.is_known_dead() or seen.silent_s > self.timing.expiry_s:
+            if claim.owner.has_ended() or seen.silent_s > self.timing.expiry_s:
                 _remove_claim(Location(uri))
                 was_dropped = True
         return was_dropped
@@ -313,8 +283,8 @@ def _claim_pattern(location: Location) -> re.Pattern[str]:
 
 
 def _remove_claim(file: Location) -> None:
-    """Remove a dead run's claim, and a renewal of it that was being written."""
-    logger.info("dropping the claim of a run that is gone: %s", file)
+    """Remove an ended run's claim, and a renewal of it that was being written."""
+    logger.info("removing the claim of a run that has ended: %s", file)
     file.remove()
     if file.is_local:
         for partial in Path(file.path).parent.glob(f".{glob.escape(file.name)}.*.partial"):
@@ -331,33 +301,3 @@ def _read_claim(file: Location) -> Claim | None:
         return None
     except ValidationError as error:
         raise PipelineError(f"{file} is damaged; remove it, and run again") from error
-
-
-def _boot() -> str:
-    """What tells this machine, since its start, and this process namespace from all others."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""  # no such files: only the beat can tell
-
-
-def _process_start(pid: int) -> str | None:
-    """Start time of a living process, in ticks since boot.
-
-    Returns:
-        Empty where there is no such process; None where it is hidden from us.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        try:
-            os.kill(pid, 0)  # sends nothing, and asks the kernel behind a /proc that hides others
-        except ProcessLookupError:
-            return ""
-        except OSError:
-            return None
-        return None
-    # The command's name, in parentheses, may hold anything; state is the first field after it.
-    fields = stat.rpartition(")")[2].split()
-    return "" if fields[0] in ("Z", "X") else fields[19]

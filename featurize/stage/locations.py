@@ -16,12 +16,11 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from featurize.stage.errors import PipelineError
 
 if TYPE_CHECKING:
+    # Slow to load: where a model is only run, nothing opens a filesystem.
+    import fsspec
     import pyarrow.fs
 
 _SCHEME = re.compile(r"^([a-z0-9+.-]+)://", re.IGNORECASE)
@@ -34,7 +33,7 @@ logger = logging.getLogger(__name__)
 @lru_cache(maxsize=1)
 def _s3_filesystem(
     process_id: int, endpoint: str | None, access_key_id: str | None
-) -> fsspec.AbstractFileSystem:
+) -> "fsspec.AbstractFileSystem":
     """One S3 filesystem per process, made anew where the environment names another store or user.
 
     Credentials and endpoint come from the environment only.
@@ -50,6 +49,8 @@ def _s3_filesystem(
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
         }
+    import fsspec
+
     # fsspec's own cache of filesystems would hand out the client of an earlier environment.
     return fsspec.filesystem(
         "s3", config_kwargs=config, use_listings_cache=False, skip_instance_cache=True
@@ -105,9 +106,11 @@ class Location:
         return not self.uri.startswith("s3://")
 
     @property
-    def filesystem(self) -> fsspec.AbstractFileSystem:
+    def filesystem(self) -> "fsspec.AbstractFileSystem":
         """The fsspec filesystem that serves this location."""
         if self.is_local:
+            from fsspec.implementations.local import LocalFileSystem
+
             return LocalFileSystem()
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         return _s3_filesystem(os.getpid(), endpoint, os.environ.get("AWS_ACCESS_KEY_ID"))
@@ -129,7 +132,7 @@ class Location:
 
     def arrow(self) -> "pyarrow.fs.FileSystem":
         """The same filesystem for pyarrow (s3fs underneath on S3, never pyarrow's own client)."""
-        import pyarrow.fs  # not needed, and slow to load, where a model is only run
+        import pyarrow.fs
 
         if self.is_local:
             return pyarrow.fs.LocalFileSystem()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from featurize.stage.lease import drop_claims_of_the_dead, held_lease
+from featurize.stage.lease import held_lease, remove_claims_of_ended_runs
 from featurize.stage.locations import Location
 from featurize.stage.manifest import MANIFEST_NAME, StageManifest, is_finished, write_manifest
 from featurize.stage.typed_config import TypedConfig
@@ -60,7 +60,7 @@ def run_stage(
         force: remove a finished result and do the work again.
     """
     if is_finished(location) and not force:
-        drop_claims_of_the_dead(location)
+        remove_claims_of_ended_runs(location)
         return StageResult(location, stage_fingerprint, skipped=True)
     with held_lease(location) as lease:
         if is_finished(location) and not force:  # by whom we waited for

@@ -19,7 +19,7 @@ from featurize.labels import label_text
 from featurize.make_shard import make_shard
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows, read_index, verify_shard
-from featurize.stage import FanOut, Location, PipelineError, read_manifest
+from featurize.stage import FanOut, Location, PipelineError, read_manifest, run_stage
 
 RATE = 16000
 SPLITS = SplitsConfig(train=("train-tiny",), dev=("dev-tiny",), test=("test-tiny",))
@@ -328,7 +328,8 @@ def test_the_parts_a_flow_calls(pristine, tmp_path):
     plan = plan_featurize(config(), Location.of(pristine), Location.of(tmp_path))
     results = [make_shard(shard) for shard in plan.shards]
     assert make_shard(plan.shards[0]) == results[0]
-    manifest = finish_featurize(plan, results)
+    run_stage(plan.location, plan.fingerprint, lambda _: finish_featurize(plan, results))
+    manifest = read_manifest(plan.location, FeaturizeManifest)
     assert manifest.fingerprint == plan.fingerprint
     assert len(manifest.shards) == len(plan.shards)
     assert not plan.shards[0].sidecar.exists()

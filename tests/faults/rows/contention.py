@@ -4,7 +4,8 @@ import signal
 from pathlib import Path
 
 from featurize.stage import Location
-from featurize.stage.lease import Claim, Owner
+from featurize.stage.lease import Claim
+from featurize.stage.owner import Owner
 from tests.faults.rows.row import FEATURIZE, TRAIN, Row, SkippedRow
 from tests.faults.workplace import WAIT_S, Workplace
 

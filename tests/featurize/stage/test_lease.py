@@ -13,7 +13,8 @@ import pytest
 
 from featurize.stage import Location, PipelineError, check_token, held_lease, held_token
 from featurize.stage import lease as lease_module
-from featurize.stage.lease import Claim, LeaseTiming, Owner, drop_claims_of_the_dead
+from featurize.stage.lease import Claim, LeaseTiming, remove_claims_of_ended_runs
+from featurize.stage.owner import Owner
 
 QUICK = LeaseTiming(beat_s=0.05, poll_s=0.01, expiry_s=1.0)
 REPOSITORY = Path(__file__).parents[3]
@@ -201,8 +202,8 @@ def test_a_damaged_claim_names_its_remedy(tmp_path, content):
 
 def test_a_process_hidden_by_the_kernel_is_not_taken_for_dead(monkeypatch):
     owner = Owner.here()
-    assert not owner.is_known_dead()
-    assert owner.model_copy(update={"start": "0"}).is_known_dead()  # its id is another's now
+    assert not owner.has_ended()
+    assert owner.model_copy(update={"start": "0"}).has_ended()  # its id is another's now
     read = Path.read_text
 
     def hidden(path, *arguments, **options):
@@ -211,10 +212,10 @@ def test_a_process_hidden_by_the_kernel_is_not_taken_for_dead(monkeypatch):
         return read(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "read_text", hidden)
-    assert not owner.is_known_dead()
+    assert not owner.has_ended()
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    assert owner.model_copy(update={"pid": gone.pid}).is_known_dead()
+    assert owner.model_copy(update={"pid": gone.pid}).has_ended()
 
 
 def test_a_lease_that_cannot_be_withdrawn_spoils_no_result(tmp_path, monkeypatch, caplog):
@@ -239,7 +240,7 @@ def test_a_finished_location_is_cleared_of_the_claims_of_the_dead_only(location,
     elsewhere = plant(location, 7)
     damaged = location.parent.child(f".{location.name}.lease-{8:032x}")
     damaged.write_bytes(b"{")
-    drop_claims_of_the_dead(location)
+    remove_claims_of_ended_runs(location)
     assert claims_beside(location) == [elsewhere, damaged]
     assert "damaged" in caplog.text
     if location.is_local:
