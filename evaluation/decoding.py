@@ -14,7 +14,7 @@ from evaluation.flashlight_library import require_flashlight
 from evaluation.state_search import state_search
 from evaluation.viterbi import best_path, build_graph
 from featurize.stage import PipelineError
-from training.checkpoint import Recogniser
+from training.trained_model import TrainedModel
 
 Decoder = Callable[[NDArray[np.float32]], list[int]]
 """Log-probabilities of one utterance's valid frames, (T, O), to symbol ids."""
@@ -118,7 +118,7 @@ def choose_decoder(config: EvaluateConfig, objective: str, model: str) -> Decode
 
 
 def build_decoder(
-    name: DecoderName, recogniser: Recogniser, config: EvaluateConfig, viterbi: ViterbiConfig
+    name: DecoderName, recogniser: TrainedModel, config: EvaluateConfig, viterbi: ViterbiConfig
 ) -> Decoder:
     """Make the decoder of one model.
 
@@ -135,7 +135,7 @@ def build_decoder(
     return phone_search(recogniser, viterbi)
 
 
-def phone_search(recogniser: Recogniser, viterbi: ViterbiConfig) -> Decoder:
+def phone_search(recogniser: TrainedModel, viterbi: ViterbiConfig) -> Decoder:
     """The search over phones that fits what a frame model's outputs are."""
     statistics = recogniser.label_statistics
     if "frame_counts" not in statistics or "bigram_counts" not in statistics:

@@ -64,8 +64,8 @@ from featurize.stage import (
     software_versions,
     timestamp,
 )
-from training.checkpoint import Recogniser, load_recogniser
 from training.manifest import TrainManifest
+from training.trained_model import TrainedModel, load_model
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +237,7 @@ class _Evaluation:
         tell: Callable[[int], None],
     ) -> ModelOutcome:
         """Recognise, score and count every utterance with one model."""
-        recogniser = load_recogniser(address)
+        recogniser = load_model(address)
         check_weights(recogniser, str(address))
         outcome, label = self._start(recogniser, address, named), named.label
         search = None
@@ -278,7 +278,7 @@ class _Evaluation:
         logger.info("%s: %d utterances recognised", label, len(outcome.symbols))
         return outcome
 
-    def _start(self, recogniser: Recogniser, address: Location, named: ModelName) -> ModelOutcome:
+    def _start(self, recogniser: TrainedModel, address: Location, named: ModelName) -> ModelOutcome:
         manifest, network, label = recogniser.manifest, recogniser.network, named.label
         decoder = choose_decoder(self.config, manifest.config.objective, label)
         viterbi = self.config.viterbi if decoder == "viterbi" else None
@@ -306,7 +306,7 @@ class _Evaluation:
         )
 
     def _tuned_words(
-        self, recogniser: Recogniser, words: WordDecoding, config: WordSearchConfig, label: str
+        self, recogniser: TrainedModel, words: WordDecoding, config: WordSearchConfig, label: str
     ) -> WordSearchConfig:
         if not config.tune_on_dev:
             return config
@@ -327,7 +327,7 @@ class _Evaluation:
         return tuned
 
     def _recognise(
-        self, recogniser: Recogniser, subsets: Sequence[str], every: int = 1
+        self, recogniser: TrainedModel, subsets: Sequence[str], every: int = 1
     ) -> Iterator[Recognition]:
         batches = stream_batches(
             self.features, self.manifest, subsets, self.config.batch_size, every=every
@@ -335,7 +335,7 @@ class _Evaluation:
         return recognise(recogniser, batches, choose_cmvn(recogniser.manifest, self.manifest))
 
     def _dev_utterances(
-        self, recogniser: Recogniser, search: str, at_most: int
+        self, recogniser: TrainedModel, search: str, at_most: int
     ) -> list[ScoredUtterance]:
         """Utterances to choose a search's weights on, spread evenly over dev."""
         subsets = self.manifest.splits.get("dev", ())
@@ -354,7 +354,7 @@ class _Evaluation:
             for recognition in self._recognise(recogniser, subsets, every=-(-total // at_most))
         ]
 
-    def _tune(self, recogniser: Recogniser, config: ViterbiConfig, label: str) -> ViterbiConfig:
+    def _tune(self, recogniser: TrainedModel, config: ViterbiConfig, label: str) -> ViterbiConfig:
         spread = self._dev_utterances(recogniser, "viterbi", config.tune_max_utterances)
         tuned = tune_viterbi(config, recogniser, spread, self.manifest.labels)
         logger.info(

@@ -20,9 +20,9 @@ from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest, Labe
 from featurize.shards import iter_rows
 from featurize.stage import Location, PipelineError
 from training.batching import collate
-from training.checkpoint import Recogniser
 from training.manifest import TrainManifest
 from training.models.registry import attribute_at
+from training.trained_model import TrainedModel
 
 
 def select_subsets(config: EvaluateConfig, features: FeaturizeManifest) -> tuple[str, ...]:
@@ -161,13 +161,13 @@ def stream_batches(
         yield batch
 
 
-def network_shape(recogniser: Recogniser) -> NetworkShape:
+def network_shape(recogniser: TrainedModel) -> NetworkShape:
     """What the counts need to know of a recogniser."""
     network = recogniser.network
     return NetworkShape(network.config, network.num_features, network.num_outputs)
 
 
-def check_weights(recogniser: Recogniser, address: str) -> None:
+def check_weights(recogniser: TrainedModel, address: str) -> None:
     """Make sure that every weight is a number.
 
     A spiking network hides weights that are not: its neurons fall silent, its scores stay finite
@@ -185,7 +185,7 @@ def check_weights(recogniser: Recogniser, address: str) -> None:
 
 
 def recognise(
-    recogniser: Recogniser, batches: Iterator[list[FeatureRow]], cmvn: CmvnStatistics
+    recogniser: TrainedModel, batches: Iterator[list[FeatureRow]], cmvn: CmvnStatistics
 ) -> Iterator[Recognition]:
     """Score every utterance and count its activity, in order.
 
@@ -219,7 +219,7 @@ def recognise(
 
 
 def _recognise_by_events(
-    recogniser: Recogniser,
+    recogniser: TrainedModel,
     scorer: EventScorer,
     batches: Iterator[list[FeatureRow]],
     cmvn: CmvnStatistics,

@@ -16,7 +16,7 @@ from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest, Labe
 from featurize.shards import read_index, read_rows
 from featurize.stage import Location
 from training.batching import collate
-from training.checkpoint import Recogniser
+from training.trained_model import TrainedModel
 
 SHOWN_DURATION_S = 3.0
 """The utterance nearest to this length is shown: long enough for words, short enough to see."""
@@ -83,7 +83,7 @@ def choose_shown(
 
 
 def capture_raster(
-    recogniser: Recogniser,
+    recogniser: TrainedModel,
     label: str,
     row: FeatureRow,
     cmvn: CmvnStatistics,

@@ -14,7 +14,7 @@ from evaluation.decoding import phone_search
 from evaluation.scoring import count_edits, scored_transcript
 from evaluation.word_search import WordSearch
 from featurize.schema import LabelInventory
-from training.checkpoint import Recogniser
+from training.trained_model import TrainedModel
 
 PRIOR_SCALES = (0.0, 0.5, 1.0)
 _PHONE_GRID: Mapping[str, Sequence[float]] = {
@@ -39,7 +39,7 @@ class ScoredUtterance:
 
 def tune_viterbi(
     config: ViterbiConfig,
-    recogniser: Recogniser,
+    recogniser: TrainedModel,
     utterances: Sequence[ScoredUtterance],
     labels: LabelInventory,
 ) -> ViterbiConfig:

@@ -23,8 +23,8 @@ from evaluation.word_search import LexiconTree, WordSearch
 from evaluation.word_topology import FrameOutputs, Topology, ctc_topology, frame_topology
 from featurize.schema import THREE_STATE_SHIFT_S, FeaturizeManifest, LabelInventory
 from featurize.stage import Location, PipelineError, is_finished, read_manifest, sha256_of
-from training.checkpoint import Recogniser
 from training.manifest import TrainManifest
+from training.trained_model import TrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class WordDecoding:
         self.files = files
         self._trees = {tree.parts_per_phone: tree}
 
-    def search(self, recogniser: Recogniser, config: WordSearchConfig) -> WordSearch:
+    def search(self, recogniser: TrainedModel, config: WordSearchConfig) -> WordSearch:
         """The search of one model with some weights."""
         tree = self._trees[1]
         topology = topology_of(recogniser, tree.labels, config)
@@ -76,7 +76,7 @@ class WordDecoding:
 
 
 def topology_of(
-    recogniser: Recogniser, labels: LabelInventory, config: WordSearchConfig
+    recogniser: TrainedModel, labels: LabelInventory, config: WordSearchConfig
 ) -> Topology:
     """How a recogniser's outputs follow one another.
 
@@ -155,7 +155,7 @@ def prepare_words(
     return WordDecoding(tree, metrics, tuple(files))
 
 
-def load_word_search(evaluation: Location, recogniser: Recogniser) -> WordSearch:
+def load_word_search(evaluation: Location, recogniser: TrainedModel) -> WordSearch:
     """The word search of a finished evaluation, with the weights it chose for a model.
 
     Args:

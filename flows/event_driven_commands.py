@@ -161,9 +161,9 @@ def _exported(model: str, file_format: str, features: str | None, precision: str
         return write_engine(load_engine(model, features, precision))
     from evaluation.engine.build import build_engine
     from featurize.stage import Location
-    from training.checkpoint import load_recogniser
+    from training.trained_model import load_model
 
-    recogniser = load_recogniser(Location.of(model))
+    recogniser = load_model(Location.of(model))
     if file_format == "onnx":
         from evaluation.engine.onnx_export import onnx_step_model
 

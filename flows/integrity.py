@@ -28,10 +28,10 @@ from featurize.stage import (
 from flows.comparison import read_metrics
 from training.align.align import align
 from training.align.config import AlignConfig
-from training.checkpoint import load_recogniser
 from training.manifest import TrainManifest
 from training.repair import features_of, redo_training
 from training.train import train
+from training.trained_model import load_model
 from training.worker_config import WorkerConfig
 
 logger = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ def _unusable(location: Location, manifest: StageManifest) -> Iterator[Damage]:
         return
     try:
         if isinstance(manifest, TrainManifest):
-            load_recogniser(location)
+            load_model(location)
         else:
             read_metrics(location)
     except PipelineError as error:

@@ -7,7 +7,6 @@ and the best epoch are kept.
 
 import hashlib
 import re
-from dataclasses import dataclass
 
 import torch
 from pydantic import ValidationError
@@ -16,10 +15,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from featurize.schema import StateInventory
-from featurize.stage import Location, PipelineError, TypedConfig, check_token, read_manifest
-from training.manifest import CHECKPOINTS_NAME, EpochMetrics, TrainManifest
-from training.models.build import build_network
+from featurize.stage import Location, PipelineError, TypedConfig, check_token
+from training.manifest import CHECKPOINTS_NAME, EpochMetrics
 from training.models.network import SpeechNetwork
 from training.weight_averaging import AverageNetwork, network_state
 
@@ -270,53 +267,3 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], assign: bool = 
             "the weights do not fit the configured network; they are of another version or "
             f"were exchanged: {str(error).splitlines()[-1].strip()}"
         ) from None
-
-
-@dataclass(frozen=True)
-class Recogniser:
-    """A trained network ready for use.
-
-    Attributes:
-        network: in evaluation mode, on the CPU.
-        manifest: how it was trained, its labels and normalisation.
-        label_statistics: ``bigram_counts`` (S + 1, S + 1) and, for the frame objective,
-            ``frame_counts`` of its targets.
-    """
-
-    network: SpeechNetwork
-    manifest: TrainManifest
-    label_statistics: dict[str, Tensor]
-
-    @property
-    def target_delay(self) -> int:
-        """Frames after the one it names that the network has heard."""
-        return self.manifest.config.target_delay or 0
-
-
-def num_outputs(num_symbols: int, objective: str, states: StateInventory | None = None) -> int:
-    """Scores per frame: one per symbol and the blank for CTC, else one per frame target."""
-    if objective == "ctc":
-        return num_symbols + 1
-    return num_symbols if states is None else len(states.phones)
-
-
-def load_recogniser(location: Location) -> Recogniser:
-    """Load a finished training run.
-
-    Raises:
-        PipelineError: when the run is unfinished, damaged or of another version.
-    """
-    manifest = read_manifest(location, TrainManifest)
-    config = manifest.config
-    outputs = num_outputs(len(manifest.labels.symbols), config.objective, manifest.states)
-    weights = load_tensors(location.child(manifest.weights), manifest.weights_sha256)
-    # The manifest may claim any size. Without storage that costs nothing, and it is the weights'.
-    with torch.device("meta"):
-        claimed = build_network(config.model, manifest.num_features, outputs)
-    load_weights(claimed, weights, assign=True)
-    network = build_network(config.model, manifest.num_features, outputs)
-    load_weights(network, weights)
-    statistics = load_tensors(
-        location.child(manifest.label_statistics), manifest.label_statistics_sha256
-    )
-    return Recogniser(network.eval(), manifest, statistics)

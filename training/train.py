@@ -20,7 +20,7 @@ from featurize.stage import (
     timestamp,
     write_table,
 )
-from training.checkpoint import CheckpointStore, num_outputs, save_tensors
+from training.checkpoint import CheckpointStore, save_tensors
 from training.label_statistics import label_statistics
 from training.manifest import (
     METRICS_NAME,
@@ -29,7 +29,7 @@ from training.manifest import (
     TrainManifest,
     TrainProgress,
 )
-from training.models.build import build_network
+from training.models.build import build_network, num_outputs
 from training.train_config import TrainConfig
 from training.worker import train_worker
 from training.worker_config import WorkerConfig

@@ -9,11 +9,11 @@ from torch import nn
 from featurize.schema import FeaturizeManifest
 from featurize.shards import shards_of, verify_shards
 from featurize.stage import Location, read_manifest
-from training.checkpoint import CheckpointStore, num_outputs
+from training.checkpoint import CheckpointStore
 from training.collectives import rank, world_size
 from training.data import TrainingData
 from training.loop import ProgressCallback, TrainingLoop
-from training.models.build import build_network
+from training.models.build import build_network, num_outputs
 from training.train_config import TrainConfig
 from training.worker_config import WorkerConfig
 

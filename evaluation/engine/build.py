@@ -24,17 +24,17 @@ from evaluation.state_search import graph_of_parts
 from evaluation.viterbi import log_priors
 from featurize.schema import StateInventory
 from featurize.stage import PipelineError
-from training.checkpoint import Recogniser
 from training.constants import UNQUANTIZED_BITS
 from training.models.leaky import LeakyNetwork
 from training.models.spiking import ConventionalLayer, GatedLayer, LifLayer, SpikingNetwork
 from training.quantizer import Quantizer, level_scale
+from training.trained_model import TrainedModel
 
 TOP_BYTE = 127
 
 
 def build_engine(
-    recogniser: Recogniser,
+    recogniser: TrainedModel,
     precision: Precision = "float32",
     front_end: FrontEndConfig | None = None,
 ) -> EngineData:

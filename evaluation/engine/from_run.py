@@ -13,8 +13,8 @@ from evaluation.word_decoding import load_word_search
 from evaluation.word_search import WordSearch
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, PipelineError, read_manifest
-from training.checkpoint import load_recogniser
 from training.manifest import TrainManifest
+from training.trained_model import load_model
 
 _FRONT_END_FIELDS = (
     "sample_rate_hz",
@@ -46,7 +46,7 @@ def engine_of_run(
         PipelineError: when the run or its feature set is not there, or the model does not spike.
     """
     run = Location.of(uri)
-    recogniser = load_recogniser(run)
+    recogniser = load_model(run)
     check_weights(recogniser, uri)
     return build_engine(recogniser, precision, front_end_of(recogniser.manifest, uri, features))
 
@@ -61,7 +61,7 @@ def words_of_run(uri: str, evaluation: str) -> WordSearch:
     Raises:
         PipelineError: when either is not there, or the evaluation has no words of this model.
     """
-    return load_word_search(Location.of(evaluation), load_recogniser(Location.of(uri)))
+    return load_word_search(Location.of(evaluation), load_model(Location.of(uri)))
 
 
 def front_end_of(model: TrainManifest, uri: str, features: str | None) -> FrontEndConfig:

@@ -10,16 +10,16 @@ import torch
 from evaluation.engine.build import build_engine
 from evaluation.engine.engine import Engine, Floats
 from evaluation.engine.offline import score_all
-from training.checkpoint import Recogniser
 from training.constants import UNQUANTIZED_BITS
 from training.models.counting import Activity
+from training.trained_model import TrainedModel
 
 EventScorer = Callable[[Iterable[Floats]], Iterator[tuple[Floats, Activity]]]
 """Takes normalised features (T, F) of utterances; gives each one's log-probabilities (T, O) and
 what was executed, in order."""
 
 
-def event_scorer(recogniser: Recogniser) -> EventScorer | None:
+def event_scorer(recogniser: TrainedModel) -> EventScorer | None:
     """The scorer of a spiking recogniser; None where it does not quantise, so that all is dense.
 
     Args:

@@ -22,10 +22,10 @@ from flows.overrides import apply_overrides
 from flows.recipes import recipe_named
 from tests.benchmarks.harness import RecordOption, SmallOption, markdown, publish
 from training import process_environment
-from training.checkpoint import CheckpointStore, num_outputs
+from training.checkpoint import CheckpointStore
 from training.data import TrainingData
 from training.loop import STEP_PARTS, TrainingLoop
-from training.models.build import build_network
+from training.models.build import build_network, num_outputs
 from training.ray_trainer import fit
 from training.train_config import CurriculumStage, TrainConfig
 from training.worker_config import WorkerConfig

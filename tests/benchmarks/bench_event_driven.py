@@ -256,7 +256,7 @@ def main(
     facts = ["one process, one thread, one frame at a time, in turns"]
     data = {precision: forced_data(size, 0.1, precision) for precision in PRECISIONS}
     if model:
-        trained = checkpoint.load_recogniser(Location.of(model))
+        trained = checkpoint.load_model(Location.of(model))
         data = {precision: build_engine(trained, precision) for precision in PRECISIONS}
         described = data["float32"].description
         size = EngineSize(*(getattr(described, field) for field in EngineSize._fields))

@@ -49,11 +49,11 @@ from tests.harness.processes import descendants
 from training import process_environment
 from training.align.align import align
 from training.batch_plan import IndexedRow, plan_epoch
-from training.checkpoint import CheckpointStore, num_outputs
+from training.checkpoint import CheckpointStore
 from training.data import TrainingData
 from training.loop import TrainingLoop
 from training.manifest import TrainManifest
-from training.models.build import build_network
+from training.models.build import build_network, num_outputs
 from training.train import train
 from training.train_config import CurriculumStage, TrainConfig
 from training.worker_config import WorkerConfig

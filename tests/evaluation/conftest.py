@@ -16,10 +16,10 @@ from featurize.schema import (
 )
 from featurize.shard_writer import pack_row, write_shard
 from featurize.stage import Location, write_manifest
-from training.checkpoint import num_outputs, save_tensors
+from training.checkpoint import save_tensors
 from training.label_statistics import label_statistics
 from training.manifest import EpochMetrics, TrainManifest
-from training.models.build import build_network
+from training.models.build import build_network, num_outputs
 from training.models.model_config import ModelConfig
 from training.train_config import TrainConfig
 

@@ -17,9 +17,9 @@ from featurize.schema import CmvnStatistics, FeaturizeManifest, LabelInventory
 from featurize.shards import iter_rows
 from featurize.stage import Location, PipelineError, read_manifest, write_sealed
 from training.batching import collate
-from training.checkpoint import load_recogniser
 from training.losses import greedy_ctc_labels
 from training.manifest import TrainManifest
+from training.trained_model import load_model
 
 NUM_FEATURES = 7
 MODELS = ("v2", "v1", "conventional", "gru", "lstm")
@@ -125,7 +125,7 @@ def test_hypotheses_are_those_of_the_network_on_one_utterance_at_a_time(
         r["utterance_id"]: r
         for r in table(run([location], features).location, "hypotheses.parquet")
     }
-    recogniser = load_recogniser(location)
+    recogniser = load_model(location)
     manifest = read_manifest(features, FeaturizeManifest)
     for row in iter_rows(features, manifest, ("clean-test",)):
         batch = collate([row], recogniser.manifest.cmvn)

@@ -24,11 +24,11 @@ from training.align.align import align
 from training.align.config import AlignConfig, TargetsConfig
 from training.align.states import ContextStates
 from training.batching import collate
-from training.checkpoint import load_recogniser
 from training.manifest import TrainManifest
 from training.models.model_config import ModelConfig
 from training.train import train
 from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
+from training.trained_model import load_model
 from training.worker_config import WorkerConfig
 
 HERE = WorkerConfig(in_process=True, threads_per_worker=1)
@@ -109,7 +109,7 @@ def test_a_spiking_model_of_senones_is_drawn_with_its_phones(tied, runs):
     result = evaluate(EvaluateConfig(), [model], tied, runs)
     assert (result.location.child("plots", "spike_raster_v2.png")).exists()
     manifest = read_manifest(tied, FeaturizeManifest)
-    recogniser = load_recogniser(model)
+    recogniser = load_model(model)
     row = choose_shown(tied, manifest, manifest.splits["test"])
     decode = build_decoder("viterbi", recogniser, EvaluateConfig(), ViterbiConfig())
     raster = capture_raster(recogniser, "v2", row, manifest.cmvn, decode, manifest)

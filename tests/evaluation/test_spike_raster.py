@@ -6,8 +6,8 @@ from featurize.schema import FeaturizeManifest, LabelInventory
 from featurize.shards import iter_rows
 from featurize.stage import read_manifest
 from training.batching import collate
-from training.checkpoint import load_recogniser
 from training.losses import greedy_ctc_labels
+from training.trained_model import load_model
 
 ALIGNED = LabelInventory(
     kind="alignment",
@@ -31,7 +31,7 @@ def test_the_utterance_nearest_in_length_is_shown(write_features):
 def test_what_is_kept_is_what_the_network_did(write_features, write_model):
     features = write_features(frame_shift_s=0.03)
     manifest = read_manifest(features, FeaturizeManifest)
-    recogniser = load_recogniser(write_model("v2"))
+    recogniser = load_model(write_model("v2"))
     row = choose_shown(features, manifest, ("clean-test",))
     cmvn = recogniser.manifest.cmvn
     batch = collate([row], cmvn)
@@ -55,7 +55,7 @@ def test_what_is_kept_is_what_the_network_did(write_features, write_model):
 def test_the_reference_is_the_corpus_alignment(write_features, write_model):
     features = write_features(ALIGNED)
     manifest = read_manifest(features, FeaturizeManifest)
-    recogniser = load_recogniser(write_model("v1", ALIGNED, objective="frame"))
+    recogniser = load_model(write_model("v1", ALIGNED, objective="frame"))
     row = choose_shown(features, manifest, ("clean-test",))
     raster = capture_raster(
         recogniser, "v1", row, recogniser.manifest.cmvn, lambda _: [0], manifest

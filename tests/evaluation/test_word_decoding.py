@@ -29,7 +29,7 @@ from featurize.lexicon import load_lexicon
 from featurize.phones import CMUDICT_39, TIMIT_48
 from featurize.schema import FeaturizeManifest, LabelInventory, StateInventory
 from featurize.stage import Location, PipelineError, read_manifest
-from training.checkpoint import Recogniser, load_recogniser
+from training.trained_model import TrainedModel, load_model
 
 ALIGNED = LabelInventory(
     kind="alignment",
@@ -180,7 +180,7 @@ def test_a_finished_evaluations_search_is_found_again(run, write_features, write
     location = write_model("gru", upstream={"features": "f-features"})
     other = write_model("gru", seed=5)
     result = run([location], features, WordSearchConfig(lexicon=lexicon(), tune_max_utterances=2))
-    recogniser = load_recogniser(location)
+    recogniser = load_model(location)
     search = load_word_search(result.location, recogniser)
     assert search.config == metrics_of(result).models[0].words
     manifest = read_manifest(features, FeaturizeManifest)
@@ -190,7 +190,7 @@ def test_a_finished_evaluations_search_is_found_again(run, write_features, write
         words = search(recognition.log_probs_TO)
         assert " ".join(words) == found[recognition.row.utterance_id]
     with pytest.raises(PipelineError, match="has no word search of this model"):
-        load_word_search(result.location, load_recogniser(other))
+        load_word_search(result.location, load_model(other))
 
 
 def test_a_recognizer_finds_the_words_of_its_evaluation(run, write_features, write_model, lexicon):
@@ -199,7 +199,7 @@ def test_a_recognizer_finds_the_words_of_its_evaluation(run, write_features, wri
     cmvn = read_manifest(features, FeaturizeManifest).cmvn
     location = write_model("v2", upstream={"features": "f-features"}, cmvn=cmvn)
     result = run([location], features, WordSearchConfig(lexicon=lexicon(), tune_max_utterances=2))
-    recogniser = load_recogniser(location)
+    recogniser = load_model(location)
     search = load_word_search(result.location, recogniser)
     front_end = FrontEndConfig(
         **{"sample_rate_hz": 16000, "features": "fbank", "num_bins": 7, "num_ceps": 7},
@@ -242,7 +242,7 @@ def test_frame_models_find_words_too(run, write_features, write_model, lexicon):
 
 def test_states_are_parts_of_phones_or_added_up_where_frames_are_long(write_model):
     """Two states a phone; the last phone's second state in two contexts."""
-    trained = load_recogniser(write_model("lstm", ALIGNED, objective="frame"))
+    trained = load_model(write_model("lstm", ALIGNED, objective="frame"))
     states = StateInventory(
         states_per_phone=2,
         phones=(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4),
@@ -255,7 +255,7 @@ def test_states_are_parts_of_phones_or_added_up_where_frames_are_long(write_mode
         manifest = trained.manifest.model_copy(
             update={"states": states, "frame_shift_s": frame_shift_s}
         )
-        recogniser = Recogniser(trained.network, manifest, counts)
+        recogniser = TrainedModel(trained.network, manifest, counts)
         topology = topology_of(recogniser, ALIGNED, WordSearchConfig(prior_scale=0))
         assert topology.parts_per_phone == parts
         posteriors = np.full((1, 11), 1 / 11, np.float32)

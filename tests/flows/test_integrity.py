@@ -13,8 +13,8 @@ from flows.cli import run
 from flows.comparison import read_metrics
 from flows.integrity import inspect, repair, stage_locations
 from tests.harness.tiny import EVALUATION, FEATURES, HERE, TRAINING, make_corpus
-from training.checkpoint import load_recogniser
 from training.train import train
+from training.trained_model import load_model
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_readers_name_the_file_and_the_remedy(stage, tmp_path):
             Location.of(tmp_path),
             HERE.model_copy(update={"verify_features": "full"}),
         ),
-        "training": lambda: load_recogniser(stage),
+        "training": lambda: load_model(stage),
         "evaluation": lambda: read_metrics(stage),
     }
     with pytest.raises(PipelineError, match=rf"{name} .*spikeline repair {stage.path}"):

@@ -30,7 +30,7 @@ from evaluation.recognise import choose_cmvn, network_shape, recognise, stream_b
 from featurize.cmvn import Normaliser
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, read_manifest
-from training.checkpoint import load_recogniser
+from training.trained_model import load_model
 
 LARGEST_DIFFERENCE = 1e-4
 PRECISIONS = ("float32", "int8")
@@ -64,7 +64,7 @@ def agreement(
         split: of the feature set.
         evaluation: a finished evaluation of the model, whose recorded counts are compared as well.
     """
-    recogniser, manifest = load_recogniser(model), read_manifest(features, FeaturizeManifest)
+    recogniser, manifest = load_model(model), read_manifest(features, FeaturizeManifest)
     recorded = {} if evaluation is None else recorded_counts(evaluation)
     engines = {kind: Engine(build_engine(recogniser, kind)) for kind in PRECISIONS}
     shape, delay = network_shape(recogniser), recogniser.target_delay

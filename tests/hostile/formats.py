@@ -220,11 +220,11 @@ def _read_feature_manifest(workshop: _Workshop, data: bytes, folder: Path) -> st
 
 
 def _read_model_manifest(workshop: _Workshop, data: bytes, folder: Path) -> str:
-    from training.checkpoint import load_recogniser
+    from training.trained_model import load_model
 
     model = workshop.copy(workshop.model, folder)
     model.child("manifest.json").write_bytes(data)
-    load_recogniser(model)
+    load_model(model)
     return "read"
 
 

@@ -18,11 +18,12 @@ from featurize.stage import (
     write_sealed,
 )
 from tests.harness.tiny import FEATURES, HERE, TRAINING, make_corpus
-from training.checkpoint import CheckpointStore, load_recogniser, load_weights
+from training.checkpoint import CheckpointStore, load_weights
 from training.manifest import EpochMetrics, TrainManifest
 from training.models.build import build_network
 from training.models.model_config import ModelConfig
 from training.train import train
+from training.trained_model import load_model
 
 EPOCH = EpochMetrics(
     epoch=0,
@@ -163,4 +164,4 @@ def test_a_manifest_that_claims_a_vast_network_is_refused_at_once(tmp_path):
     config = manifest.config.model_copy(update={"model": vast})
     write_sealed(model, manifest.model_copy(update={"config": config}))
     with pytest.raises(PipelineError, match="do not fit the configured network"):
-        load_recogniser(model)
+        load_model(model)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, PipelineError, read_manifest, write_sealed
-from training.checkpoint import CheckpointStore, load_recogniser
+from training.checkpoint import CheckpointStore
 from training.data import TrainingData, read_ahead
 from training.loop import TrainingLoop
 from training.manifest import TrainManifest
@@ -25,6 +25,7 @@ from training.train_config import (
     TrainConfig,
     WeightAveragingConfig,
 )
+from training.trained_model import load_model
 from training.worker_config import WorkerConfig
 
 HERE = WorkerConfig(in_process=True, threads_per_worker=1)
@@ -111,7 +112,7 @@ def test_resumed_equals_uninterrupted(planted_features, tmp_path):
     resumed = train(small(**augmented), planted_features, runs, HERE, on_progress=seen.append)
     assert min(progress.epoch for progress in seen) == 1
     assert losses(resumed.location) == losses(whole.location)
-    a, b = load_recogniser(whole.location), load_recogniser(resumed.location)
+    a, b = load_model(whole.location), load_model(resumed.location)
     for (name, x), y in zip(
         a.network.state_dict().items(), b.network.state_dict().values(), strict=True
     ):
@@ -186,7 +187,7 @@ def test_a_damaged_weights_file_is_refused(planted_features, tmp_path):
     content[-3] ^= 1
     weights.write_bytes(bytes(content))
     with pytest.raises(PipelineError, match=r"weights.safetensors is damaged.*train this model"):
-        load_recogniser(result.location)
+        load_model(result.location)
 
 
 def test_metrics_and_label_statistics_stand_beside_the_weights(planted_features, tmp_path):
@@ -194,7 +195,7 @@ def test_metrics_and_label_statistics_stand_beside_the_weights(planted_features,
     with result.location.child("metrics.parquet").open_read() as stream:
         table = pq.read_table(stream).to_pylist()
     assert [row["epoch"] for row in table] == [0, 1]
-    statistics = load_recogniser(result.location).label_statistics
+    statistics = load_model(result.location).label_statistics
     assert int(statistics["bigram_counts"][5].sum()) == 42
     assert int(statistics["bigram_counts"][:, 5].sum()) == 42
     manifest = read_manifest(planted_features, FeaturizeManifest)
@@ -245,7 +246,7 @@ def test_a_schedule_brings_quantisation_in_and_the_best_epoch_waits_for_it(
     manifest = read_manifest(result.location, TrainManifest)
     assert [m.spikes_as_configured for m in manifest.metrics] == [False] * 4 + [True] * 2
     assert manifest.best_epoch >= 4
-    weights = load_recogniser(result.location).network.state_dict()
+    weights = load_model(result.location).network.state_dict()
     trackers = [int(v) for name, v in weights.items() if name.endswith("tracker.num_updates")]
     assert trackers == [7, 7, 7]
 
@@ -273,7 +274,7 @@ def test_the_average_is_exponential_and_is_what_is_scored_and_kept(planted_featu
     store = CheckpointStore(result.location)
     directory = store.directory(read_manifest(result.location, TrainManifest).best_epoch)
     averaged = load_file(directory.child("average.safetensors").path)
-    kept = load_recogniser(result.location).network.output.linear.weight
+    kept = load_model(result.location).network.output.linear.weight
     assert torch.equal(kept, averaged["module.output.linear.weight"])
 
 
@@ -297,7 +298,7 @@ def test_an_option_that_is_off_does_not_rename_a_result(planted_features):
 def test_a_bounded_range_holds_in_training_and_in_the_recogniser(planted_features, tmp_path):
     model = ModelConfig(model="v2", hidden_size=24, max_range=0.5)
     result = train(small(model), planted_features, Location.of(tmp_path), HERE)
-    network = load_recogniser(result.location).network
+    network = load_model(result.location).network
     output = network(torch.randn(9, 2, 8), torch.tensor([9, 7]))
     for layer, spikes in zip(network.layers, output.site_outputs[1:], strict=True):
         assert float(layer.site.quantizer().range_M) == 0.5

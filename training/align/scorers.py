@@ -17,7 +17,7 @@ from training.align.flat_start import GaussianModel
 from training.align.frames import Stacking
 from training.align.states import ContextStates, PhoneStates, StateSequence
 from training.batching import collate
-from training.checkpoint import Recogniser, load_recogniser
+from training.trained_model import TrainedModel, load_model
 
 
 class Scorer(Protocol):
@@ -64,7 +64,7 @@ class NetworkScorer:
         recogniser: trained on an alignment of these features.
     """
 
-    def __init__(self, recogniser: Recogniser) -> None:
+    def __init__(self, recogniser: TrainedModel) -> None:
         manifest = recogniser.manifest
         self.stacking = Stacking(1, 1, manifest.frame_shift_s)
         self.sequence: StateSequence = (
@@ -81,7 +81,7 @@ class NetworkScorer:
     @classmethod
     def of(cls, training: Location) -> "NetworkScorer":
         """Load a finished training run."""
-        return cls(load_recogniser(training))
+        return cls(load_model(training))
 
     def __call__(self, rows: Sequence[FeatureRow]) -> Iterator[NDArray[np.float32]]:
         """Scaled likelihoods ``log p(s | x) - log p(s)``, (T, S), of one after the other."""

@@ -1,5 +1,6 @@
 """From a configuration to its network."""
 
+from featurize.schema import StateInventory
 from training.models.model_config import ModelConfig, as_its_model
 from training.models.network import SpeechNetwork
 from training.models.registry import attribute_at
@@ -18,3 +19,10 @@ def build_network(config: ModelConfig, num_features: int, num_outputs: int) -> S
     built = build(as_its_model(config), num_features, num_outputs)
     assert isinstance(built, SpeechNetwork)
     return built
+
+
+def num_outputs(num_symbols: int, objective: str, states: StateInventory | None = None) -> int:
+    """Scores per frame: one per symbol and the blank for CTC, else one per frame target."""
+    if objective == "ctc":
+        return num_symbols + 1
+    return num_symbols if states is None else len(states.phones)

@@ -14,7 +14,7 @@ from evaluation.recognise import network_shape, recognise, stream_batches
 from featurize.schema import FeaturizeManifest
 from featurize.stage import PipelineError, read_manifest
 from training.batching import collate
-from training.checkpoint import load_recogniser
+from training.trained_model import load_model
 
 NUM_FEATURES = 7
 
@@ -55,7 +55,7 @@ MODELS = [
 
 @pytest.mark.parametrize(("model", "sizes"), MODELS)
 def test_spikes_are_the_training_models_bit_by_bit(write_model, model, sizes):
-    recogniser = load_recogniser(write_model(model, **sizes))
+    recogniser = load_model(write_model(model, **sizes))
     features = frames(60)
     expected = trained_output(recogniser, features)
     sites, scores, _ = run_by_frame(Engine(build_engine(recogniser)), features)
@@ -69,7 +69,7 @@ def test_spikes_are_the_training_models_bit_by_bit(write_model, model, sizes):
 
 def test_any_cutting_of_the_stream_gives_the_same(write_model):
     engines = [
-        Engine(build_engine(load_recogniser(write_model(model)), precision))
+        Engine(build_engine(load_model(write_model(model)), precision))
         for model in ("conventional", "v1", "v2")
         for precision in ("float32", "int8")
     ]
@@ -95,7 +95,7 @@ def test_any_cutting_of_the_stream_gives_the_same(write_model):
     [(*model, "float32") for model in MODELS] + [(*model, "int8") for model in MODELS[:-1]],
 )
 def test_executed_counts_equal_the_audited_ones(write_model, model, sizes, precision):
-    recogniser = load_recogniser(write_model(model, **sizes))
+    recogniser = load_model(write_model(model, **sizes))
     engine = Engine(build_engine(recogniser, precision))
     shape = NetworkShape(
         recogniser.network.config, recogniser.network.num_features, recogniser.network.num_outputs
@@ -125,7 +125,7 @@ def test_executed_counts_equal_the_audited_ones(write_model, model, sizes, preci
 @pytest.mark.parametrize("num_bits", [1, 3, 6, 7, 8])
 def test_int8_sums_are_exact_integers(num_bits, write_model):
     """Against the same integers multiplied by numpy in 64 bits, at full scale and density."""
-    recogniser = load_recogniser(
+    recogniser = load_model(
         write_model("conventional", num_bits=num_bits, threshold=0, hidden_size=40)
     )
     data = build_engine(recogniser, "int8")
@@ -149,7 +149,7 @@ def test_int8_sums_are_exact_integers(num_bits, write_model):
 
 
 def test_int8_weights_are_within_half_a_step_of_the_folded_ones(write_model):
-    recogniser = load_recogniser(write_model("v2", hidden_size=20))
+    recogniser = load_model(write_model("v2", hidden_size=20))
     exact, rounded = (build_engine(recogniser, kind) for kind in ("float32", "int8"))
     level_scale = exact.arrays["quantizers"][:, 1]
     sites = {"feed_forward_1": 0, "feed_forward_2": 1, "recurrent_1": 1, "recurrent_2": 2}
@@ -167,18 +167,18 @@ def test_int8_weights_are_within_half_a_step_of_the_folded_ones(write_model):
 
 
 def test_unquantised_spikes_have_no_int8_engine(write_model):
-    recogniser = load_recogniser(write_model("v2", num_bits=32))
+    recogniser = load_model(write_model("v2", num_bits=32))
     with pytest.raises(PipelineError, match="precision=float32"):
         build_engine(recogniser, "int8")
 
 
 def test_dense_models_have_no_engine(write_model):
     with pytest.raises(PipelineError, match="does not spike"):
-        build_engine(load_recogniser(write_model("gru")))
+        build_engine(load_model(write_model("gru")))
 
 
 def test_frames_of_another_size_are_refused(write_model):
-    engine = Engine(build_engine(load_recogniser(write_model("v2"))))
+    engine = Engine(build_engine(load_model(write_model("v2"))))
     with pytest.raises(ValueError, match=r"reads \(T, 7\)"):
         engine.advance(np.zeros((3, 8), np.float32), engine.stream())
 
@@ -186,7 +186,7 @@ def test_frames_of_another_size_are_refused(write_model):
 @pytest.mark.parametrize("model", ["conventional", "v1", "v2"])
 def test_an_evaluation_by_events_is_that_of_the_network(write_model, write_features, model):
     """Every utterance of a corpus: same scores, and the audited activity of the network itself."""
-    recogniser, location = load_recogniser(write_model(model)), write_features()
+    recogniser, location = load_model(write_model(model)), write_features()
     manifest = read_manifest(location, FeaturizeManifest)
     batches = list(stream_batches(location, manifest, ("clean-train", "clean-test"), 4))
     found = list(recognise(recogniser, iter(batches), manifest.cmvn))
@@ -214,7 +214,7 @@ def test_a_delayed_network_is_scored_from_its_first_named_frame(write_model, wri
     plain, late = (
         list(
             recognise(
-                load_recogniser(write_model(model, objective="frame", target_delay=delay)),
+                load_model(write_model(model, objective="frame", target_delay=delay)),
                 iter(batches),
                 manifest.cmvn,
             )
@@ -229,7 +229,7 @@ def test_a_delayed_network_is_scored_from_its_first_named_frame(write_model, wri
 @pytest.mark.parametrize("hidden_size", [5, 8, 13, 16, 40])
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_what_a_file_holds_behind_the_last_neuron_never_spikes(precision, hidden_size, write_model):
-    recogniser = load_recogniser(write_model("conventional", threshold=0, hidden_size=hidden_size))
+    recogniser = load_model(write_model("conventional", threshold=0, hidden_size=hidden_size))
     data = build_engine(recogniser, precision)
     data.arrays["biases"][: data.layout.matrices[-1].bias_offset] = 1e6
     engine = Engine(data)

@@ -8,7 +8,7 @@ from evaluation.engine.engine import Engine
 from evaluation.engine.engine_file import EngineData, read_engine, write_engine
 from evaluation.engine.nir_export import nir_file
 from featurize.stage import PipelineError
-from training.checkpoint import load_recogniser
+from training.trained_model import load_model
 
 NEEDS = "not installed; pip install -e '.[export]'"
 
@@ -40,7 +40,7 @@ def frames(num_frames, seed=0, num_features=7):
 )
 def test_onnx_step_gives_the_engines_scores(write_model, model, sizes):
     """Within a rounding: one other spike would move a score by a thousand times as much."""
-    data = build_engine(load_recogniser(write_model(model, **sizes)))
+    data = build_engine(load_model(write_model(model, **sizes)))
     assert compare_onnx(data, frames(100)).largest_difference < 1e-5
 
 
@@ -52,26 +52,26 @@ def test_sums_in_another_order_spike_differently(write_model, monkeypatch):
         return graph.add("MatMul", [source, weight], f"{name}_product")
 
     monkeypatch.setattr(onnx_export, "ordered_product", product)
-    data = build_engine(load_recogniser(write_model("v2", hidden_size=300)))
+    data = build_engine(load_model(write_model("v2", hidden_size=300)))
     assert compare_onnx(data, frames(300)).differing_frames > 0
 
 
 def test_silence_goes_through_the_step(write_model):
     """No spikes at all: there is nothing to add up."""
-    data = build_engine(load_recogniser(write_model("conventional")))
+    data = build_engine(load_model(write_model("conventional")))
     data.arrays["biases"][:] = 0.0
     assert compare_onnx(data, np.zeros((5, 7), np.float32)).largest_difference == 0.0
 
 
 @pytest.mark.parametrize("model", ["v1", "v2"])
 def test_nir_lacks_a_gated_node(write_model, model):
-    data = build_engine(load_recogniser(write_model(model)))
+    data = build_engine(load_model(write_model(model)))
     with pytest.raises(PipelineError, match="no node for a gated synaptic current"):
         nir_file(data)
 
 
 def test_nir_lacks_graded_spikes(write_model):
-    data = build_engine(load_recogniser(write_model("conventional")))
+    data = build_engine(load_model(write_model("conventional")))
     with pytest.raises(PipelineError, match="no neuron with graded, signed spikes"):
         nir_file(data)
 
@@ -79,7 +79,7 @@ def test_nir_lacks_graded_spikes(write_model):
 @pytest.mark.parametrize("leaky", [True, False])
 def test_nir_carries_the_unquantised_conventional_network(write_model, tmp_path, leaky):
     nir = pytest.importorskip("nir", reason=f"nir is {NEEDS}")
-    recogniser = load_recogniser(write_model("conventional", num_bits=32, hidden_size=6))
+    recogniser = load_model(write_model("conventional", num_bits=32, hidden_size=6))
     with torch.no_grad():
         for layer in recogniser.network.layers:
             layer.decay.copy_(torch.linspace(0.1, 0.9, 6) if leaky else torch.ones(6))
@@ -116,7 +116,7 @@ def simulate(nir, graph, features):
 
 def test_a_file_round_trips(write_model, tmp_path):
     for precision in ("float32", "int8"):
-        data = build_engine(load_recogniser(write_model("v2", objective="frame")), precision)
+        data = build_engine(load_model(write_model("v2", objective="frame")), precision)
         path = tmp_path / f"{precision}.spikes"
         path.write_bytes(write_engine(data))
         read = read_engine(path)
@@ -145,7 +145,7 @@ def damaged(content, position):
 )
 def test_a_damaged_file_is_refused(write_model, tmp_path, spoil, said):
     path = tmp_path / "engine.spikes"
-    path.write_bytes(spoil(write_engine(build_engine(load_recogniser(write_model("v2"))))))
+    path.write_bytes(spoil(write_engine(build_engine(load_model(write_model("v2"))))))
     with pytest.raises(PipelineError, match=said):
         read_engine(path)
 
@@ -156,7 +156,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_weights_that_are_not_numbers_are_refused(write_model):
-    data = build_engine(load_recogniser(write_model("v2")))
+    data = build_engine(load_model(write_model("v2")))
     data.arrays["weights"][3] = np.nan
     with pytest.raises(PipelineError, match="weights is not finite"):
         write_engine(EngineData(data.description, data.arrays))

@@ -29,7 +29,7 @@ from featurize.resampling import resample
 from featurize.schema import LabelInventory, StateInventory
 from featurize.stage import PipelineError
 from training.align.states import phone_state_inventory
-from training.checkpoint import load_recogniser
+from training.trained_model import load_model
 
 RATE = 16000
 PHONES = LabelInventory(
@@ -139,7 +139,7 @@ def test_phone_search_in_pieces_is_that_of_the_whole(seed):
 @pytest.mark.parametrize("frame_shift_s", [0.01, 0.03])
 def test_parts_of_phones_in_pieces_are_searched_as_the_whole(write_model, frame_shift_s):
     states = phone_state_inventory(len(PHONES.symbols), 3)
-    recogniser = load_recogniser(
+    recogniser = load_model(
         write_model("v2", PHONES, objective="frame", states=states, frame_shift_s=frame_shift_s)
     )
     search = phone_search(recogniser, ViterbiConfig())
@@ -170,7 +170,7 @@ def test_senones_of_a_part_are_added_up(write_model, tmp_path):
     for seed, states in enumerate((plain, split)):
         run = write_model("v1", PHONES, states=states, seed=seed, **options)
         path = tmp_path / f"{seed}.spikes"
-        path.write_bytes(write_engine(build_engine(load_recogniser(run))))
+        path.write_bytes(write_engine(build_engine(load_model(run))))
         files.append(read_engine(path))
         decoders.append(stream_decoder(files[-1]))
     assert files[1].description.num_outputs == 2 * files[0].description.num_outputs
@@ -184,7 +184,7 @@ def test_senones_of_a_part_are_added_up(write_model, tmp_path):
 def test_a_stream_shorter_than_a_phone_has_none(write_model):
     states = phone_state_inventory(len(PHONES.symbols), 3)
     run = write_model("v2", PHONES, objective="frame", states=states, frame_shift_s=0.01)
-    decoder = stream_decoder(build_engine(load_recogniser(run)))
+    decoder = stream_decoder(build_engine(load_model(run)))
     decoder.feed(np.zeros((2, len(states.phones)), np.float32))
     assert decoder.finish() == []
 
@@ -192,7 +192,7 @@ def test_a_stream_shorter_than_a_phone_has_none(write_model):
 @pytest.fixture
 def engine_data(write_model):
     _, streamed = front_end(num_bins=13)
-    recogniser = load_recogniser(write_model("v2", LETTERS, num_features=13))
+    recogniser = load_model(write_model("v2", LETTERS, num_features=13))
     return build_engine(recogniser, "float32", streamed)
 
 
@@ -222,9 +222,11 @@ def test_a_delayed_network_names_nothing_by_its_first_frames(write_model):
     """The same weights with and without a delay: one hears phones in the scores from frame 3 on."""
     options = {"objective": "frame", "num_features": 13, "frame_shift_s": 0.01}
     _, streamed = front_end(num_bins=13)
-    plain = build_engine(load_recogniser(write_model("v2", PHONES, **options)), "float32", streamed)
+    plain = build_engine(load_model(write_model("v2", PHONES, **options)), "float32", streamed)
     late = build_engine(
-        load_recogniser(write_model("v2", PHONES, target_delay=3, **options)), "float32", streamed
+        load_model(write_model("v2", PHONES, target_delay=3, **options)),
+        "float32",
+        streamed,
     )
     frames = FrontEnd(streamed)
     samples = noise(9000)
@@ -383,7 +385,7 @@ def test_an_engine_file_is_enough(engine_data, tmp_path):
 
 
 def test_an_engine_of_frames_cannot_listen(write_model):
-    data = build_engine(load_recogniser(write_model("v2")))
+    data = build_engine(load_model(write_model("v2")))
     with pytest.raises(PipelineError, match="reads frames, not samples"):
         Recognizer(data)
 
