@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.config import FeaturizeConfig
 from featurize.fbank import SAMPLE_SCALE, FilterbankExtractor
+from featurize.featurize_config import FeaturizeConfig
 from featurize.frames import append_deltas, cepstral_transform, num_stacks, stack_frames
 
 

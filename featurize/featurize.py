@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from featurize.cmudict import CMUDICT_RELEASE
 from featurize.cmvn import MomentSums, add_moments, cmvn_statistics
-from featurize.config import FeaturizeConfig
 from featurize.corpora.scan import scan_corpus
+from featurize.featurize_config import FeaturizeConfig
 from featurize.labels import labeller
-from featurize.make_shard import ShardPlan, ShardResult, make_shard, plan_shards
+from featurize.make_shard import ShardResult, make_shard
+from featurize.plan_shards import ShardPlan, plan_shards
 from featurize.rejects import REJECTS_NAME, Reject, write_rejects
 from featurize.schema import (
     SCHEMA_VERSION,

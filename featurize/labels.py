@@ -17,8 +17,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.config import FeaturizeConfig
 from featurize.corpora.entry import CorpusEntry
+from featurize.featurize_config import FeaturizeConfig
 from featurize.lexicon import UNKNOWN_PHONE, Lexicon, load_lexicon, pronounce
 from featurize.phones import (
     CMUDICT_39,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from featurize.cmudict import read_cmudict
-from featurize.config import OutOfVocabularyRule
+from featurize.featurize_config import OutOfVocabularyRule
 from featurize.phones import CMUDICT_39
 from featurize.rejects import RejectedUtterance
 from featurize.stage import Location, PipelineError

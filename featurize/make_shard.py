@@ -5,62 +5,30 @@ finds the sidecar, checks the file against it, and does not make the shard again
 """
 
 import logging
-import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import lru_cache
-from itertools import groupby
 
 import numpy as np
 from pydantic import ValidationError
 
 from featurize.audio import read_audio
 from featurize.cmvn import MomentSums, add_moments
-from featurize.config import FeaturizeConfig
 from featurize.corpora.entry import CorpusEntry
 from featurize.features import FeatureExtractor
+from featurize.featurize_config import FeaturizeConfig
 from featurize.labels import Labeller, frames_needed, labeller
+from featurize.plan_shards import ShardPlan
 from featurize.rejects import Reject, RejectedUtterance
 from featurize.schema import FeatureRow, ShardInfo
 from featurize.shard_writer import pack_row, unpacked_features, write_shard
 from featurize.shards import verify_shard
-from featurize.speed import at_speed, play, recorded_samples
-from featurize.stage import Location, PipelineError, TypedConfig
+from featurize.speed import play, recorded_samples
+from featurize.stage import PipelineError, TypedConfig
 
-SIDECARS = "unfinished"
 _MAX_SIDECAR_BYTES = 256 * 2**20
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ShardPlan:
-    """Everything a worker needs to make one shard; pickles.
-
-    Attributes:
-        number: position in the feature set; names the file.
-        entries: utterances of one subset.
-        corpus: where their audio is.
-        location: the feature set.
-    """
-
-    number: int
-    subset: str
-    entries: tuple[CorpusEntry, ...]
-    corpus: Location
-    location: Location
-    config: FeaturizeConfig
-
-    @property
-    def file(self) -> str:
-        """Name of the shard below the location."""
-        return f"shard-{self.number:05d}.parquet"
-
-    @property
-    def sidecar(self) -> Location:
-        """Where the result is kept until the whole feature set is finished."""
-        return self.location.child(SIDECARS, f"shard-{self.number:05d}.json")
 
 
 class ShardResult(TypedConfig):
@@ -81,41 +49,6 @@ class ShardResult(TypedConfig):
     num_samples: int
     num_resampled: int
     out_of_vocabulary: dict[str, int]
-
-
-def plan_shards(
-    entries: Sequence[CorpusEntry], config: FeaturizeConfig, corpus: Location, location: Location
-) -> tuple[ShardPlan, ...]:
-    """Assign utterances to shards: per subset a seeded shuffle, cut into equal pieces.
-
-    Shuffled, so that a shard mixes speakers and chapters; a reader that mixes within a few
-    shards then sees a fair sample.
-
-    Args:
-        entries: sorted by subset; only the configured subsets.
-    """
-    groups = {name: list(group) for name, group in groupby(entries, key=lambda e: e.subset)}
-    plans: list[ShardPlan] = []
-    for subset in config.splits.subsets:
-        recorded = sorted(groups.get(subset, []), key=lambda entry: entry.utterance_id)
-        members = [*recorded]
-        if subset in config.splits.train:
-            members += [at_speed(entry, f) for f in config.speed_factors for entry in recorded]
-        random.Random(f"{config.seed} {subset}").shuffle(members)  # noqa: S311 - no secret
-        count = -(-len(members) // config.utterances_per_shard)
-        for piece in range(count):
-            start, stop = (len(members) * k // count for k in (piece, piece + 1))
-            plans.append(
-                ShardPlan(
-                    number=len(plans),
-                    subset=subset,
-                    entries=tuple(members[start:stop]),
-                    corpus=corpus,
-                    location=location,
-                    config=config,
-                )
-            )
-    return tuple(plans)
 
 
 def make_shard(plan: ShardPlan) -> ShardResult:

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator
 
 from pydantic import ValidationError
 
-from featurize.config import FeaturizeConfig
 from featurize.featurize import FeaturizePlan, place_among_rejects, plan_featurize
-from featurize.make_shard import SIDECARS, judge, make_shard
+from featurize.featurize_config import FeaturizeConfig
+from featurize.make_shard import judge, make_shard
+from featurize.plan_shards import SIDECARS
 from featurize.rejects import REJECTS_NAME, Reject, write_rejects
 from featurize.schema import FeaturizeManifest
 from featurize.shards import checksum_of, read_index, read_rows

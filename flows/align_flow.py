@@ -12,7 +12,7 @@ from flows.progress import AlignmentProgress, stage_progress
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs
 from training.align.align import align
-from training.align.config import AlignConfig
+from training.align.align_config import AlignConfig
 from training.worker_config import WorkerConfig
 
 _LOGGER = logging.getLogger(__name__)

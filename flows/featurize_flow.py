@@ -10,9 +10,10 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
-from featurize.config import FeaturizeConfig
 from featurize.featurize import FeaturizePlan, check_finished, finish_featurize, plan_featurize
-from featurize.make_shard import ShardPlan, ShardResult, make_shard
+from featurize.featurize_config import FeaturizeConfig
+from featurize.make_shard import ShardResult, make_shard
+from featurize.plan_shards import ShardPlan
 from featurize.rejects import REJECTS_NAME
 from featurize.schema import FeaturizeManifest
 from featurize.stage import (

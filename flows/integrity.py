@@ -27,7 +27,7 @@ from featurize.stage import (
 )
 from flows.comparison import read_metrics
 from training.align.align import align
-from training.align.config import AlignConfig
+from training.align.align_config import AlignConfig
 from training.manifest import TrainManifest
 from training.repair import features_of, redo_training
 from training.train import train

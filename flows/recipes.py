@@ -11,12 +11,12 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
-from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.synthetic import SyntheticConfig
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.stage import FanOut, PipelineError, TypedConfig
 from flows.suggestions import did_you_mean
 from flows.tracking_config import TrackingConfig
-from training.align.config import AlignConfig, TargetsConfig
+from training.align.align_config import AlignConfig, TargetsConfig
 from training.models.model_config import SPIKING_MODELS, ModelConfig, ModelName
 from training.train_config import CurriculumStage, DensityConfig, OptimizerConfig, TrainConfig
 from training.worker_config import WorkerConfig

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from rich.console import RenderableType
 
-from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.scan import subsets_at
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.import_kaldi import KaldiImportConfig
 from featurize.stage import MANIFEST_NAME, Location, PipelineError, StageResult, is_finished
 from flows.command import Command, command, prefect_api
 from flows.failures import condense
 from flows.overrides import apply_overrides
 from flows.recipes import Recipe, recipe_named
-from training.align.config import AlignConfig
+from training.align.align_config import AlignConfig
 from training.worker_config import WorkerConfig
 
 if TYPE_CHECKING:

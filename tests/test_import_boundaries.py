@@ -13,7 +13,7 @@ LAYERS = ("featurize", "training", "evaluation", "flows")
 # read through its schema, shards and labels.
 MAKING_FEATURES = {
     "audio",
-    "config",
+    "featurize_config",
     "corpora",
     "features",
     "featurize",

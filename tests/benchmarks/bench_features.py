@@ -19,11 +19,12 @@ import typer
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.scan import scan_corpus
 from featurize.corpora.synthetic import synthesize_corpus
 from featurize.features import FeatureExtractor
-from featurize.make_shard import make_shard, plan_shards
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
+from featurize.make_shard import make_shard
+from featurize.plan_shards import plan_shards
 from featurize.stage import Location
 from tests.benchmarks.harness import (
     RecordOption,

@@ -28,11 +28,12 @@ import torch
 import typer
 
 from evaluation.evaluate import evaluate
-from featurize.config import SplitsConfig
 from featurize.corpora.entry import CorpusEntry
 from featurize.corpora.synthetic import synthesize_corpus
 from featurize.featurize import featurize, plan_featurize
-from featurize.make_shard import make_shard, plan_shards
+from featurize.featurize_config import SplitsConfig
+from featurize.make_shard import make_shard
+from featurize.plan_shards import plan_shards
 from featurize.schema import FeaturizeManifest
 from featurize.stage import FanOut, Location, available_cores, read_manifest, run_fan_out
 from flows.recipes import Recipe, recipe_named

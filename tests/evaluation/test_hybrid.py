@@ -11,9 +11,9 @@ from evaluation.decoding import build_decoder
 from evaluation.evaluate import evaluate
 from evaluation.metrics import EvaluationMetrics
 from evaluation.spike_raster import capture_raster, choose_shown
-from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.scan import subsets_at
 from featurize.featurize import featurize
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.phones import TIMIT_39
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows
@@ -21,7 +21,7 @@ from featurize.stage import FanOut, Location, read_manifest
 from flows.recipes import recipe_named
 from flows.stage_commands import featurize_for_scoring
 from training.align.align import align
-from training.align.config import AlignConfig, TargetsConfig
+from training.align.align_config import AlignConfig, TargetsConfig
 from training.align.states import ContextStates
 from training.batching import collate
 from training.manifest import TrainManifest

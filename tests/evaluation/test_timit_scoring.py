@@ -3,7 +3,7 @@
 import pytest
 
 from evaluation.scoring import count_edits, scored_transcript
-from featurize.config import FeaturizeConfig, SplitsConfig
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.labels import labeller
 from featurize.phones import TIMIT_48, TIMIT_61, fold_to_39, fold_to_48
 

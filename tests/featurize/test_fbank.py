@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torchaudio.compliance import kaldi
 
-from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.features import FeatureExtractor, feature_extractor
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.frames import append_deltas, num_stacks, stack_frames
 
 SPLITS = SplitsConfig(train=("train",), dev=("dev",))

@@ -12,9 +12,9 @@ import soundfile
 
 from featurize.audio import read_audio
 from featurize.cmvn import Normaliser
-from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.features import feature_extractor
 from featurize.featurize import featurize, finish_featurize, plan_featurize
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.labels import label_text
 from featurize.make_shard import make_shard
 from featurize.schema import FeaturizeManifest

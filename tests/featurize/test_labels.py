@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora.entry import CorpusEntry
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.labels import CHARACTERS, frames_needed, label_text, labeller
 from featurize.lexicon import load_lexicon, pronounce, spell_out
 from featurize.phones import CMUDICT_39, TIMIT_39, TIMIT_48

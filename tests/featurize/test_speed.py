@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.featurize import featurize
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows
 from featurize.speed import play, recorded_samples

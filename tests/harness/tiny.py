@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 
 from evaluation.config import EvaluateConfig
-from featurize.config import FeaturizeConfig, SplitsConfig
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from training.models.model_config import ModelConfig
 from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
 from training.worker_config import WorkerConfig

@@ -24,12 +24,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.corpora import librispeech, timit
 from featurize.corpora.archive import ExtractionLimits, extract_archive
 from featurize.corpora.entry import CorpusEntry
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.lexicon import load_lexicon
-from featurize.make_shard import ShardPlan, make_shard
+from featurize.make_shard import make_shard
+from featurize.plan_shards import ShardPlan
 from featurize.schema import SHARD_SCHEMA, FeaturizeManifest
 from featurize.shards import read_index, read_rows
 from featurize.stage import Location, read_manifest

@@ -8,7 +8,8 @@ import sys
 import time
 
 from featurize.featurize import finish_featurize, plan_featurize
-from featurize.make_shard import ShardPlan, ShardResult, make_shard
+from featurize.make_shard import ShardResult, make_shard
+from featurize.plan_shards import ShardPlan
 from featurize.stage import FanOut, Location, ray_session, run_fan_out, run_stage
 from flows.recipes import Recipe
 from training.manifest import TrainProgress

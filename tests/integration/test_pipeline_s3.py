@@ -6,8 +6,8 @@ import pytest
 
 from evaluation.config import EvaluateConfig
 from evaluation.evaluate import evaluate
-from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.featurize import featurize
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.stage import Location
 from training.models.model_config import ModelConfig
 from training.train import train

@@ -4,14 +4,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.featurize import featurize
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.lexicon import load_lexicon
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows, verify_shard
 from featurize.stage import FanOut, Location, PipelineError, read_manifest
 from training.align.align import align
-from training.align.config import AlignConfig
+from training.align.align_config import AlignConfig
 from training.data import index_split
 from training.models.model_config import ModelConfig
 from training.train import train

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
-from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.features import FeatureExtractor, stack_frames
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from training.align.forced import Transcript, align_utterance, best_places, flat_places
-from training.align.frames import Stacking, splice
 from training.align.gaussians import Mixtures, MixtureStatistics
+from training.align.stacking import Stacking, splice
 from training.align.states import PhoneStates
 from training.align.transforms import Scatter
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from featurize.schema import FeaturizeManifest
 from featurize.stage import read_manifest
-from training.align.config import AlignConfig
+from training.align.align_config import AlignConfig
 from training.batching import delayed
 from training.data import TrainingData
 from training.losses import IGNORED_TARGET

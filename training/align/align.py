@@ -40,12 +40,12 @@ from featurize.stage import (
     software_versions,
     timestamp,
 )
-from training.align.config import AlignConfig
+from training.align.align_config import AlignConfig
 from training.align.flat_start import EstimationUtterance, GaussianModel, estimate_gaussians
 from training.align.forced import Transcript, align_utterance
-from training.align.frames import Stacking
 from training.align.outcome import AlignedLabels, Unaligned
 from training.align.scorers import GaussianScorer, NetworkScorer, Scorer
+from training.align.stacking import Stacking
 from training.align.states import FrameTargets, phone_state_inventory
 from training.align.textgrids import TextGrids, textgrids_digest
 from training.align.tying import ContextStatistics, tie_states

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize.stage import PipelineError
-from training.align.config import AlignConfig
+from training.align.align_config import AlignConfig
 from training.align.forced import Alignment, Transcript, align_utterance, flat_places
-from training.align.frames import splice
 from training.align.gaussians import Mixtures, MixtureStatistics
+from training.align.stacking import splice
 from training.align.states import PhoneStates
 from training.align.transforms import Projection, Scatter
 

@@ -14,7 +14,7 @@ from featurize.cmvn import Normaliser
 from featurize.schema import FeatureRow
 from featurize.stage import Location
 from training.align.flat_start import GaussianModel
-from training.align.frames import Stacking
+from training.align.stacking import Stacking
 from training.align.states import ContextStates, PhoneStates, StateSequence
 from training.batching import collate
 from training.trained_model import TrainedModel, load_model

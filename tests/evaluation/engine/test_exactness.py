@@ -11,8 +11,8 @@ import torch
 
 from evaluation.config import EvaluateConfig
 from evaluation.evaluate import evaluate
-from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.featurize import featurize
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.schema import FeaturizeManifest
 from featurize.stage import FanOut, Location, read_manifest
 from tests.harness import exactness

@@ -23,8 +23,8 @@ from evaluation.engine.front_end import FrontEnd
 from evaluation.engine.recognizer import Recognizer
 from evaluation.engine.resampler import StreamResampler
 from evaluation.viterbi import build_graph
-from featurize.config import FeaturizeConfig, SplitsConfig
 from featurize.features import FeatureExtractor
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.resampling import resample
 from featurize.schema import LabelInventory, StateInventory
 from featurize.stage import PipelineError

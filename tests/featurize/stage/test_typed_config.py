@@ -1,7 +1,7 @@
 """What a person reads in a form."""
 
 from evaluation.config import EvaluateConfig
-from featurize.config import FeaturizeConfig
+from featurize.featurize_config import FeaturizeConfig
 from training.models.model_config import ModelConfig
 from training.train_config import SpecAugmentConfig
 
