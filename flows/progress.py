@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from evaluation.manifest import EvaluateProgress
 from flows import terminal
 from flows.artifacts import ProgressArtifact, artifact_key
-from training.align.align import AlignProgress
+from training.align.job import AlignProgress
 from training.manifest import EpochMetrics, TrainProgress
 from training.train_config import TrainConfig
 

@@ -1,0 +1,59 @@
+"""From a flat start to Gaussians and, where they are asked for, tied states."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from featurize.cmvn import Normaliser
+from featurize.schema import THREE_STATE_SHIFT_S, StateInventory
+from featurize.shards import iter_rows, shards_of
+from training.align.flat_start import EstimationUtterance, GaussianModel, estimate_gaussians
+from training.align.job import AlignJob, silent_symbols
+from training.align.scorers import GaussianScorer
+from training.align.stacking import Stacking
+from training.align.states import phone_state_inventory
+from training.align.tying import ContextStatistics, tie_states
+
+
+def estimate(job: AlignJob) -> tuple[GaussianScorer, StateInventory | None]:
+    """Estimate Gaussians on the training utterances, from a flat start, and tie the states."""
+    stacking, normalise = Stacking.of(job.manifest), Normaliser(job.manifest.cmvn)
+    train = job.manifest.splits["train"]
+    total = sum(shard.num_utterances for shard in shards_of(job.manifest, train))
+    every = -(-total // job.config.num_estimation_utterances)
+    rows = iter_rows(job.features, job.manifest, train)
+    utterances = [
+        EstimationUtterance(stacking.frames(normalise(row)).astype(np.float16), job.transcript(row))
+        for number, row in enumerate(rows)
+        if number % every == 0
+    ]
+    model = estimate_gaussians(
+        utterances,
+        len(job.labels.symbols),
+        3 if stacking.frame_shift_s <= THREE_STATE_SHIFT_S else 1,
+        job.min_silence_frames(stacking),
+        job.config,
+        lambda done, rounds: job.tell("estimating Gaussians", done, rounds),
+    )
+    return GaussianScorer(model, stacking, normalise), _tie(job, model, utterances)
+
+
+def _tie(
+    job: AlignJob, model: GaussianModel, utterances: Sequence[EstimationUtterance]
+) -> StateInventory | None:
+    """The configured targets; None for phones."""
+    targets, num_symbols = job.config.targets, len(job.labels.symbols)
+    num_parts = min(targets.states_per_phone, model.states_per_phone)
+    if targets.kind == "phones":
+        return None
+    if targets.kind == "states":
+        return phone_state_inventory(num_symbols, num_parts)
+    job.tell("tying states", 0, 1)
+    statistics = ContextStatistics(num_symbols, model.projection.matrix_XD.shape[1])
+    for utterance in utterances:
+        found = utterance.alignment
+        if found is not None:
+            x_tD = model.project(utterance.wide_frames_tf)
+            statistics.add(x_tD, found.phones_P, found.places_t, model.states_per_phone, num_parts)
+    silences = silent_symbols(job.labels)
+    return tie_states(statistics, num_parts, targets.num_senones, targets.min_frames, silences)
