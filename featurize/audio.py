@@ -46,15 +46,11 @@ class Audio:
     Attributes:
         samples: (num_samples,) float32, mono, in [-1, 1], at the rate asked for.
         native_rate_hz: the file's own rate: the clock of a ``.PHN`` beside it.
-        native_num_samples: samples per channel in the file.
-        num_channels: channels in the file; more than one were averaged.
     """
 
     samples: NDArray[np.float32]
     sample_rate_hz: int
     native_rate_hz: int
-    native_num_samples: int
-    num_channels: int
 
     @property
     def num_samples(self) -> int:
@@ -65,11 +61,6 @@ class Audio:
     def was_resampled(self) -> bool:
         """Whether the file had another sample rate."""
         return self.native_rate_hz != self.sample_rate_hz
-
-    @property
-    def was_downmixed(self) -> bool:
-        """Whether the file had more than one channel."""
-        return self.num_channels > 1
 
 
 def read_audio(location: Location, sample_rate_hz: int, max_duration_s: float) -> Audio:
@@ -278,8 +269,8 @@ def _num_decodable(source: str | io.BytesIO) -> int:
 
 def _convert(decoded: _Decoded, sample_rate_hz: int) -> Audio:
     """Check values, average the channels, convert the rate."""
-    num_samples, num_channels = decoded.samples.shape
-    samples = decoded.samples[:, 0] if num_channels == 1 else decoded.samples.mean(axis=1)
+    is_mono = decoded.samples.shape[1] == 1
+    samples = decoded.samples[:, 0] if is_mono else decoded.samples.mean(axis=1)
     # Integers are finite and in range as they come.
     if decoded.is_float:
         if not np.isfinite(samples).all():
@@ -297,6 +288,4 @@ def _convert(decoded: _Decoded, sample_rate_hz: int) -> Audio:
         samples=np.ascontiguousarray(samples, dtype=np.float32),
         sample_rate_hz=sample_rate_hz,
         native_rate_hz=rate_hz,
-        native_num_samples=num_samples,
-        num_channels=num_channels,
     )

@@ -8,7 +8,6 @@ Shape legend: T rows, t frames before stacking, F features per row.
 """
 
 import hashlib
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,9 +66,3 @@ class FeatureExtractor:
             features = features @ self._cepstra
         features = append_deltas(features, self.config.deltas)
         return stack_frames(features, self.config.stack, self.config.stride)
-
-
-@lru_cache(maxsize=8)
-def feature_extractor(config: FeaturizeConfig) -> FeatureExtractor:
-    """The extractor of a configuration, built once per process."""
-    return FeatureExtractor(config)

@@ -117,12 +117,6 @@ def frames_needed(ids: Sequence[int] | NDArray[np.int32]) -> int:
     return len(labels) + int((labels[1:] == labels[:-1]).sum())
 
 
-def label_text(inventory: LabelInventory, ids: Sequence[int] | NDArray[np.int32]) -> str:
-    """A label sequence as a person reads it: characters joined, phones with spaces between."""
-    symbols = [inventory.symbols[i] for i in ids]
-    return ("" if inventory.kind == "characters" else " ").join(symbols)
-
-
 def _require_alphabet(text: str) -> None:
     """Refuse what no rule can spell or pronounce; a lexicon may hold words with more letters."""
     for symbol in text:

@@ -6,7 +6,7 @@ Acoustics, Speech, and Signal Processing 37(11), 1989. The glottal stop ``q`` is
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from featurize.rejects import RejectedUtterance
@@ -57,7 +57,6 @@ PHONE_61_TO_48: dict[str, str] = {
 }
 TIMIT_48: tuple[str, ...] = tuple(sorted(set(PHONE_61_TO_48.values())))
 PHONE_48_TO_39: dict[str, str] = {phone: _FOLDED_TO_39.get(phone, phone) for phone in TIMIT_48}
-TIMIT_39: tuple[str, ...] = tuple(sorted(set(PHONE_48_TO_39.values())))
 
 _CMUDICT_39_NAMES = """
     AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V
@@ -84,37 +83,6 @@ class PhoneSegment(NamedTuple):
     phone: str
 
 
-def fold_to_48(phones: Iterable[str]) -> tuple[str, ...]:
-    """Fold TIMIT's 61 phones to the 48 that are trained; ``q`` is deleted (Lee & Hon 1989).
-
-    Raises:
-        ValueError: on a symbol outside the 61.
-    """
-    return _fold(
-        (phone for phone in phones if phone != DELETED_PHONE), PHONE_61_TO_48, "61 TIMIT phones"
-    )
-
-
-def fold_to_39(phones: Iterable[str]) -> tuple[str, ...]:
-    """Fold the 48 trained phones to the 39 that are scored (Lee & Hon 1989).
-
-    Repeats are kept: a closure beside a silence gives ``sil sil``, as in the field's scoring.
-
-    Raises:
-        ValueError: on a symbol outside the 48.
-    """
-    return _fold(phones, PHONE_48_TO_39, "48 training phones")
-
-
-def _fold(phones: Iterable[str], table: dict[str, str], what: str) -> tuple[str, ...]:
-    folded = []
-    for phone in phones:
-        if phone not in table:
-            raise ValueError(f"phone {phone!r} is not one of the {what}")
-        folded.append(table[phone])
-    return tuple(folded)
-
-
 def fold_segments_to_48(segments: Sequence[PhoneSegment]) -> tuple[PhoneSegment, ...]:
     """Fold a 61-phone alignment to 48 phones without leaving holes.
 
@@ -139,7 +107,7 @@ def fold_segments_to_48(segments: Sequence[PhoneSegment]) -> tuple[PhoneSegment,
             continue
         start = segment.start_sample if pending is None else pending
         pending = None
-        folded.append(PhoneSegment(start, segment.end_sample, *fold_to_48([segment.phone])))
+        folded.append(PhoneSegment(start, segment.end_sample, PHONE_61_TO_48[segment.phone]))
     return tuple(folded)
 
 

@@ -39,8 +39,6 @@ MAX_SKIPPED_STEPS = 20
 """Steps of an epoch with an infinite gradient, after which training counts as diverged."""
 MAX_LOSS = 1e6
 """Nats per target above which training counts as diverged; huge weights may still give a number."""
-STEP_PARTS = ("forward", "loss", "backward", "optimizer")
-"""What a step is made of, as the profiler is told."""
 
 ProgressCallback = Callable[[TrainProgress], None]
 

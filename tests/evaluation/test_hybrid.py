@@ -14,7 +14,7 @@ from evaluation.spike_raster import capture_raster, choose_shown
 from featurize.corpora.scan import subsets_at
 from featurize.featurize import featurize
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
-from featurize.phones import TIMIT_39
+from featurize.phones import PHONE_48_TO_39
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows
 from featurize.stage import FanOut, Location, read_manifest
@@ -100,7 +100,7 @@ def test_a_model_of_senones_is_scored_on_39_phones(tied, runs):
     per = metrics.models[0].error_rates.per
     assert metrics.models[0].decoder == "viterbi"
     assert per.value < 0.75
-    assert {s for s in manifest.labels.scored_as if s is not None} <= set(TIMIT_39)
+    assert {s for s in manifest.labels.scored_as if s is not None} <= set(PHONE_48_TO_39.values())
 
 
 def test_a_spiking_model_of_senones_is_drawn_with_its_phones(tied, runs):

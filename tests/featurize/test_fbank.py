@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torchaudio.compliance import kaldi
 
-from featurize.features import FeatureExtractor, feature_extractor
+from featurize.features import FeatureExtractor
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.frames import append_deltas, num_stacks, stack_frames
 
@@ -17,7 +17,7 @@ SPLITS = SplitsConfig(train=("train",), dev=("dev",))
 
 
 def extractor(**options):
-    return feature_extractor(FeaturizeConfig(splits=SPLITS, **options))
+    return FeatureExtractor(FeaturizeConfig(splits=SPLITS, **options))
 
 
 def sixteen_bit(samples):
@@ -164,9 +164,3 @@ def test_centre_of_a_stack_is_the_centre_of_its_middle_frame():
 def test_contradictions_are_refused_with_the_remedy(options, message):
     with pytest.raises(ValidationError, match=message):
         FeaturizeConfig.model_validate({"splits": SPLITS} | options)
-
-
-def test_an_extractor_is_built_once_per_configuration():
-    config = FeaturizeConfig(splits=SPLITS)
-    assert feature_extractor(config) is feature_extractor(config.model_copy())
-    assert isinstance(feature_extractor(config), FeatureExtractor)

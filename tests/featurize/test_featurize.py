@@ -12,14 +12,14 @@ import soundfile
 
 from featurize.audio import read_audio
 from featurize.cmvn import Normaliser
-from featurize.features import feature_extractor
+from featurize.features import FeatureExtractor
 from featurize.featurize import featurize, finish_featurize, plan_featurize
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
-from featurize.labels import label_text
 from featurize.make_shard import make_shard
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows, read_index, verify_shard
 from featurize.stage import FanOut, Location, PipelineError, read_manifest, run_stage
+from tests.harness.label_text import label_text
 
 RATE = 16000
 SPLITS = SplitsConfig(train=("train-tiny",), dev=("dev-tiny",), test=("test-tiny",))
@@ -95,7 +95,7 @@ def test_every_utterance_comes_out_as_it_went_in(pristine, tmp_path):
     assert reports == [(n, len(manifest.shards)) for n in range(1, len(manifest.shards) + 1)]
     rows = list(iter_rows(result.location, manifest, SPLITS.subsets))
     assert len(rows) == len({row.utterance_id for row in rows}) == 40
-    extract = feature_extractor(config(labels="phones", stack=2, stride=2))
+    extract = FeatureExtractor(config(labels="phones", stack=2, stride=2))
     for row in rows:
         speaker = row.utterance_id.split("-")[0]
         file = pristine / row.subset / speaker / "1" / f"{row.utterance_id}.flac"
