@@ -82,7 +82,7 @@ def best_phones(emission_TS: FloatArray, graph: TriphoneGraph) -> tuple[list[int
 
 
 @kernel
-def _search(
+def _search(  # noqa: C901 - one compiled loop over frames, phones and both neighbours
     emission_TS: FloatArray,
     table: IntArray,
     stay_PK: FloatArray,

@@ -128,22 +128,7 @@ class _Scanner:
             raise PipelineError(
                 f"no subset {subset!r} in {self.root}; it has: {names_for_message(present)}"
             )
-        files = list_files(self.root, subset)
-        self.files.update((file.path, file) for file in files)
-        audio: dict[str, dict[str, CorpusFile]] = defaultdict(dict)
-        alignments: dict[str, CorpusFile] = {}
-        transcripts: list[CorpusFile] = []
-        for file in files:
-            stem, extension = PurePosixPath(file.path).stem, PurePosixPath(file.path).suffix.lower()
-            if extension in AUDIO_EXTENSIONS:
-                if stem in audio[file.folder]:
-                    self._reject(stem, subset, file.path, "duplicate_utterance", "two audio files")
-                else:
-                    audio[file.folder][stem] = file
-            elif extension == ".phn":
-                alignments[f"{file.folder}/{stem}"] = file
-            elif file.name.endswith(".trans.txt"):
-                transcripts.append(file)
+        audio, alignments, transcripts = self._files_by_kind(subset)
         contents = read_texts(self.root, transcripts)
         for file in transcripts:
             self._scan_chapter(subset, file, contents[file.path], audio[file.folder], alignments)
@@ -156,6 +141,27 @@ class _Scanner:
                     "missing_transcript",
                     "no line of the chapter's .trans.txt names this audio",
                 )
+
+    def _files_by_kind(
+        self, subset: str
+    ) -> tuple[dict[str, dict[str, CorpusFile]], dict[str, CorpusFile], list[CorpusFile]]:
+        """Audio by folder and utterance, alignments by folder and utterance, transcripts."""
+        audio: dict[str, dict[str, CorpusFile]] = defaultdict(dict)
+        alignments: dict[str, CorpusFile] = {}
+        transcripts: list[CorpusFile] = []
+        for file in list_files(self.root, subset):
+            self.files[file.path] = file
+            stem, extension = PurePosixPath(file.path).stem, PurePosixPath(file.path).suffix.lower()
+            if extension in AUDIO_EXTENSIONS:
+                if stem in audio[file.folder]:
+                    self._reject(stem, subset, file.path, "duplicate_utterance", "two audio files")
+                else:
+                    audio[file.folder][stem] = file
+            elif extension == ".phn":
+                alignments[f"{file.folder}/{stem}"] = file
+            elif file.name.endswith(".trans.txt"):
+                transcripts.append(file)
+        return audio, alignments, transcripts
 
     def _scan_chapter(
         self,

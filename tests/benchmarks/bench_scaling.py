@@ -287,7 +287,7 @@ def memory_of_pieces(bench: Bench, features: Location, number: int) -> list[dict
     ]
 
 
-def main(
+def main(  # noqa: PLR0913 - each is an option of the command
     recipe: str = "librispeech-100h",
     model: str = "v2",
     corpus: Path | None = None,

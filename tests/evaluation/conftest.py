@@ -128,7 +128,7 @@ def write_features(tmp_path) -> Callable[..., Location]:
 def write_model(tmp_path) -> Callable[..., Location]:
     """Write a finished training run whose network has random weights and a seen range."""
 
-    def write(
+    def write(  # noqa: PLR0913 - each has a default that a test changes by name
         model: str = "v2",
         labels: LabelInventory = LETTER_PHONES,
         *,

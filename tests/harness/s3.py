@@ -91,7 +91,7 @@ class FaultProxy:
         num_requests: requests seen so far.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str) -> None:  # noqa: C901 - the handler's class is local
         self.rule: Misbehaviour = lambda number, method, path: None
         self.num_requests = 0
         self.num_faults = 0
