@@ -25,8 +25,8 @@ from flows.featurize_flow import featurize_flow
 from flows.front_recipe import FrontEntry, FrontFeatures, FrontRecipe
 from flows.run_logging import send_logs_to_runs
 from flows.train_flow import train_flow
-from training.align.align import STAGE as ALIGN
 from training.align.align import align_fingerprint
+from training.align.write import STAGE as ALIGN
 from training.train import STAGE as TRAINING
 from training.train import training_fingerprint
 from training.worker_config import WorkerConfig

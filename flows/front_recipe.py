@@ -11,9 +11,9 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
-from featurize.config import FeaturizeConfig, SplitsConfig
+from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.stage import PipelineError, TypedConfig
-from training.align.config import AlignConfig, TargetsConfig
+from training.align.align_config import AlignConfig, TargetsConfig
 from training.models.counting import NetworkShape, closed_form
 from training.models.leaky_config import LeakyConfig
 from training.models.model_config import ModelConfig, ModelName

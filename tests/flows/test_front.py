@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from featurize.config import SplitsConfig
+from featurize.featurize_config import SplitsConfig
 from featurize.stage import PipelineError
 from flows.cli import run
 from flows.front_command import parse_numbers
