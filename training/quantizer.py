@@ -125,6 +125,14 @@ class LevelQuantizer(NamedTuple):
         return level_scale(self.range_M, self.num_bits + self.is_unsigned)
 
 
+def as_levels(quantizer: Quantizer | LevelQuantizer) -> LevelQuantizer:
+    """The paper's quantiser as one of levels: ``|k| > theta`` is ``|x| >= theta + 1``."""
+    if isinstance(quantizer, LevelQuantizer):
+        return quantizer
+    range_M, num_bits, threshold = quantizer
+    return LevelQuantizer(range_M, torch.full_like(range_M, threshold + 1.0), num_bits, False)
+
+
 def quantize_levels(potential: Tensor, quantizer: LevelQuantizer) -> Tensor:
     """Quantise a membrane potential of v3, without a gradient.
 

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from featurize.stage import PipelineError
 from training.kernels import operators, reference
+from training.kernels.layer import Keep, Layer, LayerWeights, Rows
 from training.lif import LeakyFiring, LifState, saturate
-from training.quantizer import Quantizer, RangeTracker
+from training.quantizer import Quantizer, RangeTracker, as_levels
 from training.recurrence_types import Backend, RecurrenceOutput
 
 logger = logging.getLogger(__name__)
@@ -91,22 +92,26 @@ def _will_differentiate(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def _result(outputs: operators.Forward) -> RecurrenceOutput:
-    spikes, current, residue, last_spikes, minimum, maximum = outputs[:6]
-    state = LifState(current, residue, last_spikes)
-    return RecurrenceOutput(spikes, state, minimum.detach(), maximum.detach())
-
-
-def _scan(
-    drive_TBH: Tensor,
-    decay_H: Tensor | None,
-    lengths_B: Tensor,
-    state: LifState,
-    quantizer: Quantizer,
+def _run(
+    layer: Layer,
+    drive_TBG: Tensor,
     backend: Backend,
+    per_step_range: RangeTracker | None = None,
 ) -> RecurrenceOutput:
-    save = _will_differentiate(drive_TBH, decay_H, *state)
-    return _result(operators.scan(drive_TBH, decay_H, lengths_B, *state, *quantizer, save, backend))
+    if backend == "reference":
+        with torch.autocast(drive_TBG.device.type, enabled=False):
+            return reference.forward(layer, drive_TBG, Keep(False), per_step_range)[0]
+    levels = as_levels(layer.quantizer)
+    of_firing = (layer.weights.residue_leak_H, levels.range_M, levels.threshold_levels)
+    keep = Keep(
+        _will_differentiate(drive_TBG, *layer.weights, *layer.state, *of_firing),
+        _will_differentiate(*of_firing),
+    )
+    spikes, current, residue, last, minimum, maximum, *_ = operators.layer(
+        layer, drive_TBG, keep, backend
+    )
+    state = LifState(current, residue, last)
+    return RecurrenceOutput(spikes, state, minimum.detach(), maximum.detach())
 
 
 def encoder(
@@ -134,10 +139,8 @@ def encoder(
     """
     backend = choose_backend(backend, drive_TBH.device, per_step_range is not None)
     lengths_B, state = _prepare(drive_TBH, lengths_B, state)
-    drive_TBH = drive_TBH.float()
-    if backend != "reference":
-        return _scan(drive_TBH, None, lengths_B, state, quantizer, backend)
-    return reference.encoder(drive_TBH, lengths_B, state, quantizer, per_step_range)
+    layer = Layer("encoder", Rows(lengths_B, None), LayerWeights(), state, quantizer)
+    return _run(layer, drive_TBH.float(), backend, per_step_range)
 
 
 def conventional(
@@ -168,10 +171,9 @@ def conventional(
     backend = choose_backend(backend, drive_TBH.device, per_step_range is not None)
     lengths_B, state = _prepare(drive_TBH, lengths_B, state)
     _require_shape("decay_H", decay_H, drive_TBH.shape[2])
-    drive_TBH, decay_H = drive_TBH.float(), decay_H.float()
-    if backend != "reference":
-        return _scan(drive_TBH, decay_H, lengths_B, state, quantizer, backend)
-    return reference.conventional(drive_TBH, decay_H, lengths_B, state, quantizer, per_step_range)
+    weights = LayerWeights(decay_H=decay_H.float())
+    layer = Layer("conventional", Rows(lengths_B, None), weights, state, quantizer)
+    return _run(layer, drive_TBH.float(), backend, per_step_range)
 
 
 def gated(
@@ -252,17 +254,9 @@ def gated_stacked(
     _require_shape("recurrent_weight_2HH", recurrent_weight_2HH, 2 * num_neurons, num_neurons)
     mask = None if dropout_mask_BH is None else dropout_mask_BH.detach().float()
     weight = None if recurrent_weight_2HH is None else recurrent_weight_2HH.float()
-    drive = drive_TBG.float()
-    if backend == "reference":
-        forget, cell = drive.chunk(2, dim=-1)
-        with torch.autocast(drive.device.type, enabled=False):
-            return reference.gated(
-                forget, cell, mask, weight, lengths_B, state, quantizer, per_step_range
-            )
-    save = _will_differentiate(drive, weight, *state)
-    return _result(
-        operators.gated(drive, mask, weight, lengths_B, *state, *quantizer, save, backend)
-    )
+    weights = LayerWeights(recurrent_2HH=weight)
+    layer = Layer("gated", Rows(lengths_B, mask), weights, state, quantizer)
+    return _run(layer, drive_TBG.float(), backend, per_step_range)
 
 
 def leaky_encoder(
@@ -286,10 +280,12 @@ def leaky_encoder(
         ValueError: if shapes do not fit together.
         PipelineError: if the backend cannot do the work.
     """
-    _choose_leaky_backend(backend, drive_TBH.device)
+    backend = _choose_leaky_backend(backend, drive_TBH.device)
     lengths_B, state = _prepare(drive_TBH, lengths_B, state)
     _require_shape("firing.residue_leak", firing.residue_leak, drive_TBH.shape[2])
-    return reference.leaky_encoder(drive_TBH.float(), lengths_B, state, firing)
+    weights = LayerWeights(residue_leak_H=firing.residue_leak)
+    layer = Layer("encoder", Rows(lengths_B, None), weights, state, firing.quantizer)
+    return _run(layer, drive_TBH.float(), backend)
 
 
 def leaky_gated(
@@ -317,7 +313,7 @@ def leaky_gated(
         ValueError: if shapes do not fit together.
         PipelineError: if the backend cannot do the work.
     """
-    _choose_leaky_backend(backend, drive_TBG.device)
+    backend = _choose_leaky_backend(backend, drive_TBG.device)
     if drive_TBG.dim() != 3 or drive_TBG.shape[2] % 2:
         raise ValueError(f"drive_TBG has shape {tuple(drive_TBG.shape)}; expected (T, B, 2H)")
     num_neurons = drive_TBG.shape[2] // 2
@@ -326,16 +322,17 @@ def leaky_gated(
     _require_shape("recurrent_weight_2HH", recurrent_weight_2HH, 2 * num_neurons, num_neurons)
     _require_shape("firing.residue_leak", firing.residue_leak, num_neurons)
     mask = None if dropout_mask_BH is None else dropout_mask_BH.detach().float()
-    with torch.autocast(drive_TBG.device.type, enabled=False):
-        return reference.leaky_gated(
-            drive_TBG.float(), mask, recurrent_weight_2HH.float(), lengths_B, state, firing
-        )
+    weights = LayerWeights(
+        recurrent_2HH=recurrent_weight_2HH.float(), residue_leak_H=firing.residue_leak
+    )
+    rows = Rows(lengths_B, mask)
+    layer = Layer("gated", rows, weights, state, firing.quantizer, firing.cell_bound)
+    return _run(layer, drive_TBG.float(), backend)
 
 
 def _choose_leaky_backend(requested: Backend, device: torch.device) -> Backend:
-    """The backend of v3, which has one so far."""
-    if requested not in ("auto", "reference"):
-        raise PipelineError(
-            f"backend={requested} has no v3; use backend=reference (or auto, which takes it)"
-        )
-    return "reference"
+    """The backend of v3, which Triton does not have."""
+    if requested == "triton":
+        raise PipelineError("backend=triton has no v3; use backend=auto (or cpu, or reference)")
+    chosen = choose_backend(requested, device, False)
+    return "reference" if chosen == "triton" else chosen

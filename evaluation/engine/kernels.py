@@ -22,6 +22,8 @@ machine code on disk is stale.
 Shape legend: T frames, F features, H neurons, O outputs, L layers.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 import evaluation.engine.quick_start  # noqa: F401 - before numba looks for SciPy
@@ -140,6 +142,22 @@ def list_spikes(  # type: ignore[no-untyped-def]
     return found
 
 
+class EngineFiring(NamedTuple):
+    """What ``fire`` reads; see ``training.kernels.cpu_layer.Firing``."""
+
+    lowest: np.float32
+    highest: np.float32
+    scale: np.float32
+    threshold: np.float32
+    is_quantized: bool
+
+
+@helper
+def firing_of(row):  # type: ignore[no-untyped-def]
+    """A row of ``quantizers``: range M, scale, threshold, whether quantised."""
+    return EngineFiring(ZERO - row[0], row[0], row[1], row[2] + ONE, row[3] != ZERO)
+
+
 @helper
 def encode(  # type: ignore[no-untyped-def]
     features,
@@ -162,7 +180,7 @@ def encode(  # type: ignore[no-untyped-def]
     for h in range(0, num_neurons, LANES):
         flow = read(features, at + h, num_neurons - h)
         potential = clamped(load(residue, state + h) + flow, limit)
-        spike, _ = fire(potential, quantizers[0], scale, quantizers[2], quantizers[3] != ZERO)
+        spike, _ = fire(potential, firing_of(quantizers))
         store(residue, state + h, potential - spike)
         found = list_spikes(
             spike, h, num_neurons, scratch, scale, has_levels, found, indices, values, levels
@@ -213,7 +231,7 @@ def fire_layer(  # type: ignore[no-untyped-def]
             flow = clamped(gate * before + (one - gate) * cell, limit)
         store(current, state + h, flow)
         potential = clamped(load(residue, state + h) + flow, limit)
-        spike, _ = fire(potential, quantizers[0], scale, quantizers[2], quantizers[3] != ZERO)
+        spike, _ = fire(potential, firing_of(quantizers))
         store(residue, state + h, potential - spike)
         found = list_spikes(
             spike, h, num_neurons, scratch, scale, has_levels, found, indices, values, levels

@@ -55,7 +55,7 @@ def test_a_dense_product_takes_a_transposed_side():
 def test_threads_share_adjacent_utterances_of_equal_work(monkeypatch, lengths, expected):
     monkeypatch.setattr(cpu.threads, "num_threads", lambda: 2)
     shares = cpu._shares(torch.tensor(lengths, dtype=torch.int64), 100)
-    assert [share.tolist() for share in shares] == expected
+    assert [share.utterances.tolist() for share in shares] == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -64,7 +64,7 @@ def test_every_utterance_is_in_one_share_each_by_falling_length(lengths, count):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu.threads, "num_threads", lambda: count)
         shares = cpu._shares(torch.tensor(lengths, dtype=torch.int64), 50)
-    assert sorted(row for share in shares for row in share) == list(range(len(lengths)))
+    assert sorted(row for share in shares for row in share.utterances) == list(range(len(lengths)))
     for share in shares:
-        own = [lengths[row] for row in share]
+        own = [lengths[row] for row in share.utterances]
         assert own == sorted(own, reverse=True)

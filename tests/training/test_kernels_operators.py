@@ -13,6 +13,16 @@ import torch
 from featurize.stage import PipelineError
 from training import recurrence
 from training.kernels import jit, operators, threads
+from training.kernels.backend import backend_named
+from training.kernels.layer import (
+    Keep,
+    Layer,
+    LayerWeights,
+    OutputGradients,
+    Rows,
+    Saved,
+    flattened,
+)
 from training.lif import LifState
 from training.quantizer import Quantizer, RangeTracker
 
@@ -33,37 +43,46 @@ def run_v2(drives, state, weight, **options):
     return recurrence.gated(*drives, None, weight, LENGTHS, LifState(*state), QUANTIZER, **options)
 
 
+def layer_of(kind, state, mask=None, **weights):
+    rows = Rows(LENGTHS, mask)
+    return Layer(kind, rows, LayerWeights(**weights), LifState(*state), QUANTIZER)
+
+
 @pytest.mark.parametrize("save", [False, True])
-@pytest.mark.parametrize("has_weight", [False, True])
-def test_gated_passes_opcheck(save, has_weight):
+@pytest.mark.parametrize("kind", ["encoder", "conventional", "v1", "v2"])
+def test_layer_passes_opcheck(kind, save):
     drives, state, weight = tensors()
-    mask = torch.ones(B, H)
-    floats = [*drives, *state] + ([weight] if has_weight else [])
-    for tensor in floats:
+    drive, mask, weights = drives[0], None, {}
+    if kind == "conventional":
+        weights = {"decay_H": torch.rand(H)}
+    if kind in ("v1", "v2"):
+        drive, mask = torch.cat(drives, -1), torch.ones(B, H)
+        weights = {"recurrent_2HH": weight} if kind == "v2" else {}
+    for tensor in (drive, *state, *weights.values()):
         tensor.requires_grad_(save)
-    torch.library.opcheck(
-        operators.gated,
-        (
-            torch.cat(drives, -1).detach().requires_grad_(save),
-            mask,
-            weight if has_weight else None,
-            LENGTHS,
-            *state,
-            *QUANTIZER,
-            save,
-            "cpu",
-        ),
-    )
+    layer = layer_of("gated" if kind in ("v1", "v2") else kind, state, mask, **weights)
+    arguments = (*flattened(layer), drive, save, save, "cpu")
+    torch.library.opcheck(operators._layer_operator, arguments)
 
 
-@pytest.mark.parametrize("save", [False, True])
-@pytest.mark.parametrize("has_decay", [False, True])
-def test_scan_passes_opcheck(save, has_decay):
-    (drive,), state, _ = tensors(num_drives=1)
-    decay = torch.rand(H) if has_decay else None
-    for tensor in (drive, *state, *([decay] if has_decay else [])):
-        tensor.requires_grad_(save)
-    torch.library.opcheck(operators.scan, (drive, decay, LENGTHS, *state, *QUANTIZER, save, "cpu"))
+@pytest.mark.parametrize("kind", ["encoder", "conventional", "gated"])
+def test_every_backend_keeps_the_protocol(kind):
+    drives, state, weight = tensors()
+    drive = torch.cat(drives, -1) if kind == "gated" else drives[0]
+    weights = {"conventional": {"decay_H": torch.rand(H)}, "gated": {"recurrent_2HH": weight}}
+    layer = layer_of(kind, state, **weights.get(kind, {}))
+    results = []
+    for name in ("reference", "cpu"):
+        backend = backend_named(name)
+        output, saved = backend.forward(layer, drive, Keep(True))
+        given = OutputGradients(torch.ones_like(output.spikes_TBH), output.state)
+        gradients = backend.backward(layer, output.spikes_TBH, saved, given)
+        outputs = [output.spikes_TBH, *output.state, output.minimum, output.maximum]
+        results.append([*outputs, gradients.drive_TBG, *gradients.weights, *gradients.state])
+    for expected, found in zip(*results, strict=True):
+        assert (expected is None) == (found is None)
+        if expected is not None:
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_compiled_graph_has_no_break_and_the_same_numbers():
@@ -151,10 +170,9 @@ def test_inputs_are_left_alone():
 
 def test_nothing_is_kept_for_a_backward_pass_that_cannot_come():
     drives, state, weight = tensors()
-    outputs = operators.gated(
-        torch.cat(drives, -1), None, weight, LENGTHS, *state, *QUANTIZER, False, "cpu"
-    )
-    assert [kept.numel() for kept in outputs[6:]] == [0, 0, 0, 0]
+    layer = layer_of("gated", state, recurrent_2HH=weight)
+    outputs = operators.layer(layer, torch.cat(drives, -1), Keep(False), "cpu")
+    assert [kept.numel() for kept in outputs[6:]] == [0] * len(Saved._fields)
     with torch.no_grad():
         weight.requires_grad_()
         assert not run_v2(drives, state, weight).spikes_TBH.requires_grad
@@ -209,7 +227,7 @@ def fork_and_compare():
     child = context.Process(target=_in_child, args=(queue,))
     child.start()
     try:
-        assert queue.get(timeout=60) == pytest.approx(expected)
+        assert queue.get(timeout=500) == pytest.approx(expected)
     finally:
         child.join(timeout=60)
     assert child.exitcode == 0
@@ -218,7 +236,7 @@ def fork_and_compare():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_forked_child_can_use_the_kernels():
     """In a process of its own: a fork of this one would inherit Ray's exit handlers."""
-    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
 

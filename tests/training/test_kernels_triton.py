@@ -111,38 +111,38 @@ def test_triton_equals_reference(kind, num_bits, threshold, range_M, seed):
 
 
 @needs_triton
-def test_operators_pass_opcheck():
+@pytest.mark.parametrize("kind", ["conventional", "gated"])
+def test_operators_pass_opcheck(kind):
     from training.kernels import operators
+    from training.kernels.layer import Layer, LayerWeights, Rows, flattened
 
     state = [torch.randn(3, 5, device=DEVICE, requires_grad=True) for _ in range(3)]
     drive = torch.randn(4, 3, 10, device=DEVICE, requires_grad=True)
-    weight = torch.randn(10, 5, device=DEVICE, requires_grad=True)
-    lengths = torch.tensor([4, 0, 2], device=DEVICE)
-    range_M = torch.tensor(2.0, device=DEVICE)
+    weights = LayerWeights(recurrent_2HH=torch.randn(10, 5, device=DEVICE, requires_grad=True))
+    if kind == "conventional":
+        drive = torch.randn(4, 3, 5, device=DEVICE, requires_grad=True)
+        weights = LayerWeights(decay_H=torch.rand(5, device=DEVICE, requires_grad=True))
+    rows = Rows(torch.tensor([4, 0, 2], device=DEVICE), None)
+    quantizer = Quantizer(torch.tensor(2.0, device=DEVICE), 6, 3)
+    layer = Layer(kind, rows, weights, LifState(*state), quantizer)
     # Tracing with fake tensors; compiled execution needs Triton itself, not its interpreter.
     utilities = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(
-        operators.gated,
-        (drive, None, weight, lengths, *state, range_M, 6, 3, True, "triton"),
-        test_utils=utilities,
-    )
-    torch.library.opcheck(
-        operators.scan,
-        (drive[..., :5], None, lengths, *state, range_M, 6, 3, True, "triton"),
-        test_utils=utilities,
-    )
+    arguments = (*flattened(layer), drive, True, False, "triton")
+    torch.library.opcheck(operators._layer_operator, arguments, test_utils=utilities)
 
 
-POINTERS = {
-    "scan_forward": "drive decay *lengths current residue spikes currents *bits low high "
-    "range_M scale",
-    "scan_backward": "grad_spikes decay *lengths initial_current currents *bits grad_last_spikes "
-    "grad_current grad_residue grad_drive grad_decay",
-    "gated_forward": "drive dropout weight *lengths current residue before spikes gates currents "
-    "*bits low high range_M scale",
-    "gated_backward": "grad_spikes dropout weight *lengths initial_current gates currents *bits "
-    "grad_last_spikes grad_current grad_residue grad_drive",
-}
+def _signature(name):
+    """The types of a kernel's arguments; named tuples are those of ``triton_layer``."""
+    from training.kernels.triton_layer import Firing, Kept, Membrane, MembraneGradients
+
+    membrane = Membrane(*["*fp32"] * 4)
+    kept = Kept("*fp32", "*fp32", "*u8")
+    firing = Firing("*fp32", "*fp32", "fp32", "fp32")
+    gradients = MembraneGradients(*["*fp32"] * 3)
+    records = {"membrane": membrane, "kept": kept, "firing": firing, "grad_membrane": gradients}
+    integers = ("num_frames", "num_neurons", "batch_size", "first", "last")
+    types = {**dict.fromkeys(integers, "i32"), "lengths": "*i64", **records}
+    return {argument: types.get(argument, "*fp32") for argument in name.arg_names}
 
 
 @pytest.mark.skipif(IS_INTERPRETED, reason="the interpreter compiles nothing")
@@ -166,8 +166,6 @@ def test_compiles_to_machine_code_of_gpus_that_are_not_here(name, options, capab
 
     from training.kernels import triton_kernels
 
-    types = {"*lengths": "*i64", "*bits": "*u8"}
-    signature = {p.lstrip("*"): types.get(p, "*fp32") for p in POINTERS[name].split()}
     constants = {"IS_QUANTIZED": True, **options}
     if name.startswith("gated"):
         constants |= {"HAS_MASK": True, "PRECISION": "ieee", "num_neurons": 550}
@@ -175,12 +173,21 @@ def test_compiles_to_machine_code_of_gpus_that_are_not_here(name, options, capab
     else:
         constants |= {"BLOCK": 128}
     kernel = getattr(triton_kernels, name)
-    for argument in kernel.arg_names:
-        if argument not in signature:
-            scalar = "fp32" if argument in ("threshold", "saturation") else "i32"
-            signature[argument] = "constexpr" if argument in constants else scalar
-    signature = {argument: signature[argument] for argument in kernel.arg_names}
+    signature = {**_signature(kernel), **dict.fromkeys(constants, "constexpr")}
     source = ASTSource(kernel, signature, constants)
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
     assert len(compiled.asm["cubin"]) > 1000
     assert "local_depot" not in compiled.asm["ptx"]
+
+
+@pytest.mark.skipif(IS_INTERPRETED, reason="the interpreter has no launcher")
+def test_the_launcher_takes_named_tuples():
+    """As it would on a GPU: their tensors become pointers, their numbers scalars."""
+    from triton._C.libtriton import native_specialize_impl
+    from triton.backends.nvidia.compiler import CUDABackend
+
+    from training.kernels.triton_layer import Firing, firing_of
+
+    firing = firing_of(Quantizer(torch.tensor(2.0), 6, 3))
+    kinds, _ = native_specialize_impl(CUDABackend, firing, False, True, True)
+    assert kinds == Firing("*fp32", "*fp32", "fp32", "fp32")

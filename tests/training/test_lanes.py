@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # A step of v2 and of the conventional model: every product, sparse and dense, every scan.
 STEP = """
 import sys, numpy, torch
-from training.config import ModelConfig
+from training.models.model_config import ModelConfig
 from training.kernels.simd import LANES
 from training.models import build_network
 torch.set_num_threads(2)

@@ -1,12 +1,12 @@
 """The fused CPU backend on tensors: allocation, work sharing and calls of the kernels.
 
-Shape legend: T time, B batch, H neurons, G = 2H, W = H rounded up to whole vectors.
+Shape legend: T time, B batch, H neurons, G drives of a layer (H, or 2H where it is gated),
+W = H rounded up to whole vectors.
 """
 
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,28 +15,44 @@ from torch.nn.functional import pad
 
 from training.constants import SATURATION, UNQUANTIZED_BITS
 from training.kernels import cpu_gated, cpu_products, cpu_scan, threads
-from training.kernels.cpu_matrix import Array, flat, tiles, weight_gradient
-from training.kernels.saved import (
-    ForwardResult,
-    GatedGradients,
+from training.kernels.cpu_layer import (
+    NO_FLOATS,
+    BackwardArrays,
+    CpuLayer,
+    Firing,
+    FiringSums,
+    ForwardArrays,
+    Frames,
+    Kept,
+    Share,
+    Sizes,
+)
+from training.kernels.cpu_matrix import flat, tiles, weight_gradient
+from training.kernels.layer import (
+    Keep,
+    Layer,
+    LayerGradients,
+    LayerWeights,
+    OutputGradients,
     Saved,
-    ScanGradients,
     num_bit_bytes,
 )
 from training.kernels.simd import LANES
-from training.quantizer import Quantizer, level_scale
+from training.lif import SATURATION, LifState
+from training.quantizer import THRESHOLD_WINDOW, UNQUANTIZED_BITS, as_levels
+from training.recurrence_types import RecurrenceOutput
 
 
-def _strided(tensor: Tensor) -> tuple[Array, tuple[int, int]]:
-    """A (T, B, H) tensor as a flat array with its strides over frames and utterances.
+def _frames(tensor: Tensor) -> Frames:
+    """A (T, B, G) tensor as a flat array with its strides over frames and utterances.
 
     Copied only if its neurons are not adjacent, and then one row for all if all rows are one.
     """
     tensor = tensor.detach()
     if tensor.stride()[:2] == (0, 0) and tensor.numel():
-        return flat(tensor[0, 0]), (0, 0)
+        return Frames(flat(tensor[0, 0]), 0, 0)
     if tensor.numel() == 0:
-        return np.zeros(0, np.float32), (0, 0)
+        return Frames(NO_FLOATS, 0, 0)
     if tensor.stride(2) != 1 and tensor.shape[2] > 1:
         tensor = tensor.contiguous()
     strides = (tensor.stride(0), tensor.stride(1))
@@ -46,7 +62,7 @@ def _strided(tensor: Tensor) -> tuple[Array, tuple[int, int]]:
         + tensor.shape[2]
         - 1
     )
-    return tensor.as_strided((extent,), (1,)).numpy(), strides
+    return Frames(tensor.as_strided((extent,), (1,)).numpy(), *strides)
 
 
 def _padded(tensor: Tensor) -> Tensor:
@@ -62,7 +78,7 @@ def _unpadded(tensor: Tensor, num_neurons: int) -> Tensor:
     return tensor if tensor.shape[-1] == num_neurons else tensor[..., :num_neurons].contiguous()
 
 
-def _shares(lengths_B: Tensor, num_frames: int) -> list[Array]:
+def _shares(lengths_B: Tensor, num_frames: int) -> list[Share]:
     """Adjacent utterances for each thread, of about equal work, each share by falling length.
 
     Adjacent, because threads that write rows beside each other's wait for each other's cache lines.
@@ -79,26 +95,34 @@ def _shares(lengths_B: Tensor, num_frames: int) -> list[Array]:
     return [_by_falling_length(lengths_B, *ends) for ends in itertools.pairwise(cuts)]
 
 
-def _by_falling_length(lengths_B: Tensor, first: int, last: int) -> Array:
+def _by_falling_length(lengths_B: Tensor, first: int, last: int) -> Share:
     order = torch.argsort(lengths_B[first:last], descending=True, stable=True)
-    return (first + order).numpy()
+    return Share((first + order).numpy(), flat(lengths_B))
 
 
-def _kernel_quantizer(quantizer: Quantizer) -> tuple[np.float32, np.float32, np.float32, bool, Any]:
+def _firing(layer: Layer) -> Firing:
+    quantizer = as_levels(layer.quantizer)
     is_quantized = quantizer.num_bits != UNQUANTIZED_BITS
-    range_M = float(quantizer.range_M)
-    scale = float(level_scale(quantizer.range_M, quantizer.num_bits)) if is_quantized else 1.0
-    return (
-        np.float32(range_M),
-        np.float32(scale),
-        np.float32(quantizer.threshold),
-        is_quantized,
-        np.float32(SATURATION),
+    range_M, leak = quantizer.range_M.detach(), layer.weights.residue_leak_H
+    has_bound = layer.cell_bound is not None
+    return Firing(
+        lowest=np.float32(0.0 if quantizer.is_unsigned else -range_M.item()),
+        highest=np.float32(range_M.item()),
+        scale=np.float32(quantizer.scale().item() if is_quantized else 1.0),
+        threshold=np.float32(quantizer.threshold_levels.item()),
+        is_quantized=is_quantized,
+        residue_leak=NO_FLOATS if leak is None else flat(_padded(leak)),
+        has_leak=leak is not None,
+        largest_cell=np.float32((layer.cell_bound or 0.0) * range_M),
+        has_bound=has_bound,
+        saturation=np.float32(SATURATION),
     )
 
 
-def _shape(num_frames: int, batch_size: int, num_neurons: int) -> tuple[int, int, int, int]:
-    return num_frames, batch_size, num_neurons, num_neurons + -num_neurons % LANES
+def _sizes(layer: Layer, sequence_TBX: Tensor) -> Sizes:
+    num_frames, batch_size = sequence_TBX.shape[:2]
+    num_neurons = layer.state.synaptic_current.shape[1]
+    return Sizes(num_frames, batch_size, num_neurons, num_neurons + -num_neurons % LANES)
 
 
 def _last_spikes(spikes_TBH: Tensor, lengths_B: Tensor, initial_BH: Tensor) -> Tensor:
@@ -115,251 +139,151 @@ def _new_extremes(count: int) -> Tensor:
     return extremes
 
 
-def _new_bits(shape: tuple[int, int, int], is_wanted: bool) -> Tensor:
-    num_frames, batch_size, num_neurons = shape
-    room = (num_frames, batch_size, num_bit_bytes(num_neurons)) if is_wanted else (0,)
+def _new_floats(sizes: Sizes, is_wanted: bool) -> Tensor:
+    return torch.empty(sizes[:3] if is_wanted else (0,))
+
+
+def _new_bits(sizes: Sizes, is_wanted: bool) -> Tensor:
+    room = (*sizes[:2], num_bit_bytes(sizes.num_neurons)) if is_wanted else (0,)
     return torch.empty(room, dtype=torch.uint8)
 
 
-def _run(shares: list[Array], call: Callable[[int, Array], Callable[[], object]]) -> None:
-    threads.run([call(part, rows) for part, rows in enumerate(shares)])
-
-
-def scan_forward(
-    drive_TBH: Tensor,
-    decay_H: Tensor | None,
-    lengths_B: Tensor,
-    synaptic_current_BH: Tensor,
-    residue_BH: Tensor,
-    spikes_BH: Tensor,
-    quantizer: Quantizer,
-    save: bool,
-) -> ForwardResult:
-    """Encoder (no decay) or conventional layer; every tensor float32 on the CPU."""
-    shape = _shape(*drive_TBH.shape)
-    num_neurons, width = shape[2:]
-    drive, strides = _strided(drive_TBH)
-    current, residue = _padded(synaptic_current_BH), _padded(residue_BH)
-    decay = torch.zeros(width) if decay_H is None else _padded(decay_H)
-    spikes = torch.empty(drive_TBH.shape)
-    has_current = decay_H is not None
-    currents = torch.empty(drive_TBH.shape if save and has_current else 0)
-    inside = _new_bits(shape[:3], save)
-    shares = _shares(lengths_B, shape[0])
-    extremes = _new_extremes(len(shares))
-
-    def call(part: int, rows: Array) -> Callable[[], object]:
-        return partial(
-            cpu_scan.scan_forward,
-            rows,
-            flat(lengths_B),
-            shape,
-            drive,
-            strides,
-            flat(decay),
-            has_current,
-            flat(current),
-            flat(residue),
-            flat(spikes),
-            flat(currents),
-            flat(inside),
-            save,
-            flat(extremes[part]),
-            _kernel_quantizer(quantizer),
-        )
-
-    _run(shares, call)
-    return ForwardResult(
-        spikes,
-        _unpadded(current, num_neurons),
-        _unpadded(residue, num_neurons),
-        _last_spikes(spikes, lengths_B, spikes_BH),
-        extremes[:, 0].amin() if len(shares) else torch.tensor(torch.inf),
-        extremes[:, 1].amax() if len(shares) else torch.tensor(-torch.inf),
-        Saved(currents, inside, torch.empty(0, dtype=torch.uint8), torch.empty(0)),
+def _kept(saved: Saved, spikes_TBH: Tensor, keep: Keep) -> Kept:
+    return Kept(
+        gates=flat(saved.gates),
+        currents=flat(saved.currents),
+        potentials=flat(saved.potentials),
+        spikes=flat(spikes_TBH),
+        inside=flat(saved.inside),
+        positive=flat(saved.positive),
+        bounded=flat(saved.bounded),
+        is_wanted=keep.for_backward,
+        has_potentials=keep.potentials,
     )
 
 
-def scan_backward(
-    grad_TBH: Tensor,
-    grad_state: tuple[Tensor, Tensor, Tensor],
-    decay_H: Tensor | None,
-    lengths_B: Tensor,
-    initial_current_BH: Tensor,
-    saved: Saved,
-    is_quantized: bool,
-) -> ScanGradients:
-    """Gradients, given those of the spikes and of the final state (I, R, Y)."""
-    shape = _shape(*grad_TBH.shape)
-    num_neurons, width = shape[2:]
-    grad, grad_strides = _strided(grad_TBH)
-    decay = torch.zeros(width) if decay_H is None else _padded(decay_H)
-    grad_current, grad_residue, grad_last = (_padded(grad) for grad in grad_state)
-    shares = _shares(lengths_B, shape[0])
-    grad_decay = torch.zeros(len(shares), width)
-    grad_drive = torch.empty(grad_TBH.shape)
-    initial = _padded(initial_current_BH)
-
-    def call(part: int, rows: Array) -> Callable[[], object]:
-        return partial(
-            cpu_scan.scan_backward,
-            rows,
-            flat(lengths_B),
-            shape,
-            grad,
-            grad_strides,
-            flat(decay),
-            decay_H is not None,
-            flat(initial),
-            flat(saved.currents),
-            flat(saved.inside),
-            is_quantized,
-            flat(grad_last),
-            flat(grad_current),
-            flat(grad_residue),
-            flat(grad_drive),
-            flat(grad_decay[part]),
-        )
-
-    _run(shares, call)
-    empty_sequence = (lengths_B == 0).unsqueeze(1)
-    return ScanGradients(
-        grad_drive,
-        grad_decay.sum(0)[:num_neurons].clone(),
-        _unpadded(grad_current, num_neurons),
-        _unpadded(grad_residue, num_neurons),
-        torch.where(empty_sequence, grad_state[2], 0.0),
+def _cpu_layer(layer: Layer, sequence_TBX: Tensor, is_backward: bool) -> CpuLayer:
+    """The layer for its kernels; the sequence is the drive, or the spikes' gradient."""
+    mask, decay = layer.rows.dropout_mask_BH, layer.weights.decay_H
+    recurrent = layer.weights.recurrent_2HH
+    gather_tiles = dense_tiles = NO_FLOATS
+    if recurrent is not None and is_backward:
+        dense_tiles = tiles(recurrent, cpu_products.DENSE_WIDTH)
+    elif recurrent is not None:
+        gather_tiles = tiles(recurrent.T, cpu_products.GATHER_WIDTH)
+        dense_tiles = tiles(recurrent.T, cpu_products.DENSE_WIDTH)
+    return CpuLayer(
+        sizes=_sizes(layer, sequence_TBX),
+        drive=_frames(sequence_TBX),
+        dropout_mask=NO_FLOATS if mask is None else flat(mask),
+        has_mask=mask is not None,
+        decay=NO_FLOATS if decay is None else flat(_padded(decay)),
+        has_decay=decay is not None,
+        recurrent_gather=gather_tiles,
+        recurrent_dense=dense_tiles,
+        has_recurrence=recurrent is not None,
+        initial_current=flat(_padded(layer.state.synaptic_current)),
+        initial_spikes=flat(layer.state.spikes),
+        firing=_firing(layer),
     )
 
 
-def gated_forward(
-    drive_TBG: Tensor,
-    mask_BH: Tensor | None,
-    weight_2HH: Tensor | None,
-    lengths_B: Tensor,
-    synaptic_current_BH: Tensor,
-    residue_BH: Tensor,
-    spikes_BH: Tensor,
-    quantizer: Quantizer,
-    save: bool,
-) -> ForwardResult:
-    """Layers v1 (no weight) and v2; every tensor float32 on the CPU."""
-    shape = _shape(drive_TBG.shape[0], drive_TBG.shape[1], drive_TBG.shape[2] // 2)
-    num_neurons = shape[2]
-    drive, strides = _strided(drive_TBG)
-    nothing = np.zeros(0, np.float32)
-    gather_weight = dense_weight = nothing
-    if weight_2HH is not None:
-        gather_weight = tiles(weight_2HH.T, cpu_products.GATHER_WIDTH)
-        dense_weight = tiles(weight_2HH.T, cpu_products.DENSE_WIDTH)
-    current, residue = _padded(synaptic_current_BH), _padded(residue_BH)
-    spikes = torch.empty(shape[:3])
+def forward(layer: Layer, drive_TBG: Tensor, keep: Keep) -> tuple[RecurrenceOutput, Saved]:
+    """See ``training.kernels.backend.RecurrenceBackend``; every tensor float32 on the CPU."""
+    is_gated = layer.kind == "gated"
+    cpu_layer = _cpu_layer(layer, drive_TBG, is_backward=False)
+    sizes = cpu_layer.sizes
+    lengths_B = layer.rows.lengths_B
+    current, residue = _padded(layer.state.synaptic_current), _padded(layer.state.residue)
+    spikes = torch.empty(sizes[:3])
+    save = keep.for_backward
     saved = Saved(
-        torch.empty(shape[:3] if save else 0),
-        _new_bits(shape[:3], save),
-        _new_bits(shape[:3], save),
-        torch.empty(shape[:3] if save else 0),
+        currents=_new_floats(sizes, save and layer.kind != "encoder"),
+        inside=_new_bits(sizes, save),
+        positive=_new_bits(sizes, save and is_gated),
+        bounded=_new_bits(sizes, save and is_gated and layer.cell_bound is not None),
+        gates=_new_floats(sizes, save and is_gated),
+        potentials=_new_floats(sizes, save and keep.potentials),
+        drive=torch.empty(0),
     )
-    shares = _shares(lengths_B, shape[0])
-    extremes = _new_extremes(len(shares))
+    shares = _shares(lengths_B, sizes.num_frames)
+    extremes = torch.full((len(shares), 2, LANES), torch.inf)
+    extremes[:, 1] = -torch.inf
+    kernel = cpu_gated.gated_forward if is_gated else cpu_scan.scan_forward
+    kept = _kept(saved, spikes, keep)
 
-    def call(part: int, rows: Array) -> Callable[[], object]:
-        return partial(
-            cpu_gated.gated_forward,
-            rows,
-            flat(lengths_B),
-            shape,
-            drive,
-            strides,
-            nothing if mask_BH is None else flat(mask_BH),
-            mask_BH is not None,
-            gather_weight,
-            dense_weight,
-            weight_2HH is not None,
-            flat(current),
-            flat(residue),
-            flat(spikes_BH),
-            flat(spikes),
-            flat(saved.gates),
-            flat(saved.currents),
-            flat(saved.inside),
-            flat(saved.positive),
-            save,
-            flat(extremes[part]),
-            _kernel_quantizer(quantizer),
-        )
+    def call(share: Share, extremes: Tensor) -> Callable[[], object]:
+        num_rows = len(share.utterances) if cpu_layer.has_recurrence else 0
+        product = cpu_products.forward_product(num_rows, sizes.num_neurons)
+        state = (flat(current), flat(residue))
+        arrays = ForwardArrays(flat(spikes), *state, kept, flat(extremes), product)
+        return partial(kernel, share, cpu_layer, arrays)
 
-    _run(shares, call)
-    return ForwardResult(
-        spikes,
-        _unpadded(current, num_neurons),
-        _unpadded(residue, num_neurons),
-        _last_spikes(spikes, lengths_B, spikes_BH),
-        extremes[:, 0].amin() if len(shares) else torch.tensor(torch.inf),
-        extremes[:, 1].amax() if len(shares) else torch.tensor(-torch.inf),
-        saved,
+    threads.run([call(*own) for own in zip(shares, extremes, strict=True)])
+    state = LifState(
+        _unpadded(current, sizes.num_neurons),
+        _unpadded(residue, sizes.num_neurons),
+        _last_spikes(spikes, lengths_B, layer.state.spikes),
     )
+    minimum = extremes[:, 0].amin() if len(shares) else torch.tensor(torch.inf)
+    maximum = extremes[:, 1].amax() if len(shares) else torch.tensor(-torch.inf)
+    return RecurrenceOutput(spikes, state, minimum, maximum), saved
 
 
-def gated_backward(
-    grad_TBH: Tensor,
-    grad_state: tuple[Tensor, Tensor, Tensor],
-    mask_BH: Tensor | None,
-    weight_2HH: Tensor | None,
-    lengths_B: Tensor,
-    initial_current_BH: Tensor,
-    initial_spikes_BH: Tensor,
-    spikes_TBH: Tensor,
-    saved: Saved,
-    is_quantized: bool,
-) -> GatedGradients:
-    """Gradients, given those of the spikes and of the final state (I, R, Y)."""
-    shape = _shape(*grad_TBH.shape)
-    num_frames, batch_size, num_neurons, _ = shape
-    grad, grad_strides = _strided(grad_TBH)
-    nothing = np.zeros(0, np.float32)
-    has_weight = weight_2HH is not None
-    dense_weight = nothing
-    if weight_2HH is not None:
-        dense_weight = tiles(weight_2HH, cpu_products.DENSE_WIDTH)
-    grad_current, grad_residue, grad_last = (_padded(grad) for grad in grad_state)
-    grad_drive = torch.empty(num_frames, batch_size, 2 * num_neurons)
+def backward(
+    layer: Layer, spikes_TBH: Tensor, saved: Saved, gradients: OutputGradients
+) -> LayerGradients:
+    """See ``training.kernels.backend.RecurrenceBackend``."""
+    is_gated = layer.kind == "gated"
+    cpu_layer = _cpu_layer(layer, gradients.spikes_TBH, is_backward=True)
+    sizes = cpu_layer.sizes
+    lengths_B = layer.rows.lengths_B
+    current, residue, last = (_padded(gradient) for gradient in gradients.state)
+    drive = torch.empty(*sizes[:2], sizes.num_neurons * (2 if is_gated else 1))
+    shares = _shares(lengths_B, sizes.num_frames)
+    decay = torch.zeros(len(shares), sizes.width if cpu_layer.has_decay else 0)
+    kernel = cpu_gated.gated_backward if is_gated else cpu_scan.scan_backward
+    kept = _kept(saved, spikes_TBH, Keep(True, len(saved.potentials) > 0))
 
-    def call(part: int, rows: Array) -> Callable[[], object]:
-        return partial(
-            cpu_gated.gated_backward,
-            rows,
-            flat(lengths_B),
-            shape,
-            grad,
-            grad_strides,
-            nothing if mask_BH is None else flat(mask_BH),
-            mask_BH is not None,
-            dense_weight,
-            has_weight,
-            flat(initial_current_BH),
-            flat(saved.gates),
-            flat(saved.currents),
-            flat(saved.inside),
-            flat(saved.positive),
-            is_quantized,
-            flat(grad_last),
-            flat(grad_current),
-            flat(grad_residue),
-            flat(grad_drive),
-        )
+    num_sums = len(FiringSums._fields)
+    sums = torch.zeros(len(shares), num_sums, sizes.width if kept.has_potentials else 0)
 
-    _run(_shares(lengths_B, shape[0]), call)
-    grad_weight = torch.empty(0)
-    if has_weight:
-        grad_weight = recurrent_weight_gradient(grad_drive, spikes_TBH, initial_spikes_BH)
-    return GatedGradients(
-        grad_drive,
-        grad_weight,
-        _unpadded(grad_current, num_neurons),
-        _unpadded(grad_residue, num_neurons),
-        _unpadded(grad_last, num_neurons),
+    def call(share: Share, decay: Tensor, sums: Tensor) -> Callable[[], object]:
+        num_rows = len(share.utterances) if is_gated else 0
+        product = cpu_products.backward_product(num_rows, sizes.num_neurons)
+        state = (flat(last), flat(current), flat(residue))
+        firing = FiringSums(*(flat(own) for own in sums))
+        arrays = BackwardArrays(flat(drive), flat(decay), firing, *state, product)
+        return partial(kernel, share, cpu_layer, kept, arrays)
+
+    threads.run([call(*own) for own in zip(shares, decay, sums, strict=True)])
+    if not is_gated:
+        last = torch.where((lengths_B == 0).unsqueeze(1), gradients.state.spikes, 0.0)
+    leak, range_M, threshold = _firing_gradients(layer, sums.sum(0)[:, : sizes.num_neurons])
+    weights = LayerWeights(
+        decay_H=decay.sum(0)[: sizes.num_neurons].clone() if cpu_layer.has_decay else None,
+        recurrent_2HH=recurrent_weight_gradient(drive, spikes_TBH, layer.state.spikes)
+        if cpu_layer.has_recurrence
+        else None,
+        residue_leak_H=leak,
     )
+    state = (_unpadded(gradient, sizes.num_neurons) for gradient in (current, residue, last))
+    return LayerGradients(drive, weights, LifState(*state), range_M, threshold)
+
+
+def _firing_gradients(
+    layer: Layer, sums_XH: Tensor
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of leak, range and threshold, given ``FiringSums``; None where there are none."""
+    leak = layer.weights.residue_leak_H
+    if sums_XH.numel() == 0:
+        return None if leak is None else torch.zeros_like(leak), None, None
+    of_leak, inside_range, bound, near_threshold = sums_XH
+    quantizer = as_levels(layer.quantizer)
+    range_M, threshold = quantizer.range_M.detach(), quantizer.threshold_levels.detach()
+    of_range = inside_range.sum() / range_M + (layer.cell_bound or 0.0) * bound.sum()
+    of_threshold = -near_threshold.sum() * threshold / (quantizer.scale() * THRESHOLD_WINDOW)
+    return None if leak is None else of_leak.clone(), of_range, of_threshold.detach()
 
 
 def recurrent_weight_gradient(

@@ -9,7 +9,7 @@ Shape legend: N rows, K columns of the left side, M columns of the right side.
 import numpy as np
 
 from training.kernels.cpu_firing import ZERO, aligned, read, write
-from training.kernels.cpu_products import DENSE_ROWS, DENSE_WIDTH, multiply
+from training.kernels.cpu_products import DENSE_ROWS, DENSE_WIDTH, LeftRows, Tiles, multiply
 from training.kernels.jit import helper, kernel
 from training.kernels.simd import LANES, load, store
 
@@ -71,7 +71,8 @@ def product(left, first, last, shape, right, out):  # type: ignore[no-untyped-de
         block = min(PRODUCT_BLOCK, last - start)
         for i in range(block):
             starts[i] = (start + i) * depth
-        multiply(left, starts, block, depth, depth, right, num_tiles, rows, stride, False)
+        rows_of_block = LeftRows(left, starts, block, depth)
+        multiply(rows_of_block, Tiles(right, num_tiles, depth), rows, stride, False)
         for i in range(block):
             copy_row(rows, i * stride, num_columns, out, (start + i) * num_columns)
 
@@ -102,8 +103,7 @@ def transposed_product(left, right, num_rows, first, last, shape, out):  # type:
         block = min(GRADIENT_BLOCK, num_rows - start)
         transpose(left, start, block, num_left, first, last, transposed)
         copy_tiles(right, start, block, num_right, tiles)
-        multiply(
-            transposed, starts, count, block, GRADIENT_BLOCK, tiles, num_tiles, sums, stride, True
-        )
+        columns = LeftRows(transposed, starts, count, block)
+        multiply(columns, Tiles(tiles, num_tiles, GRADIENT_BLOCK), sums, stride, True)
     for k in range(count):
         copy_row(sums, k * stride, num_right, out, (first + k) * num_right)

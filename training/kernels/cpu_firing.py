@@ -10,6 +10,7 @@ from training.kernels.jit import helper
 from training.kernels.simd import (
     LANES,
     at_most,
+    equals,
     fused_multiply_add,
     greater,
     load,
@@ -49,7 +50,7 @@ def aligned(size):  # type: ignore[no-untyped-def]
     return room[start : start + size]
 
 
-@helper
+@helper(allocates=False)
 def read(array, position, count):  # type: ignore[no-untyped-def]
     """Up to a vector of a row with ``count`` left; missing lanes are 0."""
     if count >= LANES:
@@ -57,7 +58,7 @@ def read(array, position, count):  # type: ignore[no-untyped-def]
     return load_first(array, position, count)
 
 
-@helper
+@helper(allocates=False)
 def write(array, position, count, value):  # type: ignore[no-untyped-def]
     """Up to a vector into a row with ``count`` left."""
     if count >= LANES:
@@ -66,25 +67,25 @@ def write(array, position, count, value):  # type: ignore[no-untyped-def]
         store_first(array, position, count, value)
 
 
-@helper
+@helper(allocates=False)
 def smaller(left, right):  # type: ignore[no-untyped-def]
     """Lane-wise minimum."""
     return select(greater(left, right), right, left)
 
 
-@helper
+@helper(allocates=False)
 def larger(left, right):  # type: ignore[no-untyped-def]
     """Lane-wise maximum."""
     return select(greater(left, right), left, right)
 
 
-@helper
+@helper(allocates=False)
 def clamped(value, limit):  # type: ignore[no-untyped-def]
     """``min(max(value, -limit), limit)`` for vectors."""
     return larger(smaller(value, limit), splat(ZERO) - limit)
 
 
-@helper
+@helper(allocates=False)
 def logistic(x):  # type: ignore[no-untyped-def]
     """``1 / (1 + exp(-x))``, within 1e-6 of the exact value, never NaN for finite ``x``."""
     limit = splat(EXP_LIMIT)
@@ -102,20 +103,26 @@ def logistic(x):  # type: ignore[no-untyped-def]
     return one / (one + exponential)
 
 
-@helper
-def fire(potential, range_M, scale, threshold, is_quantized):  # type: ignore[no-untyped-def]
+@helper(allocates=False)
+def clipped(potential, firing):  # type: ignore[no-untyped-def]
+    """The potential in the clip of a ``cpu_layer.Firing``, or of anything with its bounds."""
+    return larger(smaller(potential, splat(firing.highest)), splat(firing.lowest))
+
+
+@helper(allocates=False)
+def fire(potential, firing):  # type: ignore[no-untyped-def]
     """Spikes of a vector of membrane potentials, and where the potential lies inside the clip."""
-    limit = splat(range_M)
-    inside = at_most(magnitude(potential), limit)
-    if not is_quantized:
+    within = clipped(potential, firing)
+    inside = equals(within, potential)
+    if not firing.is_quantized:
         return potential, inside
-    factor = splat(scale)
-    level = truncated(clamped(potential, limit) * factor)
-    level = select(greater(magnitude(level), splat(threshold)), level, splat(ZERO))
-    return level / factor, inside
+    factor = splat(firing.scale)
+    scaled = within * factor
+    fires = at_most(splat(firing.threshold), magnitude(scaled))
+    return select(fires, truncated(scaled), splat(ZERO)) / factor, inside
 
 
-@helper
+@helper(allocates=False)
 def track_extremes(extremes, potential, count):  # type: ignore[no-untyped-def]
     """Widen ``extremes`` (a vector of minima, then one of maxima) by the first ``count`` lanes."""
     low = load(extremes, 0)
@@ -129,7 +136,7 @@ def track_extremes(extremes, potential, count):  # type: ignore[no-untyped-def]
     store(extremes, LANES, new_high)
 
 
-@helper
+@helper(allocates=False)
 def clear(array, position, count):  # type: ignore[no-untyped-def]
     """Write ``count`` zeros."""
     zero = splat(ZERO)

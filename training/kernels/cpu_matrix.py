@@ -5,16 +5,13 @@ Shape legend: N frames, H presynaptic neurons, G outputs.
 
 import itertools
 from functools import partial
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from training.kernels import cpu_dense, cpu_products, cpu_spike_linear, threads
-
-Array = np.ndarray[Any, Any]
+from training.kernels.cpu_layer import Array
 
 # Sparse sums of a weight's gradient read a tile that stays in the first-level cache.
 GRADIENT_SPARSE_BELOW = 0.6

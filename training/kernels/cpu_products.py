@@ -12,10 +12,13 @@ The weight is packed once per pass into column tiles that fit the second-level c
 lanes the dense product gains most.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from training.kernels.cpu_firing import ZERO, read
-from training.kernels.dense_block import dense_block
+from training.kernels.cpu_firing import CACHE_LINE, ZERO, read
+from training.kernels.cpu_layer import Array
+from training.kernels.dense_block import Block, dense_block
 from training.kernels.jit import helper
 from training.kernels.lanes import WIDE
 from training.kernels.simd import (
@@ -41,13 +44,107 @@ SPARSE_BELOW = 0.3 if LANES == WIDE else 0.5
 multiply_rows = dense_block(DENSE_ROWS, DENSE_VECTORS)
 
 
-@helper
+class NonZeros(NamedTuple):
+    """Lists of the non-zeros of rows, as many of a row as it has columns at most.
+
+    Attributes:
+        indices: columns, int32.
+        values: the floats there.
+    """
+
+    indices: Array
+    values: Array
+
+
+class LeftRows(NamedTuple):
+    """The left side of a dense product.
+
+    Attributes:
+        values: flat floats.
+        starts: where each row begins.
+        num_rows: how many.
+        depth: floats of a row that take part.
+    """
+
+    values: Array
+    starts: Array
+    num_rows: int
+    depth: int
+
+
+class Tiles(NamedTuple):
+    """The right side of a dense product, in tiles of ``DENSE_WIDTH`` columns.
+
+    Attributes:
+        values: flat floats (tiles, depth, DENSE_WIDTH).
+        num_tiles: how many.
+        depth: rows of a tile, of which those of ``LeftRows.depth`` take part.
+    """
+
+    values: Array
+    num_tiles: int
+    depth: int
+
+
+class RecurrentProduct(NamedTuple):
+    """Scratch of the products of rows with a recurrent weight.
+
+    Attributes:
+        rows: the products, ``stride`` apart.
+        stride: room for a row, whichever way it is computed.
+        starts: where each row of the left side begins.
+        nonzeros: of the rows of spikes, where these are few; forward only.
+        counts: how many of each row.
+    """
+
+    rows: Array
+    stride: int
+    starts: Array
+    nonzeros: NonZeros
+    counts: Array
+
+
+def aligned_zeros(size: int) -> Array:
+    """So many zeros, beginning with a cache line: no vector lies across two."""
+    room = np.zeros(size + CACHE_LINE // 4, np.float32)
+    start = (-room.ctypes.data % CACHE_LINE) // 4
+    return room[start : start + size]
+
+
+def forward_product(num_rows: int, num_neurons: int) -> RecurrentProduct:
+    """Scratch for ``Y U^T`` of so many utterances."""
+    room = num_rows + DENSE_ROWS
+    widths = (-(-2 * num_neurons // width) * width for width in (GATHER_WIDTH, DENSE_WIDTH))
+    stride = max(widths) + LANES
+    nonzeros = NonZeros(
+        np.empty(room * num_neurons, np.int32), np.empty(room * num_neurons, np.float32)
+    )
+    starts, counts = np.empty(room, np.int64), np.empty(room, np.int64)
+    return RecurrentProduct(aligned_zeros(room * stride), stride, starts, nonzeros, counts)
+
+
+def backward_product(num_rows: int, num_neurons: int) -> RecurrentProduct:
+    """Scratch for ``gp U`` of so many utterances."""
+    room = num_rows + DENSE_ROWS
+    stride = -(-num_neurons // DENSE_WIDTH) * DENSE_WIDTH
+    nothing = NonZeros(np.empty(0, np.int32), np.empty(0, np.float32))
+    starts, counts = np.empty(room, np.int64), np.empty(0, np.int64)
+    return RecurrentProduct(aligned_zeros(room * stride), stride, starts, nothing, counts)
+
+
+@helper(allocates=False)
+def num_dense_tiles(num_columns):  # type: ignore[no-untyped-def]
+    """Tiles of ``DENSE_WIDTH`` columns."""
+    return (num_columns + DENSE_WIDTH - 1) // DENSE_WIDTH
+
+
+@helper(allocates=False)
 def nonzero_lanes(array, position, count):  # type: ignore[no-untyped-def]
     """Bits of the non-zeros among a vector of a row with ``count`` left."""
     return pack_bits(differs(read(array, position, count), splat(ZERO)))
 
 
-@helper
+@helper(allocates=False)
 def count_nonzeros(array, start, count):  # type: ignore[no-untyped-def]
     """How many floats of a row are not 0."""
     found = 0
@@ -56,24 +153,27 @@ def count_nonzeros(array, start, count):  # type: ignore[no-untyped-def]
     return found
 
 
-@helper
-def list_nonzeros(array, start, count, indices, values, at):  # type: ignore[no-untyped-def]
-    """Write position and value of the non-zeros of a row; returns how many."""
+@helper(allocates=False)
+def list_nonzeros(array, start, count, found_in, at):  # type: ignore[no-untyped-def]
+    """Write column and value of the non-zeros of a row, from ``at`` on; returns how many."""
     found = at
     for h in range(0, count, LANES):
         bits = nonzero_lanes(array, start + h, count - h)
         while bits != 0:
             position = h + lowest_bit(bits)
-            indices[found] = position
-            values[found] = array[start + position]
+            found_in.indices[found] = position
+            found_in.values[found] = array[start + position]
             found += 1
             bits = bits & (bits - np.uint64(1))
     return found - at
 
 
-@helper
-def gather(weight, tile, indices, values, at, count, out, to, is_added):  # type: ignore[no-untyped-def]
-    """``out[to:to+64] = sum_n values[n] * weight[tile + 64 indices[n]]``, or added to it."""
+@helper(allocates=False)
+def gather(weight, tile, nonzeros, at, count, out, to, is_added):  # type: ignore[no-untyped-def]
+    """Add up the rows of a tile for the ``count`` non-zeros from ``at`` on.
+
+    ``out[to:to+GATHER_WIDTH] = sum_n values[n] weight[tile + GATHER_WIDTH indices[n]]``, or added.
+    """
     if is_added:
         sum0 = load(out, to)
         sum1 = load(out, to + LANES)
@@ -86,8 +186,8 @@ def gather(weight, tile, indices, values, at, count, out, to, is_added):  # type
     else:
         sum0 = sum1 = sum2 = sum3 = sum4 = sum5 = sum6 = sum7 = splat(ZERO)
     for n in range(at, at + count):
-        row = tile + GATHER_WIDTH * np.int64(indices[n])
-        value = splat(values[n])
+        row = tile + GATHER_WIDTH * np.int64(nonzeros.indices[n])
+        value = splat(nonzeros.values[n])
         sum0 = fused_multiply_add(value, load(weight, row), sum0)
         sum1 = fused_multiply_add(value, load(weight, row + LANES), sum1)
         sum2 = fused_multiply_add(value, load(weight, row + 2 * LANES), sum2)
@@ -106,32 +206,25 @@ def gather(weight, tile, indices, values, at, count, out, to, is_added):  # type
     store(out, to + 7 * LANES, sum7)
 
 
-@helper
-def multiply(  # type: ignore[no-untyped-def]
-    left, starts, count, depth, tile_depth, weight, num_tiles, out, stride, is_added
-):
-    """Dense product of ``count`` rows of ``left`` into rows of ``out``, ``stride`` apart.
+@helper(allocates=False)
+def multiply(left, tiles, out, stride, is_added):  # type: ignore[no-untyped-def]
+    """Dense product of ``LeftRows`` and ``Tiles`` into rows of ``out``, ``stride`` apart.
 
-    ``depth`` of the ``tile_depth`` rows of each tile take part; ``is_added`` adds to ``out``.
-    ``out`` needs room for ``count`` rounded up to ``DENSE_ROWS``; the rows in excess repeat the
-    last.
+    ``is_added`` adds to ``out``, which needs room for ``left.num_rows`` rounded up to
+    ``DENSE_ROWS``; the rows in excess repeat the last.
     """
-    last = count - 1
-    for n in range(num_tiles):
-        for k in range(0, depth, DENSE_DEPTH):
-            tile = (n * tile_depth + k) * DENSE_WIDTH
-            for i in range(0, count, DENSE_ROWS):
-                multiply_rows(
-                    left,
-                    starts,
+    for n in range(tiles.num_tiles):
+        for k in range(0, left.depth, DENSE_DEPTH):
+            tile = (n * tiles.depth + k) * DENSE_WIDTH
+            for i in range(0, left.num_rows, DENSE_ROWS):
+                block = Block(
                     i,
-                    last,
+                    left.num_rows - 1,
                     k,
-                    weight,
                     tile,
-                    min(DENSE_DEPTH, depth - k),
-                    out,
+                    min(DENSE_DEPTH, left.depth - k),
                     i * stride + n * DENSE_WIDTH,
                     stride,
                     is_added or k > 0,
                 )
+                multiply_rows(left.values, left.starts, tiles.values, out, block)

@@ -11,6 +11,7 @@ import numpy as np
 from training.kernels.cpu_firing import aligned, read, write
 from training.kernels.cpu_products import (
     GATHER_WIDTH,
+    NonZeros,
     gather,
     list_nonzeros,
     nonzero_lanes,
@@ -35,16 +36,17 @@ def spikes_times_weight(spikes, first, last, shape, weight, out):  # type: ignor
         out: (N, G), flat, written.
     """
     num_inputs, num_outputs = shape
-    indices = np.empty(FORWARD_BLOCK * num_inputs, np.int32)
-    values = np.empty(FORWARD_BLOCK * num_inputs, np.float32)
+    nonzeros = NonZeros(
+        np.empty(FORWARD_BLOCK * num_inputs, np.int32),
+        np.empty(FORWARD_BLOCK * num_inputs, np.float32),
+    )
     counts = np.empty(FORWARD_BLOCK, np.int64)
     tile_row = aligned(GATHER_WIDTH)
     for start in range(first, last, FORWARD_BLOCK):
         block = min(FORWARD_BLOCK, last - start)
         for i in range(block):
-            counts[i] = list_nonzeros(
-                spikes, (start + i) * num_inputs, num_inputs, indices, values, i * num_inputs
-            )
+            row = (start + i) * num_inputs
+            counts[i] = list_nonzeros(spikes, row, num_inputs, nonzeros, i * num_inputs)
         for column in range(0, num_outputs, GATHER_WIDTH):
             tile = column * num_inputs
             left = num_outputs - column
@@ -52,15 +54,15 @@ def spikes_times_weight(spikes, first, last, shape, weight, out):  # type: ignor
                 to = (start + i) * num_outputs + column
                 at = i * num_inputs
                 if left >= GATHER_WIDTH:
-                    gather(weight, tile, indices, values, at, counts[i], out, to, False)
+                    gather(weight, tile, nonzeros, at, counts[i], out, to, False)
                 else:
-                    gather(weight, tile, indices, values, at, counts[i], tile_row, 0, False)
+                    gather(weight, tile, nonzeros, at, counts[i], tile_row, 0, False)
                     for g in range(0, left, LANES):
                         write(out, to + g, left - g, load(tile_row, g))
 
 
 @helper
-def list_by_column(spikes, start, block, num_inputs, indices, values, counts):  # type: ignore[no-untyped-def]
+def list_by_column(spikes, start, block, num_inputs, nonzeros, counts):  # type: ignore[no-untyped-def]
     """Non-zeros of a block of frames, listed by presynaptic neuron."""
     counts[:] = 0
     for i in range(block):
@@ -70,8 +72,8 @@ def list_by_column(spikes, start, block, num_inputs, indices, values, counts):  
             while bits != 0:
                 position = h + lowest_bit(bits)
                 to = position * GRADIENT_BLOCK + counts[position]
-                indices[to] = i
-                values[to] = spikes[row + position]
+                nonzeros.indices[to] = i
+                nonzeros.values[to] = spikes[row + position]
                 counts[position] += 1
                 bits = bits & (bits - np.uint64(1))
 
@@ -99,16 +101,18 @@ def add_weight_gradient(spikes, grad, first, last, shape, grad_weight):  # type:
         grad_weight: (K, H, GATHER_WIDTH), flat, added to.
     """
     num_inputs, num_outputs = shape
-    indices = np.empty(num_inputs * GRADIENT_BLOCK, np.int32)
-    values = np.empty(num_inputs * GRADIENT_BLOCK, np.float32)
+    nonzeros = NonZeros(
+        np.empty(num_inputs * GRADIENT_BLOCK, np.int32),
+        np.empty(num_inputs * GRADIENT_BLOCK, np.float32),
+    )
     counts = np.empty(num_inputs, np.int64)
     tile = aligned(GRADIENT_BLOCK * GATHER_WIDTH)
     for start in range(first, last, GRADIENT_BLOCK):
         block = min(GRADIENT_BLOCK, last - start)
-        list_by_column(spikes, start, block, num_inputs, indices, values, counts)
+        list_by_column(spikes, start, block, num_inputs, nonzeros, counts)
         for column in range(0, num_outputs, GATHER_WIDTH):
             copy_tile(grad, start, block, num_outputs, column, tile)
             for h in range(num_inputs):
                 to = column * num_inputs + h * GATHER_WIDTH
                 at = h * GRADIENT_BLOCK
-                gather(tile, 0, indices, values, at, counts[h], grad_weight, to, True)
+                gather(tile, 0, nonzeros, at, counts[h], grad_weight, to, True)

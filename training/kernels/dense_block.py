@@ -6,7 +6,7 @@ registers: enough sums that none waits for the one before, few enough that all s
 
 from collections.abc import Callable, Iterator
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -18,7 +18,31 @@ from training.kernels.simd import FLOATS, LANES, VECTOR, array_data, broadcast
 _INTP = ir.IntType(64)
 
 
-class _Block:
+class Block(NamedTuple):
+    """Which part of a dense product is computed.
+
+    Attributes:
+        first: first of the rows.
+        last: the last row there is; rows beyond repeat it.
+        k: column of the left side to begin at.
+        tile: position of the weight's first row.
+        depth: how many of its rows.
+        to: position of the first row of sums.
+        stride: floats between rows of sums.
+        is_added: whether to add to what is there.
+    """
+
+    first: int
+    last: int
+    k: int
+    tile: int
+    depth: int
+    to: int
+    stride: int
+    is_added: bool
+
+
+class _Sums:
     """Sums of ``num_rows`` by ``num_vectors``, and where they go."""
 
     def __init__(self, builder: Any, num_rows: int, num_vectors: int) -> None:
@@ -62,64 +86,44 @@ def load(builder: Any, address: Any) -> Any:
     return value
 
 
+def _row_addresses(builder: Any, left: Any, starts: Any, block: Block, num_rows: int) -> list[Any]:
+    """Where column ``k`` of each row of the left side is."""
+    rows = []
+    for row in range(num_rows):
+        index = builder.add(block.first, _INTP(row))
+        index = builder.select(builder.icmp_signed("<", index, block.last), index, block.last)
+        start = builder.load(builder.gep(starts, [index]))
+        rows.append(builder.gep(left, [builder.add(start, block.k)]))
+    return rows
+
+
 def dense_block(num_rows: int, num_vectors: int) -> Callable[..., None]:
     """A compiled function that multiplies some rows by a tile of as many vectors.
 
-    Its arguments: ``left`` flat, ``starts`` of its rows, the ``first`` row to take and the
-    ``last`` there is (rows beyond repeat it), the column ``k`` of ``left`` to begin at;
-    ``weight`` flat, position ``tile`` of its first row, how much ``depth``; ``out`` flat, position
-    ``to`` of the first row and the ``stride`` between rows, and whether sums are added to it.
+    Its arguments: ``left`` flat, ``starts`` of its rows, ``weight`` flat, ``out`` flat, and the
+    ``Block``.
     """
 
     @intrinsic
-    def multiply_rows(  # type: ignore[no-untyped-def]
-        typing_context,
-        left,
-        starts,
-        first,
-        last,
-        k,
-        weight,
-        tile,
-        depth,
-        out,
-        to,
-        stride,
-        is_added,
-    ):
-        position = types.intp
-        signature = types.void(
-            left,
-            starts,
-            *(position,) * 3,
-            weight,
-            *(position,) * 2,
-            out,
-            *(position,) * 2,
-            types.boolean,
-        )
+    def multiply_rows(typing_context, left, starts, weight, out, block):  # type: ignore[no-untyped-def]
+        signature = types.void(left, starts, weight, out, block)
 
         def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            _, _, first, last, k, _, tile, depth, _, to, stride, is_added = args
-            pointers = {
-                name: array_data(context, builder, signature.args[index], args[index])
-                for name, index in (("left", 0), ("starts", 1), ("weight", 5), ("out", 8))
-            }
-            rows = []
-            for row in range(num_rows):
-                index = builder.add(first, _INTP(row))
-                index = builder.select(builder.icmp_signed("<", index, last), index, last)
-                start = builder.load(builder.gep(pointers["starts"], [index]))
-                rows.append(builder.gep(pointers["left"], [builder.add(start, k)]))
-            out_at = builder.gep(pointers["out"], [to])
-            block = _Block(builder, num_rows, num_vectors)
-            with builder.if_else(is_added) as (added, written):
+            left_at, starts_at, weights_at, outs_at = (
+                array_data(context, builder, kind, value)
+                for kind, value in zip(signature.args[:4], args[:4], strict=True)
+            )
+            block = Block(*cgutils.unpack_tuple(builder, args[4]))
+            rows = _row_addresses(builder, left_at, starts_at, block, num_rows)
+            out_at = builder.gep(outs_at, [block.to])
+            sums = _Sums(builder, num_rows, num_vectors)
+            with builder.if_else(block.is_added) as (added, written):
                 with added:
-                    block.read(out_at, stride)
+                    sums.read(out_at, block.stride)
                 with written:
-                    block.clear()
-            weight_at = builder.gep(pointers["weight"], [tile])
-            with cgutils.for_range(builder, depth) as loop:
+                    sums.clear()
+            weight_at = builder.gep(weights_at, [block.tile])
+            with cgutils.for_range(builder, block.depth) as loop:
                 begin = builder.mul(loop.index, _INTP(num_vectors * LANES))
                 rights = [
                     load(builder, builder.bitcast(address, FLOATS.as_pointer()))
@@ -132,8 +136,8 @@ def dense_block(num_rows: int, num_vectors: int) -> Callable[..., None]:
                     broadcast(builder, builder.load(builder.gep(row, [loop.index])), FLOATS)
                     for row in rows
                 ]
-                block.add_products(lefts, rights)
-            block.write(out_at, stride)
+                sums.add_products(lefts, rights)
+            sums.write(out_at, block.stride)
             return context.get_dummy_value()
 
         return signature, build

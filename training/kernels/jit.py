@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
 import numba
 from numba.core import config as numba_config
@@ -66,20 +66,32 @@ def cache_directory() -> Path | None:
     return None
 
 
-def kernel(function: Kernel) -> Kernel:
-    """Compile on first call, without the Python lock, and keep the machine code."""
-    options = {"nogil": True, "error_model": "numpy"}
+def kernel(function: Kernel | None = None, *, allocates: bool = True) -> Any:
+    """Compile on first call, without the Python lock, and keep the machine code.
+
+    Args:
+        function: what to compile; None where options are given.
+        allocates: whether it makes arrays. One that makes none counts no references: numba would
+            count, atomically, each time an array is taken from a named tuple, which takes longer
+            than the arithmetic does.
+    """
+    if function is None:
+        return functools.partial(kernel, allocates=allocates)
+    options = {"nogil": True, "error_model": "numpy", "_nrt": allocates}
     directory = cache_directory()
     if directory is None:
-        return cast(Kernel, numba.njit(**options)(function))
+        return numba.njit(**options)(function)
     before = numba_config.CACHE_DIR
     numba_config.CACHE_DIR = str(directory)
     try:
-        return cast(Kernel, numba.njit(cache=True, **options)(function))
+        return numba.njit(cache=True, **options)(function)
     finally:
         numba_config.CACHE_DIR = before
 
 
-def helper(function: Kernel) -> Kernel:
-    """Compile as part of the kernels that call it."""
-    return cast(Kernel, numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))
+def helper(function: Kernel | None = None, *, allocates: bool = True) -> Any:
+    """Compile as part of the kernels that call it; ``allocates`` as for ``kernel``."""
+    if function is None:
+        return functools.partial(helper, allocates=allocates)
+    options = {"nogil": True, "error_model": "numpy", "_nrt": allocates}
+    return numba.njit(forceinline=True, **options)(function)

@@ -1,52 +1,71 @@
-"""The recurrences as operators of PyTorch: ``spikeline::scan`` and ``spikeline::gated``.
+"""The recurrences as an operator of PyTorch, ``spikeline::layer``; and products of spikes.
 
 Registered through ``torch.library``, with shapes for tracing and gradients, so that autograd,
-``torch.compile`` and autocast treat them as they treat built-in operators. An argument names
-the implementation; what it keeps for the backward pass leaves the operator as extra outputs.
+``torch.compile`` and autocast treat them as they treat built-in operators. An operator takes flat
+arguments: ``training.kernels.layer`` turns a ``Layer`` into them and back, and the fields of its
+named tuples are the schema. What a pass keeps for the backward pass leaves it as extra outputs.
 
-Shape legend: T time, B batch, H neurons.
+Shape legend: T time, B batch, H neurons, G drives of a layer (H, or 2H where it is gated).
 """
 
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 import torch
 from torch import Tensor
 
-from training.constants import UNQUANTIZED_BITS
-from training.kernels.saved import ForwardResult, Saved, num_bit_bytes
-from training.quantizer import Quantizer
+from training.kernels.backend import backend_named
+from training.kernels.layer import (
+    FLAT_PARTS,
+    NUM_FLAT,
+    Keep,
+    Layer,
+    LayerWeights,
+    OutputGradients,
+    Rows,
+    Saved,
+    flattened,
+    num_bit_bytes,
+    unflattened,
+)
+from training.lif import LifState
+from training.quantizer import LevelQuantizer, as_levels
 
 R = TypeVar("R")
 
 _library = torch.library.Library("spikeline", "DEF")
-Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-NUM_DIFFERENTIABLE = 4
+_TYPES = {Tensor: "Tensor", Tensor | None: "Tensor?", int: "int", float: "float", bool: "bool"}
+NUM_STATES = len(LifState._fields)
+# The weights, then range and threshold.
+NUM_LEARNED = len(LayerWeights._fields) + 2
+NUM_SAVED = len(Saved._fields)
+# Outputs of a pass: spikes and state, which have gradients, extremes, and what is kept.
+NUM_DIFFERENTIABLE = 1 + NUM_STATES
+NUM_EXTREMES = 2
 
 
-def _implementation(backend: str) -> ModuleType:
-    if backend == "cpu":
-        from training.kernels import cpu
-
-        return cpu
-    if backend == "triton":
-        from training.kernels import triton_backend
-
-        return triton_backend
-    raise ValueError(f"backend={backend!r} has no fused kernels")
+def _schema_of(*parts: Any) -> str:
+    """Arguments of an operator: the fields of these named tuples."""
+    fields = [field for part in parts for field in get_type_hints(part).items()]
+    return ", ".join(f"{_TYPES[kind]} {name}" for name, kind in fields)
 
 
-def _operator(function: Callable[..., R]) -> Callable[..., R]:
+def _tensors(count: int, name: str | None = None) -> str:
+    names = [f" {name}_{number}" if name else "" for number in range(count)]
+    return ", ".join(f"Tensor{each}" for each in names)
+
+
+def _operator(function: Callable[..., R], schema: str | None = None) -> Callable[..., R]:
     """Register as an operator for every device.
 
     ``torch.library.custom_op`` would do, but imports the whole compiler at the first call, two
     seconds that a process which only evaluates need not spend.
     """
-    schema = torch.library.infer_schema(function, mutates_args=())
-    _library.define(function.__name__ + schema)
-    _library.impl(function.__name__, function, "CompositeExplicitAutograd")
-    return cast(Callable[..., R], getattr(torch.ops.spikeline, function.__name__).default)
+    name = function.__name__.lstrip("_")
+    schema = schema or torch.library.infer_schema(function, mutates_args=())
+    _library.define(name + schema)
+    _library.impl(name, function, "CompositeExplicitAutograd")
+    return cast(Callable[..., R], getattr(torch.ops.spikeline, name).default)
 
 
 def _shapes_of(name: str) -> Any:
@@ -54,261 +73,154 @@ def _shapes_of(name: str) -> Any:
     return torch.library.register_fake(f"spikeline::{name}", lib=_library)
 
 
-def _outputs(result: ForwardResult) -> Forward:
-    return (*result[:6], *result.saved)
+def _layer(*arguments: Any) -> tuple[Tensor, ...]:
+    """A layer over a sequence."""
+    *flat, drive, for_backward, potentials, backend = arguments
+    keep = Keep(for_backward, potentials)
+    output, saved = backend_named(backend).forward(unflattened(flat), drive, keep)
+    return (output.spikes_TBH, *output.state, output.minimum, output.maximum, *saved)
 
 
-@_operator
-def scan(
-    drive: Tensor,
-    decay: Tensor | None,
-    lengths: Tensor,
-    synaptic_current: Tensor,
-    residue: Tensor,
-    spikes: Tensor,
-    range_M: Tensor,
-    num_bits: int,
-    threshold: int,
-    save: bool,
-    backend: str,
-) -> Forward:
-    """Encoder (no decay) or conventional layer over a sequence."""
-    quantizer = Quantizer(range_M, num_bits, threshold)
-    return _outputs(
-        _implementation(backend).scan_forward(
-            drive, decay, lengths, synaptic_current, residue, spikes, quantizer, save
-        )
+def _layer_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    """Gradients of the drive, the weights, range, threshold and the state; empty where none is."""
+    *tensors, backend = arguments[NUM_FLAT:]
+    spikes, saved = tensors[0], Saved(*tensors[1 : 1 + NUM_SAVED])
+    grad_spikes, *grad_state = tensors[1 + NUM_SAVED :]
+    found = backend_named(backend).backward(
+        unflattened(arguments[:NUM_FLAT]),
+        spikes,
+        saved,
+        OutputGradients(grad_spikes, LifState(*grad_state)),
+    )
+    learned = (*found.weights, found.range_M, found.threshold_levels)
+    filled = (spikes.new_empty(0) if gradient is None else gradient for gradient in learned)
+    return (found.drive_TBG, *filled, *found.state)
+
+
+_LAYER = f"str kind, {_schema_of(*FLAT_PARTS)}, float? cell_bound"
+_layer_operator = _operator(
+    _layer,
+    f"({_LAYER}, Tensor drive, {_schema_of(Keep)}, str backend) -> "
+    f"({_tensors(NUM_DIFFERENTIABLE + NUM_EXTREMES + NUM_SAVED)})",
+)
+_layer_backward_operator = _operator(
+    _layer_backward,
+    f"({_LAYER}, Tensor output, {_tensors(NUM_SAVED, 'saved')}, "
+    f"{_tensors(NUM_DIFFERENTIABLE, 'grad')}, str backend) -> "
+    f"({_tensors(1 + NUM_LEARNED + NUM_STATES)})",
+)
+
+
+def layer(found: Layer, drive_TBG: Tensor, keep: Keep, backend: str) -> tuple[Tensor, ...]:
+    """The operator: spikes, state (I, R, Y), extremes of V, and the fields of ``Saved``."""
+    return _layer_operator(*flattened(found), drive_TBG, *keep, backend)
+
+
+@_shapes_of("layer")  # type: ignore[untyped-decorator]
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    *flat, drive, save, potentials, backend = arguments
+    kind, _, _, state, _, cell_bound = unflattened(flat)
+    num_frames, batch_size = drive.shape[:2]
+    num_neurons = state.synaptic_current.shape[1]
+    is_gated, is_triton = kind == "gated", backend == "triton"
+    # Triton keeps a byte per neuron, with both bits in it.
+    num_bytes = num_neurons if is_triton else num_bit_bytes(num_neurons)
+
+    def sequence(is_wanted: bool, width: int, dtype: torch.dtype) -> Tensor:
+        shape = (num_frames, batch_size, width) if is_wanted else (0,)
+        return torch.empty(shape, dtype=dtype, device=drive.device)
+
+    def floats(is_wanted: bool) -> Tensor:
+        return sequence(is_wanted, num_neurons, torch.float32)
+
+    def bits(is_wanted: bool) -> Tensor:
+        return sequence(is_wanted, num_bytes, torch.uint8)
+
+    saved = Saved(
+        currents=floats(save and kind != "encoder"),
+        inside=bits(save),
+        positive=bits(save and is_gated and not is_triton),
+        bounded=bits(save and is_gated and cell_bound is not None and not is_triton),
+        gates=floats(save and is_gated),
+        potentials=floats(save and potentials),
+        drive=drive.new_empty(0),
+    )
+    states = (torch.empty_like(tensor, dtype=torch.float32) for tensor in state)
+    extremes = (drive.new_empty((), dtype=torch.float32) for _ in range(NUM_EXTREMES))
+    return (floats(True), *states, *extremes, *saved)
+
+
+@_shapes_of("layer_backward")  # type: ignore[untyped-decorator]
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    found = unflattened(arguments[:NUM_FLAT])
+    spikes, saved = arguments[NUM_FLAT], Saved(*arguments[NUM_FLAT + 1 :][:NUM_SAVED])
+    num_drives = spikes.shape[2] * (2 if found.kind == "gated" else 1)
+    drive = spikes.new_empty((*spikes.shape[:2], num_drives))
+    quantizer = as_levels(found.quantizer)
+    levels = [
+        torch.empty_like(learned) if len(saved.potentials) else None
+        for learned in (quantizer.range_M, quantizer.threshold_levels)
+    ]
+    filled = (
+        spikes.new_empty(0) if learned is None else torch.empty_like(learned)
+        for learned in (*found.weights, *levels)
+    )
+    return (drive, *filled, *(torch.empty_like(tensor) for tensor in found.state))
+
+
+def _keep_layer(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    flat, ctx.backend = inputs[:NUM_FLAT], inputs[-1]
+    # Tensors are kept through autograd, which frees them and guards against changes in place.
+    ctx.is_tensor = [isinstance(value, Tensor) for value in flat]
+    ctx.others = [None if isinstance(value, Tensor) else value for value in flat]
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(
+        *(value for value in flat if isinstance(value, Tensor)),
+        output[0],
+        *output[NUM_DIFFERENTIABLE + NUM_EXTREMES :],
     )
 
 
-@_operator
-def gated(
-    drive: Tensor,
-    mask: Tensor | None,
-    weight: Tensor | None,
-    lengths: Tensor,
-    synaptic_current: Tensor,
-    residue: Tensor,
-    spikes: Tensor,
-    range_M: Tensor,
-    num_bits: int,
-    threshold: int,
-    save: bool,
-    backend: str,
-) -> Forward:
-    """Layer v1 (no weight) or v2 over a sequence; ``drive`` is (T, B, 2H), forget first."""
-    quantizer = Quantizer(range_M, num_bits, threshold)
-    return _outputs(
-        _implementation(backend).gated_forward(
-            drive, mask, weight, lengths, synaptic_current, residue, spikes, quantizer, save
-        )
-    )
-
-
-def _fake_forward(
-    drive: Tensor, save: bool, has_current: bool, has_gates: bool, backend: str
-) -> Forward:
-    num_frames, batch_size, num_neurons = drive.shape
-    if has_gates:
-        num_neurons = num_neurons // 2
-    empty = 0
-
-    def sequence(kept: bool) -> Tensor:
-        shape = (num_frames, batch_size, num_neurons) if kept else (empty,)
-        return drive.new_empty(shape, dtype=torch.float32)
-
-    def state() -> Tensor:
-        return drive.new_empty((batch_size, num_neurons), dtype=torch.float32)
-
-    def scalar() -> Tensor:
-        return drive.new_empty((), dtype=torch.float32)
-
-    def bits(kept: bool) -> Tensor:
-        # Triton keeps a byte per neuron, with both bits in it.
-        num_bytes = num_bit_bytes(num_neurons) if backend == "cpu" else num_neurons
-        shape = (num_frames, batch_size, num_bytes) if kept else (empty,)
-        return drive.new_empty(shape, dtype=torch.uint8)
-
-    return (
-        sequence(True),
-        state(),
-        state(),
-        state(),
-        scalar(),
-        scalar(),
-        sequence(save and has_current),
-        bits(save),
-        bits(save and has_gates and backend == "cpu"),
-        sequence(save and has_gates),
-    )
-
-
-@_shapes_of("scan")
-def _(drive, decay, lengths, current, residue, spikes, range_M, num_bits, threshold, save, backend):  # type: ignore[no-untyped-def]
-    return _fake_forward(drive, save, decay is not None, False, backend)
-
-
-@_shapes_of("gated")
-def _(  # type: ignore[no-untyped-def]
-    drive,
-    mask,
-    weight,
-    lengths,
-    current,
-    residue,
-    spikes,
-    range_M,
-    num_bits,
-    threshold,
-    save,
-    backend,
-):
-    return _fake_forward(drive, save, True, True, backend)
-
-
-@_operator
-def scan_backward(
-    grad: Tensor,
-    grad_current: Tensor,
-    grad_residue: Tensor,
-    grad_spikes: Tensor,
-    decay: Tensor | None,
-    lengths: Tensor,
-    initial_current: Tensor,
-    currents: Tensor,
-    inside: Tensor,
-    is_quantized: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of drive, decay and initial state (I, R, Y)."""
-    empty = grad.new_empty(0)
-    return tuple(
-        _implementation(backend).scan_backward(
-            grad,
-            (grad_current, grad_residue, grad_spikes),
-            decay,
-            lengths,
-            initial_current,
-            Saved(currents, inside, empty, empty),
-            is_quantized,
-        )
-    )
-
-
-@_shapes_of("scan_backward")
-def _(grad, grad_current, grad_residue, grad_spikes, *others):  # type: ignore[no-untyped-def]
-    state = (torch.empty_like(g) for g in (grad_current, grad_residue, grad_spikes))
-    return (torch.empty_like(grad), grad.new_empty(grad.shape[2]), *state)
-
-
-@_operator
-def gated_backward(
-    grad: Tensor,
-    grad_current: Tensor,
-    grad_residue: Tensor,
-    grad_spikes: Tensor,
-    mask: Tensor | None,
-    weight: Tensor | None,
-    lengths: Tensor,
-    initial_current: Tensor,
-    initial_spikes: Tensor,
-    spikes: Tensor,
-    currents: Tensor,
-    inside: Tensor,
-    positive: Tensor,
-    gates: Tensor,
-    is_quantized: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of both drives (T, B, 2H), weight and initial state (I, R, Y)."""
-    return tuple(
-        _implementation(backend).gated_backward(
-            grad,
-            (grad_current, grad_residue, grad_spikes),
-            mask,
-            weight,
-            lengths,
-            initial_current,
-            initial_spikes,
-            spikes,
-            Saved(currents, inside, positive, gates),
-            is_quantized,
-        )
-    )
-
-
-@_shapes_of("gated_backward")
-def _(grad, grad_current, grad_residue, grad_spikes, mask, weight, *others):  # type: ignore[no-untyped-def]
-    num_frames, batch_size, num_neurons = grad.shape
-    state = (torch.empty_like(g) for g in (grad_current, grad_residue, grad_spikes))
-    return (
-        grad.new_empty((num_frames, batch_size, 2 * num_neurons)),
-        grad.new_empty(0 if weight is None else tuple(weight.shape)),
-        *state,
-    )
-
-
-def _materialized(gradients: tuple[Tensor | None, ...], like: tuple[Tensor, ...]) -> list[Tensor]:
-    """Gradients of the differentiable outputs, zeros where nothing depends on one."""
-    return [
+def _differentiate_layer(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    kept = iter(ctx.saved_tensors)
+    flat = [
+        next(kept) if is_tensor else other
+        for is_tensor, other in zip(ctx.is_tensor, ctx.others, strict=True)
+    ]
+    spikes, *saved = kept
+    found = unflattened(flat)
+    like = (spikes, *found.state)
+    given = [
         torch.zeros_like(output) if gradient is None else gradient
         for gradient, output in zip(gradients, like, strict=False)
     ]
-
-
-def _keep_scan(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
-    _, decay, lengths, current, _, _, _, ctx.num_bits, _, _, ctx.backend = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(decay, lengths, current, output[0], output[6], output[7])
-
-
-def _differentiate_scan(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-    decay, lengths, current, spikes, currents, inside = ctx.saved_tensors
-    like = (spikes, current, current, current)
-    drive, grad_decay, *state = scan_backward(
-        *_materialized(gradients[:NUM_DIFFERENTIABLE], like),
-        decay,
-        lengths,
-        current,
-        currents,
-        inside,
-        ctx.num_bits != UNQUANTIZED_BITS,
-        ctx.backend,
+    drive, *others = _layer_backward_operator(*flat, spikes, *saved, *given, ctx.backend)
+    # An empty gradient stands for none. One gradient for each argument, in the arguments' order: a
+    # Layer whose fields are gradients.
+    *weights, range_M, threshold_levels = (
+        gradient if gradient.shape == learned.shape else None
+        for gradient, learned in zip(others, _learned(found, spikes), strict=False)
     )
-    return drive, None if decay is None else grad_decay, None, *state, *[None] * 5
-
-
-def _keep_gated(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
-    _, mask, weight, lengths, current, _, initial_spikes = inputs[:7]
-    ctx.num_bits, ctx.backend = inputs[8], inputs[11]
-    ctx.set_materialize_grads(False)
-    kept = (mask, weight, lengths, current, initial_spikes, output[0], *output[6:])
-    ctx.save_for_backward(*kept)
-
-
-def _differentiate_gated(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-    mask, weight, lengths, current, initial_spikes, spikes, *saved = ctx.saved_tensors
-    like = (spikes, current, current, current)
-    drive, grad_weight, *state = gated_backward(
-        *_materialized(gradients[:NUM_DIFFERENTIABLE], like),
-        mask,
-        weight,
-        lengths,
-        current,
-        initial_spikes,
-        spikes,
-        *saved,
-        ctx.num_bits != UNQUANTIZED_BITS,
-        ctx.backend,
+    nothing = cast(Any, None)
+    of_layer = Layer(
+        kind=nothing,
+        rows=Rows(nothing, None),
+        weights=LayerWeights(*weights),
+        state=LifState(*others[NUM_LEARNED:]),
+        quantizer=LevelQuantizer(cast(Any, range_M), cast(Any, threshold_levels), nothing, nothing),
     )
-    return drive, None, None if weight is None else grad_weight, None, *state, *[None] * 5
+    return (*flattened(of_layer), drive, None, None, None)
+
+
+def _learned(found: Layer, like: Tensor) -> list[Tensor]:
+    """Weights, range and threshold; a tensor of no gradient's shape for what is not there."""
+    quantizer = as_levels(found.quantizer)
+    learned = (*found.weights, quantizer.range_M, quantizer.threshold_levels)
+    return [like if each is None else each for each in learned]
 
 
 torch.library.register_autograd(
-    "spikeline::scan", _differentiate_scan, setup_context=_keep_scan, lib=_library
-)
-torch.library.register_autograd(
-    "spikeline::gated", _differentiate_gated, setup_context=_keep_gated, lib=_library
+    "spikeline::layer", _differentiate_layer, setup_context=_keep_layer, lib=_library
 )
 
 
@@ -376,5 +288,5 @@ def _refuse(ctx: Any, *gradients: Tensor | None) -> None:
     )
 
 
-for _name in ("scan_backward", "gated_backward", "spike_weight_gradient", "spike_gradient"):
+for _name in ("layer_backward", "spike_weight_gradient", "spike_gradient"):
     torch.library.register_autograd(f"spikeline::{_name}", _refuse, lib=_library)

@@ -7,11 +7,20 @@ Shape legend: T time, B batch, H neurons.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from training.kernels.layer import (
+    Keep,
+    Layer,
+    LayerGradients,
+    LayerKind,
+    LayerWeights,
+    OutputGradients,
+    Saved,
+)
 from training.lif import (
     LeakyFiring,
     LifState,
@@ -22,7 +31,7 @@ from training.lif import (
     leaky_encoder_step,
     leaky_gated_step,
 )
-from training.quantizer import Quantizer, RangeTracker
+from training.quantizer import LevelQuantizer, Quantizer, RangeTracker, as_levels
 from training.recurrence_types import RecurrenceOutput
 
 FiringT = TypeVar("FiringT", Quantizer, LeakyFiring)
@@ -71,87 +80,107 @@ def scan(
     return RecurrenceOutput(torch.stack(spikes), state, minimum, maximum)
 
 
-def encoder(
-    drive_TBH: Tensor,
-    lengths_B: Tensor,
-    state: LifState,
-    quantizer: Quantizer,
-    per_step_range: RangeTracker | None = None,
-) -> RecurrenceOutput:
-    """The input encoder over a sequence; see ``training.lif.encoder_step``."""
+def _step(layer: Layer, drive_TBG: Tensor) -> Step[Quantizer]:
+    """One step of the equations of the paper's models; a new kind of layer is one case more."""
+    weights, mask_BH = layer.weights, layer.rows.dropout_mask_BH
 
-    def step(t: int, before: LifState, current: Quantizer) -> StepOutput:
-        return encoder_step(drive_TBH[t], before, current)
+    def encode(t: int, before: LifState, quantizer: Quantizer) -> StepOutput:
+        return encoder_step(drive_TBG[t], before, quantizer)
 
-    return scan(step, drive_TBH.shape[0], lengths_B, state, quantizer, per_step_range)
+    def decay(t: int, before: LifState, quantizer: Quantizer) -> StepOutput:
+        assert weights.decay_H is not None
+        return conventional_step(drive_TBG[t], weights.decay_H, before, quantizer)
 
+    def gate(t: int, before: LifState, quantizer: Quantizer) -> StepOutput:
+        forget_BH, cell_BH = drive_TBG[t].chunk(2, dim=-1)
+        return gated_step(forget_BH, cell_BH, mask_BH, weights.recurrent_2HH, before, quantizer)
 
-def conventional(
-    drive_TBH: Tensor,
-    decay_H: Tensor,
-    lengths_B: Tensor,
-    state: LifState,
-    quantizer: Quantizer,
-    per_step_range: RangeTracker | None = None,
-) -> RecurrenceOutput:
-    """The conventional layer over a sequence; see ``training.lif.conventional_step``."""
-
-    def step(t: int, before: LifState, current: Quantizer) -> StepOutput:
-        return conventional_step(drive_TBH[t], decay_H, before, current)
-
-    return scan(step, drive_TBH.shape[0], lengths_B, state, quantizer, per_step_range)
+    steps: dict[LayerKind, Step[Quantizer]] = {
+        "encoder": encode,
+        "conventional": decay,
+        "gated": gate,
+    }
+    return steps[layer.kind]
 
 
-def gated(
-    forget_drive_TBH: Tensor,
-    cell_drive_TBH: Tensor,
-    dropout_mask_BH: Tensor | None,
-    recurrent_weight_2HH: Tensor | None,
-    lengths_B: Tensor,
-    state: LifState,
-    quantizer: Quantizer,
-    per_step_range: RangeTracker | None = None,
-) -> RecurrenceOutput:
-    """The improved layers v1 and v2 over a sequence; see ``training.lif.gated_step``."""
+def _leaky_step(layer: Layer, drive_TBG: Tensor) -> Step[LeakyFiring]:
+    """One step of the equations of v3."""
+    recurrent_2HH, mask_BH = layer.weights.recurrent_2HH, layer.rows.dropout_mask_BH
 
-    def step(t: int, before: LifState, current: Quantizer) -> StepOutput:
-        return gated_step(
-            forget_drive_TBH[t],
-            cell_drive_TBH[t],
-            dropout_mask_BH,
-            recurrent_weight_2HH,
-            before,
-            current,
+    def encode(t: int, before: LifState, firing: LeakyFiring) -> StepOutput:
+        return leaky_encoder_step(drive_TBG[t], before, firing)
+
+    def gate(t: int, before: LifState, firing: LeakyFiring) -> StepOutput:
+        assert recurrent_2HH is not None
+        forget_BH, cell_BH = drive_TBG[t].chunk(2, dim=-1)
+        return leaky_gated_step(forget_BH, cell_BH, mask_BH, recurrent_2HH, before, firing)
+
+    return encode if layer.kind == "encoder" else gate
+
+
+def forward(
+    layer: Layer, drive_TBG: Tensor, keep: Keep, per_step_range: RangeTracker | None = None
+) -> tuple[RecurrenceOutput, Saved]:
+    """See ``RecurrenceBackend``; autograd can differentiate it as well, any number of times."""
+    lengths_B, num_frames = layer.rows.lengths_B, drive_TBG.shape[0]
+    if isinstance(layer.quantizer, Quantizer):
+        step = _step(layer, drive_TBG)
+        output = scan(step, num_frames, lengths_B, layer.state, layer.quantizer, per_step_range)
+    else:
+        firing = LeakyFiring(layer.quantizer, layer.weights.residue_leak_H, layer.cell_bound)
+        leaky_step = _leaky_step(layer, drive_TBG)
+        output = scan(leaky_step, num_frames, lengths_B, layer.state, firing)
+
+    def nothing(dtype: torch.dtype = torch.float32) -> Tensor:
+        return drive_TBG.new_empty(0, dtype=dtype)
+
+    drive = drive_TBG.detach().clone() if keep.for_backward else nothing()
+    saved = Saved(
+        currents=nothing(),
+        inside=nothing(torch.uint8),
+        positive=nothing(torch.uint8),
+        bounded=nothing(torch.uint8),
+        gates=nothing(),
+        potentials=nothing(),
+        drive=drive,
+    )
+    return output, saved
+
+
+def backward(
+    layer: Layer, spikes_TBH: Tensor, saved: Saved, gradients: OutputGradients
+) -> LayerGradients:
+    """See ``RecurrenceBackend``: the forward pass again, for autograd to differentiate."""
+    quantizer = layer.quantizer
+    is_learned = isinstance(quantizer, LevelQuantizer)
+    levels = as_levels(quantizer)
+    given = (saved.drive, levels.range_M, levels.threshold_levels, *layer.weights, *layer.state)
+    with torch.enable_grad():
+        drive, range_M, threshold, *leaves = (
+            None if tensor is None else tensor.detach().requires_grad_() for tensor in given
         )
-
-    return scan(step, forget_drive_TBH.shape[0], lengths_B, state, quantizer, per_step_range)
-
-
-def leaky_encoder(
-    drive_TBH: Tensor, lengths_B: Tensor, state: LifState, firing: LeakyFiring
-) -> RecurrenceOutput:
-    """v3's input encoder over a sequence; see ``training.lif.leaky_encoder_step``."""
-
-    def step(t: int, before: LifState, current: LeakyFiring) -> StepOutput:
-        return leaky_encoder_step(drive_TBH[t], before, current)
-
-    return scan(step, drive_TBH.shape[0], lengths_B, state, firing)
-
-
-def leaky_gated(
-    drive_TBG: Tensor,
-    dropout_mask_BH: Tensor | None,
-    recurrent_weight_2HH: Tensor,
-    lengths_B: Tensor,
-    state: LifState,
-    firing: LeakyFiring,
-) -> RecurrenceOutput:
-    """The layer of v3 over a sequence; see ``training.lif.leaky_gated_step``."""
-    forget, cell = drive_TBG.chunk(2, dim=-1)
-
-    def step(t: int, before: LifState, current: LeakyFiring) -> StepOutput:
-        return leaky_gated_step(
-            forget[t], cell[t], dropout_mask_BH, recurrent_weight_2HH, before, current
+        assert drive is not None
+        again = layer._replace(**_parts(leaves))
+        if is_learned:
+            learned = {"range_M": range_M, "threshold_levels": threshold}
+            again = again._replace(quantizer=levels._replace(**cast(Any, learned)))
+        output, _ = forward(again, drive, Keep(for_backward=False))
+        found = torch.autograd.grad(
+            (output.spikes_TBH, *output.state),
+            [leaf for leaf in (drive, range_M, threshold, *leaves) if leaf is not None],
+            (gradients.spikes_TBH, *gradients.state),
+            materialize_grads=True,
         )
+    of_drive, of_range, of_threshold, *others = found
+    of_leaves = iter(others)
+    parts = _parts([None if leaf is None else next(of_leaves) for leaf in leaves])
+    if not is_learned:
+        return LayerGradients(of_drive, **parts)
+    return LayerGradients(of_drive, **parts, range_M=of_range, threshold_levels=of_threshold)
 
-    return scan(step, drive_TBG.shape[0], lengths_B, state, firing)
+
+def _parts(tensors: list[Tensor | None]) -> dict[str, Any]:
+    """Weights and state from their tensors, in order."""
+    num_weights = len(LayerWeights._fields)
+    weights, state = tensors[:num_weights], cast(list[Tensor], tensors[num_weights:])
+    return {"weights": LayerWeights(*weights), "state": LifState(*state)}

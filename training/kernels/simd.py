@@ -227,6 +227,7 @@ def _comparison(symbol: str) -> Callable[..., Any]:
 greater = _comparison(">")
 at_most = _comparison("<=")
 differs = _comparison("!=")
+equals = _comparison("==")
 
 
 @intrinsic

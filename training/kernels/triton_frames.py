@@ -22,7 +22,8 @@ from torch import Tensor
 
 from training.constants import SATURATION
 from training.kernels import triton_kernels
-from training.kernels.saved import Saved
+from training.kernels.triton_layer import Firing, Kept, Membrane, MembraneGradients, fill
+from training.lif import SATURATION
 
 CHUNK_FRAMES = 64
 TILE_ROWS = 16
@@ -43,8 +44,51 @@ class FrameShape(NamedTuple):
     has_mask: bool
     is_quantized: bool
     threshold: float
+    has_recurrence: bool
     save: bool
     precision: str
+
+    def options(self) -> dict[str, Any]:
+        """What the kernels are compiled for."""
+        return {
+            "HAS_MASK": self.has_mask,
+            "HAS_RECURRENCE": self.has_recurrence,
+            "IS_QUANTIZED": self.is_quantized,
+            "PRECISION": self.precision,
+            "ROWS": TILE_ROWS,
+            "BLOCK": TILE_BLOCK,
+            "DEPTH": TILE_DEPTH,
+        }
+
+
+class FrameInputs(NamedTuple):
+    """What a pass of a gated layer reads.
+
+    Attributes:
+        sequence: both drives, or backwards the gradient of the spikes.
+        dropout_mask: m; any tensor where there is none.
+        weight: U; any tensor where there is none.
+        lengths: frames of every utterance.
+        before: Y before the first frame; backwards I before it.
+    """
+
+    sequence: Tensor
+    dropout_mask: Tensor
+    weight: Tensor
+    lengths: Tensor
+    before: Tensor
+
+
+class FrameOutputs(NamedTuple):
+    """What a pass of a gated layer writes.
+
+    Attributes:
+        sequence: spikes, or backwards the gradient of both drives.
+        kept: written forwards, read backwards.
+    """
+
+    sequence: Tensor
+    kept: Kept
 
 
 def tile_grid(batch_size: int, num_neurons: int) -> tuple[int, int]:
@@ -91,163 +135,183 @@ class _Replayed:
             self._graph.replay()
 
 
+def launch_forward(
+    shape: FrameShape,
+    inputs: FrameInputs,
+    membrane: Membrane,
+    outputs: FrameOutputs,
+    firing: Firing,
+    times: range,
+) -> None:
+    """Frames of v1 in one launch, or a single frame of v2."""
+    triton_kernels.gated_forward[tile_grid(shape.batch_size, shape.num_neurons)](
+        inputs.sequence,
+        inputs.dropout_mask,
+        inputs.weight,
+        inputs.lengths,
+        membrane,
+        inputs.before,
+        outputs.sequence,
+        outputs.kept,
+        firing,
+        times.start,
+        times.stop,
+        shape.batch_size,
+        shape.num_neurons,
+        SAVE=shape.save,
+        **shape.options(),
+    )
+
+
+def launch_backward(
+    shape: FrameShape,
+    inputs: FrameInputs,
+    gradients: MembraneGradients,
+    outputs: FrameOutputs,
+    num_frames: int,
+    times: range,
+) -> None:
+    """Frames of v1 backwards in one launch, or a single frame of v2 of ``num_frames``."""
+    triton_kernels.gated_backward[tile_grid(shape.batch_size, shape.num_neurons)](
+        inputs.sequence,
+        inputs.dropout_mask,
+        inputs.weight,
+        inputs.lengths,
+        inputs.before,
+        outputs.kept,
+        gradients,
+        outputs.sequence,
+        num_frames,
+        times.start,
+        times.stop,
+        shape.batch_size,
+        shape.num_neurons,
+        **shape.options(),
+    )
+
+
+class _Buffers:
+    """Tensors of a chunk of frames that stay where they are."""
+
+    def __init__(self, shape: FrameShape) -> None:
+        self.shape = shape
+
+    def frames(self, count: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        shape = self.shape
+        return torch.zeros(count, shape.batch_size, width, dtype=dtype, device=shape.device)
+
+    def state(self) -> Tensor:
+        return torch.zeros(self.shape.batch_size, self.shape.num_neurons, device=self.shape.device)
+
+    def inputs(self, width: int) -> FrameInputs:
+        shape = self.shape
+        return FrameInputs(
+            self.frames(shape.num_frames, width),
+            self.state(),
+            torch.zeros(2 * shape.num_neurons, shape.num_neurons, device=shape.device),
+            torch.zeros(shape.batch_size, dtype=torch.int64, device=shape.device),
+            self.state(),
+        )
+
+    def kept(self) -> Kept:
+        count, width = self.shape.num_frames if self.shape.save else 0, self.shape.num_neurons
+        bits = self.frames(count, width, torch.uint8)
+        return Kept(self.frames(count, width), self.frames(count, width), bits)
+
+
+def _fill_weights(shape: FrameShape, buffers: FrameInputs, inputs: FrameInputs) -> None:
+    buffers.weight.copy_(inputs.weight)
+    if shape.has_mask:
+        buffers.dropout_mask.copy_(inputs.dropout_mask)
+
+
 class ForwardFrames:
     """The forward pass of a chunk of frames, on buffers of its own."""
 
     def __init__(self, shape: FrameShape) -> None:
         self.shape = shape
-        kept = shape.num_frames if shape.save else 0
-
-        def frames(count: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros(count, shape.batch_size, width, dtype=dtype, device=shape.device)
-
-        def state() -> Tensor:
-            return torch.zeros(shape.batch_size, shape.num_neurons, device=shape.device)
-
-        num_neurons = shape.num_neurons
-        self.drive = frames(shape.num_frames, 2 * num_neurons)
-        self.spikes = frames(shape.num_frames, num_neurons)
-        self.gates, self.currents = frames(kept, num_neurons), frames(kept, num_neurons)
-        self.bits = frames(kept, num_neurons, torch.uint8)
-        self.mask, self.before, self.current, self.residue = state(), state(), state(), state()
-        self.low, self.high = state(), state()
-        self.weight = torch.zeros(2 * num_neurons, num_neurons, device=shape.device)
-        self.lengths = torch.zeros(shape.batch_size, dtype=torch.int64, device=shape.device)
-        self.range_M = torch.ones((), device=shape.device)
-        self.scale = torch.ones((), device=shape.device)
+        buffers = _Buffers(shape)
+        self.inputs = buffers.inputs(2 * shape.num_neurons)
+        spikes = buffers.frames(shape.num_frames, shape.num_neurons)
+        self.outputs = FrameOutputs(spikes, buffers.kept())
+        self.membrane = Membrane(*(buffers.state() for _ in Membrane._fields))
+        one = torch.ones((), device=shape.device)
+        self.firing = Firing(one, one.clone(), shape.threshold, SATURATION)
         self._replayed = _Replayed(self._launch, shape.device)
 
     def _launch(self) -> None:
-        shape = self.shape
-        for t in range(shape.num_frames):
-            triton_kernels.gated_forward[tile_grid(shape.batch_size, shape.num_neurons)](
-                self.drive,
-                self.mask,
-                self.weight,
-                self.lengths,
-                self.current,
-                self.residue,
-                self.spikes[t - 1] if t else self.before,
-                self.spikes,
-                self.gates,
-                self.currents,
-                self.bits,
-                self.low,
-                self.high,
-                self.range_M,
-                self.scale,
-                shape.threshold,
-                SATURATION,
-                t,
-                t + 1,
-                shape.batch_size,
-                shape.num_neurons,
-                HAS_MASK=shape.has_mask,
-                HAS_RECURRENCE=True,
-                IS_QUANTIZED=shape.is_quantized,
-                SAVE=shape.save,
-                PRECISION=shape.precision,
-                ROWS=TILE_ROWS,
-                BLOCK=TILE_BLOCK,
-                DEPTH=TILE_DEPTH,
-            )
+        spikes = self.outputs.sequence
+        for t in range(self.shape.num_frames):
+            inputs = self.inputs._replace(before=spikes[t - 1]) if t else self.inputs
+            times = range(t, t + 1)
+            launch_forward(self.shape, inputs, self.membrane, self.outputs, self.firing, times)
 
-    def run(self, drive_TBG: Tensor, lengths_B: Tensor, spikes_TBH: Tensor, saved: Saved) -> None:
-        """Fill ``spikes`` and ``saved``; state, weight and quantiser are in the buffers already."""
-        count = self.shape.num_frames
-        for start in range(0, drive_TBG.shape[0], count):
-            times = slice(start, min(start + count, drive_TBG.shape[0]))
+    def run(
+        self, inputs: FrameInputs, membrane: Membrane, outputs: FrameOutputs, firing: Firing
+    ) -> None:
+        """A whole sequence: advance ``membrane``, fill ``outputs``."""
+        fill(self.membrane, membrane)
+        fill(self.firing[:2], firing[:2])
+        _fill_weights(self.shape, self.inputs, inputs)
+        self.inputs.before.copy_(inputs.before)
+        count, num_frames = self.shape.num_frames, inputs.sequence.shape[0]
+        for start in range(0, num_frames, count):
+            times = slice(start, min(start + count, num_frames))
             size = times.stop - start
-            self.drive[:size].copy_(drive_TBG[times])
-            self.lengths.copy_(lengths_B - start)
+            self.inputs.sequence[:size].copy_(inputs.sequence[times])
+            self.inputs.lengths.copy_(inputs.lengths - start)
             self._replayed()
-            spikes_TBH[times].copy_(self.spikes[:size])
-            self.before.copy_(self.spikes[size - 1])
+            outputs.sequence[times].copy_(self.outputs.sequence[:size])
+            self.inputs.before.copy_(self.outputs.sequence[size - 1])
             if self.shape.save:
-                saved.gates[times].copy_(self.gates[:size])
-                saved.currents[times].copy_(self.currents[:size])
-                saved.inside[times].copy_(self.bits[:size])
+                for kept, buffer in zip(outputs.kept, self.outputs.kept, strict=True):
+                    kept[times].copy_(buffer[:size])
+        fill(membrane, self.membrane)
 
 
 class BackwardFrames:
     """The backward pass of a chunk of frames, on buffers of its own.
 
-    ``grad_drive`` has one frame more than the chunk: the first of the chunk after it.
+    The gradient of the drive has one frame more than the chunk: the first of the chunk after it.
     """
 
     def __init__(self, shape: FrameShape) -> None:
         self.shape = shape
-
-        def frames(count: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros(count, shape.batch_size, width, dtype=dtype, device=shape.device)
-
-        def state() -> Tensor:
-            return torch.zeros(shape.batch_size, shape.num_neurons, device=shape.device)
-
-        count, num_neurons = shape.num_frames, shape.num_neurons
-        self.grad_spikes = frames(count, num_neurons)
-        self.gates, self.currents = frames(count, num_neurons), frames(count, num_neurons)
-        self.bits = frames(count, num_neurons, torch.uint8)
-        self.grad_drive = frames(count + 1, 2 * num_neurons)
-        self.mask, self.before, self.grad_last = state(), state(), state()
-        self.grad_current, self.grad_residue = state(), state()
-        self.weight = torch.zeros(2 * num_neurons, num_neurons, device=shape.device)
-        self.lengths = torch.zeros(shape.batch_size, dtype=torch.int64, device=shape.device)
+        buffers = _Buffers(shape)
+        self.inputs = buffers.inputs(shape.num_neurons)
+        grad_drive = buffers.frames(shape.num_frames + 1, 2 * shape.num_neurons)
+        self.outputs = FrameOutputs(grad_drive, buffers.kept())
+        self.gradients = MembraneGradients(*(buffers.state() for _ in MembraneGradients._fields))
         self._replayed = _Replayed(self._launch, shape.device)
 
     def _launch(self) -> None:
-        shape = self.shape
-        for t in range(shape.num_frames - 1, -1, -1):
-            triton_kernels.gated_backward[tile_grid(shape.batch_size, shape.num_neurons)](
-                self.grad_spikes,
-                self.mask,
-                self.weight,
-                self.lengths,
-                self.before,
-                self.gates,
-                self.currents,
-                self.bits,
-                self.grad_last,
-                self.grad_current,
-                self.grad_residue,
-                self.grad_drive,
-                shape.num_frames + 1,
-                t,
-                t + 1,
-                shape.batch_size,
-                shape.num_neurons,
-                HAS_MASK=shape.has_mask,
-                HAS_RECURRENCE=True,
-                IS_QUANTIZED=shape.is_quantized,
-                PRECISION=shape.precision,
-                ROWS=TILE_ROWS,
-                BLOCK=TILE_BLOCK,
-                DEPTH=TILE_DEPTH,
-            )
-
-    def run(
-        self,
-        grad_TBH: Tensor,
-        lengths_B: Tensor,
-        initial_current_BH: Tensor,
-        saved: Saved,
-        grad_drive_TBG: Tensor,
-    ) -> None:
-        """Fill ``grad_drive``; the final state's gradients and the weight are in the buffers."""
         count = self.shape.num_frames
-        self.grad_drive[count].zero_()
-        for start in reversed(range(0, grad_TBH.shape[0], count)):
-            times = slice(start, min(start + count, grad_TBH.shape[0]))
+        for t in range(count - 1, -1, -1):
+            times = range(t, t + 1)
+            launch_backward(self.shape, self.inputs, self.gradients, self.outputs, count + 1, times)
+
+    def run(self, inputs: FrameInputs, gradients: MembraneGradients, outputs: FrameOutputs) -> None:
+        """A whole sequence: fill the gradient of the drive, move ``gradients`` to its start.
+
+        ``inputs.before`` is I before the first frame, ``outputs.kept`` what the forward pass left.
+        """
+        fill(self.gradients, gradients)
+        _fill_weights(self.shape, self.inputs, inputs)
+        count, grad_drive, kept = self.shape.num_frames, self.outputs.sequence, outputs.kept
+        grad_drive[count].zero_()
+        num_frames = inputs.sequence.shape[0]
+        for start in reversed(range(0, num_frames, count)):
+            times = slice(start, min(start + count, num_frames))
             size = times.stop - start
-            self.grad_spikes[:size].copy_(grad_TBH[times])
-            self.gates[:size].copy_(saved.gates[times])
-            self.currents[:size].copy_(saved.currents[times])
-            self.bits[:size].copy_(saved.inside[times])
-            self.before.copy_(saved.currents[start - 1] if start else initial_current_BH)
-            self.lengths.copy_(lengths_B - start)
+            self.inputs.sequence[:size].copy_(inputs.sequence[times])
+            for buffer, of_pass in zip(self.outputs.kept, kept, strict=True):
+                buffer[:size].copy_(of_pass[times])
+            self.inputs.before.copy_(kept.currents[start - 1] if start else inputs.before)
+            self.inputs.lengths.copy_(inputs.lengths - start)
             self._replayed()
-            grad_drive_TBG[times].copy_(self.grad_drive[:size])
-            self.grad_drive[count].copy_(self.grad_drive[0])
+            outputs.sequence[times].copy_(grad_drive[:size])
+            grad_drive[count].copy_(grad_drive[0])
+        fill(gradients[1:], self.gradients[1:])
 
 
 @functools.lru_cache(KEPT_GRAPHS)
@@ -260,13 +324,3 @@ def forward_frames(shape: FrameShape) -> ForwardFrames:
 def backward_frames(shape: FrameShape) -> BackwardFrames:
     """The one of this shape; call and use it under ``lock``."""
     return BackwardFrames(shape)
-
-
-def fill(buffers: ForwardFrames | BackwardFrames, **values: Any) -> None:
-    """Copy tensors or numbers into the buffers of these names."""
-    for name, value in values.items():
-        buffer: Tensor = getattr(buffers, name)
-        if isinstance(value, Tensor):
-            buffer.copy_(value)
-        else:
-            buffer.fill_(value)

@@ -1,14 +1,13 @@
 """Triton kernels of the recurrences, for NVIDIA GPUs and Triton's interpreter.
 
 A program owns a tile of utterances x neurons and walks through time with the state in
-registers; the mathematics is that of ``cpu_scan`` and ``cpu_gated``. With a recurrent weight
-a program needs the spikes (backwards: the gradients) of all neurons of the frame before, so
-these kernels are launched once per frame and keep the state in memory in between.
+registers; the mathematics is that of ``cpu_membrane``, ``cpu_scan`` and ``cpu_gated``. With a
+recurrent weight a program needs the spikes (backwards: the gradients) of all neurons of the
+frame before, so these kernels are launched once per frame and keep the state in memory in between.
 Loops over time are ``while`` loops because Triton 3.6's interpreter cannot take a bound of
 ``range`` from a tensor under numpy 2.4.
 
-Tensors are contiguous: (T, B, H), drives of the gated layers and their gradients (T, B, 2H).
-A byte of ``bits`` holds inside (1) and C > 0 (2). State and extremes are (B, H) float32.
+Arguments are the named tuples of ``triton_layer``.
 """
 
 import triton
@@ -21,16 +20,59 @@ def _saturate(value, saturation):  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _fire(potential, range_M, scale, threshold, IS_QUANTIZED: tl.constexpr):  # type: ignore[no-untyped-def]
+def _fire(potential, firing, IS_QUANTIZED: tl.constexpr):  # type: ignore[no-untyped-def]
     """Spikes as in ``training.quantizer.quantize``, and whether the potential is in the clip."""
+    range_M = tl.load(firing.range_M)
     inside = tl.abs(potential) <= range_M
     spikes = potential
     if IS_QUANTIZED:
+        scale = tl.load(firing.scale)
         scaled = tl.minimum(tl.maximum(potential, -range_M), range_M) * scale
         level = tl.where(scaled >= 0, tl.floor(scaled), tl.ceil(scaled))
-        level = tl.where(tl.abs(level) > threshold, level, 0.0)
+        level = tl.where(tl.abs(level) > firing.threshold, level, 0.0)
         spikes = level / scale
     return spikes, inside
+
+
+@triton.jit
+def _load_membrane(membrane, state, exists):  # type: ignore[no-untyped-def]
+    """I, R and the extremes of V of a tile."""
+    current = tl.load(membrane.current + state, mask=exists, other=0.0)
+    residue = tl.load(membrane.residue + state, mask=exists, other=0.0)
+    low = tl.load(membrane.low + state, mask=exists, other=0.0)
+    high = tl.load(membrane.high + state, mask=exists, other=0.0)
+    return current, residue, low, high
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _integrate_and_fire(drive, at_rest, firing, valid, IS_QUANTIZED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Integrate the drive, fire, reset; ``at_rest`` is (R, low, high), which padding leaves."""
+    residue, low, high = at_rest
+    potential = _saturate(residue + drive, firing.saturation)
+    spikes, inside = _fire(potential, firing, IS_QUANTIZED)
+    residue = tl.where(valid, potential - spikes, residue)
+    low = tl.where(valid, tl.minimum(low, potential), low)
+    high = tl.where(valid, tl.maximum(high, potential), high)
+    return tl.where(valid, spikes, 0.0), inside, residue, low, high
+
+
+@triton.jit
+def _store_membrane(membrane, state, exists, values):  # type: ignore[no-untyped-def]
+    """Write what ``_load_membrane`` reads."""
+    current, residue, low, high = values
+    tl.store(membrane.current + state, current, mask=exists)
+    tl.store(membrane.residue + state, residue, mask=exists)
+    tl.store(membrane.low + state, low, mask=exists)
+    tl.store(membrane.high + state, high, mask=exists)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _potential_gradient(grad_spikes, grad_residue, inside, IS_QUANTIZED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The gradient of V, and of the residue before it, given that of Y."""
+    grad = grad_spikes
+    if IS_QUANTIZED:
+        grad = tl.where(inside, grad_spikes, grad_residue)
+    return grad
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -38,17 +80,10 @@ def scan_forward(  # type: ignore[no-untyped-def]
     drive,
     decay,
     lengths,
-    current,
-    residue,
+    membrane,
     spikes,
-    currents,
-    bits,
-    low,
-    high,
-    range_M,
-    scale,
-    threshold,
-    saturation,
+    kept,
+    firing,
     num_frames,
     num_neurons,
     batch_size,
@@ -63,36 +98,27 @@ def scan_forward(  # type: ignore[no-untyped-def]
     exists = h < num_neurons
     state = b * num_neurons + h
     length = tl.load(lengths + b)
-    M = tl.load(range_M)
-    s = tl.load(scale)
-    flow = tl.load(current + state, mask=exists, other=0.0)
-    rest = tl.load(residue + state, mask=exists, other=0.0)
+    current, residue, low, high = _load_membrane(membrane, state, exists)
     tau = tl.load(decay + h, mask=exists & HAS_CURRENT, other=0.0)
-    smallest = tl.full((BLOCK,), float("inf"), tl.float32)
-    largest = tl.full((BLOCK,), float("-inf"), tl.float32)
     t = 0
     while t < num_frames:
         at = (t * batch_size + b).to(tl.int64) * num_neurons + h
         valid = exists & (t < length)
         x = tl.load(drive + at, mask=valid, other=0.0).to(tl.float32)
         if HAS_CURRENT:
-            x = _saturate(x + tau * flow, saturation)
-            flow = tl.where(valid, x, flow)
-        potential = _saturate(rest + x, saturation)
-        fired, inside = _fire(potential, M, s, threshold, IS_QUANTIZED)
-        rest = tl.where(valid, potential - fired, rest)
-        smallest = tl.where(valid, tl.minimum(smallest, potential), smallest)
-        largest = tl.where(valid, tl.maximum(largest, potential), largest)
-        tl.store(spikes + at, tl.where(valid, fired, 0.0), mask=exists)
+            x = _saturate(x + tau * current, firing.saturation)
+            current = tl.where(valid, x, current)
+        at_rest = (residue, low, high)
+        fired, inside, residue, low, high = _integrate_and_fire(
+            x, at_rest, firing, valid, IS_QUANTIZED
+        )
+        tl.store(spikes + at, fired, mask=exists)
         if SAVE:
-            tl.store(bits + at, tl.where(valid & inside, 1, 0).to(tl.uint8), mask=exists)
+            tl.store(kept.bits + at, tl.where(valid & inside, 1, 0).to(tl.uint8), mask=exists)
             if HAS_CURRENT:
-                tl.store(currents + at, tl.where(valid, flow, 0.0), mask=exists)
+                tl.store(kept.currents + at, tl.where(valid, current, 0.0), mask=exists)
         t += 1
-    tl.store(current + state, flow, mask=exists)
-    tl.store(residue + state, rest, mask=exists)
-    tl.store(low + state, smallest, mask=exists)
-    tl.store(high + state, largest, mask=exists)
+    _store_membrane(membrane, state, exists, (current, residue, low, high))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -101,11 +127,8 @@ def scan_backward(  # type: ignore[no-untyped-def]
     decay,
     lengths,
     initial_current,
-    currents,
-    bits,
-    grad_last_spikes,
-    grad_current,
-    grad_residue,
+    kept,
+    grad_membrane,
     grad_drive,
     grad_decay,
     num_frames,
@@ -122,53 +145,44 @@ def scan_backward(  # type: ignore[no-untyped-def]
     state = b * num_neurons + h
     length = tl.load(lengths + b)
     tau = tl.load(decay + h, mask=exists & HAS_CURRENT, other=0.0)
-    along_current = tl.load(grad_current + state, mask=exists, other=0.0)
-    along_residue = tl.load(grad_residue + state, mask=exists, other=0.0)
-    last = tl.load(grad_last_spikes + state, mask=exists, other=0.0)
+    along_current = tl.load(grad_membrane.current + state, mask=exists, other=0.0)
+    along_residue = tl.load(grad_membrane.residue + state, mask=exists, other=0.0)
+    final = tl.load(grad_membrane.last_spikes + state, mask=exists, other=0.0)
     to_decay = tl.zeros((BLOCK,), tl.float32)
     t = num_frames - 1
     while t >= 0:
         at = (t * batch_size + b).to(tl.int64) * num_neurons + h
         valid = exists & (t < length)
         grad = tl.load(grad_spikes + at, mask=valid, other=0.0).to(tl.float32)
-        grad += tl.where(t == length - 1, last, 0.0)
-        if IS_QUANTIZED:
-            inside = tl.load(bits + at, mask=valid, other=0) != 0
-            grad = tl.where(inside, grad, along_residue)
+        grad += tl.where(t == length - 1, final, 0.0)
+        inside = tl.load(kept.bits + at, mask=valid, other=0) != 0
+        grad = _potential_gradient(grad, along_residue, inside, IS_QUANTIZED)
         along_residue = tl.where(valid, grad, along_residue)
         if HAS_CURRENT:
             grad += along_current
             before = tl.load(initial_current + state, mask=valid & (t == 0), other=0.0)
             earlier = at - batch_size * num_neurons
-            before += tl.load(currents + earlier, mask=valid & (t > 0), other=0.0)
+            before += tl.load(kept.currents + earlier, mask=valid & (t > 0), other=0.0)
             to_decay += tl.where(valid, grad * before, 0.0)
             along_current = tl.where(valid, grad * tau, along_current)
         tl.store(grad_drive + at, tl.where(valid, grad, 0.0), mask=exists)
         t -= 1
-    tl.store(grad_current + state, along_current, mask=exists)
-    tl.store(grad_residue + state, along_residue, mask=exists)
+    tl.store(grad_membrane.current + state, along_current, mask=exists)
+    tl.store(grad_membrane.residue + state, along_residue, mask=exists)
     tl.store(grad_decay + state, to_decay, mask=exists)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def gated_forward(  # type: ignore[no-untyped-def]
     drive,
-    dropout,
+    dropout_mask,
     weight,
     lengths,
-    current,
-    residue,
+    membrane,
     before,
     spikes,
-    gates,
-    currents,
-    bits,
-    low,
-    high,
-    range_M,
-    scale,
-    threshold,
-    saturation,
+    kept,
+    firing,
     first,
     last,
     batch_size,
@@ -189,15 +203,10 @@ def gated_forward(  # type: ignore[no-untyped-def]
     exists = has_row & (h < num_neurons)
     state = b * num_neurons + h
     length = tl.load(lengths + b, mask=has_row, other=0)
-    M = tl.load(range_M)
-    s = tl.load(scale)
-    flow = tl.load(current + state, mask=exists, other=0.0)
-    rest = tl.load(residue + state, mask=exists, other=0.0)
-    smallest = tl.load(low + state, mask=exists, other=0.0)
-    largest = tl.load(high + state, mask=exists, other=0.0)
-    keep = tl.full((ROWS, BLOCK), 1.0, tl.float32)
+    current, residue, low, high = _load_membrane(membrane, state, exists)
+    mask = tl.full((ROWS, BLOCK), 1.0, tl.float32)
     if HAS_MASK:
-        keep = tl.load(dropout + state, mask=exists, other=0.0)
+        mask = tl.load(dropout_mask + state, mask=exists, other=0.0)
     t = first
     while t < last:
         row = (t * batch_size + b).to(tl.int64)
@@ -217,41 +226,35 @@ def gated_forward(  # type: ignore[no-untyped-def]
                 forget = tl.dot(y, u, forget, input_precision=PRECISION)
                 u = tl.load(to_forget + num_neurons * num_neurons, mask=fits, other=0.0)
                 cell = tl.dot(y, u, cell, input_precision=PRECISION)
-        gate = 1.0 / (1.0 + tl.exp(-forget))
-        cell = tl.minimum(tl.maximum(cell, 0.0), saturation)
-        mixed = _saturate(gate * flow + (1.0 - gate) * (cell * keep), saturation)
-        flow = tl.where(valid, mixed, flow)
-        potential = _saturate(rest + mixed, saturation)
-        fired, inside = _fire(potential, M, s, threshold, IS_QUANTIZED)
-        rest = tl.where(valid, potential - fired, rest)
-        smallest = tl.where(valid, tl.minimum(smallest, potential), smallest)
-        largest = tl.where(valid, tl.maximum(largest, potential), largest)
-        tl.store(spikes + at, tl.where(valid, fired, 0.0), mask=exists)
+        forget_gate = 1.0 / (1.0 + tl.exp(-forget))
+        cell = tl.minimum(tl.maximum(cell, 0.0), firing.saturation)
+        mixed = _saturate(
+            forget_gate * current + (1.0 - forget_gate) * (cell * mask), firing.saturation
+        )
+        current = tl.where(valid, mixed, current)
+        at_rest = (residue, low, high)
+        fired, inside, residue, low, high = _integrate_and_fire(
+            mixed, at_rest, firing, valid, IS_QUANTIZED
+        )
+        tl.store(spikes + at, fired, mask=exists)
         if SAVE:
             byte = tl.where(inside, 1, 0) + tl.where(cell > 0.0, 2, 0)
-            tl.store(bits + at, tl.where(valid, byte, 0).to(tl.uint8), mask=exists)
-            tl.store(gates + at, tl.where(valid, gate, 0.0), mask=exists)
-            tl.store(currents + at, tl.where(valid, flow, 0.0), mask=exists)
+            tl.store(kept.bits + at, tl.where(valid, byte, 0).to(tl.uint8), mask=exists)
+            tl.store(kept.gates + at, tl.where(valid, forget_gate, 0.0), mask=exists)
+            tl.store(kept.currents + at, tl.where(valid, current, 0.0), mask=exists)
         t += 1
-    tl.store(current + state, flow, mask=exists)
-    tl.store(residue + state, rest, mask=exists)
-    tl.store(low + state, smallest, mask=exists)
-    tl.store(high + state, largest, mask=exists)
+    _store_membrane(membrane, state, exists, (current, residue, low, high))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def gated_backward(  # type: ignore[no-untyped-def]
     grad_spikes,
-    dropout,
+    dropout_mask,
     weight,
     lengths,
     initial_current,
-    gates,
-    currents,
-    bits,
-    grad_last_spikes,
-    grad_current,
-    grad_residue,
+    kept,
+    grad_membrane,
     grad_drive,
     num_frames,
     first,
@@ -277,12 +280,12 @@ def gated_backward(  # type: ignore[no-untyped-def]
     exists = has_row & (h < num_neurons)
     state = b * num_neurons + h
     length = tl.load(lengths + b, mask=has_row, other=0)
-    along_current = tl.load(grad_current + state, mask=exists, other=0.0)
-    along_residue = tl.load(grad_residue + state, mask=exists, other=0.0)
-    final = tl.load(grad_last_spikes + state, mask=exists, other=0.0)
-    keep = tl.full((ROWS, BLOCK), 1.0, tl.float32)
+    along_current = tl.load(grad_membrane.current + state, mask=exists, other=0.0)
+    along_residue = tl.load(grad_membrane.residue + state, mask=exists, other=0.0)
+    final = tl.load(grad_membrane.last_spikes + state, mask=exists, other=0.0)
+    mask = tl.full((ROWS, BLOCK), 1.0, tl.float32)
     if HAS_MASK:
-        keep = tl.load(dropout + state, mask=exists, other=0.0)
+        mask = tl.load(dropout_mask + state, mask=exists, other=0.0)
     t = last - 1
     while t >= first:
         row = (t * batch_size + b).to(tl.int64)
@@ -300,21 +303,20 @@ def gated_backward(  # type: ignore[no-untyped-def]
                     fits = (k[:, None] < 2 * num_neurons) & (h < num_neurons)
                     u = tl.load(weight + k[:, None] * num_neurons + h, mask=fits, other=0.0)
                     grad = tl.dot(g, u, grad, input_precision=PRECISION)
-        byte = tl.load(bits + at, mask=valid, other=0).to(tl.int32)
-        if IS_QUANTIZED:
-            grad = tl.where((byte & 1) != 0, grad, along_residue)
+        byte = tl.load(kept.bits + at, mask=valid, other=0).to(tl.int32)
+        grad = _potential_gradient(grad, along_residue, (byte & 1) != 0, IS_QUANTIZED)
         along_residue = tl.where(valid, grad, along_residue)
         grad += along_current
-        gate = tl.load(gates + at, mask=valid, other=0.0)
+        forget_gate = tl.load(kept.gates + at, mask=valid, other=0.0)
         before = tl.load(initial_current + state, mask=valid & (t == 0), other=0.0)
         earlier = at - batch_size * num_neurons
-        before += tl.load(currents + earlier, mask=valid & (t > 0), other=0.0)
-        change = before - tl.load(currents + at, mask=valid, other=0.0)
-        to_cell = tl.where((byte & 2) != 0, grad * (1.0 - gate) * keep, 0.0)
+        before += tl.load(kept.currents + earlier, mask=valid & (t > 0), other=0.0)
+        change = before - tl.load(kept.currents + at, mask=valid, other=0.0)
+        to_cell = tl.where((byte & 2) != 0, grad * (1.0 - forget_gate) * mask, 0.0)
         target = grad_drive + row * 2 * num_neurons + h
-        tl.store(target, tl.where(valid, grad * gate * change, 0.0), mask=exists)
+        tl.store(target, tl.where(valid, grad * forget_gate * change, 0.0), mask=exists)
         tl.store(target + num_neurons, tl.where(valid, to_cell, 0.0), mask=exists)
-        along_current = tl.where(valid, grad * gate, along_current)
+        along_current = tl.where(valid, grad * forget_gate, along_current)
         t -= 1
-    tl.store(grad_current + state, along_current, mask=exists)
-    tl.store(grad_residue + state, along_residue, mask=exists)
+    tl.store(grad_membrane.current + state, along_current, mask=exists)
+    tl.store(grad_membrane.residue + state, along_residue, mask=exists)

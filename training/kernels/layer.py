@@ -1,0 +1,160 @@
+"""What travels between the recurrence's entry point, the operators and the backends.
+
+A pass of a layer is a ``Layer`` and its drive in, a ``RecurrenceOutput`` and a ``Saved`` out; the
+backward pass takes them again, with the gradients of the outputs, and returns ``LayerGradients``.
+``flattened`` and ``unflattened`` turn them into the flat arguments that PyTorch's operators take.
+
+Shape legend: T time, B batch, H neurons, G drives of a layer (H, or 2H where it is gated).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, cast
+
+from torch import Tensor
+
+from training.kernels.lanes import WIDE
+from training.lif import LifState
+from training.quantizer import LevelQuantizer, Quantizer, as_levels
+
+LayerKind = Literal["encoder", "conventional", "gated"]
+
+
+class Rows(NamedTuple):
+    """The utterances of a batch.
+
+    Attributes:
+        lengths_B: valid frames of each, (B,) int64.
+        dropout_mask_BH: m of a gated layer, already scaled; None for no dropout.
+    """
+
+    lengths_B: Tensor
+    dropout_mask_BH: Tensor | None
+
+
+class LayerWeights(NamedTuple):
+    """What a recurrence learns; None where the layer has no such weight.
+
+    Attributes:
+        decay_H: tau of a conventional layer.
+        recurrent_2HH: ``[U_f; U_c]`` of v2 and v3.
+        residue_leak_H: lambda of v3.
+    """
+
+    decay_H: Tensor | None = None
+    recurrent_2HH: Tensor | None = None
+    residue_leak_H: Tensor | None = None
+
+
+class Layer(NamedTuple):
+    """A layer as both of its passes need it: all but the drive.
+
+    Attributes:
+        kind: whose equations (``training.lif``) hold.
+        rows: the utterances.
+        weights: what the recurrence learns.
+        state: state before the first frame, (B, H) each.
+        quantizer: range, bits and threshold; operators and fused backends take that of the paper's
+            models as one of levels.
+        cell_bound: c of v3, the largest cell as a share of the range; None for no bound.
+    """
+
+    kind: LayerKind
+    rows: Rows
+    weights: LayerWeights
+    state: LifState
+    quantizer: Quantizer | LevelQuantizer
+    cell_bound: float | None = None
+
+
+class Keep(NamedTuple):
+    """What a forward pass shall keep.
+
+    Attributes:
+        for_backward: whether a backward pass will follow.
+        potentials: whether it shall find gradients of the leak, the range and the threshold.
+    """
+
+    for_backward: bool
+    potentials: bool = False
+
+
+class Saved(NamedTuple):
+    """What a forward pass keeps for the backward pass; empty tensors where nothing is.
+
+    Attributes:
+        currents: I, (T, B, H).
+        inside: bits of V in the clip, (T, B, ``num_bit_bytes``) uint8, first neuron in the lowest
+            bit.
+            Triton: a byte per neuron, (T, B, H), its second bit that of ``positive``, its third
+            that of ``bounded``.
+        positive: bits of a cell that follows its drive (above 0, below its bound), as ``inside``,
+            gated layers; Triton: empty.
+        bounded: bits of a cell at its bound, where there is one; Triton: empty.
+        gates: F, (T, B, H), gated layers.
+        potentials: V, (T, B, H), where ``Keep.potentials``.
+        drive: (T, B, G), for the reference alone, which runs again.
+    """
+
+    currents: Tensor
+    inside: Tensor
+    positive: Tensor
+    bounded: Tensor
+    gates: Tensor
+    potentials: Tensor
+    drive: Tensor
+
+
+class OutputGradients(NamedTuple):
+    """Gradients of what a forward pass returns.
+
+    Attributes:
+        spikes_TBH: of Y.
+        state: of the final state.
+    """
+
+    spikes_TBH: Tensor
+    state: LifState
+
+
+class LayerGradients(NamedTuple):
+    """Gradients of what a forward pass is given.
+
+    Attributes:
+        drive_TBG: of the drive.
+        weights: of the weights; None where the layer has none.
+        state: of the state before the first frame.
+        range_M: of the quantiser's range, scalar; None where potentials were not kept.
+        threshold_levels: of its threshold, likewise.
+    """
+
+    drive_TBG: Tensor
+    weights: LayerWeights
+    state: LifState
+    range_M: Tensor | None = None
+    threshold_levels: Tensor | None = None
+
+
+def num_bit_bytes(num_neurons: int) -> int:
+    """Bytes of a row of bits: room for whole vectors, whichever of the lanes there are."""
+    return (num_neurons + WIDE - 1) // WIDE * (WIDE // 8)
+
+
+def flattened(layer: Layer) -> tuple[Any, ...]:
+    """A layer as the flat arguments of an operator, in the order of its fields."""
+    quantizer = as_levels(layer.quantizer)
+    rows, weights, state = layer.rows, layer.weights, layer.state
+    return (layer.kind, *rows, *weights, *state, *quantizer, layer.cell_bound)
+
+
+FLAT_PARTS = (Rows, LayerWeights, LifState, LevelQuantizer)
+NUM_FLAT = 2 + sum(len(part._fields) for part in FLAT_PARTS)
+
+
+def unflattened(flat: Sequence[Any]) -> Layer:
+    """The layer of the flat arguments of an operator."""
+    kind, *others, cell_bound = flat
+    values = iter(others)
+    rows, weights, state, quantizer = (
+        cast(Any, part)(*(next(values) for _ in part._fields)) for part in FLAT_PARTS
+    )
+    return Layer(kind, rows, weights, state, quantizer, cell_bound)
