@@ -38,8 +38,8 @@ from training.kernels.layer import (
     num_bit_bytes,
 )
 from training.kernels.simd import LANES
-from training.lif import SATURATION, LifState
-from training.quantizer import THRESHOLD_WINDOW, UNQUANTIZED_BITS, as_levels
+from training.lif import LifState
+from training.quantizer import THRESHOLD_WINDOW, as_levels
 from training.recurrence_types import RecurrenceOutput
 
 

@@ -10,7 +10,6 @@ import torch
 import triton
 from torch import Tensor
 
-from training.constants import SATURATION, UNQUANTIZED_BITS
 from training.kernels import triton_frames, triton_kernels
 from training.kernels.layer import Keep, Layer, LayerGradients, LayerWeights, OutputGradients, Saved
 from training.kernels.triton_frames import FrameInputs, FrameOutputs, FrameShape

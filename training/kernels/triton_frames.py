@@ -23,7 +23,6 @@ from torch import Tensor
 from training.constants import SATURATION
 from training.kernels import triton_kernels
 from training.kernels.triton_layer import Firing, Kept, Membrane, MembraneGradients, fill
-from training.lif import SATURATION
 
 CHUNK_FRAMES = 64
 TILE_ROWS = 16

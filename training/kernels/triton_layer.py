@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from training.lif import SATURATION
-from training.quantizer import UNQUANTIZED_BITS, LevelQuantizer, Quantizer, as_levels
+from training.constants import SATURATION, UNQUANTIZED_BITS
+from training.quantizer import LevelQuantizer, Quantizer, as_levels
 
 
 class Membrane(NamedTuple):
