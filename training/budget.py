@@ -20,6 +20,7 @@ it (a PI controller; Platt & Barr 1987 call the same damping a modified differen
 
 The aim falls geometrically from what the network costs when the penalty begins to the budget, over
 ``approach_epochs``: the network sheds spikes in the order of their worth rather than all at once.
+Begun with the first step there is no such cost, and the aim is the budget at once.
 The state of the controller is the integral alone; it is kept with the metrics of each epoch, so
 that a resumed run equals an uninterrupted one.
 
@@ -65,7 +66,7 @@ class BudgetController:
         first = self.config.first_epoch
         if epochs:
             self.integral = epochs[-1].price_integral
-        if len(epochs) >= first:
+        if 0 < first <= len(epochs):
             self.starting_cost = epochs[first - 1].multiplications_per_s
 
     def cost_per_s(self, spikes_per_frame: Sequence[float]) -> float:
@@ -78,8 +79,9 @@ class BudgetController:
 
     def aim(self, epochs_done: float) -> float:
         """Where the cost shall be at this time, multiplications per second."""
-        assert self.starting_cost is not None
         budget = self.config.multiplications_per_s
+        if self.starting_cost is None:
+            return budget
         since = epochs_done - self.config.first_epoch
         left = max(0.0, 1.0 - since / self.config.approach_epochs)
         return budget * math.pow(max(1.0, self.starting_cost / budget), left)

@@ -159,9 +159,10 @@ class BudgetConfig(TypedConfig):
     )
     first_epoch: int = Field(
         2,
-        ge=1,
+        ge=0,
         description="Epochs of training before the price begins, so that the network has learnt "
-        "what is worth its cost.",
+        "what is worth its cost; 0 aims at the budget from the first step on, which a network "
+        "needs whose dense spikes drive one another out of range.",
     )
     approach_epochs: float = Field(
         2.0,
@@ -278,7 +279,7 @@ class TrainConfig(TypedConfig):
                 f"budget.first_epoch={first} comes before epoch {schedule.num_epochs}, from which "
                 "on the network spikes as configured; begin there or later"
             )
-        if first + self.budget.approach_epochs > self.num_epochs:
+        if first and first + self.budget.approach_epochs > self.num_epochs:
             raise ValueError(
                 f"budget: first_epoch={first} and approach_epochs={self.budget.approach_epochs:g} "
                 f"reach beyond the {self.num_epochs} epochs of the curriculum; train longer"

@@ -69,6 +69,13 @@ def test_the_aim_falls_geometrically_from_the_first_cost_to_the_budget():
     assert budget.aim(1.0) == 100.0
 
 
+def test_begun_with_the_first_step_the_aim_is_the_budget_at_once():
+    budget = controller(first_epoch=0)
+    for epochs in ([], [epoch(0, cost=1600.0)]):
+        budget.resume(epochs)
+        assert budget.aim(0.0) == budget.aim(1.0) == 100.0
+
+
 def test_hand_computed_cost_price_and_gradient():
     budget = controller(approach_epochs=0.5)
     budget.resume([epoch(0, cost=1600.0)])
