@@ -15,7 +15,6 @@ from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.stage import PipelineError, TypedConfig
 from training.align.align_config import AlignConfig, TargetsConfig
 from training.models.counting import NetworkShape, closed_form
-from training.models.leaky_config import LeakyConfig
 from training.models.model_config import ModelConfig, ModelName
 from training.train_config import (
     BudgetConfig,
@@ -239,7 +238,6 @@ def _spiking_model(name: ModelName, budget_m: float) -> ModelConfig:
         encoder_threshold=2,
         threshold=7,
         projection_size=None if budget_m >= 17 else 16,
-        v3=LeakyConfig(),
     )
 
 

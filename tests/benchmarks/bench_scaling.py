@@ -288,7 +288,7 @@ def memory_of_pieces(bench: Bench, features: Location, number: int) -> list[dict
 
 
 def main(  # noqa: PLR0913 - each is an option of the command
-    recipe: str = "librispeech-100h",
+    recipe: str = "librispeech-100h-paper",
     model: str = "v2",
     corpus: Path | None = None,
     minutes: str = "4,8,16,30",

@@ -8,7 +8,7 @@ from featurize.stage import PipelineError
 from flows.overrides import apply_overrides, configured, known_keys
 from flows.recipes import ALL_MODELS, RECIPES, Recipe
 
-TIMIT = RECIPES["timit"]
+TIMIT = RECIPES["timit-paper"]
 DEMO = RECIPES["demo"]
 
 

@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from featurize.stage import PipelineError
+from flows.front_recipe import front_recipe
 from flows.recipes import ALL_MODELS, RECIPES, Recipe, SweepConfig, recipe_named
 
 
@@ -13,7 +14,9 @@ def test_the_promised_recipes_are_there() -> None:
         "mini-librispeech",
         "mini-librispeech-sweep",
         "librispeech-100h",
+        "librispeech-100h-paper",
         "timit",
+        "timit-paper",
     }
 
 
@@ -26,7 +29,7 @@ def test_recipes_explain_themselves_and_survive_json(name: str) -> None:
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
-@pytest.mark.parametrize("name", ["librispeech-100h", "timit"])
+@pytest.mark.parametrize("name", ["librispeech-100h-paper", "timit-paper"])
 def test_papers_recipes_have_the_papers_settings(name: str) -> None:
     recipe = RECIPES[name]
     assert recipe.model_names == ALL_MODELS
@@ -44,11 +47,28 @@ def test_papers_recipes_have_the_papers_settings(name: str) -> None:
 
 
 def test_timit_follows_the_papers_chunk_lengths() -> None:
-    stages = RECIPES["timit"].models[0].curriculum
+    stages = RECIPES["timit-paper"].models[0].curriculum
     assert [stage.chunk_frames for stage in stages] == [100, 200, 400, 800, 1000]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ["librispeech-100h", "timit"])
+def test_our_recipes_train_as_the_front_does(name: str) -> None:
+    """Their v3, v2 are the front's at 17 M/s, but for the batch of the larger corpus."""
+    recipe = RECIPES[name]
+    front = {
+        entry.train.model.model: entry.train
+        for entry in front_recipe().entries
+        if entry.budget_m == 17.0 and entry.features == "10ms"
+    }
+    assert recipe.model_names == ("v3", "v2", "gru", "lstm")
+    for config in recipe.models[:2]:
+        same = config.model_copy(update={"batch_size": 16})
+        assert same == front[config.model.model]
+    assert recipe.featurize == RECIPES[f"{name}-paper"].featurize
+    assert {config.model.hidden_size for config in recipe.models} == {550}
+
+
+@pytest.mark.parametrize("name", ["demo", "mini-librispeech", "timit-paper"])
 def test_models_of_a_recipe_differ_in_the_model_alone(name: str) -> None:
     """And where a deviation says so, spiking ones in their dropout."""
 
@@ -75,7 +95,10 @@ def trainings(recipe: Recipe) -> list[tuple[object, ...]]:
 
 
 def test_seeds_multiply_the_models_they_are_for() -> None:
-    content = RECIPES["timit"].model_dump() | {"seeds": (4, 7), "seeded_models": ("v2", "lstm")}
+    content = RECIPES["timit-paper"].model_dump() | {
+        "seeds": (4, 7),
+        "seeded_models": ("v2", "lstm"),
+    }
     recipe = Recipe.model_validate(content)
     assert trainings(recipe) == [
         ("conventional", 4, 3, None),
@@ -86,7 +109,7 @@ def test_seeds_multiply_the_models_they_are_for() -> None:
         ("lstm", 4, 3, None),
         ("lstm", 7, 3, None),
     ]
-    assert RECIPES["timit"].trainings == RECIPES["timit"].models
+    assert RECIPES["timit-paper"].trainings == RECIPES["timit-paper"].models
     everywhere = Recipe.model_validate(content | {"seeded_models": ()})
     assert len(everywhere.trainings) == 10
     with pytest.raises(ValueError, match="use different numbers"):

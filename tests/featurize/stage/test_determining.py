@@ -67,7 +67,7 @@ def test_how_a_network_is_computed_does_not_name_it() -> None:
             ),
         ),
         (
-            "librispeech-100h",
+            "librispeech-100h-paper",
             "a1c7e717e2bb9c2f",
             "eec96148f28e653f",
             (
@@ -77,7 +77,7 @@ def test_how_a_network_is_computed_does_not_name_it() -> None:
             ),
         ),
         (
-            "timit",
+            "timit-paper",
             "d874804056b4d19d",
             "eec96148f28e653f",
             (
