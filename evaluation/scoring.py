@@ -94,7 +94,12 @@ class EditCounts:
 
 
 def count_edits(reference: Sequence[str], hypothesis: Sequence[str]) -> EditCounts:
-    """Fewest edits from reference to hypothesis; an empty reference makes all insertions."""
+    """Fewest edits from reference to hypothesis; an empty reference makes all insertions.
+
+    Example:
+        >>> count_edits("the cat sat".split(), "a cat".split())
+        EditCounts(substitutions=1, insertions=0, deletions=1, reference_length=3)
+    """
     counts = kaldialign.edit_distance(list(reference), list(hypothesis))
     return EditCounts(counts["sub"], counts["ins"], counts["del"], len(reference))
 

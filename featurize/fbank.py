@@ -106,7 +106,14 @@ def _mel_energies(
 
 
 class FilterbankExtractor:
-    """Computes log mel filterbank energies; holds the window and the filters."""
+    """Computes log mel filterbank energies; holds the window and the filters.
+
+    Example:
+        >>> import numpy as np
+        >>> fbank = FilterbankExtractor(16000, 0.025, 0.010, num_bins=40)
+        >>> fbank(np.zeros(16000, np.float32)).shape  # one second, whole windows only
+        (98, 40)
+    """
 
     def __init__(
         self, sample_rate_hz: int, frame_length_s: float, frame_shift_s: float, num_bins: int

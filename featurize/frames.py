@@ -70,6 +70,11 @@ def stack_frames(features: NDArray[np.float32], stack: int, stride: int) -> NDAr
 
     Returns:
         (T, stack * F), the earliest frame first.
+
+    Example:
+        >>> stack_frames(np.arange(5, dtype=np.float32)[:, None], stack=3, stride=2)
+        array([[0., 1., 2.],
+               [2., 3., 4.]], dtype=float32)
     """
     if stack == stride == 1:
         return features

@@ -33,6 +33,13 @@ def apply_overrides(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     Raises:
         PipelineError: for a malformed assignment, an unknown key (naming close ones) or a value
             its field refuses.
+
+    Example:
+        >>> from flows.recipes import recipe_named
+        >>> assignments = ["models=v2", "train.v2.model.threshold=5", "featurize.num_bins=24"]
+        >>> recipe = apply_overrides(recipe_named("demo"), assignments)
+        >>> recipe.models[0].model.threshold, recipe.featurize.num_bins
+        (5, 24)
     """
     pairs = [_split(assignment) for assignment in assignments]
     for key, text in sorted(pairs, key=lambda pair: pair[0] != "models"):

@@ -131,6 +131,20 @@ def conventional_step(
         decay: tau per neuron, (H,), in [0, 1].
         state: the state of the step before.
         quantizer: the layer's quantiser.
+
+    Example:
+        One neuron whose current halves each frame, driven in the first: it fires twice and keeps
+        what a level does not hold.
+
+        >>> quantizer = Quantizer(torch.tensor(4.0), num_bits=3, threshold=1)
+        >>> state = LifState.zeros(1, 1, torch.device("cpu"))
+        >>> for drive in (2.5, 0.0, 0.0):
+        ...     drive_B1 = torch.tensor([[drive]])
+        ...     state = conventional_step(drive_B1, torch.tensor([0.5]), state, quantizer).state
+        ...     print(f"{state.spikes.item():.2f} {state.residue.item():.2f}")
+        2.00 0.50
+        0.00 1.75
+        2.00 0.37
     """
     current = saturate(drive + decay * state.synaptic_current)
     return fire_step(current, current, state.residue, quantizer)

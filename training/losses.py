@@ -44,7 +44,14 @@ def frame_loss_sum(log_probs_TBO: Tensor, alignment_TB: Tensor) -> Tensor:
 
 
 def greedy_ctc_labels(log_probs_TBO: Tensor, lengths_B: Tensor) -> list[list[int]]:
-    """Best label of each frame, repeats collapsed and blanks removed."""
+    """Best label of each frame, repeats collapsed and blanks removed.
+
+    Example:
+        >>> path = torch.tensor([2, 0, 0, 2, 0, 1])  # the blank is 2, the last output
+        >>> scores_TBO = torch.nn.functional.one_hot(path, 3).log()[:, None]
+        >>> greedy_ctc_labels(scores_TBO, torch.tensor([6]))
+        [[0, 0, 1]]
+    """
     blank = log_probs_TBO.shape[2] - 1
     best_BT = log_probs_TBO.argmax(dim=2).T.cpu()
     decoded = []

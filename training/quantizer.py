@@ -69,6 +69,13 @@ def quantize(potential: Tensor, quantizer: Quantizer) -> Tensor:
 
     Returns:
         The spike values, same shape: ``k / s`` for the integer level ``k``, 0 where silent.
+
+    Example:
+        Three bits give levels up to 3; level 1 is silent at this threshold.
+
+        >>> quantizer = Quantizer(torch.tensor(4.0), num_bits=3, threshold=1)
+        >>> quantize(torch.tensor([0.5, 1.9, 2.5, 3.9, 9.0]), quantizer).round(decimals=2)
+        tensor([0., 0., 2., 3., 3.])
     """
     if quantizer.num_bits == UNQUANTIZED_BITS:
         return potential

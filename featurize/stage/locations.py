@@ -63,6 +63,13 @@ class Location:
 
     Attributes:
         uri: absolute local path without a trailing slash, or ``s3://bucket/key``.
+
+    Example:
+        >>> runs = Location.of("s3://speech/runs/")
+        >>> runs.child("featurize", "shard-00000.parquet").uri
+        's3://speech/runs/featurize/shard-00000.parquet'
+        >>> runs.is_local
+        False
     """
 
     uri: str

@@ -38,6 +38,10 @@ def fingerprint(parts: dict[str, Any]) -> str:
 
     Returns:
         Sixteen hexadecimal digits of the SHA-256 of the canonical JSON.
+
+    Example:
+        >>> fingerprint({"version": 1, "corpus": "3f0c"})
+        '72752de8bad8a613'
     """
     plain = {k: v.determining() if isinstance(v, TypedConfig) else v for k, v in parts.items()}
     text = json.dumps(plain, sort_keys=True)
@@ -58,6 +62,22 @@ def run_stage(
         stage_fingerprint: the name, repeated in the result.
         work: writes the data below the location and returns the manifest.
         force: remove a finished result and do the work again.
+
+    Example:
+        >>> import tempfile
+        >>> class Greeting(StageManifest):
+        ...     def own_names(self) -> frozenset[str]:
+        ...         return frozenset({"greeting.txt"})
+        >>> def greet(place: Location) -> Greeting:
+        ...     place.child("greeting.txt").write_bytes(b"hello")
+        ...     return Greeting(
+        ...         stage="greet", schema_version=1, fingerprint="f0", created_at="", versions={}
+        ...     )
+        >>> place = Location.of(tempfile.mkdtemp()).child("greet", "f0")
+        >>> run_stage(place, "f0", greet).skipped, run_stage(place, "f0", greet).skipped
+        (False, True)
+        >>> [file.name for file in place.children()]
+        ['greeting.txt', 'manifest-copy.json', 'manifest.json']
     """
     if is_finished(location) and not force:
         remove_claims_of_ended_runs(location)

@@ -57,6 +57,15 @@ class TypedConfig(BaseModel):
         Every field, those of nested configurations included, except where it is off (None or an
         empty tuple), so that a new option does not rename every result, and except where
         :class:`InFingerprint` says otherwise.
+
+        Example:
+            >>> from typing import Annotated
+            >>> class Window(TypedConfig):
+            ...     length_s: float = 0.025
+            ...     taper: str | None = None
+            ...     num_threads: Annotated[int, InFingerprint.NEVER] = 1
+            >>> Window(num_threads=8).determining()
+            {'length_s': 0.025}
         """
         content = self.model_dump(mode="json")
         for name, field in type(self).model_fields.items():

@@ -13,6 +13,13 @@ def build_network(config: ModelConfig, num_features: int, num_outputs: int) -> S
         config: which model and how large.
         num_features: values per input frame.
         num_outputs: scores per frame; symbols, plus one blank (the last) for CTC.
+
+    Example:
+        >>> import torch
+        >>> network = build_network(ModelConfig(model="v2", hidden_size=16), 40, 29)
+        >>> features_TBF, lengths_B = torch.randn(50, 2, 40), torch.tensor([50, 31])
+        >>> network(features_TBF, lengths_B).log_probs_TBO.shape
+        torch.Size([50, 2, 29])
     """
     network = config.spec.network
     build = attribute_at(network) if isinstance(network, str) else network

@@ -201,6 +201,15 @@ def count_terms(shape: NetworkShape, activity: Activity) -> tuple[TermCount, ...
     Args:
         shape: the network.
         activity: of one utterance, or summed over many.
+
+    Example:
+        A frame in which 10 inputs fire, then 4 and 5 neurons of the two layers of a v1:
+        ``2 n0 H + 2 n1 H + n2 O``.
+
+        >>> from training.models.model_config import ModelConfig
+        >>> shape = NetworkShape(ModelConfig(model="v1", hidden_size=100), 40, 30)
+        >>> audited(count_terms(shape, Activity(1, emitted=(10, 4, 5), fed_back=(0, 0))))
+        2950
     """
     signals, layers = shape.signals, range(shape.num_layers)
     terms = [
