@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featurize.stage import PipelineError
+from spikeline_start import module_command
 
 STARTUP_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 10.0
@@ -74,7 +75,7 @@ def start_server() -> EmbeddedServer:
     }
     with listener, os.fdopen(descriptor, "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server_process", str(listener.fileno())],
+            module_command("flows.server_process", str(listener.fileno())),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -5,7 +5,8 @@ Works offline, from the metadata of what is installed and from ``constraints.txt
 - every installed package is pinned for this Python, at the version that is installed;
 - what packages require of one another is met;
 - nothing was installed from a folder, an address or a repository, save this project;
-- no pin names an address.
+- no pin names an address;
+- nothing that the core needs is under the GPL.
 
 With ``--online`` pip-audit also asks the advisory databases for known vulnerabilities.
 """
@@ -13,10 +14,11 @@ With ``--online`` pip-audit also asks the advisory databases for known vulnerabi
 import argparse
 import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -24,6 +26,8 @@ from packaging.utils import canonicalize_name
 
 _CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 # Of the environment, not of the tree.
+# Of the long forms in License, the first words count: MIT texts may mention the GPL further on.
+_GPL = re.compile(r"^.{0,60}?(?<!L)(?<!Lesser )(A?GPL|General Public License)(?! with)", re.DOTALL)
 _UNPINNED = frozenset({"pip", "spikeline"})
 
 
@@ -88,6 +92,49 @@ def unmet() -> Iterator[str]:
         yield from check.stdout.strip().splitlines()
 
 
+def core_tree(root: str = "spikeline") -> set[str]:
+    """What a package needs without its extras, and what that needs: canonical names."""
+    found: set[str] = set()
+    asked: set[tuple[str, str]] = set()
+    waiting = [(root, "")]
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in asked:
+            continue
+        asked.add((name, extra))
+        try:
+            requirements = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # another platform's; what is missing here says pip check
+        found.add(name)
+        for requirement in map(Requirement, requirements):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                needed = canonicalize_name(requirement.name)
+                waiting += [(needed, one) for one in ("", *requirement.extras)]
+    return found
+
+
+def is_gpl(metadata: Mapping[str, list[str]]) -> bool:
+    """Whether every licence that a package offers is the GPL or the AGPL.
+
+    Args:
+        metadata: values of License-Expression, License and Classifier.
+    """
+    expression = next(iter(metadata.get("License-Expression", [])), "")
+    stated = [c for c in metadata.get("Classifier", []) if c.startswith("License :: ")]
+    offered = expression.split(" OR ") if expression else stated or metadata.get("License", [])
+    return bool(offered) and all(map(_GPL.search, offered))
+
+
+def under_gpl() -> Iterator[str]:
+    """Packages of the core under the GPL."""
+    for name in sorted(core_tree()):
+        message = importlib.metadata.metadata(name)
+        fields = ("License-Expression", "License", "Classifier")
+        if is_gpl({field: message.get_all(field) or [] for field in fields}):
+            yield f"{name} is under the GPL, and the core needs it"
+
+
 def _ask_advisories() -> int:
     tool = shutil.which("pip-audit")
     if tool is None:
@@ -103,7 +150,7 @@ def main() -> None:
     parser.add_argument("--online", action="store_true", help="ask for known vulnerabilities")
     options = parser.parse_args()
     pins = read_pins(_CONSTRAINTS.read_text())
-    problems = [*unpinned(pins), *unmet()]
+    problems = [*unpinned(pins), *unmet(), *under_gpl()]
     for problem in problems:
         print(problem)
     print(f"{len(pins)} pins, {len(problems)} problems")

@@ -19,6 +19,7 @@ from featurize.stage import Location, PipelineError, TypedConfig
 from flows.failures import MISTAKE_EXIT_CODE, one_line
 from infra.prefect_api import POOL, cancel_runs, has_worker, is_healthy
 from infra.processes import StartedProcess, start_process, stop_process
+from spikeline_start import module_command
 
 HOST = "127.0.0.1"
 STARTUP_TIMEOUT_S = 300.0
@@ -86,7 +87,7 @@ class StateFolder:
 
     def start(self, name: str, *arguments: str) -> StartedProcess:
         """Start a Prefect command with this process's environment."""
-        command = [sys.executable, "-m", "prefect", *arguments]
+        command = module_command("prefect", *arguments)
         return start_process(name, command, self.path / f"{name}.log", os.environ)
 
 

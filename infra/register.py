@@ -7,7 +7,6 @@ names. Repeating it brings the deployments up to date and leaves what people cha
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from prefect.exceptions import ObjectAlreadyExists
 
 from featurize.stage import Location, PipelineError
 from infra.prefect_api import POOL
+from spikeline_start import module_command
 
 TRAINING_QUEUE = "training"
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
@@ -88,7 +88,7 @@ def _switch_on(client: SyncPrefectClient, wanted: set[tuple[UUID, str | None]]) 
 def _deploy(placeholders: dict[str, str]) -> None:
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"),
+            *module_command("prefect", "--no-prompt", "deploy", "--all"),
             *("--prefect-file", str(PREFECT_FILE)),
         ],
         env=os.environ | placeholders,

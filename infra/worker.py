@@ -14,19 +14,20 @@ import threading
 from types import FrameType
 
 from infra.prefect_api import POOL
+from spikeline_start import module_command
 
 _STOP_TIMEOUT_S = 60.0
 
 
 def ray_node_command(address: str) -> list[str]:
     """Join the cluster as a node without CPUs, for as long as the command runs."""
-    ray = [sys.executable, "-m", "ray.scripts.scripts", "start"]
+    ray = module_command("ray.scripts.scripts", "start")
     return [*ray, "--address", address, "--num-cpus", "0", "--block", "--disable-usage-stats"]
 
 
 def prefect_worker_command() -> list[str]:
     """Take runs from the work pool; answers ``/health`` on ``PREFECT_WORKER_WEBSERVER_PORT``."""
-    prefect = [sys.executable, "-m", "prefect", "worker", "start"]
+    prefect = module_command("prefect", "worker", "start")
     return [*prefect, "--pool", POOL, "--type", "process", "--with-healthcheck"]
 
 

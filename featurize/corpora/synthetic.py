@@ -25,6 +25,7 @@ from featurize.corpora.espeak import require_espeak
 from featurize.corpora.grammar import Part
 from featurize.corpora.synthetic_speakers import plan_speakers
 from featurize.stage import Location, PipelineError, TypedConfig
+from spikeline_start import module_command
 
 SAMPLE_RATE_HZ = 16_000
 MARKER_NAME = "synthetic.json"
@@ -235,7 +236,7 @@ def _run_workers(
         try:
             for share in range(num_workers):
                 worker = subprocess.Popen(
-                    [sys.executable, "-m", _WORKER_MODULE],
+                    module_command(_WORKER_MODULE),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=errors,

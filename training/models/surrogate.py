@@ -34,9 +34,9 @@ class _Triangle(torch.autograd.Function):
 
 def boxcar_step(x: Tensor) -> Tensor:
     """1 where x > 0, else 0; gradient 1 in (-0.5, 0.5] (Kaiser, Mostafa & Neftci 2020)."""
-    return _Boxcar.apply(x)  # type: ignore[no-any-return,no-untyped-call]
+    return _Boxcar.apply(x)  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
 
 
 def triangle_step(x: Tensor, height: float) -> Tensor:
     """1 where x > 0, else 0; gradient ``height * max(0, 1 - |x|)`` (Bellec et al. 2018)."""
-    return _Triangle.apply(x, height)  # type: ignore[no-any-return,no-untyped-call]
+    return _Triangle.apply(x, height)  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
