@@ -11,6 +11,7 @@ from typing import Literal
 from evaluation.metrics import EvaluationMetrics, ModelMetrics, RateDifference
 from evaluation.scoring import RateName
 from evaluation.working import comparable, error_of, failure_line, works
+from training.models.registry import title_of as title_of_kind
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 
@@ -51,7 +52,9 @@ def title_of(model: ModelMetrics) -> str:
 
 
 def _title(model: ModelMetrics, name: str) -> str:
-    return (model.title or model.model) + name.removeprefix(model.model).replace("-", " ")
+    return (model.title or title_of_kind(model.model)) + name.removeprefix(model.model).replace(
+        "-", " "
+    )
 
 
 def _seeds(metrics: EvaluationMetrics, model: ModelMetrics) -> list[ModelMetrics]:

@@ -41,6 +41,9 @@ def _row(model: ModelMetrics, metrics: EvaluationMetrics) -> dict[str, str]:
         "Parameters": f"{model.parameters.total:,}",
         "Recurrent part": f"{model.parameters.recurrent_layers:,}",
         "Spike density": density or "dense",
+        "Mult./s (audited)": "-"
+        if model.workload is None
+        else f"{model.workload.multiplications_per_s:,.0f}",
         "Mult./frame (audited)": f"{counts.audited:,.0f}",
         "Mult./frame (as published)": f"{counts.as_published:,.0f}",
         "Add./frame": f"{model.additions_per_frame:,.0f}",
@@ -110,6 +113,7 @@ def _setting_row(setting: SettingMetrics, metrics: EvaluationMetrics) -> dict[st
         "Parameters": f"{setting.parameters.total:,}",
         "Recurrent part": f"{setting.parameters.recurrent_layers:,}",
         "Spike density": density or "dense",
+        "Mult./s (audited)": format_spread(setting.multiplications_per_s, digits=0),
         "Mult./frame (audited)": format_spread(setting.audited, digits=0),
         "Mult./frame (as published)": format_spread(setting.as_published, digits=0),
         "GRU/model": "no mult."
@@ -119,6 +123,27 @@ def _setting_row(setting: SettingMetrics, metrics: EvaluationMetrics) -> dict[st
         if setting.saving_lstm is None
         else format_spread(setting.saving_lstm, unit="x"),
     }
+
+
+def workload_table(metrics: EvaluationMetrics) -> list[dict[str, str]]:
+    """What a second of speech costs each model, in the field's measures."""
+    return [
+        {
+            "Model": model.label,
+            "Mult./s": f"{work.multiplications_per_s:,.0f}",
+            "Weights read": f"{work.weight_bytes_per_s / 1e6:,.1f} MB/s",
+            "Footprint": f"{work.footprint_bytes / 1e6:,.2f} MB",
+            "Activation sparsity": f"{work.activation_sparsity:.1%}",
+            "Connection sparsity": f"{work.connection_sparsity:.1%}",
+            "Effective MACs": f"{work.effective_macs:,.0f}",
+            "Effective ACs": f"{work.effective_acs:,.0f}",
+            "Dense operations": f"{work.dense_operations:,.0f}",
+            "Execution rate": f"{work.execution_rate_hz:.4g} Hz",
+            "Look-ahead": f"{work.look_ahead_ms:.0f} ms",
+        }
+        for model in metrics.models
+        if (work := model.workload) is not None
+    ]
 
 
 def escape_markdown(text: str) -> str:
@@ -172,6 +197,10 @@ def summary_markdown(metrics: EvaluationMetrics, *, narrow: bool = False) -> str
     if choices or settings:
         lines += ["", "### Every run"]
     lines += ["", *_markdown_table(_without(_SPARED if narrow else (), comparison_table(metrics)))]
+    measures = workload_table(metrics)
+    if measures and not narrow:
+        lines += ["", "### A second of speech, in NeuroBench's measures", ""]
+        lines += _markdown_table(measures)
     claims = claims_table(metrics)
     if claims:
         lines += ["", "### Beside the paper", "", *_markdown_table(claims)]

@@ -51,6 +51,7 @@ from evaluation.transcripts import words_of
 from evaluation.tuning import ScoredUtterance, tune_viterbi, tune_words
 from evaluation.word_decoding import WordDecoding, digest_of_files, prepare_words
 from evaluation.word_search import WordSearch
+from evaluation.workload import stored_network
 from featurize.schema import FeaturizeManifest
 from featurize.shards import shards_of, verify_shards
 from featurize.stage import (
@@ -70,7 +71,7 @@ from training.trained_model import TrainedModel, load_model
 logger = logging.getLogger(__name__)
 
 STAGE = "evaluation"
-STAGE_VERSION = 6
+STAGE_VERSION = 7
 NUM_EXAMPLES = 5
 _PACKAGES = (
     *("torch", "numpy", "kaldialign", "pyarrow", "matplotlib"),
@@ -264,7 +265,10 @@ class _Evaluation:
             hypotheses.add(hypothesis_row(row, label, (reference, hypothesis), symbols, found))
             for term in count_terms(outcome.shape, recognition.activity):
                 frames = recognition.activity.num_frames
-                multiplications.add(multiplication_row(row.utterance_id, label, frames, term))
+                seconds = frames * recogniser.manifest.frame_shift_s
+                multiplications.add(
+                    multiplication_row(row.utterance_id, label, frames, seconds, term)
+                )
             if number % step == 0 and len(outcome.examples) < NUM_EXAMPLES:
                 outcome.examples.append(
                     Example(
@@ -294,6 +298,7 @@ class _Evaluation:
                 total=network.num_parameters(),
                 recurrent_layers=network.num_recurrent_parameters(),
             ),
+            stored=stored_network(network),
             decoder=decoder,
             viterbi=viterbi,
         )

@@ -75,6 +75,41 @@ class Saving(TypedConfig):
     )
 
 
+class WorkloadMetrics(TypedConfig):
+    """What speech costs in the field's measures; ``evaluation.workload`` defines each."""
+
+    multiplications_per_s: float = Field(
+        description="Multiplications per second of speech, matrix terms, exact."
+    )
+    additions_per_s: float = Field(
+        description="Additions per second of speech, matrix and elementwise."
+    )
+    weight_bytes_per_s: float = Field(
+        description="Bytes of weights fetched per second of speech, in float32, where nothing is "
+        "kept between frames."
+    )
+    footprint_bytes: int = Field(description="Bytes of all parameters and buffers (NeuroBench).")
+    connection_sparsity: float = Field(
+        description="Share of the weights that are zero (NeuroBench)."
+    )
+    activation_sparsity: float = Field(
+        description="Share of outputs not sent, over the sites that send events (NeuroBench)."
+    )
+    effective_macs: float = Field(
+        description="Products per frame with an output that is not zero (NeuroBench)."
+    )
+    effective_acs: float = Field(
+        description="Additions per frame of weights that a binary spike reaches (NeuroBench)."
+    )
+    dense_operations: float = Field(
+        description="Operations per frame if every output counted (NeuroBench)."
+    )
+    execution_rate_hz: float = Field(description="Frames per second (NeuroBench).")
+    look_ahead_ms: float = Field(
+        description="Speech heard after the frame that is named, in milliseconds."
+    )
+
+
 class ModelMetrics(TypedConfig):
     """One recogniser on the evaluated utterances."""
 
@@ -115,6 +150,9 @@ class ModelMetrics(TypedConfig):
     additions_per_frame: float = Field(
         description="Additions that a frame takes, matrix and elementwise."
     )
+    workload: WorkloadMetrics | None = Field(
+        None, description="What a second of speech costs, and NeuroBench's measures."
+    )
     saving: Saving = Field(description="Against dense models of the same size, audited counts.")
     saving_as_published: Saving = Field(description="The same by the authors' counts.")
     training_seconds: float = Field(description="Time of the training epochs together.")
@@ -150,6 +188,9 @@ class SettingMetrics(TypedConfig):
         description="Share of non-zero outputs: encoder, then layers; empty for dense models."
     )
     audited: Spread = Field(description="Multiplications per frame, matrix terms, exact.")
+    multiplications_per_s: Spread | None = Field(
+        None, description="Multiplications per second of speech, matrix terms, exact."
+    )
     as_published: Spread = Field(description="The same as the authors' script counts.")
     saving_gru: Spread | None = Field(description="GRU's audited count over this setting's.")
     saving_lstm: Spread | None = Field(description="LSTM's audited count over this setting's.")

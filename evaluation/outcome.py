@@ -29,6 +29,7 @@ from evaluation.multiplications import (
 )
 from evaluation.scoring import Bootstrap, EditCounts, Estimate, RateName
 from evaluation.spike_raster import SpikeRaster
+from evaluation.workload import StoredNetwork, workload
 from training.manifest import TrainManifest
 from training.models.model_config import SPIKING_MODELS
 
@@ -55,6 +56,7 @@ class ModelOutcome:
         manifest: what the run says of itself.
         shape: what its counts depend on.
         parameters: learned values.
+        stored: what its network takes up.
         decoder: the decoder used.
         viterbi: weights of the phone search, where it is used.
         word_search: weights of the word search, where it is used.
@@ -71,6 +73,7 @@ class ModelOutcome:
     manifest: TrainManifest
     shape: NetworkShape
     parameters: ParameterCounts
+    stored: StoredNetwork
     decoder: DecoderName
     viterbi: ViterbiConfig | None
     word_search: WordSearchConfig | None = None
@@ -171,6 +174,13 @@ def model_metrics(outcome: ModelOutcome, primary: RateName, bootstrap: Bootstrap
         spike_density=density if shape.is_event_based else (),
         multiplications_per_frame=counts,
         additions_per_frame=sum(term.additions for term in terms) / frames,
+        workload=workload(
+            shape,
+            activity,
+            outcome.stored,
+            outcome.manifest.frame_shift_s,
+            config.target_delay or 0,
+        ),
         saving=_saving(gru[0], lstm[0], counts.audited),
         saving_as_published=_saving(gru[1], lstm[1], counts.as_published),
         training_seconds=sum(epoch.seconds for epoch in outcome.manifest.metrics),

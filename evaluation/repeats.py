@@ -39,6 +39,9 @@ def _over_seeds(models: Sequence[ModelMetrics]) -> SettingMetrics:
             spread(site) for site in zip(*(model.spike_density for model in models), strict=True)
         ),
         audited=spread(model.multiplications_per_frame.audited for model in models),
+        multiplications_per_s=_saving(
+            [None if m.workload is None else m.workload.multiplications_per_s for m in models]
+        ),
         as_published=spread(model.multiplications_per_frame.as_published for model in models),
         saving_gru=_saving([model.saving.gru for model in models]),
         saving_lstm=_saving([model.saving.lstm for model in models]),

@@ -33,6 +33,7 @@ MULTIPLICATION_SCHEMA = pa.schema(
         pa.field("utterance_id", pa.string(), nullable=False),
         pa.field("model", pa.string(), nullable=False),
         pa.field("num_frames", pa.int64(), nullable=False),
+        pa.field("seconds", pa.float64(), nullable=False),
         pa.field("term", pa.string(), nullable=False),
         pa.field("nonzeros", pa.int64(), nullable=False),
         pa.field("fan_out", pa.int64(), nullable=False),
@@ -40,7 +41,8 @@ MULTIPLICATION_SCHEMA = pa.schema(
         pa.field("additions", pa.int64(), nullable=False),
     ]
 )
-"""One row per utterance, model and term; exact integers over the utterance's frames."""
+"""One row per utterance, model and term; exact integers over the utterance's frames, and how many
+seconds of speech these are."""
 
 
 def hypothesis_row(
@@ -73,13 +75,14 @@ def hypothesis_row(
 
 
 def multiplication_row(
-    utterance_id: str, model: str, num_frames: int, term: TermCount
+    utterance_id: str, model: str, num_frames: int, seconds: float, term: TermCount
 ) -> dict[str, object]:
     """A row of ``multiplications.parquet``."""
     return {
         "utterance_id": utterance_id,
         "model": model,
         "num_frames": num_frames,
+        "seconds": seconds,
         "term": term.term,
         "nonzeros": term.nonzeros,
         "fan_out": term.fan_out,

@@ -286,8 +286,8 @@ def test_a_narrow_summary_keeps_what_the_result_is_about(metrics):
 
     assert header() == "| " + " | ".join(comparison_table(metrics)[0]) + " |"
     assert header(narrow=True) == (
-        "| Model | PER | Spike density | Mult./frame (audited) | Mult./frame (as published) | "
-        "GRU/model |"
+        "| Model | PER | Spike density | Mult./s (audited) | Mult./frame (audited) | "
+        "Mult./frame (as published) | GRU/model |"
     )
 
 

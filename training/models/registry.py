@@ -141,6 +141,11 @@ def model_named(name: str) -> ModelSpec:
     return spec
 
 
+def title_of(name: str) -> str:
+    """A kind of model in a sentence, for a result that does not say it; else its short name."""
+    return model_named(name).title if name in BUILT_IN else name
+
+
 def _checked(name: str) -> str:
     if name not in BUILT_IN:
         model_named(name)
