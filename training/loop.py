@@ -24,6 +24,7 @@ from training.checkpoint import CheckpointState, CheckpointStore
 from training.collectives import all_sum, rank, world_size
 from training.data import GlobalStep, TrainingData
 from training.density import density_penalty
+from training.distillation import Teacher
 from training.learning_rate import next_learning_rate, step_learning_rate
 from training.losses import ctc_loss_sum, frame_loss_sum, greedy_ctc_labels
 from training.manifest import EpochMetrics, TrainProgress
@@ -75,6 +76,7 @@ class TrainingLoop:
         device: where the network is.
         bfloat16: autocast (CUDA only).
         on_progress: called on rank 0 after every step and epoch.
+        teacher: what the network learns from beside the targets, on ``device``.
     """
 
     network: SpeechNetwork
@@ -85,6 +87,7 @@ class TrainingLoop:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     bfloat16: bool = False
     on_progress: ProgressCallback | None = None
+    teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
         self.optimizer = torch.optim.AdamW(
@@ -240,7 +243,10 @@ class TrainingLoop:
             output = self._forward(self.module, batch, local)
         with record_function("loss"):
             loss_sum = self._loss_sum(output, batch)
-            objective = loss_sum / step.num_targets
+            learnt_sum = loss_sum
+            if self.teacher is not None:
+                learnt_sum = self.teacher.mixed(loss_sum, output.log_probs_TBO, batch)
+            objective = learnt_sum / step.num_targets
             if self.config.density is not None and self.config.model.is_event_based:
                 objective = objective + density_penalty(
                     output.site_outputs, batch.lengths_B, self.config.density

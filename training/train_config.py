@@ -179,6 +179,23 @@ class BudgetConfig(TypedConfig):
     )
 
 
+class DistillationConfig(TypedConfig):
+    """A trained recogniser to learn from beside the targets (``training.distillation``)."""
+
+    teacher: str = Field(
+        min_length=1,
+        pattern=r"^[0-9a-f]+$",
+        description="Fingerprint of a finished training below the same root, on the same targets "
+        "and with the same delay.",
+    )
+    weight: float = Field(
+        0.5, gt=0, le=1, description="Share of the objective that is the distance to the teacher."
+    )
+    temperature: float = Field(
+        1.0, gt=0, description="Softens both distributions; above 1 small scores count more."
+    )
+
+
 class WeightAveragingConfig(TypedConfig):
     """Score and keep an exponential moving average of the weights instead of the weights."""
 
@@ -227,6 +244,11 @@ class TrainConfig(TypedConfig):
         description="Multiplications that a spiking model shall need at most, and how training "
         "leads there; empty for no budget.",
     )
+    distillation: DistillationConfig | None = Field(
+        None,
+        description="Frame targets: a trained recogniser to learn from beside the targets; empty "
+        "for none.",
+    )
     weight_averaging: WeightAveragingConfig | None = Field(
         None, description="Average of the weights over training steps; empty for none."
     )
@@ -260,6 +282,8 @@ class TrainConfig(TypedConfig):
             )
         self._check_delay()
         self._check_budget()
+        if self.distillation is not None and self.objective != "frame":
+            raise ValueError("distillation is for objective=frame; leave it empty")
         num_targets = len(self.density.targets) if self.density is not None else 1
         if num_targets not in (1, self.model.num_layers):
             raise ValueError(

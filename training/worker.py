@@ -12,6 +12,7 @@ from featurize.stage import Location, read_manifest
 from training.checkpoint import CheckpointStore
 from training.collectives import rank, world_size
 from training.data import TrainingData
+from training.distillation import Teacher
 from training.loop import ProgressCallback, TrainingLoop
 from training.models.build import build_network, num_outputs
 from training.train_config import TrainConfig
@@ -72,6 +73,7 @@ def train_worker(
         module = nn.parallel.DistributedDataParallel(
             network, device_ids=devices, broadcast_buffers=False
         )
+    teacher = Teacher.load(config, run, outputs)
     loop = TrainingLoop(
         network=network,
         module=module,
@@ -81,5 +83,6 @@ def train_worker(
         device=device,
         bfloat16=workers.bfloat16 and device.type == "cuda",
         on_progress=on_progress,
+        teacher=None if teacher is None else teacher.to(device),
     )
     loop.run()

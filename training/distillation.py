@@ -1,0 +1,108 @@
+"""Learning from a trained recogniser beside the frame targets.
+
+With p the teacher's and q the student's distribution over outputs, softened by a temperature tau
+(Hinton, Vinyals & Dean 2015, arXiv 1503.02531)::
+
+    L = (1 - w) CE(target, q) + w tau^2 KL(p_tau || q_tau)        p_tau = softmax(log p / tau)
+
+over the frames that have a target. The teacher hears the very frames of the batch, masked and cut
+as they are, and shall name them with the same delay; it does not learn.
+
+Shape legend: T time, B batch, O outputs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from featurize.stage import Location, PipelineError
+from training.batching import Batch
+from training.losses import IGNORED_TARGET
+from training.models.network import SpeechNetwork
+from training.train_config import DistillationConfig, TrainConfig
+from training.trained_model import load_model
+
+
+def distillation_loss_sum(
+    log_probs_TBO: Tensor, teacher_TBO: Tensor, alignment_TB: Tensor, temperature: float
+) -> Tensor:
+    """``tau^2 KL(p_tau || q_tau)``, summed over the frames with a target.
+
+    Args:
+        log_probs_TBO: the student's log-softmax scores.
+        teacher_TBO: the teacher's, without gradient.
+        alignment_TB: targets; ``-1`` where there is none.
+        temperature: tau.
+    """
+    named_TB = alignment_TB != IGNORED_TARGET
+    student_NO = F.log_softmax(log_probs_TBO[named_TB] / temperature, dim=1)
+    teacher_NO = F.log_softmax(teacher_TBO[named_TB] / temperature, dim=1)
+    divergence = F.kl_div(student_NO, teacher_NO, reduction="sum", log_target=True)
+    return temperature**2 * divergence
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained recogniser that a network learns from.
+
+    Attributes:
+        network: in evaluation mode, without gradients.
+        config: weight and temperature.
+    """
+
+    network: SpeechNetwork
+    config: DistillationConfig
+
+    @classmethod
+    def load(cls, config: TrainConfig, run: Location, num_outputs: int) -> "Teacher | None":
+        """The teacher of a training, where it has one.
+
+        Args:
+            config: of the training.
+            run: where the training goes; the teacher lies beside it.
+            num_outputs: O of the student.
+
+        Raises:
+            PipelineError: when it is not there, or names other things or at another time.
+        """
+        if config.distillation is None:
+            return None
+        location = run.parent.child(config.distillation.teacher)
+        trained = load_model(location)
+        name = f"distillation.teacher={config.distillation.teacher}"
+        if trained.manifest.config.objective != "frame":
+            raise PipelineError(f"{name} was not trained on frame targets; name one that was")
+        if trained.network.num_outputs != num_outputs:
+            raise PipelineError(
+                f"{name} has {trained.network.num_outputs} outputs and the student {num_outputs}; "
+                "train both on the same targets"
+            )
+        if trained.target_delay != (config.target_delay or 0):
+            raise PipelineError(
+                f"{name} names a frame {trained.target_delay} frames later and the student "
+                f"{config.target_delay or 0}; set target_delay={trained.target_delay}"
+            )
+        trained.network.requires_grad_(False)
+        return cls(trained.network, config.distillation)
+
+    def to(self, device: torch.device) -> "Teacher":
+        """On a device."""
+        return Teacher(self.network.to(device).eval(), self.config)
+
+    def mixed(self, loss_sum: Tensor, log_probs_TBO: Tensor, batch: Batch) -> Tensor:
+        """``(1 - w)`` of the loss and w of the distance to the teacher, summed over frames.
+
+        Args:
+            loss_sum: cross-entropy with the targets, summed.
+            log_probs_TBO: the student's scores.
+            batch: what was heard.
+        """
+        assert batch.alignment_TB is not None
+        with torch.no_grad():
+            heard = self.network(batch.x_TBF, batch.lengths_B).log_probs_TBO
+        distance = distillation_loss_sum(
+            log_probs_TBO, heard, batch.alignment_TB, self.config.temperature
+        )
+        return (1.0 - self.config.weight) * loss_sum + self.config.weight * distance
