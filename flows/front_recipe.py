@@ -15,10 +15,12 @@ from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.stage import PipelineError, TypedConfig
 from training.align.align_config import AlignConfig, TargetsConfig
 from training.models.counting import NetworkShape, closed_form
+from training.models.leaky_config import LeakyConfig
 from training.models.model_config import ModelConfig, ModelName
 from training.train_config import (
     BudgetConfig,
     CurriculumStage,
+    DensityConfig,
     OptimizerConfig,
     TrainConfig,
 )
@@ -188,7 +190,7 @@ def _training(features: FrontFeatures, model: ModelConfig, num_epochs: int) -> T
 
 
 def _dense_entries(sets: tuple[FrontFeatures, ...]) -> Iterator[FrontEntry]:
-    models: tuple[ModelName, ...] = ("gru", "lstm")
+    models: tuple[ModelName, ...] = ("gru", "lstm", "ligru")
     for model in models:
         for features in sets:
             for budget in BUDGETS_M:
@@ -256,19 +258,88 @@ def _spiking_entries(features: FrontFeatures) -> Iterator[FrontEntry]:
             )
 
 
+_ABLATIONS: dict[str, dict[str, object]] = {
+    "v3-no-leak": {"v3": LeakyConfig(residue_leak="none")},
+    "v3-layer-leak": {"v3": LeakyConfig(residue_leak="layer")},
+    "v3-no-bound": {"v3": LeakyConfig(cell_bound=None)},
+    # a signed level is twice as large: half as many levels are the same potential
+    "v3-signed": {"v3": LeakyConfig(unsigned_levels=False), "threshold": 3},
+    "v3-running-range": {
+        "v3": LeakyConfig(learned_levels=False),
+        "max_range": 2.0,
+        "encoder_max_range": 4.0,
+    },
+    "v3-projection": {"projection_size": 16},
+}
+"""v3 at 17 M with one thing changed."""
+_DENSITY = DensityConfig(weight=10.0, targets=(0.05,))
+
+
+def _by_density(entry: FrontEntry) -> FrontEntry:
+    """The entry trained towards densities of its layers in place of a budget."""
+    training = entry.train.model_copy(update={"budget": None, "density": _DENSITY})
+    return entry.model_copy(
+        update={
+            "family": f"{entry.family}-density",
+            "train": training,
+            "tuned": "weight and target of the penalty on 2.6 hours (LOG.md)",
+        }
+    )
+
+
+def _ablation_entries(full: FrontEntry) -> Iterator[FrontEntry]:
+    """What each option of v3 is worth: all but one of them, at one budget."""
+    for family, changes in _ABLATIONS.items():
+        model = ModelConfig.model_validate(full.train.model.model_dump() | changes)
+        training = full.train.model_copy(update={"model": model})
+        yield full.model_copy(
+            update={"family": family, "train": training, "tuned": "as v3, one thing changed"}
+        )
+
+
+def _event_entries(features: FrontFeatures) -> Iterator[FrontEntry]:
+    """Other models that send events, towards the same budgets; binary ones multiply nothing."""
+    for family in ("deltagru", "egru"):
+        for budget in BUDGETS_M:
+            size = 256 if budget >= 10 else 128
+            model = ModelConfig(hidden_size=size, dropout=0.1).for_model(family)
+            towards = BudgetConfig(multiplications_per_s=1e6 * budget, first_epoch=0)
+            training = _training(features, model, _NUM_EPOCHS)
+            yield FrontEntry(
+                family=family,
+                budget_m=budget,
+                features=features.name,
+                train=training.model_copy(update={"budget": towards}),
+                tuned="nothing yet",
+            )
+    for family in ("adlif", "radlif"):
+        model = ModelConfig(hidden_size=512, dropout=0.1).for_model(family)
+        yield FrontEntry(
+            family=family,
+            budget_m=UNBOUNDED,
+            features=features.name,
+            train=_training(features, model, _NUM_EPOCHS),
+            tuned="nothing yet",
+        )
+
+
 def front_recipe() -> FrontRecipe:
     """The recipe as it stands."""
     five_hours = ("train-mini", "train-more")
     fine = _features("10ms", five_hours)
     coarse = _features("30ms", five_hours, num_bins=24, joined=3)
     small = _features("10ms-2.6h", ("train-mini",))
-    entries = [*_dense_entries((fine, coarse)), *_spiking_entries(fine)]
+    spiking = list(_spiking_entries(fine))
+    entries = [*_dense_entries((fine, coarse)), *spiking]
     # What data does to each family: the same trainings on half of it, at one budget.
     entries += [
         entry.model_copy(update={"features": small.name})
         for entry in entries
         if entry.features == fine.name and entry.budget_m == 17.0
     ]
+    entries += _event_entries(fine)
+    at_17 = {entry.family: entry for entry in spiking if entry.budget_m == 17.0}
+    entries += [*_ablation_entries(at_17["v3"]), *map(_by_density, at_17.values())]
     return FrontRecipe(
         features=(fine, coarse, small),
         entries=tuple(entries),

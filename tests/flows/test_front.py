@@ -20,8 +20,10 @@ RECIPE = front_recipe()
 
 def test_every_dense_entry_is_the_largest_within_its_budget():
     by_name = {features.name: features for features in RECIPE.features}
-    for entry in RECIPE.entries:
-        if entry.family not in ("gru", "lstm") or not entry.budget_m:
+    dense = [entry for entry in RECIPE.entries if not entry.train.model.is_event_based]
+    assert {entry.family for entry in dense} == {"gru", "lstm", "ligru"}
+    for entry in dense:
+        if not entry.budget_m:
             continue
         features = by_name[entry.features]
         costs = []
@@ -38,9 +40,9 @@ def test_every_dense_entry_is_the_largest_within_its_budget():
 
 
 def test_every_spiking_entry_is_trained_towards_its_budget():
-    spiking = [entry for entry in RECIPE.entries if entry.train.model.model in ("v2", "v3")]
-    assert {entry.family for entry in spiking} == {"v2", "v3"}
-    for entry in spiking:
+    for entry in RECIPE.entries:
+        if entry.family not in ("v2", "v3", "deltagru", "egru"):
+            continue
         assert entry.train.budget.multiplications_per_s == 1e6 * entry.budget_m
 
 
@@ -48,10 +50,21 @@ def test_entries_are_chosen_by_family_and_budget():
     chosen = RECIPE.chosen(("v3",), (5.0,))
     assert [entry.name for entry in chosen.entries] == ["v3-10ms-5M"]
     assert RECIPE.chosen((), ()) == RECIPE
-    with pytest.raises(PipelineError, match="--family v9: families are gru, lstm"):
+    with pytest.raises(PipelineError, match="--family v9: families are adlif, deltagru"):
         RECIPE.chosen(("v9",), ())
     with pytest.raises(PipelineError, match=r"--budget 3: budgets are 0, 1, 2\.5"):
         RECIPE.chosen((), (3.0,))
+
+
+def test_ablations_change_one_thing_at_the_same_budget():
+    by_family = {e.family: e for e in RECIPE.entries if e.budget_m == 17 and e.features == "10ms"}
+    full = by_family["v3"].train
+    for family in ("v3-no-leak", "v3-layer-leak", "v3-no-bound", "v3-signed", "v3-running-range"):
+        other = by_family[family].train
+        assert other.model_copy(update={"model": full.model}) == full
+        options = other.model.leaky.model_dump().items() - full.model.leaky.model_dump().items()
+        assert len(options) == 1, family
+    assert by_family["v3-density"].train.budget is None
 
 
 def test_names_are_unique_and_features_exist():
