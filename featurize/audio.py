@@ -1,8 +1,8 @@
 """Reading one utterance's audio: FLAC, RIFF WAV, NIST SPHERE or Ogg (Opus, Vorbis).
 
-It is checked before it is trusted. libsndfile decodes all four, and quietly shortens a file other
-than FLAC whose data end early, so their headers are read here too and held against the file's
-size. Headers are bounded before anything is allocated by them.
+libsndfile decodes all four. Of a file other than FLAC whose data end early it returns what there
+is, without an error, so headers are read here too and compared with the file's size. Sizes in
+headers are bounded before anything is allocated by them.
 """
 
 import io
@@ -122,7 +122,7 @@ def _bounded_content(location: Location, max_duration_s: float) -> bytes:
 
 
 def _check_container(stream: IO[bytes]) -> None:
-    """Tell the container by its first bytes, and whether all claimed data are there."""
+    """Find the container by its first bytes, and check that all data it states are there."""
     magic = stream.read(12)
     if not magic:
         raise RejectedUtterance("zero_length_audio", "the file is empty")
@@ -254,7 +254,7 @@ def _decode(source: str | io.BytesIO, max_duration_s: float) -> _Decoded:
 
 
 def _num_decodable(source: str | io.BytesIO) -> int:
-    """Count the samples before the decoder gives up, for the reject's detail."""
+    """Count the samples before the decoder fails, for the reject's detail."""
     if isinstance(source, io.BytesIO):
         source.seek(0)
     count = 0

@@ -103,7 +103,7 @@ def plan_featurize(config: FeaturizeConfig, corpus: Location, runs: Location) ->
 
 
 def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> FeaturizeManifest:
-    """Write the rejects, judge them, and say what the feature set holds.
+    """Write the rejects, check their number, and describe the feature set.
 
     Args:
         plan: what was to be done.
@@ -122,7 +122,7 @@ def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> Fea
     _check_rejects(plan.config, plan.location, subsets, counts)
     config = plan.config
     by_speaker = _speaker_moments(results)
-    # Without a train split there is no training, and a model's own statistics will be used.
+    # Without a train split nothing is trained here, and a model's own statistics will be used.
     counted = config.splits.train or config.splits.subsets
     train = [m for r in results if r.subset in counted for m in r.moments.values()]
     missing = sum((Counter(result.out_of_vocabulary) for result in results), Counter[str]())
@@ -186,7 +186,7 @@ def featurize(
 
 
 def check_finished(plan: FeaturizePlan) -> FeaturizeManifest:
-    """Read a finished feature set's manifest and judge its rejects by this run's share.
+    """Read a finished feature set's manifest and hold its rejects against this run's share.
 
     Raises:
         PipelineError: when it cannot be read, or has more rejects than the configured share.

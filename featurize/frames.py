@@ -1,6 +1,6 @@
 """Frames after the filterbank: cepstra, time differences, stacking.
 
-Nothing here knows a configuration, so a stream of frames can use it as well as a whole utterance.
+Nothing here reads a configuration, so a stream of frames can use it as well as a whole utterance.
 
 Shape legend: T rows, t frames before stacking, F features per frame.
 """

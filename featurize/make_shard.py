@@ -72,8 +72,8 @@ def make_shard(plan: ShardPlan) -> ShardResult:
     for entry in plan.entries:
         try:
             row, words, was_resampled = _featurize_utterance(plan, entry, extractor, label)
-        except RejectedUtterance as verdict:
-            rejects.append(_reject(entry, verdict))
+        except RejectedUtterance as refused:
+            rejects.append(_reject(entry, refused))
             continue
         packed = pack_row(row, plan.config.feature_dtype)
         own = MomentSums.of(unpacked_features(packed))
@@ -98,20 +98,20 @@ def make_shard(plan: ShardPlan) -> ShardResult:
     return result
 
 
-def judge(plan: ShardPlan, entries: Iterable[CorpusEntry]) -> tuple[Reject, ...]:
+def rejects_of(plan: ShardPlan, entries: Iterable[CorpusEntry]) -> tuple[Reject, ...]:
     """Why some of a shard's utterances are rejected; writes nothing."""
     extractor, label = _tools(plan.config)
     rejects = []
     for entry in entries:
         try:
             _featurize_utterance(plan, entry, extractor, label)
-        except RejectedUtterance as verdict:
-            rejects.append(_reject(entry, verdict))
+        except RejectedUtterance as refused:
+            rejects.append(_reject(entry, refused))
     return tuple(rejects)
 
 
-def _reject(entry: CorpusEntry, verdict: RejectedUtterance) -> Reject:
-    return Reject(entry.utterance_id, entry.subset, entry.audio, verdict.reason, verdict.detail)
+def _reject(entry: CorpusEntry, refused: RejectedUtterance) -> Reject:
+    return Reject(entry.utterance_id, entry.subset, entry.audio, refused.reason, refused.detail)
 
 
 def _featurize_utterance(

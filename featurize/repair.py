@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from featurize.featurize import FeaturizePlan, place_among_rejects, plan_featurize
 from featurize.featurize_config import FeaturizeConfig
-from featurize.make_shard import judge, make_shard
+from featurize.make_shard import make_shard, rejects_of
 from featurize.plan_shards import SIDECARS
 from featurize.rejects import REJECTS_NAME, Reject, write_rejects
 from featurize.schema import FeaturizeManifest
@@ -117,9 +117,11 @@ def _plan_again(
 def _find_rejects(
     location: Location, manifest: FeaturizeManifest, plan: FeaturizePlan
 ) -> list[Reject]:
-    """Judge again whatever is in no shard."""
+    """Find again why each utterance that is in no shard was rejected."""
     kept = set(read_index(location, manifest, manifest.subsets).utterance_ids)
     rejects = list(plan.rejects)
     for shard_plan in plan.shards:
-        rejects += judge(shard_plan, [e for e in shard_plan.entries if e.utterance_id not in kept])
+        rejects += rejects_of(
+            shard_plan, [e for e in shard_plan.entries if e.utterance_id not in kept]
+        )
     return rejects

@@ -56,7 +56,7 @@ def pack_row(row: FeatureRow, dtype: FeatureDtype) -> dict[str, object]:
     """A row in the schema's columns, the features as little-endian bytes.
 
     Raises:
-        ValueError: when a value does not fit the dtype; that would silently store infinity.
+        ValueError: when a value does not fit the dtype; else infinity would be stored.
     """
     packed = row.features.astype(STORED_DTYPES[dtype], copy=False)
     if not np.isfinite(packed).all():

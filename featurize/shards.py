@@ -1,6 +1,6 @@
-"""Reading and checking shards, and an index over them that leaves the features alone.
+"""Reading and checking shards, and an index over them that does not read the features.
 
-A shard is trusted as far as it can be checked cheaply on every read: Parquet page checksums,
+What takes little time is checked on every read: Parquet page checksums,
 schema version, the shape against the number of bytes, label ids against the inventory.
 ``verify_shard`` also checks the whole file against the manifest's SHA-256.
 """

@@ -11,8 +11,8 @@ range follows the outputs, so that smaller ones would be no fewer. Its gradient:
 
     dS/dy = 2 (sum |y|) / (N sum y^2) * (sign y - y (sum |y|) / (sum y^2))
 
-weakens outputs below ``sum y^2 / sum |y|`` until they fall silent, strengthens those above it, and
-leaves silent ones alone (Yang, Wen & Li 2020, arXiv 1908.09979, use it on weights).
+makes outputs below ``sum y^2 / sum |y|`` smaller until they are zero, those above it larger, and
+does not change those that are zero (Yang, Wen & Li 2020, arXiv 1908.09979, use it on weights).
 
 Shape legend: T time, B batch, H neurons of a site.
 """

@@ -113,7 +113,7 @@ def _fit(
 
 
 def _ignore(_: object) -> None:
-    """Nobody watches."""
+    """Takes the progress of a run that nothing displays."""
 
 
 def _num_workers(workers: WorkerConfig) -> int | tuple[int, int]:

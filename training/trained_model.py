@@ -1,4 +1,4 @@
-"""Loading a finished training run: its network, how it was trained, what it knows of its labels."""
+"""Loading a finished training run: its network, its manifest and its label statistics."""
 
 from dataclasses import dataclass
 
@@ -43,7 +43,7 @@ def load_model(location: Location) -> TrainedModel:
     config = manifest.config
     outputs = num_outputs(len(manifest.labels.symbols), config.objective, manifest.states)
     weights = load_tensors(location.child(manifest.weights), manifest.weights_sha256)
-    # The manifest may claim any size. Without storage that costs nothing, and it is the weights'.
+    # The manifest may state any size: one without storage shows first whether the weights fit.
     with torch.device("meta"):
         claimed = build_network(config.model, manifest.num_features, outputs)
     load_weights(claimed, weights, assign=True)

@@ -81,7 +81,7 @@ def _refuse_links_out(root: Location, folder: Location) -> None:
 
 
 def content_mark(info: Mapping[str, Any]) -> str:
-    """What fsspec knows of a file that changes with its content: the ETag, or seconds of mtime."""
+    """What changes with a file's content, as fsspec reports it: the ETag, or seconds of mtime."""
     etag = info.get("ETag")
     return str(etag).strip('"') if etag is not None else str(int(info.get("mtime", 0)))
 

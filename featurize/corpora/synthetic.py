@@ -99,7 +99,7 @@ class SpeakerResult(TypedConfig):
 
 
 class WorkerOrder(TypedConfig):
-    """What a worker is told, on its standard input."""
+    """What a worker reads from its standard input."""
 
     config: SyntheticConfig = Field(description="The corpus of which this worker writes a share.")
     folder: str = Field(description="Root folder below which the worker writes.")
@@ -221,7 +221,7 @@ def _publish(partial: Path, final: Path, config: SyntheticConfig) -> None:
 def _run_workers(
     config: SyntheticConfig, folder: Path, num_processes: int | None, progress: Progress | None
 ) -> list[SpeakerResult]:
-    """Synthesise all speakers in fresh processes, whose eSpeak state nobody else has touched.
+    """Synthesise all speakers in fresh processes, in which eSpeak starts from its initial state.
 
     Plain subprocesses, not ``multiprocessing``: that would import the caller's main module, here
     the whole command line, in every one of them.
@@ -278,7 +278,7 @@ def _converse(
             stream.write(order.model_dump_json())
         for line in worker.stdout:
             lines.put(line)
-    except (OSError, ValueError) as error:  # it died, or was killed; its exit code says so
+    except (OSError, ValueError) as error:  # it has ended; its exit code says how
         _log.debug("a synthesis worker stopped talking: %s", error)
     finally:
         lines.put(None)

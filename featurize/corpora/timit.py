@@ -143,9 +143,9 @@ class _Scanner:
             identity = f"{speaker}_{sentence}"
             try:
                 self.entries.append(self._entry(identity, subset, kinds, texts))
-            except RejectedUtterance as verdict:
+            except RejectedUtterance as refused:
                 path = kinds.get("WAV", any_file).path
-                self._reject(identity, subset, path, verdict.reason, verdict.detail)
+                self._reject(identity, subset, path, refused.reason, refused.detail)
 
     def _entry(
         self,

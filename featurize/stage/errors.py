@@ -1,4 +1,4 @@
-"""The one error type that a person is meant to read."""
+"""The error type whose message is written for the person who runs the pipeline."""
 
 
 class PipelineError(ValueError):

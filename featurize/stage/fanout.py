@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 """Called with (number done, number in all) after each item."""
 
 _OUT_OF_MEMORY = (
-    "a featurizing {} died, most likely for want of memory; use fewer workers or smaller "
+    "a featurizing {} ended, most likely for want of memory; use fewer workers or smaller "
     "utterances_per_shard"
 )
 _MAX_TRIES = 3
@@ -71,7 +71,7 @@ class WorkerPool:
             item: what to work on.
 
         Raises:
-            PipelineError: when the worker dies.
+            PipelineError: when the worker ends before its work is done.
             Exception: what ``work`` raises.
         """
         return cast(ResultT, self._run(work, item))
@@ -148,7 +148,7 @@ def run_fan_out(
         Results in the order of the items.
 
     Raises:
-        PipelineError: when workers die or the Ray cluster cannot be reached.
+        PipelineError: when workers end early or the Ray cluster cannot be reached.
         Exception: the first one that ``work`` raises.
     """
     from concurrent.futures.thread import ThreadPoolExecutor

@@ -86,7 +86,7 @@ class Lease:
         self.token = file.uri
 
     def check(self) -> None:
-        """Make sure that nobody has taken over.
+        """Make sure that no other run has taken over.
 
         Raises:
             PipelineError: when the claim is gone.
@@ -95,7 +95,7 @@ class Lease:
 
 
 def check_token(location: Location, token: str) -> None:
-    """As :meth:`Lease.check`, from any process that was told the token.
+    """As :meth:`Lease.check`, from any process that was given the token.
 
     Raises:
         PipelineError: when the claim is gone.
@@ -119,8 +119,8 @@ def held_token(location: Location) -> str | None:
 def remove_claims_of_ended_runs(location: Location) -> None:
     """Remove what killed runs of this machine left beside a finished location.
 
-    Whoever works at a location removes the claims that it waits for; at one that is finished
-    nobody works again. Claims of other machines stay: only waiting would tell, and they are small.
+    A run that waits removes such claims itself; at a finished location no run waits. Claims of
+    other machines stay, because only waiting shows whether their process has ended.
     """
     pattern = _claim_pattern(location)
     for file in location.parent.children():
@@ -199,7 +199,7 @@ class _Contender:
                 if not was_told:
                     owner = next(iter(ahead.values())).owner
                     logger.warning(
-                        "another run is at work on %s (process %d on %s); waiting for its result",
+                        "another run is working on %s (process %d on %s); waiting for its result",
                         self.location,
                         owner.pid,
                         owner.host,
@@ -223,7 +223,7 @@ class _Contender:
         try:
             self.file.remove()
         except Exception as error:
-            # The result stands or fails without it, and nobody waits longer than the expiry.
+            # The result does not depend on it, and others wait no longer than the expiry.
             logger.warning("the lease on %s could not be withdrawn: %s", self.location, error)
 
     def _write(self) -> None:
@@ -263,7 +263,7 @@ class _Contender:
         }
 
     def _remove_expired(self, ahead: dict[str, Claim], waited_s: float) -> bool:
-        """Remove claims of processes that ended or fell silent; whether there were any."""
+        """Remove claims of processes that ended or no longer renew them; whether there were any."""
         was_dropped = False
         for uri, claim in ahead.items():
             seen = self._sightings.get(uri)

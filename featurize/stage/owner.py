@@ -12,7 +12,7 @@ class Owner(TypedConfig):
 
     Attributes:
         host: for messages only.
-        boot: the machine's boot and process namespace; empty where they cannot be told.
+        boot: the machine's boot and process namespace; empty where the system does not say.
         start: when the process started, in the kernel's ticks; a reused id has another.
     """
 
@@ -30,7 +30,7 @@ class Owner(TypedConfig):
         )
 
     def has_ended(self) -> bool:
-        """Whether the process ran on this machine and has ended; False where nothing can tell."""
+        """Whether the process ran on this machine and has ended; False where it cannot be known."""
         if not self.boot or self.boot != _boot():
             return False
         start = _process_start(self.pid)
@@ -38,7 +38,7 @@ class Owner(TypedConfig):
 
 
 def _boot() -> str:
-    """What tells this machine, since its start, and this process namespace from all others."""
+    """A name of this machine since its start, and of this process namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

@@ -1,8 +1,8 @@
-"""The Ray that work runs on: the one in use, the cluster at RAY_ADDRESS, or one of our own.
+"""The Ray that work runs on: the one in use, the cluster at RAY_ADDRESS, or one started here.
 
 A driver cannot go on without the Ray node of its machine: as soon as it touches an object there,
-Ray ends the driver's process without a word. So the node is watched, and whoever waits for Ray
-(:func:`call_on_ray`) hears of its end in time to say so and to leave in order.
+Ray ends the driver's process without a message. So a thread watches the node, and
+:func:`call_on_ray` raises an error that says what happened when the node ends.
 """
 
 import os
@@ -73,7 +73,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
 
 
 def call_on_ray(work: Callable[[], object]) -> None:
-    """Call what waits for Ray, within :func:`ray_session`; signals' exceptions come through.
+    """Call what waits for Ray, within :func:`ray_session`; exceptions of signals are raised here.
 
     Raises:
         PipelineError: when the Ray node of this machine ends meanwhile.

@@ -1,8 +1,8 @@
-"""SIGTERM in a process that uses Ray: it stays with whoever handled it before.
+"""SIGTERM in a process that uses Ray: the handler from before Ray stays in place.
 
-What cancels a run (Prefect, a supervisor) asks with SIGTERM, and looks whether its own handler is
-still there to answer. Ray replaces the handler by an exit without farewell. And of the exceptions
-that a handler raises while Ray's C++ waits, Ray drops most: so the main thread must not wait there.
+What cancels a run (Prefect, a supervisor) sends SIGTERM and relies on its own handler. Ray replaces
+that handler by one that ends the process at once. Ray also drops most exceptions that a handler
+raises while its C++ code waits, so the main thread must not wait there.
 """
 
 import signal
@@ -36,14 +36,14 @@ def termination_handler_kept() -> Iterator[None]:
 
 
 def call_interruptibly(work: Callable[[], object], unless: Future[None] | None = None) -> None:
-    """Call in another thread and wait for it here, where any signal's exception comes through.
+    """Call in another thread and wait here, where a signal handler's exception is raised.
 
     Args:
         work: what to call.
         unless: whose exception, if it comes first, ends the waiting and is raised.
 
     Raises:
-        BaseException: what ``work`` raises. After an interruption the thread may still be at work;
+        BaseException: what ``work`` raises. After an interruption the thread may still be running;
             the end of the Ray session ends it.
     """
     if unless is not None and unless.done():

@@ -39,7 +39,7 @@ class AlignJob:
         features: the feature set.
         manifest: its manifest.
         words: how its labels fall into words; None where phones were heard rather than looked up.
-        on_progress: told as the work goes on.
+        on_progress: called as the work goes on.
         labels: the symbols of the aligned feature set.
     """
 

@@ -110,9 +110,9 @@ class SpeechNetwork(nn.Module):
     def favour_blank(self) -> None:
         """Begin CTC with about even odds of the blank, the last output.
 
-        CTC's first lesson is to say blank nearly always. Learnt by every layer at once, through
-        normalised scores, it drives the recurrence of v2 out of its range; given from the start
-        in the output's bias, the network begins with the second lesson.
+        CTC first makes a network give the blank nearly everywhere. Learnt by every layer at once,
+        through normalised scores, this drives the recurrence of v2 out of its range; with the
+        blank in the output's bias from the start, training begins after that phase.
         """
         self.output.norm.bias[-1] = BLANK_BIAS
 
