@@ -11,6 +11,7 @@ from flows.artifacts import publish_link, publish_table
 from flows.progress import AlignmentProgress, stage_progress
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs
+from flows.run_names import run_name
 from training.align.align import align
 from training.align.align_config import AlignConfig
 from training.worker_config import WorkerConfig
@@ -19,7 +20,11 @@ _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()
 
 
-@flow(name="align", persist_result=False, flow_run_name="align")
+def _name(config: AlignConfig, **_: object) -> str:
+    return f"align {config.targets.kind}"
+
+
+@flow(name="align", persist_result=False, flow_run_name=run_name(_name))
 def align_flow(
     config: AlignConfig,
     features: str,
@@ -36,6 +41,13 @@ def align_flow(
         workers: where networks are trained, if any are; never changes the result.
         force: align again even if finished.
     """
+    return align_and_publish(config, features, runs, workers, force)
+
+
+def align_and_publish(
+    config: AlignConfig, features: str, runs: str, workers: WorkerConfig, force: bool
+) -> StageResult:
+    """The stage's tasks, in the run at work."""
     result = align_features(config, features, runs, workers, force)
     publish_alignment(result)
     return result

@@ -28,6 +28,7 @@ from flows.comparison import read_metrics
 from flows.progress import EvaluationProgress, stage_progress
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs
+from flows.run_names import run_name
 from flows.tracking import track_evaluation
 from flows.tracking_config import TrackingConfig
 
@@ -35,7 +36,12 @@ _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()
 
 
-@flow(name="evaluate", persist_result=False, flow_run_name="evaluate-{config.split}")
+def _name(config: EvaluateConfig, models: list[str], **_: object) -> str:
+    count = f"{len(models)} model{'s' if len(models) > 1 else ''}"
+    return f"evaluate {count} on {' '.join(config.subsets) or config.split}"
+
+
+@flow(name="evaluate", persist_result=False, flow_run_name=run_name(_name))
 def evaluate_flow(
     config: EvaluateConfig,
     models: list[str],
@@ -54,6 +60,18 @@ def evaluate_flow(
         force: evaluate again even if finished.
         tracking: where metrics go beside the result.
     """
+    return evaluate_and_publish(config, models, features, runs, force, tracking)
+
+
+def evaluate_and_publish(
+    config: EvaluateConfig,
+    models: list[str],
+    features: str,
+    runs: str,
+    force: bool,
+    tracking: TrackingConfig,
+) -> StageResult:
+    """The stage's tasks, in the run at work."""
     result = evaluate_models(config, models, features, runs, force)
     publish_comparison(result)
     publish_plots(result)

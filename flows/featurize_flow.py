@@ -29,6 +29,7 @@ from flows.artifacts import publish_link, publish_table
 from flows.progress import stage_progress
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs
+from flows.run_names import run_name
 
 _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()
@@ -37,7 +38,12 @@ send_logs_to_runs()
 ValueT = TypeVar("ValueT")
 
 
-@flow(name="featurize", persist_result=False, flow_run_name="featurize-{config.corpus}")
+def _name(config: FeaturizeConfig, **_: object) -> str:
+    subsets = (*config.splits.train, *config.splits.dev, *config.splits.test)
+    return f"featurize {config.corpus} {' '.join(subsets)}"
+
+
+@flow(name="featurize", persist_result=False, flow_run_name=run_name(_name))
 def featurize_flow(
     config: FeaturizeConfig,
     corpus: str,
@@ -54,6 +60,13 @@ def featurize_flow(
         fan_out: where the shards are made; never changes their content.
         force: do it again even if it is done.
     """
+    return featurize_and_publish(config, corpus, runs, fan_out, force)
+
+
+def featurize_and_publish(
+    config: FeaturizeConfig, corpus: str, runs: str, fan_out: FanOut, force: bool
+) -> StageResult:
+    """The stage's tasks, in the run at work."""
     plan = plan_features(config, corpus, runs)
 
     def work(_: Location) -> FeaturizeManifest:

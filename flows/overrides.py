@@ -4,35 +4,50 @@ Keys are dotted paths. ``train.x`` changes every model's training, ``train.gru.x
 model, ``models=v2,gru`` chooses the models; ``featurize.x``, ``evaluate.x``, ``synthetic.x`` and
 ``workers.x`` are the recipe's own fields. A value is JSON where it parses as JSON, else text;
 a list may also be written with commas.
+
+All assignments are applied before the result is validated as a whole, so that settings which are
+valid only together may stand in any order. The forms of the Prefect UI take the same assignments.
 """
 
 import json
 import types
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from featurize.stage import PipelineError
 from flows.failures import condense
 from flows.recipes import Recipe
 from flows.suggestions import did_you_mean
-from training.models.registry import known_models
+from training.models.model_config import ModelConfig
+from training.models.registry import known_models, model_named
 from training.train_config import TrainConfig
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
+COMMAND_LINE = "--set "
+"""What stands before an assignment in a message on the command line."""
+
 _FIXED_FIELDS = frozenset({"name", "explanation", "deviations", "models"})
 
 
-def apply_overrides(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
-    """A copy of the recipe with the assignments applied, in order.
+def apply_overrides(
+    recipe: Recipe, assignments: Sequence[str], source: str = COMMAND_LINE
+) -> Recipe:
+    """A copy of the recipe with the assignments applied, the later over the earlier.
 
     ``models=`` is applied first, wherever it stands.
 
+    Args:
+        recipe: what is changed.
+        assignments: ``key=value`` each.
+        source: what a message begins with, before the assignment.
+
     Raises:
-        PipelineError: for a malformed assignment, an unknown key (naming close ones) or a value
-            its field refuses.
+        PipelineError: for a malformed assignment, an unknown key (naming close ones), a value its
+            field refuses, or values that do not go together.
 
     Example:
         >>> from flows.recipes import recipe_named
@@ -41,50 +56,56 @@ def apply_overrides(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
         >>> recipe.models[0].model.threshold, recipe.featurize.num_bins
         (5, 24)
     """
-    pairs = [_split(assignment) for assignment in assignments]
+    pairs = [_split(assignment, source) for assignment in assignments]
+    content = recipe.model_dump()
     for key, text in sorted(pairs, key=lambda pair: pair[0] != "models"):
-        recipe = _select_models(recipe, text) if key == "models" else _assign(recipe, key, text)
-    return recipe
+        if key == "models":
+            _select_models(content, recipe, text, source)
+        else:
+            _assign(recipe, content, (key, text), source)
+    return _validated(Recipe, content, pairs, source)
 
 
 def configured(config: ModelT, assignments: Sequence[str]) -> ModelT:
-    """A copy of any configuration with the assignments applied, in order.
+    """A copy of any configuration with the assignments applied.
 
     Raises:
         PipelineError: as :func:`apply_overrides` does.
     """
     known = list(_all_keys(type(config)))
-    for assignment in assignments:
-        key, text = _split(assignment)
+    pairs = [_split(assignment, COMMAND_LINE) for assignment in assignments]
+    content = config.model_dump()
+    for key, text in pairs:
         if key not in known:
-            raise PipelineError(f"--set {key}: no such key{did_you_mean(key, known)}")
-        config = _set_text(config, tuple(key.split(".")), text, key)
-    return config
+            raise PipelineError(f"{COMMAND_LINE}{key}: no such key{did_you_mean(key, known)}")
+        path = tuple(key.split("."))
+        _set(content, path, _value(type(config), path, f"{COMMAND_LINE}{key}", text))
+    return _validated(type(config), content, pairs, COMMAND_LINE)
 
 
 def known_keys(recipe: Recipe) -> list[str]:
     """Every key that ``--set`` takes for this recipe, save the per-model ones."""
     own = [
         key
-        for key in _leaf_keys(Recipe)
+        for key in _leaf_keys(type(recipe))
         # The aligning network has every key of train; whoever mistypes one means train's.
         if key.split(".")[0] not in _FIXED_FIELDS and not key.startswith("align.network.")
     ]
     return ["models", *own, *(f"train.{key}" for key in _leaf_keys(TrainConfig))]
 
 
-def _split(assignment: str) -> tuple[str, str]:
+def _split(assignment: str, source: str) -> tuple[str, str]:
     key, separator, value = assignment.partition("=")
     if not separator or not key.strip():
-        raise PipelineError(f"--set {assignment!r}: write key=value")
+        raise PipelineError(f"{source}{assignment!r}: write key=value")
     return key.strip(), value.strip()
 
 
-def _select_models(recipe: Recipe, text: str) -> Recipe:
+def _select_models(content: dict[str, Any], recipe: Recipe, text: str, source: str) -> None:
     names = [name.strip() for name in text.strip("[]").replace('"', "").split(",") if name.strip()]
     if not names:
         known = ", ".join(known_models())
-        raise PipelineError(f"--set models={text}: name at least one of {known}")
+        raise PipelineError(f"{source}models={text}: name at least one of {known}")
     trainings = []
     for name in names:
         own = [config for config in recipe.models if config.model.model == name]
@@ -93,66 +114,107 @@ def _select_models(recipe: Recipe, text: str) -> Recipe:
             model = template.model.for_model(name)
         except PipelineError as error:
             meant = did_you_mean(name, known_models())
-            raise PipelineError(f"--set models={text}: {error}{meant}") from error
+            raise PipelineError(f"{source}models={text}: {error}{meant}") from error
         except ValidationError as error:
-            raise PipelineError(f"--set models={text}: {condense(error)}") from error
-        trainings.append(_validated(template, ("model",), model.model_dump(), f"models={text}"))
-    return _validated(recipe, ("models",), trainings, f"models={text}")
+            raise PipelineError(f"{source}models={text}: {condense(error)}") from error
+        trainings.append(template.model_dump() | {"model": model.model_dump()})
+    content["models"] = trainings
 
 
-def _assign(recipe: Recipe, key: str, text: str) -> Recipe:
-    parts = tuple(key.split("."))
-    if parts[0] == "train":
-        chosen = recipe.models
-        named = [c for c in chosen if len(parts) > 2 and parts[1] in (c.model.model, _short(c))]
+def _assign(
+    recipe: Recipe, content: dict[str, Any], assignment: tuple[str, str], source: str
+) -> None:
+    key, text = assignment
+    path = tuple(key.split("."))
+    if path[0] in _FIXED_FIELDS:
+        near = did_you_mean(key, known_keys(recipe))
+        raise PipelineError(f"{source}{key}: not a setting{near}")
+    if path[0] == "train":
+        _assign_to_trainings(recipe, content["models"], assignment, source)
+        return
+    _require_known(recipe, Recipe, path, (key, source))
+    _set(content, path, _value(Recipe, path, source + key, text))
+
+
+def _assign_to_trainings(
+    recipe: Recipe, trainings: Sequence[dict[str, Any]], assignment: tuple[str, str], source: str
+) -> None:
+    key, text = assignment
+    path = tuple(key.split("."))[1:]
+    names = [training["model"]["model"] for training in trainings]
+    chosen = list(zip(trainings, names, strict=True))
+    if len(path) > 1:
+        named = [pair for pair in chosen if path[0] in (pair[1], model_named(pair[1]).name)]
         if named:
-            chosen, parts = tuple(named), (parts[0], *parts[2:])
-        elif len(parts) > 2 and parts[1] in known_models():
-            trained = ", ".join(recipe.model_names)
-            raise PipelineError(f"--set {key}: this run trains {trained}, not {parts[1]}")
-        # A setting of one model's own changes those that have it.
-        having = [config for config in chosen if ".".join(parts[1:]) in _keys_of(config)]
-        if not having:
-            _require_known(recipe, TrainConfig, parts[1:], key)
-        trainings = [
-            _set_text(config, parts[1:], text, key) if config in having else config
-            for config in recipe.models
-        ]
-        return _validated(recipe, ("models",), trainings, f"{key}={text}")
-    if parts[0] in _FIXED_FIELDS:
-        raise PipelineError(f"--set {key}: not a setting{did_you_mean(key, known_keys(recipe))}")
-    _require_known(recipe, Recipe, parts, key)
-    return _set_text(recipe, parts, text, key)
+            chosen, path = named, path[1:]
+        elif path[0] in known_models():
+            trained = ", ".join(names)
+            raise PipelineError(f"{source}{key}: this run trains {trained}, not {path[0]}")
+    # A setting of one model's own changes those that have it.
+    having = [pair for pair in chosen if ".".join(path) in _keys_of(pair[1])]
+    if not having:
+        _require_known(recipe, TrainConfig, path, (key, source))
+    for training, name in having:
+        _set(training, path, _value(*_place(name, path), source + key, text))
 
 
-def _short(config: TrainConfig) -> str:
-    return config.model.spec.name
+def _config_of(name: str) -> type[BaseModel]:
+    return model_named(name).config or ModelConfig
 
 
-def _keys_of(config: TrainConfig) -> set[str]:
+def _place(name: str, path: tuple[str, ...]) -> tuple[type[BaseModel], tuple[str, ...]]:
+    """Where a training's field is declared: that of its model in the model's own class."""
+    if len(path) > 1 and path[0] == "model":
+        return _config_of(name), path[1:]
+    return TrainConfig, path
+
+
+def _keys_of(name: str) -> set[str]:
     """Dotted paths of a training's fields, those of its own model's configuration included."""
-    own = {f"model.{key}" for key in _all_keys(type(config.model))}
+    own = {f"model.{key}" for key in _all_keys(_config_of(name))}
     return own | {key for key in _all_keys(TrainConfig) if not key.startswith("model.")}
 
 
 def _require_known(
-    recipe: Recipe, model: type[BaseModel], parts: tuple[str, ...], key: str
+    recipe: Recipe, model: type[BaseModel], path: tuple[str, ...], shown: tuple[str, str]
 ) -> None:
-    path = ".".join(parts)
-    if path not in set(_all_keys(model)):
-        raise PipelineError(f"--set {key}: no such key{did_you_mean(key, known_keys(recipe))}")
+    key, source = shown
+    if ".".join(path) not in set(_all_keys(model)):
+        raise PipelineError(f"{source}{key}: no such key{did_you_mean(key, known_keys(recipe))}")
 
 
-def _set_text(model: ModelT, parts: tuple[str, ...], text: str, key: str) -> ModelT:
-    """Try the readings of a text in turn; the first reading's error is the one to report."""
-    first_error: PipelineError | None = None
-    for value in _readings(text):
-        try:
-            return _validated(model, parts, value, f"{key}={text}")
-        except PipelineError as error:
-            first_error = first_error or error
+def _set(content: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for part in path[:-1]:
+        if content.get(part) is None:
+            content[part] = {}
+        content = content[part]
+    content[path[-1]] = value
+
+
+def _value(model: type[BaseModel], path: tuple[str, ...], key: str, text: str) -> Any:
+    """The reading of a text that its field takes by itself.
+
+    The first reading's error is the one to report.
+
+    Raises:
+        PipelineError: when the field takes none of them.
+    """
+    first_error: ValidationError | None = None
+    for field in _fields(model, path):
+        # In an annotation of its own a field keeps its bounds.
+        bounded: Any = (
+            Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        )
+        adapter: TypeAdapter[Any] = TypeAdapter(bounded)
+        for value in _readings(text):
+            try:
+                adapter.validate_python(value)
+            except ValidationError as error:
+                first_error = first_error or error
+            else:
+                return value
     assert first_error is not None
-    raise first_error
+    raise PipelineError(f"{key}={text}: {condense(first_error)}") from first_error
 
 
 def _readings(text: str) -> list[Any]:
@@ -168,22 +230,17 @@ def _readings(text: str) -> list[Any]:
     return readings
 
 
-def _validated(model: ModelT, parts: tuple[str, ...], value: Any, shown: str) -> ModelT:
-    content = model.model_dump()
-    target = content
-    for part in parts[:-1]:
-        if target.get(part) is None:
-            target[part] = {}
-        target = target[part]
-    target[parts[-1]] = (
-        [v.model_dump() if isinstance(v, BaseModel) else v for v in value]
-        if isinstance(value, list)
-        else value
-    )
+def _validated(
+    model: type[ModelT], content: dict[str, Any], pairs: Sequence[tuple[str, str]], source: str
+) -> ModelT:
     try:
-        return type(model).model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
-        raise PipelineError(f"--set {shown}: {condense(error)}") from error
+        said = condense(error)
+        # Those that the message is about; all of them where it names none.
+        about = [pair for pair in pairs if pair[0].rsplit(".", 1)[-1] in said] or pairs
+        shown = " ".join(f"{key}={text}" for key, text in about)
+        raise PipelineError(f"{source}{shown}: {said}") from error
 
 
 def _nested_models(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -193,6 +250,17 @@ def _nested_models(annotation: Any) -> Iterator[type[BaseModel]]:
     elif get_origin(annotation) in (Union, types.UnionType):
         for argument in get_args(annotation):
             yield from _nested_models(argument)
+
+
+def _fields(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[FieldInfo]:
+    """The fields at a dotted path; several where a part of it is a choice between models."""
+    field = model.model_fields.get(path[0])
+    if field is None:
+        return
+    if len(path) == 1:
+        yield field
+    for nested in _nested_models(field.annotation) if len(path) > 1 else ():
+        yield from _fields(nested, path[1:])
 
 
 def _all_keys(model: type[BaseModel]) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """The whole pipeline: corpus in, comparison out, stage by stage as subflows."""
 
+from collections.abc import Sequence
+
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -9,11 +11,14 @@ from flows.artifacts import publish_markdown, publish_table
 from flows.comparison import read_metrics
 from flows.evaluate_flow import evaluate_flow, illustrated_summary
 from flows.featurize_flow import featurize_flow
+from flows.form import Choices, Count, Override, RecipeChoice, Seed, Size, chosen_recipe
 from flows.recipe_commands import synthesize_below
 from flows.recipes import Recipe
+from flows.retries import is_first_attempt
 from flows.run_logging import send_logs_to_runs
+from flows.run_names import chosen_name, run_name
 from flows.train_flow import named_runs, train_flow
-from training.worker_config import WorkerConfig
+from training.models.model_config import ModelName
 
 send_logs_to_runs()
 
@@ -61,38 +66,105 @@ class PipelineOutcome(TypedConfig):
         return all(stage.skipped for stage in stages)
 
 
+def _name_of_recipe(recipe: Recipe, **_: object) -> str:
+    return f"{recipe.name} {' '.join(recipe.model_names)}"
+
+
+def _name_of_form(
+    recipe: str,
+    models: Sequence[ModelName],
+    size: int | None,
+    epochs: int | None,
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+    **_: object,
+) -> str:
+    return chosen_name(recipe, Choices(models, size, epochs, seeds), overrides)
+
+
 # The outcome is kept, as JSON, for whoever asks the API for it. The stages' results are not: a
 # retried run finds each stage by its manifest, on whatever machine it runs.
 @flow(
     name="pipeline",
-    flow_run_name="pipeline-{recipe.name}",
+    flow_run_name=run_name(_name_of_form),
     persist_result=True,
     result_serializer="json",
 )
 def pipeline_flow(
-    recipe: Recipe, corpus: str | None, runs: str, workers: WorkerConfig | None = None
+    recipe: RecipeChoice = "demo",
+    corpus: str = "",
+    runs: str = "runs",
+    models: tuple[ModelName, ...] = (),
+    size: Size = None,
+    epochs: Count = None,
+    seeds: tuple[Seed, ...] = (),
+    workers: Count = None,
+    force: bool = False,
+    overrides: tuple[Override, ...] = (),
 ) -> PipelineOutcome:
     """Featurize a corpus, align it if need be, train the recipe's models, compare them.
 
     Finished stages are found, not done again.
 
     Args:
-        recipe: what to do at every stage.
-        corpus: root of the corpus, a path or ``s3://`` address; empty synthesises the recipe's own
-            below ``runs`` (demo).
-        runs: root of all stages' results, a path or ``s3://`` address.
-        workers: where training runs; empty for the recipe's own.
+        recipe: What to do at every stage. The other fields change a copy of it.
+        corpus: Root of the corpus, a path or an s3:// address. The demo makes its own where this
+            is empty.
+        runs: Root of all results, a path or an s3:// address.
+        models: Models to train and compare. Empty for the recipe's own.
+        size: Neurons per recurrent layer, of every model. Empty for the recipe's own.
+        epochs: Epochs of every model's training. Empty for the recipe's own.
+        seeds: Seeds; each model is trained once with each. Empty for the recipe's own.
+        workers: Processes that train together. Empty for the recipe's own.
+        force: Do every stage again, even where its result is there.
+        overrides: Any other setting as KEY=VALUE, as --set takes it on the command line, for
+            example featurize.num_bins=80 or train.optimizer.learning_rate=5e-4. What is written
+            here goes over the fields above.
     """
-    workers = workers or recipe.workers
+    chosen = chosen_recipe(recipe, Choices(models, size, epochs, seeds, workers), overrides)
+    return run_stages(chosen, corpus, runs, force)
+
+
+@flow(
+    name="pipeline-with-every-setting",
+    flow_run_name=run_name(_name_of_recipe),
+    persist_result=True,
+    result_serializer="json",
+)
+def configured_pipeline_flow(
+    recipe: Recipe, corpus: str = "", runs: str = "runs", force: bool = False
+) -> PipelineOutcome:
+    """The same with every setting of every stage as a field of its own.
+
+    Args:
+        recipe: What to do at every stage.
+        corpus: Root of the corpus, a path or an s3:// address. A recipe with a synthetic corpus
+            makes it where this is empty.
+        runs: Root of all results, a path or an s3:// address.
+        force: Do every stage again, even where its result is there.
+    """
+    return run_stages(recipe, corpus, runs, force)
+
+
+def run_stages(recipe: Recipe, corpus: str, runs: str, force: bool) -> PipelineOutcome:
+    """Every stage as a subflow of the run at work, and what they say together.
+
+    Args:
+        recipe: what to do at every stage.
+        corpus: root of the corpus; empty for the recipe's own synthetic one below ``runs``.
+        runs: root of all stages' results.
+        force: do every stage again; a retry of a forced run goes on with what it began.
+    """
+    again = force and is_first_attempt()
     root = corpus or synthesize(recipe, runs)
-    features = featurize_flow(recipe.featurize, root, runs, recipe.fan_out)
+    features = featurize_flow(recipe.featurize, root, runs, recipe.fan_out, again)
     alignment = None
     if recipe.align is not None:
-        alignment = align_flow(recipe.align, features.location.uri, runs, workers)
+        alignment = align_flow(recipe.align, features.location.uri, runs, recipe.workers, again)
     source = (alignment or features).location.uri
     models = named_runs(
         [
-            train_flow(config, source, runs, workers, tracking=recipe.tracking)
+            train_flow(config, source, runs, recipe.workers, again, recipe.tracking)
             for config in recipe.trainings
         ]
     )
@@ -101,7 +173,8 @@ def pipeline_flow(
         [model.location.uri for model in models.values()],
         source,
         runs,
-        tracking=recipe.tracking,
+        again,
+        recipe.tracking,
     )
     outcome = PipelineOutcome(
         recipe=recipe.name,

@@ -182,13 +182,19 @@ def run_pipeline(
     as_json: bool,
 ) -> None:
     """Run every stage and show the comparison."""
-    recipe = apply_overrides(recipe_named(name), overrides)
+    apply_overrides(recipe_named(name), overrides)  # a mistake is told at once
     root, results = _corpus(corpus), Location.of(runs)
     with command(as_json) as running, prefect_api() as api:
         from flows.pipeline_flow import pipeline_flow
 
         api.ready()
-        outcome = pipeline_flow(recipe, root.uri, results.uri, _workers(recipe, num_workers))
+        outcome = pipeline_flow(
+            recipe=name,
+            corpus=root.uri,
+            runs=results.uri,
+            workers=num_workers,
+            overrides=tuple(overrides),
+        )
         _finish_pipeline(running, outcome)
 
 
@@ -204,7 +210,13 @@ def run_demo(runs: str, overrides: Sequence[str], num_workers: int | None, as_js
         from flows.pipeline_flow import pipeline_flow
 
         api.ready()
-        outcome = pipeline_flow(recipe, str(corpus), results.uri, _workers(recipe, num_workers))
+        outcome = pipeline_flow(
+            recipe="demo",
+            corpus=str(corpus),
+            runs=results.uri,
+            workers=num_workers,
+            overrides=tuple(overrides),
+        )
         _finish_pipeline(running, outcome)
 
 

@@ -22,6 +22,7 @@ from flows.artifacts import (
 from flows.progress import TrainingProgress, stage_progress, training_title
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs
+from flows.run_names import run_name, training_name
 from flows.tracking import TrackedTraining
 from flows.tracking_config import TrackingConfig
 from training.manifest import TrainManifest, TrainProgress
@@ -33,7 +34,11 @@ _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()
 
 
-@flow(name="train", persist_result=False, flow_run_name="train-{config.model.spec.name}")
+def _name(config: TrainConfig, **_: object) -> str:
+    return training_name(config)
+
+
+@flow(name="train", persist_result=False, flow_run_name=run_name(_name))
 def train_flow(
     config: TrainConfig,
     features: str,
@@ -52,6 +57,18 @@ def train_flow(
         force: train again even if finished.
         tracking: where metrics go beside the result.
     """
+    return train_and_publish(config, features, runs, workers, force, tracking)
+
+
+def train_and_publish(
+    config: TrainConfig,
+    features: str,
+    runs: str,
+    workers: WorkerConfig,
+    force: bool,
+    tracking: TrackingConfig,
+) -> StageResult:
+    """The stage's tasks, in the run at work."""
     result = train_model(config, features, runs, workers, force, tracking)
     publish_training(result)
     return result

@@ -156,9 +156,9 @@ Prefect is at {stack.ui_url}
 
   Run everything   Deployments > demo > Run > Quick run: synthesises speech, trains, compares.
   Watch            Runs > the run: a line per stage; Artifacts has progress, tables and plots.
-  Rerun one stage  Deployments > train (or featurize, evaluate) > Run > Custom run: change a field.
-                   Paste a run's own settings as JSON from its Parameters tab; a finished stage is
-                   found, force does it again.
+  Another recipe   Deployments > pipeline-... > Run > Custom run: few fields, any setting under
+                   overrides; a finished stage is found, force does it again.
+  Rerun one stage  Deployments > stage-train (or stage-featurize, ...) > Run > Custom run.
   Stop and go on   Runs > the run > Cancel; Retry goes on from the last epoch.
   Every night      Deployments > demo > Schedules: switch nightly on.
 

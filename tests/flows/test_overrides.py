@@ -153,6 +153,23 @@ def test_a_mistake_is_named_with_its_remedy(assignment: str, said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ["featurize.labels=alignment", "align=null"],
+        ["align=null", "featurize.labels=alignment"],
+    ],
+)
+def test_settings_that_are_valid_only_together_stand_in_any_order(assignments: list[str]) -> None:
+    changed = apply_overrides(TIMIT, assignments)
+    assert (changed.featurize.labels, changed.align) == ("alignment", None)
+
+
+def test_what_does_not_go_together_is_refused_naming_both() -> None:
+    with pytest.raises(PipelineError, match=r"--set align=null: .*labels=alignment"):
+        apply_overrides(TIMIT, ["evaluate.seed=3", "align=null"])
+
+
 def test_any_configuration_takes_assignments() -> None:
     changed = configured(DEMO.workers, ["num_workers=2", "in_process=false"])
     assert (changed.num_workers, changed.in_process) == (2, False)

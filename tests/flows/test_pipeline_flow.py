@@ -16,7 +16,7 @@ from featurize.stage import Location
 from flows.cli import run
 from flows.comparison import comparison_table, read_metrics
 from flows.overrides import apply_overrides
-from flows.pipeline_flow import PipelineOutcome, pipeline_flow
+from flows.pipeline_flow import PipelineOutcome, configured_pipeline_flow
 from flows.recipes import RECIPES, Recipe
 
 pytestmark = pytest.mark.integration
@@ -38,7 +38,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture(scope="module")
 def first(prefect_server: str, places, recipe: Recipe) -> PipelineOutcome:
-    return pipeline_flow(recipe, places.corpus, str(places.runs))
+    return configured_pipeline_flow(recipe, places.corpus, str(places.runs))
 
 
 def stages(outcome: PipelineOutcome) -> dict[str, bool]:
@@ -109,7 +109,7 @@ def test_artifacts_are_published(first: PipelineOutcome, prefect_server: str) ->
     assert [row["epoch"] for row in epochs] == [1, 2]
     assert "data:image/png;base64," in by_key["summary"]["data"]
     names = {run["name"] for run in flow_runs}
-    assert {"pipeline-demo", "featurize-timit", "train-v2", "evaluate-test"} <= names
+    assert {"demo v2 gru", "train v2 2x8 seed 0", "evaluate 2 models on test"} <= names
     shards = list(Path(first.features.location).glob("shard-*.parquet"))
     assert len(shards) > 3
     assert shard_runs == {path.stem for path in shards}
@@ -131,7 +131,7 @@ def test_again_nothing_is_done(
     first: PipelineOutcome, prefect_server: str, places, recipe: Recipe
 ) -> None:
     before = written(places.runs)
-    again = pipeline_flow(recipe, places.corpus, str(places.runs))
+    again = configured_pipeline_flow(recipe, places.corpus, str(places.runs))
     assert again.did_nothing
     assert all(stages(again).values())
     assert again.models["v2"].location == first.models["v2"].location
@@ -144,7 +144,7 @@ def test_a_deleted_training_alone_is_done_again(
     lost = Path(first.models["gru"].location)
     before = {p: t for p, t in written(places.runs).items() if lost not in p.parents}
     shutil.rmtree(lost)
-    again = pipeline_flow(recipe, places.corpus, str(places.runs))
+    again = configured_pipeline_flow(recipe, places.corpus, str(places.runs))
     done = stages(again)
     assert done.pop("gru") is False
     assert all(done.values())

@@ -24,10 +24,8 @@ PATIENCE_S = 400
 def start_long_training(stack: RunningStack, pipeline: FinishedPipeline, seed: int) -> str:
     """A pipeline whose features stand already and whose training, on Ray, takes its time."""
     parameters = copy.deepcopy(pipeline.parameters)
-    training = parameters["recipe"]["models"][0]
-    training["seed"] = seed
-    training["curriculum"] = [{"num_epochs": NUM_EPOCHS, "chunk_frames": 100}]
-    parameters["recipe"]["workers"]["in_process"] = False
+    parameters |= {"seeds": [seed], "epochs": NUM_EPOCHS}
+    parameters["overrides"].append("workers.in_process=false")
     return stack.start(stack.deployment("pipeline", "demo"), parameters)
 
 
@@ -121,12 +119,11 @@ def test_a_killed_run_is_crashed_and_goes_on_when_retried(
 def test_a_forced_training_starts_over(stack: RunningStack, pipeline: FinishedPipeline) -> None:
     training = Path(pipeline.outcome["models"]["v2"]["location"])
     before = (training / "manifest.json").stat().st_mtime_ns
-    deployment = stack.deployment("train", "train")
+    deployment = stack.deployment("stage-train", "stage-train")
     parameters = {
         **deployment["parameters"],
-        "config": pipeline.parameters["recipe"]["models"][0],
-        "features": pipeline.outcome["features"]["location"],
-        "workers": {"in_process": True},
+        **{"features": pipeline.outcome["features"]["location"], "size": 8, "epochs": 2},
+        "overrides": ["workers.in_process=true"],
     }
     stack.complete(stack.start(deployment, parameters))
     assert (training / "manifest.json").stat().st_mtime_ns == before, "found, not trained again"
@@ -153,7 +150,7 @@ def test_down_while_a_run_is_at_work_stops_just_that_and_the_run_goes_on_after_u
         started = time.monotonic()
         printed = local_stack("down", stack.state)
         print(f"down after {time.monotonic() - started:.1f} s: {printed.splitlines()}")
-        assert "cancelled pipeline-demo; after make up, Retry on its page" in printed
+        assert "cancelled demo v2 size 8 60 epochs seed 13" in printed
         assert "stopped the worker" in printed
         assert "stopped the server" in printed
         # A number that another program was given meanwhile is not ours.

@@ -1,6 +1,5 @@
 """``make up``, what the UI sends, ``make down``: a real server, worker and runs."""
 
-import copy
 import socket
 import urllib.error
 from pathlib import Path
@@ -13,9 +12,10 @@ from tests.infra.conftest import (
     FinishedPipeline,
     RunningStack,
     local_stack,
-    tiny_training,
+    tiny,
 )
 from tests.infra.ray_nodes import free_port
+from tests.infra.server_log import errors_in
 
 # Long where the machine is busy: a server, a worker and the imports of each run.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -33,22 +33,27 @@ def test_up_says_where_to_click(stack: RunningStack) -> None:
 
 
 def test_forms_are_typed_described_and_filled(stack: RunningStack) -> None:
-    deployment = stack.deployment("train", "train")
-    schema = deployment["parameter_openapi_schema"]
-    model = schema["definitions"]["ModelConfig"]["properties"]
-    assert model["model"]["enum"] == ["conventional", "v1", "v2", "lstm", "gru"]
-    assert model["hidden_size"]["type"] == "integer"
-    assert model["hidden_size"]["minimum"] == 1
-    assert model["hidden_size"]["title"] == "Hidden size"
-    for definition in schema["definitions"].values():
-        for field in definition["properties"].values():
-            assert field.get("description") or "$ref" in field
-    assert all(field["description"] for field in schema["properties"].values())
+    deployment = stack.deployment("stage-train", "stage-train")
+    fields = deployment["parameter_openapi_schema"]["properties"]
+    assert fields["model"]["enum"][:3] == ["conventional", "v1", "v2"]
+    assert (fields["size"]["type"], fields["size"]["minimum"]) == ("integer", 1)
+    assert next(iter(fields)) == "features"
+    assert all(field["description"] for field in fields.values())
     assert deployment["enforce_parameter_schema"] is True
-    assert deployment["parameters"]["config"]["model"]["hidden_size"] == 128
     assert deployment["parameters"]["runs"] == str(stack.runs)
     assert deployment["description"]
     assert deployment["tags"] == ["stage"]
+
+
+def test_one_form_has_every_setting(stack: RunningStack) -> None:
+    deployment = stack.deployment("pipeline-with-every-setting", "pipeline-with-every-setting")
+    schema = deployment["parameter_openapi_schema"]
+    model = schema["definitions"]["ModelConfig"]["properties"]
+    assert model["hidden_size"]["minimum"] == 1
+    for definition in schema["definitions"].values():
+        for field in definition["properties"].values():
+            assert field.get("description") or "$ref" in field
+    assert deployment["parameters"]["recipe"]["name"] == "demo"
 
 
 def test_runs_that_train_wait_for_one_another(stack: RunningStack) -> None:
@@ -59,8 +64,8 @@ def test_runs_that_train_wait_for_one_another(stack: RunningStack) -> None:
         for deployment in stack.call("POST", "/deployments/filter", {})
         if deployment["work_queue_name"] == "training"
     }
-    assert {"demo", "timit", "train"} <= in_queue
-    assert not {"featurize", "evaluate"} & in_queue
+    assert {"demo", "pipeline-timit", "stage-train"} <= in_queue
+    assert not {"stage-featurize", "stage-evaluate"} & in_queue
 
 
 def test_a_pipeline_started_from_its_form_finishes_with_its_artifacts(
@@ -73,7 +78,7 @@ def test_a_pipeline_started_from_its_form_finishes_with_its_artifacts(
     assert artifacts["train-v2-progress"]["data"] == 100.0
     assert "data:image/png;base64," in artifacts["summary"]["data"]
     assert {run["name"] for run in stack.subflows(pipeline.run)} == {
-        *("featurize-timit", "train-v2", "evaluate-test")
+        *("featurize timit train dev test", "train v2 2x8 seed 0", "evaluate 1 model on test")
     }
 
 
@@ -99,39 +104,59 @@ def test_the_schedule_is_off_can_be_switched_and_up_again_leaves_it(stack: Runni
 
 
 @pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        (("model", "hidden_size"), "many"),
-        (("model", "hidden_size"), 0),
-        (("model", "model"), "transformer"),
-        (("model", "hiden_size"), 8),
-        (("curriculum",), []),
-    ],
+    ("field", "value"),
+    [("size", "many"), ("size", 0), ("model", "transformer"), ("overrides", ["no assignment"])],
 )
 def test_a_bad_parameter_is_refused_before_a_run_exists(
-    stack: RunningStack, path: tuple[str, ...], value: object
+    stack: RunningStack, field: str, value: object
 ) -> None:
-    deployment = stack.deployment("train", "train")
-    parameters = {**deployment["parameters"], "features": "nowhere"}
-    target = parameters["config"]
-    for part in path[:-1]:
-        target = target[part]
-    target[path[-1]] = value
+    deployment = stack.deployment("stage-train", "stage-train")
+    parameters = {**deployment["parameters"], "features": "nowhere", field: value}
     with pytest.raises(urllib.error.HTTPError) as refusal:
         stack.start(deployment, parameters)
     assert refusal.value.code in (409, 422)
-    assert "Validation failed" in refusal.value.read().decode()
+    assert f"Validation failed for field '{field}" in refusal.value.read().decode()
+
+
+def test_a_bad_override_ends_the_run_before_any_work_in_a_line(stack: RunningStack) -> None:
+    parameters = tiny(stack.deployment("pipeline", "demo")["parameters"], "train.hiden_size=3")
+    before = written(stack.runs)
+    state = stack.finish(stack.start(stack.deployment("pipeline", "demo"), parameters))
+    assert state["type"] == "FAILED"
+    assert "overrides: train.hiden_size: no such key (did you mean" in state["message"]
+    assert written(stack.runs) == before
+
+
+def test_the_servers_log_of_a_whole_pipeline_holds_no_error(
+    stack: RunningStack, pipeline: FinishedPipeline
+) -> None:
+    assert errors_in((stack.state / "server.log").read_text()) == []
+
+
+def test_an_error_in_the_servers_log_is_found() -> None:
+    """As SQLAlchemy 2.1 wrote it under Prefect 3.8, whose schedules then made no runs."""
+    log = (
+        "09:00:00.100 | INFO    | prefect.server - fine\n"
+        "09:00:01.100 | ERROR   | prefect.server.services.scheduler - Unexpected error\n"
+        "Traceback (most recent call last):\n"
+        "sqlalchemy.exc.InvalidRequestError: Can't evaluate bulk DML statement\n"
+        "09:00:02.100 | INFO    | prefect.server - fine again\n"
+    )
+    (found,) = errors_in(log)
+    assert "bulk DML" in found
+    assert errors_in(log.replace("ERROR ", "INFO  ").replace("Traceback (most", "(most")) == []
 
 
 def test_one_stage_runs_again_with_another_setting_and_leaves_the_rest_alone(
     stack: RunningStack, pipeline: FinishedPipeline
 ) -> None:
     before = written(stack.runs)
-    deployment = stack.deployment("train", "train")
-    parameters = copy.deepcopy(deployment["parameters"])
-    tiny_training(parameters["config"])["optimizer"]["learning_rate"] = 1e-3
-    parameters["features"] = pipeline.outcome["features"]["location"]
-    parameters["workers"] = {"in_process": True}
+    deployment = stack.deployment("stage-train", "stage-train")
+    parameters = {
+        **deployment["parameters"],
+        **{"features": pipeline.outcome["features"]["location"], "size": 8, "epochs": 2},
+        "overrides": ["train.optimizer.learning_rate=1e-3", "workers.in_process=true"],
+    }
     run = stack.start(deployment, parameters)
     stack.complete(run)
 

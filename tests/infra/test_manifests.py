@@ -257,5 +257,17 @@ def test_the_cluster_launcher_file_fits_rays_schema() -> None:
 def test_every_recipe_has_a_deployment() -> None:
     """A recipe that no form offers cannot be started from the UI: add it to infra/prefect.yaml."""
     deployments = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
-    pipelines = {d["name"] for d in deployments if "pipeline_flow" in d["entrypoint"]}
-    assert pipelines == set(RECIPES)
+    offered = {
+        d["parameters"]["recipe"] for d in deployments if d["entrypoint"].endswith(".pipeline_flow")
+    }
+    assert offered == set(RECIPES)
+
+
+def test_the_demo_comes_first_then_pipelines_then_stages() -> None:
+    """The UI lists deployments by name."""
+    deployments = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
+    by_name = sorted(deployments, key=lambda deployment: deployment["name"])
+    assert by_name[0]["name"] == "demo"
+    assert "start here" in by_name[0]["tags"]
+    kinds = [d["tags"][-1] for d in by_name]
+    assert kinds == sorted(kinds, key=["pipeline", "stage"].index)

@@ -91,10 +91,9 @@ def test_runs_of_a_worker_that_joined_are_done_on_the_clusters_nodes(
     try:
         wait_until(lambda: has_worker(f"{server.ui_url}/api"), worker)
         deployment = server.deployment("pipeline", "demo")
-        parameters = tiny(deployment["parameters"])
-        parameters["recipe"]["fan_out"] = {"kind": "ray", "num_workers": NUM_NODES}
-        parameters["recipe"]["workers"] |= {"in_process": False, "num_workers": NUM_NODES}
-        parameters["recipe"]["models"][0]["curriculum"] = [{"num_epochs": 20, "chunk_frames": 100}]
+        at = ("fan_out.kind=ray", f"fan_out.num_workers={NUM_NODES}", "workers.in_process=false")
+        parameters = tiny(deployment["parameters"], *at, f"workers.num_workers={NUM_NODES}")
+        parameters["epochs"] = 20
         run = server.start(deployment, parameters)
         trained_on = [0] * NUM_NODES
         while (state := server.state_of(run))["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
