@@ -16,7 +16,7 @@ from flows.form import Choices, Count, Override, RecipeChoice, Seed, Size, chose
 from flows.run_logging import send_logs_to_runs
 from flows.run_names import chosen_name, run_name
 from flows.train_flow import train_and_publish
-from training.align.config import AlignConfig
+from training.align.align_config import AlignConfig
 from training.models.model_config import ModelName
 
 send_logs_to_runs()
