@@ -80,6 +80,25 @@ def _point_row(point: FrontPoint, rates: Sequence[RateName]) -> dict[str, str]:
     }
 
 
+def _workload_row(point: FrontPoint) -> dict[str, str] | None:
+    """NeuroBench's measures and what is fetched, of the first seed."""
+    found = point.runs[0].metrics.workload
+    if found is None:
+        return None
+    return {
+        "Entry": point.name,
+        "Footprint": f"{found.footprint_bytes / 1e6:.2f} MB",
+        "Activation sparsity": f"{100 * found.activation_sparsity:.1f}%",
+        "Connection sparsity": f"{100 * found.connection_sparsity:.1f}%",
+        "Effective MACs/frame": short_count(found.effective_macs),
+        "Effective ACs/frame": short_count(found.effective_acs),
+        "Dense operations/frame": short_count(found.dense_operations),
+        "Frames/s": f"{found.execution_rate_hz:.0f}",
+        "Weights fetched/s": f"{found.weight_bytes_per_s / 1e6:.1f} MB",
+        "Additions/s": short_count(found.additions_per_s),
+    }
+
+
 def _verdict(found: Interval, dense: FrontPoint) -> str:
     estimate = found.by_utterance
     if estimate.high < 0:
@@ -164,6 +183,10 @@ def front_markdown(
             "(listed below).",
         ]
     lines += ["", "## Every entry", "", *_table([_point_row(point, rates) for point in ordered])]
+    workloads = [row for point in ordered if (row := _workload_row(point)) is not None]
+    if workloads:
+        lines += ["", "## NeuroBench's measures, and what is fetched (first seed)", ""]
+        lines += _table(workloads)
     sparse = [point for point in ordered if not point.is_dense]
     if sparse:
         lines += [

@@ -20,6 +20,7 @@ from evaluation.metrics import (
     MultiplicationCounts,
     ParameterCounts,
     Saving,
+    WorkloadMetrics,
 )
 from featurize.stage import PipelineError
 from training.manifest import TrainManifest
@@ -54,6 +55,19 @@ def scored(errors, cost_per_frame, frame_shift_s=0.01, density=(), words=None, s
             audited_closed_form=cost_per_frame,
         ),
         additions_per_frame=0.0,
+        workload=WorkloadMetrics(
+            multiplications_per_s=cost_per_frame / frame_shift_s,
+            additions_per_s=2e6,
+            weight_bytes_per_s=3e6,
+            footprint_bytes=4_500_000,
+            connection_sparsity=0.25,
+            activation_sparsity=0.9,
+            effective_macs=5e3,
+            effective_acs=0.0,
+            dense_operations=6e4,
+            execution_rate_hz=1 / frame_shift_s,
+            look_ahead_ms=30.0,
+        ),
         saving=Saving(gru=1.0, lstm=1.0),
         saving_as_published=Saving(gru=1.0, lstm=1.0),
         training_seconds=1.0,
@@ -159,6 +173,8 @@ def test_the_page_says_who_leads_what_is_missing_and_what_is_of_one_seed():
     assert "lstm-10ms-25M, 250 k: 5.00x" in lead
     assert "size, 2 trials (1 entries)" in page
     assert front_rates(points) == ("per", "wer")
+    measures = "| gru-30ms-5M | 4.50 MB | 90.0% | 25.0% | 5 k | 0 | 60 k | 33 | 3.0 MB | 2 M |"
+    assert measures in page
 
 
 def test_an_undecided_difference_is_not_called_a_lead():
