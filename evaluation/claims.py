@@ -62,7 +62,7 @@ def _seeds(metrics: EvaluationMetrics, model: ModelMetrics) -> list[ModelMetrics
     return [other for other in metrics.models if other.setting_name == model.setting_name]
 
 
-def _setting_title(metrics: EvaluationMetrics, model: ModelMetrics) -> str:
+def setting_title(metrics: EvaluationMetrics, model: ModelMetrics) -> str:
     """The name of a model's setting in a sentence, with its number of seeds."""
     count = len(_seeds(metrics, model))
     return _title(model, model.setting_name) + (f" (mean of {count} seeds)" if count > 1 else "")
@@ -130,7 +130,7 @@ def summary_lines(metrics: EvaluationMetrics) -> list[str]:
         lowest = f"{100 * error_of(best, metrics):.2f}%"
         lines.append(f"The lowest {rate} is {lowest}, by the {title_of(best)}.")
     lines += [
-        failure_line(model, _setting_title(metrics, model), metrics)
+        failure_line(model, setting_title(metrics, model), metrics)
         for model in models
         if model is _seeds(metrics, model)[0] and not works(model, metrics)
     ]
@@ -183,7 +183,7 @@ def _silence_lines(model: ModelMetrics) -> list[str]:
 
 
 def _spiking_lines(metrics: EvaluationMetrics, model: ModelMetrics) -> list[str]:
-    title = _setting_title(metrics, model)
+    title = setting_title(metrics, model)
     dense = _first(metrics, "gru") or _first(metrics, "lstm")
     saving, published = _mean_savings(metrics, model)
     if saving is None:
@@ -197,7 +197,7 @@ def _spiking_lines(metrics: EvaluationMetrics, model: ModelMetrics) -> list[str]
     difference = _difference(metrics, model, dense)
     if difference is None:
         return [f"The {title} {cost}."]
-    reference = _setting_title(metrics, dense)
+    reference = setting_title(metrics, dense)
     if not (works(model, metrics) and works(dense, metrics)):
         return [f"The {title} {cost}; its errors and the {reference}'s are not compared."]
     return [f"The {title} is {compared(difference)} the {reference}, and {cost}."]

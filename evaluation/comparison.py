@@ -29,12 +29,20 @@ def format_factor(ratio: float | None) -> str:
     return "no mult." if ratio is None else f"{ratio:.2f}x"
 
 
+def rate_columns(metrics: EvaluationMetrics) -> dict[str, RateName]:
+    """Heading to name of the error rates that some model has."""
+    return {
+        title: name
+        for name, title in _RATES
+        if any(getattr(model.error_rates, name) is not None for model in metrics.models)
+    }
+
+
 def _row(model: ModelMetrics, metrics: EvaluationMetrics) -> dict[str, str]:
     row = {"Model": model.label}
-    for name, title in _RATES:
-        if any(getattr(other.error_rates, name) is not None for other in metrics.models):
-            rate = getattr(model.error_rates, name)
-            row[title] = "" if rate is None else format_rate(rate)
+    for title, name in rate_columns(metrics).items():
+        rate = getattr(model.error_rates, name)
+        row[title] = "" if rate is None else format_rate(rate)
     counts = model.multiplications_per_frame
     density = " / ".join(f"{100 * value:.1f}%" for value in model.spike_density)
     return row | {
@@ -164,8 +172,11 @@ def _without(columns: Sequence[str], rows: list[dict[str, str]]) -> list[dict[st
 
 
 def claims_table(metrics: EvaluationMetrics) -> list[dict[str, str]]:
-    """One row per claim of the paper that this evaluation can answer."""
-    return [
+    """One row per claim of the paper that this evaluation can answer.
+
+    Verdicts are given on the paper's corpora alone: elsewhere a claim can neither hold nor fail.
+    """
+    rows = [
         {
             "Claim of the paper": claim.claim,
             "TIMIT": claim.timit or "-",
@@ -175,6 +186,7 @@ def claims_table(metrics: EvaluationMetrics) -> list[dict[str, str]]:
         }
         for claim in paper_claims(metrics)
     ]
+    return rows if metrics.paper_corpus is not None else _without(["Verdict here"], rows)
 
 
 def summary_markdown(metrics: EvaluationMetrics, *, narrow: bool = False) -> str:

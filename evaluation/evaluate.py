@@ -17,6 +17,7 @@ from evaluation.outcome import (
     model_metrics,
     paired_differences,
 )
+from evaluation.paper_corpus import paper_corpus
 from evaluation.plots import Findings, draw_plots
 from evaluation.recognise import (
     Recognition,
@@ -382,6 +383,7 @@ class _Evaluation:
             features=self.features.uri,
             subsets=self.subsets,
             label_kind=self.manifest.labels.kind,
+            paper_corpus=paper_corpus(self.manifest),
             primary_rate=primary,
             word_model=None if words is None else words.metrics,
             models=models,

@@ -70,7 +70,7 @@ def marker_of(kind: str) -> str:
 
 _STYLE = {
     "font.family": "DejaVu Sans",
-    "font.size": 10.5,
+    "font.size": 11,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
@@ -88,7 +88,7 @@ _STYLE = {
     "text.parse_math": False,
     "svg.fonttype": "none",
 }
-_DPI = 144
+_DPI = 180
 _COLUMN_INCHES = 7.5
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
@@ -121,7 +121,7 @@ def plot_style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float = 7.2, height: float = 4.2) -> Figure:
+def new_figure(width: float = 5.6, height: float = 4.0) -> Figure:
     """An empty figure, in inches, that needs no screen."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

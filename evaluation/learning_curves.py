@@ -33,8 +33,8 @@ def draw_learning_curves(trainings: Mapping[str, TrainManifest]) -> Plot:
         trainings: label of each to its manifest, in the order of the legend.
     """
     with plot_style():
-        figure = new_figure()
-        errors, losses = figure.subplots(1, 2, width_ratios=(4, 3))
+        figure = new_figure(height=5.4)
+        errors, losses = figure.subplots(2, 1, sharex=True, height_ratios=(4, 3))
         spoken = []
         kinds = [training.config.model.spec.name for training in trainings.values()]
         for number, (label, training) in enumerate(trainings.items()):
@@ -50,11 +50,11 @@ def draw_learning_curves(trainings: Mapping[str, TrainManifest]) -> Plot:
         losses.set_title("Training loss, nats", loc="left", fontsize=11)
         for axes in (errors, losses):
             axes.set_ylim(0, 1.06 * max(axes.dataLim.y1, 1e-3))
-            axes.set_xlabel("Epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        losses.set_xlabel("Epoch")
         legend_below(figure, min(5, len(trainings)))
-        title = "Learning curves"
-        alt = f"{title}: dev error and training loss by epoch. {'; '.join(spoken)}."
+        title = "Learning curves: dev error and training loss by epoch"
+        alt = f"{title}. {'; '.join(spoken)}."
         return finish(figure, "learning_curves", title, alt)
 
 

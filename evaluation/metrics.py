@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from evaluation.config import DecoderName, ViterbiConfig, WordSearchConfig
+from evaluation.paper_corpus import PaperCorpus
 from evaluation.scoring import RateName
 from featurize.schema import LabelKind
 from featurize.stage import TypedConfig
@@ -239,6 +240,11 @@ class EvaluationMetrics(TypedConfig):
     features: str = Field(description="Address of the feature set.")
     subsets: tuple[str, ...] = Field(description="Names of the corpus subsets that were scored.")
     label_kind: LabelKind = Field(description="What the labels of the features are.")
+    paper_corpus: PaperCorpus | None = Field(
+        None,
+        description="The corpus of the paper's results that this is, by its layout and its hours "
+        "of training speech; empty for any other, on which the paper's claims get no verdict.",
+    )
     primary_rate: RateName = Field(description="The error rate over the labels themselves.")
     word_model: WordModelMetrics | None = Field(
         None, description="Language model and lexicon of the word searches, if any."

@@ -25,6 +25,7 @@ from evaluation.figures import (
     plot_style,
     short_count,
 )
+from evaluation.headline import per_second
 from evaluation.learning_curves import draw_learning_curves
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
 from evaluation.pareto import is_sweep, pareto_points
@@ -69,7 +70,7 @@ def draw_plots(findings: Findings) -> tuple[Plot, ...]:
         return tuple(plot for draw in PLOTS for plot in draw(findings))
 
 
-def _figure(width: float = 7.2, height: float = 4.2) -> tuple[Figure, Axes]:
+def _figure(width: float = 5.6, height: float = 4.0) -> tuple[Figure, Axes]:
     figure = new_figure(width, height)
     return figure, figure.add_subplot()
 
@@ -80,7 +81,7 @@ def error_against_cost(findings: Findings) -> tuple[Plot, ...]:
     figure, axes = _figure()
     spoken = []
     # A logarithmic axis has no zero: single-bit spikes, which need no product, stand at one.
-    costs = [max(1.0, m.multiplications_per_frame.audited) for m in metrics.models]
+    costs = [max(1.0, per_second(model)) for model in metrics.models]
     for model, cost in zip(metrics.models, costs, strict=True):
         rate = primary_error(model, metrics)
         same_kind = [m.label for m in metrics.models if m.model == model.model]
@@ -103,11 +104,10 @@ def error_against_cost(findings: Findings) -> tuple[Plot, ...]:
     wide = max(costs) > 100 * min(costs)
     axes.xaxis.set_minor_formatter(NullFormatter() if wide else FuncFormatter(minor_count))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-    axes.set_xlabel("Multiplications per frame (audited, logarithmic)")
+    axes.set_xlabel("Multiplications for a second of speech")
     axes.set_ylabel(f"{rate_title(metrics)}, 95% interval")
-    title = "Error rate against multiplications"
-    axes.set_title(f"{title}: lower left is better", loc="left", fontsize=11.5)
-    alt = f"{title} per frame. {'; '.join(spoken)}."
+    title = "Errors against multiplications: lower left is better"
+    alt = f"{title}. For a second of speech: {'; '.join(spoken)}."
     return (finish(figure, "error_against_multiplications", title, alt),)
 
 
@@ -152,10 +152,7 @@ def pareto_front(findings: Findings) -> tuple[Plot, ...]:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.set_xlabel("Multiplications per frame (audited, logarithmic)")
     axes.set_ylabel(rate_title(metrics))
-    title = "What accuracy costs"
-    figure.suptitle(
-        f"{title}: filled points are beaten by no other", x=0.01, ha="left", fontsize=11.5
-    )
+    title = "What accuracy costs: filled points are beaten by no other"
     spoken = "; ".join(
         f"{p.setting.setting} {p.error:.1%} at {short_count(p.multiplications)}" for p in front
     )
@@ -179,6 +176,8 @@ def cost_by_term(findings: Findings) -> tuple[Plot, ...]:
             sum(v for t, v in m.multiplications_per_frame.terms.items() if _term_group(t) == group)
             for m in metrics.models
         ]
+        if not any(widths):
+            continue
         name = group.replace("_", "-")
         axes.barh(
             labels,
@@ -207,8 +206,7 @@ def cost_by_term(findings: Findings) -> tuple[Plot, ...]:
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
     axes.set_xlabel("Multiplications per frame, elementwise included")
-    title = "Where the multiplications go"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11.5)
+    title = "Where the multiplications of a frame go"
     legend_below(figure, 4)
     alt = f"{title}, per frame. " + "; ".join(
         f"{label}: {', '.join(words)}" for label, words in zip(labels, spoken, strict=True)
@@ -253,8 +251,7 @@ def density_by_site(findings: Findings) -> tuple[Plot, ...]:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.set_ylim(0, 1.12 * max(0.01, *(max(model.spike_density) for model in spiking)))
     axes.set_ylabel("Non-zero outputs")
-    title = "Spike density"
-    axes.set_title(f"{title}: share of neurons that fire in a frame", loc="left", fontsize=11.5)
+    title = "Spike density: share of neurons that fire in a frame"
     if len(spiking) > 1:
         legend_below(figure, min(4, len(spiking)))
     alt = f"{title} of {', '.join(sites)}. {'; '.join(spoken)}."

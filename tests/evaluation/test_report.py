@@ -183,6 +183,18 @@ def test_words_are_said_beside_phones(metrics, write_model):
     assert comparison_table(both)[0]["WER"] == ""
 
 
+def test_verdicts_stand_on_the_papers_corpora_alone(metrics, write_model):
+    assert "Verdict here" not in summary_markdown(metrics)
+    assert "there is no verdict" in render_report(
+        metrics, (), {}, trained(metrics, write_model), "now"
+    )
+    timit = metrics.model_copy(update={"paper_corpus": "timit"})
+    assert "Verdict here" in summary_markdown(timit)
+    page = render_report(timit, (), {}, trained(timit, write_model), "now")
+    assert '<td class="holds">' in page
+    assert '<td class="fails">' in page
+
+
 def test_claims_need_their_models(metrics, write_model):
     alone = metrics.model_copy(update={"models": metrics.models[3:], "differences": ()})
     assert paper_claims(alone) == []
@@ -347,7 +359,7 @@ def test_report_is_whole_self_contained_and_accessible(metrics, write_model):
             assert attributes["scope"] in ("col", "row", "rowgroup")
     assert "http" not in page.replace("http-equiv", "")
     assert "prefers-color-scheme: dark" in page
-    assert "u&quot;&gt;&lt;script&gt;" in page
+    assert "u&#34;&gt;&lt;script&gt;" in page
     assert summary_lines(metrics)[1] in page
     levels = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
@@ -397,7 +409,7 @@ def test_plots_are_images_that_say_what_they_show(metrics, write_model):
         assert image[..., :3].std() > 0.02
         assert len(plot.png) < 150_000
         assert "v2" in plot.alt
-    assert "v2 20.2% at 400 k" in plots[0].alt
+    assert "v2 20.2% at 40 M" in plots[0].alt
     assert "v2 from 90.0% to 22.5%" in plots[3].alt
     assert "Recognised: AH." in plots[4].alt
     assert set(MODEL_COLOURS) >= {model.model for model in metrics.models}

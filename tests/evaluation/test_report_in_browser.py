@@ -75,6 +75,36 @@ def test_the_plots_change_colours_with_the_page(browser, report):
     assert fills == {"light": "rgb(28, 32, 36)", "dark": "rgb(230, 233, 236)"}
 
 
+# Regions whose content is wider than they are, and whether a hint stands visibly before them.
+CUT_OFF = """
+[...document.querySelectorAll("[role=region]")]
+  .filter(region => region.scrollWidth > region.clientWidth + 1)
+  .map(region => [region.getAttribute("aria-label"),
+                  getComputedStyle(region).overflowX === "auto",
+                  region.previousElementSibling?.checkVisibility() &&
+                  region.previousElementSibling.className === "hint"])
+"""
+# Height of the smallest label of a plot, in pixels of the screen.
+SMALLEST_LABEL = """
+Math.min(...[...document.querySelectorAll("figure svg")].flatMap(svg =>
+  [...svg.querySelectorAll("text")].map(text => parseFloat(getComputedStyle(text).fontSize) *
+    svg.getBoundingClientRect().width / svg.viewBox.baseVal.width)))
+"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_cut_off_and_labels_can_be_read(browser, report, width):
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.goto(f"file://{report}")
+    cut = page.evaluate(CUT_OFF)
+    assert all(scrolls and (is_told or width == 1280) for _, scrolls, is_told in cut), cut
+    assert not [name for name, _, _ in cut if "Errors and cost" in name or width == 1280]
+    assert page.evaluate(SMALLEST_LABEL) > 7.5
+    first = page.locator("section.first").bounding_box()
+    assert first["y"] < 420  # sentence, numbers and plot are what one sees first
+    page.close()
+
+
 def test_wide_tables_scroll_by_keyboard_and_the_page_does_not(browser, report):
     page = browser.new_page(viewport={"width": 390, "height": 800})
     page.goto(f"file://{report}")
