@@ -18,6 +18,9 @@ from featurize.schema import FeaturizeManifest, SubsetInfo
 from featurize.stage import read_manifest
 
 
+TITLES = {"v2": "SNN v2", "gru": "GRU", "lstm": "LSTM"}
+
+
 def a_model(kind, error, million_per_s, label=None, spread=0.01, output_share=None):
     cost = million_per_s * 1e4  # a frame of 10 ms
     is_spiking = kind in ("conventional", "v1", "v2")
@@ -25,6 +28,7 @@ def a_model(kind, error, million_per_s, label=None, spread=0.01, output_share=No
     return ModelMetrics(
         model=kind,
         label=label or kind,
+        title=TITLES[kind],
         run="runs/x",
         training_fingerprint="x",
         decoder="greedy",
