@@ -17,7 +17,6 @@ from evaluation.paper_corpus import paper_corpus
 from featurize.schema import FeaturizeManifest, SubsetInfo
 from featurize.stage import read_manifest
 
-
 TITLES = {"v2": "SNN v2", "gru": "GRU", "lstm": "LSTM"}
 
 
