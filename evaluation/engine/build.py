@@ -15,6 +15,7 @@ from evaluation.engine.decoding import NEVER
 from evaluation.engine.description import (
     EngineDescription,
     FrontEndConfig,
+    LeakyDescription,
     Precision,
     SymbolTable,
 )
@@ -24,10 +25,13 @@ from evaluation.state_search import graph_of_parts
 from evaluation.viterbi import log_priors
 from featurize.schema import StateInventory
 from featurize.stage import PipelineError
-from training.constants import UNQUANTIZED_BITS
+from training.constants import SATURATION, UNQUANTIZED_BITS
+from training.lif import LeakyFiring
 from training.models.leaky import LeakyNetwork
+from training.models.leaky_site import LeakySite
+from training.models.site import QuantizerSite
 from training.models.spiking import ConventionalLayer, GatedLayer, LifLayer, SpikingNetwork
-from training.quantizer import Quantizer, level_scale
+from training.quantizer import LevelQuantizer, as_levels
 from training.trained_model import TrainedModel
 
 TOP_BYTE = 127
@@ -52,17 +56,14 @@ def build_engine(
     if not isinstance(network, SpikingNetwork):
         raise PipelineError(
             f"model={network.config.model} does not spike; the event-driven engine runs "
-            "conventional, v1 and v2"
-        )
-    if isinstance(network, LeakyNetwork):
-        raise PipelineError(
-            "model=v3 has no event-driven engine yet; it runs conventional, v1 and v2"
+            "conventional, v1, v2 and v3"
         )
     labels = manifest.labels
     try:
         description = EngineDescription(
             precision=precision,
             model=network.config.model,
+            v3=_leaky_description(network),
             num_layers=network.config.num_layers,
             num_features=network.num_features,
             hidden_size=network.config.hidden_size,
@@ -126,10 +127,10 @@ def _network_arrays(
     layout = lay_out(description)
     layers = [layer for layer in network.layers if isinstance(layer, LifLayer)]
     sites = [network.encoder_site, *(layer.site for layer in layers)]
-    quantizers = [site.quantizer() for site in sites]
-    scales_of_sites = [_scale(quantizer) for quantizer in quantizers]
+    firings = [_firing(site) for site in sites]
+    scales_of_sites = [_scale(firing.quantizer) for firing in firings]
     arrays: dict[str, NDArray[Any]] = {
-        "quantizers": np.array([_row(quantizer) for quantizer in quantizers], np.float32),
+        "quantizers": np.array([_row(firing.quantizer) for firing in firings], np.float32),
         "biases": np.zeros(layout.num_biases, np.float32),
         "weights": np.zeros(layout.num_weights, description.precision),
     }
@@ -137,6 +138,8 @@ def _network_arrays(
         arrays["scales"] = np.zeros(layout.num_biases, np.float32)
     if description.model == "conventional":
         arrays["decays"] = _decays(layers, layout)
+    if isinstance(network, LeakyNetwork):
+        arrays |= _leaky_arrays(network, firings, layout)
     for number, layer in enumerate(layers):
         weight, bias = layer.norm.folded(layer.input_map.weight)
         feed, back = layout.matrices[2 * number], layout.matrices[2 * number + 1]
@@ -149,16 +152,56 @@ def _network_arrays(
     return arrays
 
 
-def _scale(quantizer: Quantizer) -> np.float32:
+def _leaky_description(network: SpikingNetwork) -> LeakyDescription | None:
+    if not isinstance(network, LeakyNetwork):
+        return None
+    options = network.config.leaky
+    return LeakyDescription(
+        projection_size=network.config.projection_size,
+        unsigned_levels=options.unsigned_levels,
+        has_leak=options.residue_leak != "none",
+    )
+
+
+def _firing(site: QuantizerSite) -> LeakyFiring:
+    if isinstance(site, LeakySite):
+        return site.firing()
+    return LeakyFiring(as_levels(site.quantizer()))
+
+
+def _scale(quantizer: LevelQuantizer) -> np.float32:
     if quantizer.num_bits == UNQUANTIZED_BITS:
         return np.float32(1.0)
-    return np.float32(level_scale(quantizer.range_M, quantizer.num_bits).item())
+    return np.float32(quantizer.scale().item())
 
 
-def _row(quantizer: Quantizer) -> tuple[float, float, float, float]:
+def _row(quantizer: LevelQuantizer) -> tuple[float, float, float, float]:
     is_quantized = float(quantizer.num_bits != UNQUANTIZED_BITS)
-    range_M = float(quantizer.range_M)
-    return range_M, float(_scale(quantizer)), float(quantizer.threshold), is_quantized
+    range_M, threshold = float(quantizer.range_M), float(quantizer.threshold_levels) - 1.0
+    return range_M, float(_scale(quantizer)), threshold, is_quantized
+
+
+def _leaky_arrays(
+    network: LeakyNetwork, firings: list[LeakyFiring], layout: Layout
+) -> dict[str, NDArray[Any]]:
+    """What only v3 has."""
+    rows = []
+    for quantizer, _, bound in firings:
+        range_M = quantizer.range_M
+        lowest = 0.0 if quantizer.is_unsigned else -range_M.item()
+        largest_cell = SATURATION if bound is None else (bound * range_M).item()
+        rows.append((lowest, quantizer.threshold_levels.item(), largest_cell))
+    arrays: dict[str, NDArray[Any]] = {"firing": np.array(rows, np.float32)}
+    if network.config.leaky.residue_leak != "none":
+        leaks = arrays["leaks"] = np.zeros(layout.state_size, np.float32)
+        for site, firing in zip(layout.sites, firings, strict=True):
+            assert firing.residue_leak is not None
+            leaks[site[1] : site[1] + site[0]] = firing.residue_leak.numpy()
+    if network.config.projection_size is not None:
+        weight, bias = network.projection_norm.folded(network.projection.weight)
+        arrays["projection"] = np.ascontiguousarray(weight.T.numpy())
+        arrays["projection_bias"] = bias.numpy()
+    return arrays
 
 
 def _decays(layers: list[LifLayer], layout: Layout) -> NDArray[np.float32]:

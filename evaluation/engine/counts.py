@@ -16,8 +16,8 @@ from evaluation.engine.description import EngineDescription
 from evaluation.engine.layout import lay_out
 from training.constants import UNQUANTIZED_BITS
 
-_CELL_PRODUCTS = {"conventional": 1, "v1": 2, "v2": 2}
-_CELL_SUMS = {"conventional": 1, "v1": 2, "v2": 2}
+_CELL_PRODUCTS = {"conventional": 1, "v1": 2, "v2": 2, "v3": 2}
+_CELL_SUMS = {"conventional": 1, "v1": 2, "v2": 2, "v3": 2}
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,14 @@ class ExecutedCounts:
             )
         # The feed-forward terms first, then the recurrent ones, as the evaluation lists them.
         terms.sort(key=lambda term: ("feed", "recu", "outp").index(term.term[:4]))
+        v3 = self.description.v3
+        if v3 is not None and v3.projection_size is not None:
+            num_rows = self.description.num_features * self.num_frames
+            products = num_rows * v3.projection_size
+            read = products * np.dtype(np.float32).itemsize
+            terms.append(
+                ExecutedTerm("projection", num_rows, v3.projection_size, products, products, read)
+            )
         terms.append(self._elementwise())
         if self.description.precision == "int8":
             outputs = sum(m.fan_out for m in lay_out(self.description).matrices if m.width)
@@ -115,6 +123,8 @@ class ExecutedCounts:
         multiplications = _CELL_PRODUCTS[description.model] * neurons
         if description.num_bits not in (1, UNQUANTIZED_BITS):
             multiplications += potentials + fired
+        if description.v3 is not None and description.v3.has_leak:
+            multiplications += potentials
         additions = _CELL_SUMS[description.model] * neurons + potentials + fired
         return ExecutedTerm("elementwise", 0, 0, multiplications, additions, 0)
 

@@ -81,13 +81,30 @@ class SymbolTable(TypedConfig):
     word_boundary: int | None = None
 
 
+class LeakyDescription(TypedConfig):
+    """What an engine of v3 has that one of v2 has not."""
+
+    projection_size: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description="Neurons of the input encoder, where a learned map of the features comes "
+        "before it; empty where the encoder reads the features.",
+    )
+    unsigned_levels: bool = Field(description="Whether all levels of the layers are positive.")
+    has_leak: bool = Field(description="Whether residues leak.")
+
+
 class EngineDescription(TypedConfig):
     """An engine without its numbers."""
 
     format_version: Literal[2] = FORMAT_VERSION
     precision: Precision = Field(description="Precision in which the weights are stored.")
-    model: Literal["conventional", "v1", "v2"] = Field(
+    model: Literal["conventional", "v1", "v2", "v3"] = Field(
         description="Which spiking recurrence the layers run."
+    )
+    v3: LeakyDescription | None = Field(
+        None, description="The options of v3; empty for the other models."
     )
     num_layers: int = Field(ge=1, le=16, description="Number of recurrent layers (L).")
     num_features: int = Field(ge=1, le=65536, description="Values per input frame (F).")
@@ -126,6 +143,8 @@ class EngineDescription(TypedConfig):
                 "8-bit weights are multiplied by integer levels, and unquantised spikes have none; "
                 "use precision=float32"
             )
+        if (self.v3 is not None) != (self.model == "v3"):
+            raise ValueError("v3 holds the options of model=v3; the other models have none")
         if self.states_per_phone is not None and self.objective == "ctc":
             raise ValueError("states_per_phone is for objective=frame")
         if self.front_end is not None and self.front_end.num_features != self.num_features:
@@ -138,7 +157,13 @@ class EngineDescription(TypedConfig):
     @property
     def site_sizes(self) -> tuple[int, ...]:
         """Neurons of the encoder and of every layer."""
-        return (self.num_features, *[self.hidden_size] * self.num_layers)
+        projected = None if self.v3 is None else self.v3.projection_size
+        return (projected or self.num_features, *[self.hidden_size] * self.num_layers)
+
+    @property
+    def num_level_bits(self) -> int:
+        """Bits of a level and its sign: one more than a spike's where no level has a sign."""
+        return self.num_bits + int(self.v3 is not None and self.v3.unsigned_levels)
 
     @property
     def num_drives(self) -> int:

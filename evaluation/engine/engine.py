@@ -3,6 +3,7 @@
 Shape legend: T frames, F features, O outputs.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,44 @@ from evaluation.engine.engine_file import EngineData
 from evaluation.engine.kernels import CONVENTIONAL, GATED, advance
 from evaluation.engine.layout import lay_out, rows_at_once
 from training.constants import SATURATION
+from training.kernels.cpu_products import GATHER_WIDTH
+from training.kernels.cpu_spike_linear import spikes_times_weight
 from training.kernels.lanes import WIDE
 
 Floats = NDArray[np.float32]
+
+
+def firing_table(data: EngineData) -> Floats:
+    """How every site fires, (L + 1, 6), as ``kernels.firing_of`` reads it."""
+    range_M, scale, threshold, is_quantized = data.arrays["quantizers"].T
+    lowest, largest_cell = -range_M, np.full_like(range_M, SATURATION)
+    levels = threshold + np.float32(1.0)
+    if data.description.v3 is not None:
+        lowest, levels, largest_cell = data.arrays["firing"].T
+    rows = (lowest, range_M, scale, levels, is_quantized, largest_cell)
+    return np.ascontiguousarray(np.stack(rows, axis=1), np.float32)
+
+
+def _projection(data: EngineData) -> Callable[[Floats], Floats]:
+    """What makes the encoder's input of frames: nothing, or the learned map of v3.
+
+    Its sums are the training model's in evaluation, term by term.
+    """
+    if data.description.v3 is None or data.description.v3.projection_size is None:
+        return lambda features_TF: features_TF
+    weight_FP, bias_P = data.arrays["projection"], data.arrays["projection_bias"]
+    shape = weight_FP.shape
+    padding = -shape[1] % GATHER_WIDTH
+    tiles = np.pad(weight_FP, ((0, 0), (0, padding))).reshape(shape[0], -1, GATHER_WIDTH)
+    packed = np.ascontiguousarray(tiles.transpose(1, 0, 2)).reshape(-1)
+    multiply: Any = spikes_times_weight
+
+    def project(features_TF: Floats) -> Floats:
+        out = np.empty((len(features_TF), shape[1]), np.float32)
+        multiply(features_TF.reshape(-1), 0, len(features_TF), shape, packed, out.reshape(-1))
+        return out + bias_P
+
+    return project
 
 
 class Stream:
@@ -74,7 +110,7 @@ class Engine:
         is_int8 = description.precision == "int8"
         no_floats = np.zeros(0, np.float32)
         self._kind = CONVENTIONAL if description.model == "conventional" else GATED
-        self._rows_at_once = rows_at_once(description.num_bits) if is_int8 else 0
+        self._rows_at_once = rows_at_once(description.num_level_bits) if is_int8 else 0
         self._width = layout.matrices[-1].width
         self._constants: tuple[NDArray[Any], ...] = (
             layout.matrix_table,
@@ -84,8 +120,10 @@ class Engine:
             arrays.get("scales", no_floats),
             arrays["biases"],
             arrays.get("decays", no_floats),
-            arrays["quantizers"],
+            arrays.get("leaks", no_floats),
+            firing_table(data),
         )
+        self._project = _projection(data)
 
     @property
     def state_offsets(self) -> list[int]:
@@ -116,11 +154,12 @@ class Engine:
                 f"(T, {self.description.num_features})"
             )
         num_frames = features_TF.shape[0]
+        encoded_TP = self._project(np.ascontiguousarray(features_TF, np.float32))
         scores = np.empty((num_frames, self._width), np.float32)
         is_binary = self.description.num_bits == 1
         step: Any = advance
         step(
-            np.ascontiguousarray(features_TF, np.float32).reshape(-1),
+            encoded_TP.reshape(-1),
             (num_frames, self._kind, is_binary, self._rows_at_once),
             *self._constants,
             np.float32(SATURATION),

@@ -34,7 +34,9 @@ class EngineData:
     Attributes:
         description: what it is.
         arrays: ``weights``, ``biases``, ``quantizers`` and, where they apply, ``scales``,
-            ``decays``, and what the search of a frame model needs: ``bigram_counts`` and
+            ``decays``; of v3 ``firing`` (per site the lowest potential in the clip, the
+            threshold in levels, the largest cell), ``leaks`` and ``projection``, its bias beside
+            it; and what the search of a frame model needs: ``bigram_counts`` and
             ``frame_counts``, or of states ``part_of_output`` and the graph of the parts.
     """
 
@@ -64,6 +66,14 @@ def expected_arrays(description: EngineDescription) -> dict[str, tuple[str, tupl
         expected["scales"] = ("float32", (layout.num_biases,))
     if description.model == "conventional":
         expected["decays"] = ("float32", (layout.state_size,))
+    if description.v3 is not None:
+        expected["firing"] = ("float32", (description.num_layers + 1, 3))
+        if description.v3.has_leak:
+            expected["leaks"] = ("float32", (layout.state_size,))
+        if description.v3.projection_size is not None:
+            encoded = description.v3.projection_size
+            expected["projection"] = ("float32", (description.num_features, encoded))
+            expected["projection_bias"] = ("float32", (encoded,))
     symbols = len(description.labels.symbols)
     if description.objective == "frame" and description.states_per_phone is not None:
         parts = symbols * description.states_per_phone
@@ -114,7 +124,10 @@ def write_engine(data: EngineData) -> bytes:
     check(data, "engine")
     arrays = {name: np.ascontiguousarray(array) for name, array in data.arrays.items()}
     checksums = {name: hashlib.sha256(array.data).hexdigest() for name, array in arrays.items()}
-    metadata = {_DESCRIPTION: data.description.model_dump_json(), _CHECKSUMS: json.dumps(checksums)}
+    # Of an option that a model does not have its file says nothing.
+    left_out = {"v3"} if data.description.v3 is None else None
+    description = data.description.model_dump_json(exclude=left_out)
+    metadata = {_DESCRIPTION: description, _CHECKSUMS: json.dumps(checksums)}
     return save_safetensors(arrays, metadata=metadata)
 
 

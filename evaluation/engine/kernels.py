@@ -154,8 +154,16 @@ class EngineFiring(NamedTuple):
 
 @helper
 def firing_of(row):  # type: ignore[no-untyped-def]
-    """A row of ``quantizers``: range M, scale, threshold, whether quantised."""
-    return EngineFiring(ZERO - row[0], row[0], row[1], row[2] + ONE, row[3] != ZERO)
+    """A row of ``firing``."""
+    return EngineFiring(row[0], row[1], row[2], row[3], row[4] != ZERO)
+
+
+@helper
+def left_over(potential, spike, leaks, at):  # type: ignore[no-untyped-def]
+    """The residue of a vector of neurons."""
+    if len(leaks) > 0:
+        return load(leaks, at) * (potential - spike)
+    return potential - spike
 
 
 @helper
@@ -163,7 +171,8 @@ def encode(  # type: ignore[no-untyped-def]
     features,
     at,
     site,
-    quantizers,
+    firing,
+    leaks,
     residue,
     scratch,
     has_levels,
@@ -174,14 +183,14 @@ def encode(  # type: ignore[no-untyped-def]
 ):
     """The input encoder, one frame: integrate, fire, list; returns the number of spikes."""
     num_neurons, state, first = site[0], site[1], site[2]
-    scale = quantizers[1]
+    scale = firing[2]
     limit = splat(saturation)
     found = first
     for h in range(0, num_neurons, LANES):
         flow = read(features, at + h, num_neurons - h)
         potential = clamped(load(residue, state + h) + flow, limit)
-        spike, _ = fire(potential, firing_of(quantizers))
-        store(residue, state + h, potential - spike)
+        spike, _ = fire(potential, firing_of(firing))
+        store(residue, state + h, left_over(potential, spike, leaks, state + h))
         found = list_spikes(
             spike, h, num_neurons, scratch, scale, has_levels, found, indices, values, levels
         )
@@ -192,7 +201,8 @@ def encode(  # type: ignore[no-untyped-def]
 def fire_layer(  # type: ignore[no-untyped-def]
     kind,
     site,
-    quantizers,
+    firing,
+    leaks,
     drives,
     biases,
     bias_at,
@@ -212,7 +222,7 @@ def fire_layer(  # type: ignore[no-untyped-def]
     """The cells of one layer, one frame; returns the number of spikes."""
     num_neurons, state, first = site[0], site[1], site[2]
     padded = (num_neurons + WIDE - 1) // WIDE * WIDE
-    scale = quantizers[1]
+    scale = firing[2]
     limit = splat(saturation)
     one, zero = splat(ONE), splat(ZERO)
     found = first
@@ -227,12 +237,12 @@ def fire_layer(  # type: ignore[no-untyped-def]
                 flow = flow + load(recurrent, h)
                 cell = cell + load(recurrent, padded + h)
             gate = logistic(flow)
-            cell = smaller(larger(cell, zero), limit)
+            cell = smaller(larger(cell, zero), splat(firing[5]))
             flow = clamped(gate * before + (one - gate) * cell, limit)
         store(current, state + h, flow)
         potential = clamped(load(residue, state + h) + flow, limit)
-        spike, _ = fire(potential, firing_of(quantizers))
-        store(residue, state + h, potential - spike)
+        spike, _ = fire(potential, firing_of(firing))
+        store(residue, state + h, left_over(potential, spike, leaks, state + h))
         found = list_spikes(
             spike, h, num_neurons, scratch, scale, has_levels, found, indices, values, levels
         )
@@ -250,7 +260,8 @@ def advance(  # type: ignore[no-untyped-def]
     scales,
     biases,
     decays,
-    quantizers,
+    leaks,
+    firing,
     saturation,
     current,
     residue,
@@ -280,7 +291,9 @@ def advance(  # type: ignore[no-untyped-def]
         scales: scale of each output of each matrix, at the offsets of its bias; 8-bit only.
         biases: folded batch norm of each output of each matrix, padded with 0.
         decays: tau of every layer, at the offsets of its state; conventional only.
-        quantizers: (L + 1, 4): range M, scale, threshold, whether quantised.
+        leaks: lambda of every site, at the offsets of its state; empty for no leak.
+        firing: (L + 1, 6): lowest and highest potential in the clip, scale, threshold in levels,
+            whether quantised, the largest cell.
         saturation: largest magnitude of a current or potential.
         current: I, state in and out.
         residue: R, state in and out.
@@ -304,7 +317,8 @@ def advance(  # type: ignore[no-untyped-def]
             features,
             t * sites[0, 0],
             sites[0],
-            quantizers[0],
+            firing[0],
+            leaks,
             residue,
             scratch,
             has_levels,
@@ -344,7 +358,8 @@ def advance(  # type: ignore[no-untyped-def]
             count = fire_layer(
                 kind,
                 own,
-                quantizers[layer + 1],
+                firing[layer + 1],
+                leaks,
                 drives,
                 biases,
                 feed[2],

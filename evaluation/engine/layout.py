@@ -79,7 +79,7 @@ class Layout:
 def lay_out(description: EngineDescription) -> Layout:
     """Assign every matrix and site its place."""
     hidden, drives = description.hidden_size, description.num_drives
-    has_feedback = description.model == "v2"
+    has_feedback = description.model in ("v2", "v3")
     matrices: list[Matrix] = []
     num_weights = num_biases = 0
 
@@ -94,7 +94,7 @@ def lay_out(description: EngineDescription) -> Layout:
         num_weights += num_rows * width
         num_biases += width
 
-    below = description.num_features
+    below = description.site_sizes[0]
     for layer in range(1, description.num_layers + 1):
         add(f"feed_forward_{layer}", below, drives, hidden)
         add(f"recurrent_{layer}", hidden if has_feedback else 0, drives, hidden)
@@ -108,7 +108,11 @@ def lay_out(description: EngineDescription) -> Layout:
 
 
 def rows_at_once(num_bits: int) -> int:
-    """How many products of an 8-bit weight (up to 127) and a level may be added in 16 bits."""
+    """How many products of an 8-bit weight (up to 127) and a level may be added in 16 bits.
+
+    Args:
+        num_bits: of a level and its sign.
+    """
     top_level: int = max(1, 2 ** (num_bits - 1) - 1)
     at_once: int = min(8, 32767 // (127 * top_level))
     return max(1, at_once)

@@ -7,8 +7,8 @@ the engine's where that machine fuses multiply-adds, which all current ones do. 
 over the spikes in place of a MatMul, a few microseconds each; rows of silent neurons are not read.
 
 Inputs ``x`` (1, F) and, for every site n from the encoder (0) to the last layer, ``residue_n``;
-for layers also ``current_n``, and for v2 ``spikes_n``; all zero at the start. Outputs ``scores``
-(1, O), before the softmax, and every state again with ``_out`` behind its name.
+for layers also ``current_n``, and for v2 and v3 ``spikes_n``; all zero at the start. Outputs
+``scores`` (1, O), before the softmax, and every state again with ``_out`` behind its name.
 """
 
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.engine.engine import firing_table
 from evaluation.engine.engine_file import EngineData
 from evaluation.engine.layout import Matrix
 from evaluation.engine.onnx_graph import OnnxGraph
@@ -60,13 +61,15 @@ class _StepModel:
     def __init__(self, data: EngineData) -> None:
         self.data, self.description = data, data.description
         self.graph = OnnxGraph()
-        self.limit = self.graph.constant("saturation", np.array(SATURATION))
-        self.negative_limit = self.graph.constant("negative_saturation", np.array(-SATURATION))
+        self.limit = self.graph.constant("saturation", np.array(SATURATION, np.float32))
+        self.negative_limit = self.graph.constant(
+            "negative_saturation", np.array(-SATURATION, np.float32)
+        )
 
     def serialized(self) -> bytes:
         description, layout = self.description, self.data.layout
         self.graph.input("x", description.num_features)
-        sent = self._fire(0, "x")
+        sent = self._fire(0, self._encoded("x"))
         for layer in range(1, description.num_layers + 1):
             feed, back = layout.matrices[2 * layer - 2], layout.matrices[2 * layer - 1]
             drive = self._affine(feed, sent)
@@ -80,6 +83,15 @@ class _StepModel:
         scores = self._affine(layout.matrices[-1], sent)
         self.graph.output("scores", scores, description.num_outputs)
         return self.graph.serialized("spikeline_step")
+
+    def _encoded(self, source: str) -> str:
+        """What the encoder integrates: the features, or the learned map of them."""
+        weight_FP = self.data.arrays.get("projection")
+        if weight_FP is None:
+            return source
+        product = ordered_product(self.graph, "projection", source, weight_FP)
+        bias = self.graph.constant("projection_bias", self.data.arrays["projection_bias"])
+        return self.graph.add("Add", [product, bias], "projected")
 
     def _product(self, matrix: Matrix, source: str) -> str:
         return ordered_product(self.graph, matrix.term, source, dense_matrix(self.data, matrix))
@@ -120,6 +132,10 @@ class _StepModel:
             cell = self._saturated(
                 graph.add("Relu", [cell_drive], f"relu_{layer}"), f"cell_{layer}"
             )
+            if self.description.v3 is not None:
+                largest = np.array(self.data.arrays["firing"][layer, 2], np.float32)
+                bound = graph.constant(f"largest_cell_{layer}", largest)
+                cell = graph.add("Min", [cell, bound], f"bounded_cell_{layer}")
             kept = graph.add("Mul", [forget, before], f"kept_{layer}")
             new = graph.add("Mul", [admit, cell], f"new_{layer}")
             total = graph.add("Add", [kept, new], f"sum_{layer}")
@@ -133,27 +149,41 @@ class _StepModel:
         total = graph.add("Add", [self._state("residue", site), drive], f"integrated_{site}")
         potential = self._saturated(total, f"potential_{site}")
         if self.description.num_bits == UNQUANTIZED_BITS:
-            self._keep("residue", site, graph.add("Sub", [potential, potential], f"rest_{site}"))
+            self._keep_residue(site, potential, potential)
             return potential
-        range_M, scale, threshold = (
+        range_M, scale = (
             graph.constant(f"{name}_{site}", np.array(value, np.float32))
             for name, value in zip(
-                ("range", "scale", "threshold"),
-                self.data.arrays["quantizers"][site][:3],
-                strict=True,
+                ("range", "scale"), self.data.arrays["quantizers"][site][:2], strict=True
             )
         )
-        low = graph.add("Neg", [range_M], f"negative_range_{site}")
-        clipped = graph.add("Clip", [potential, low, range_M], f"clipped_{site}")
+        clipped = graph.add("Clip", [potential, self._lowest(site), range_M], f"clipped_{site}")
         scaled = graph.add("Mul", [clipped, scale], f"scaled_{site}")
-        size = graph.add("Floor", [graph.add("Abs", [scaled], f"size_{site}")], f"whole_{site}")
-        speaks = graph.add("Greater", [size, threshold], f"speaks_{site}")
-        signed = graph.add("Mul", [graph.add("Sign", [scaled], f"sign_{site}"), size], f"k_{site}")
+        size = graph.add("Abs", [scaled], f"size_{site}")
+        whole = graph.add("Floor", [size], f"whole_{site}")
+        # A whole threshold is passed by the level where it is passed by the potential.
+        threshold = np.array(firing_table(self.data)[site, 3], np.float32)
+        reached = graph.constant(f"threshold_{site}", threshold)
+        speaks = graph.add("GreaterOrEqual", [size, reached], f"speaks_{site}")
+        signed = graph.add("Mul", [graph.add("Sign", [scaled], f"sign_{site}"), whole], f"k_{site}")
         zero = graph.constant(f"zero_{site}", np.array(0.0, np.float32))
         level = graph.add("Where", [speaks, signed, zero], f"level_{site}")
         spikes = graph.add("Div", [level, scale], f"spike_{site}")
-        self._keep("residue", site, graph.add("Sub", [potential, spikes], f"rest_{site}"))
+        self._keep_residue(site, potential, spikes)
         return level if self.description.num_bits == 1 else spikes
+
+    def _lowest(self, site: int) -> str:
+        lowest = np.array(firing_table(self.data)[site, 0], np.float32)
+        return self.graph.constant(f"lowest_{site}", lowest)
+
+    def _keep_residue(self, site: int, potential: str, spikes: str) -> None:
+        residue = self.graph.add("Sub", [potential, spikes], f"rest_{site}")
+        if "leaks" in self.data.arrays:
+            start = int(self.data.layout.sites[site, 1])
+            leak = self.data.arrays["leaks"][start : start + self._size(site)]
+            leaks = self.graph.constant(f"leak_{site}", leak)
+            residue = self.graph.add("Mul", [leaks, residue], f"leaked_{site}")
+        self._keep("residue", site, residue)
 
 
 def initial_states(data: EngineData) -> dict[str, NDArray[Any]]:
@@ -162,7 +192,7 @@ def initial_states(data: EngineData) -> dict[str, NDArray[Any]]:
     states: dict[str, NDArray[Any]] = {}
     for site, size in enumerate(description.site_sizes):
         names = ["residue"] + (["current"] if site else [])
-        if site and description.model == "v2":
+        if site and description.model in ("v2", "v3"):
             names.append("spikes")
         states |= {f"{name}_{site}": np.zeros((1, size), np.float32) for name in names}
     return states

@@ -156,6 +156,7 @@ V3 = ModelSpec(
     _v3,
     is_event_based=True,
     has_quantizers=True,
+    engine=_ENGINE,
 )
 LSTM = ModelSpec("lstm", "LSTM", _DENSE, _lstm)
 GRU = ModelSpec("gru", "GRU", _DENSE, _gru)

@@ -54,7 +54,9 @@ class LeakySite(QuantizerSite):
         if options.learned_levels and config.num_bits != UNQUANTIZED_BITS:
             initial = options.encoder_initial_range if is_encoder else options.initial_range
             self.log_range = nn.Parameter(torch.tensor(math.log(initial)))
-            first = float(self._levels(torch.tensor(initial), torch.tensor(1.0)).scale())
+            # On the CPU whatever is the default: a network to be filled is built without memory.
+            at_first = (torch.tensor(value, device="cpu") for value in (initial, 1.0))
+            first = float(self._levels(*at_first).scale())
             threshold = (self.configured_threshold + 1) / first
             self.log_threshold = nn.Parameter(torch.tensor(math.log(threshold)))
         if options.residue_leak != "none":

@@ -42,6 +42,15 @@ def run_by_frame(engine, features):
     return [np.stack(site) for site in zip(*sites, strict=True)], np.concatenate(scores), stream
 
 
+V3 = {"encoder_threshold": 3, "threshold": 6}
+OFF = {"residue_leak": "none", "cell_bound": None, "unsigned_levels": False}
+V3_OPTIONS = [
+    V3,
+    {**V3, "hidden_size": 70, "num_layers": 3, "projection_size": 5},
+    {**V3, "num_bits": 8, "v3": {"initial_range": 1.0}},
+    {**V3, "threshold": 3, "v3": {**OFF, "learned_levels": False}},
+    {**V3, "v3": {"residue_leak": "layer", "cell_bound": 0.3, "learned_levels": False}},
+]
 MODELS = [
     ("conventional", {}),
     ("v1", {}),
@@ -49,6 +58,7 @@ MODELS = [
     ("v2", {"hidden_size": 70, "num_layers": 3}),
     ("v2", {"num_bits": 8, "threshold": 0}),
     ("v1", {"num_bits": 1, "threshold": 0}),
+    *(("v3", options) for options in V3_OPTIONS),
     ("v2", {"num_bits": 32}),
 ]
 
@@ -70,7 +80,7 @@ def test_spikes_are_the_training_models_bit_by_bit(write_model, model, sizes):
 def test_any_cutting_of_the_stream_gives_the_same(write_model):
     engines = [
         Engine(build_engine(load_model(write_model(model)), precision))
-        for model in ("conventional", "v1", "v2")
+        for model in ("conventional", "v1", "v2", "v3")
         for precision in ("float32", "int8")
     ]
     features = frames(45, seed=3)
@@ -122,11 +132,14 @@ def test_executed_counts_equal_the_audited_ones(write_model, model, sizes, preci
             )
 
 
-@pytest.mark.parametrize("num_bits", [1, 3, 6, 7, 8])
-def test_int8_sums_are_exact_integers(num_bits, write_model):
+@pytest.mark.parametrize(
+    ("model", "num_bits"), [*(("conventional", bits) for bits in (1, 3, 6, 7, 8)), ("v3", 8)]
+)
+def test_int8_sums_are_exact_integers(model, num_bits, write_model):
     """Against the same integers multiplied by numpy in 64 bits, at full scale and density."""
+    unbounded = {"v3": {"cell_bound": None}} if model == "v3" else {}
     recogniser = load_model(
-        write_model("conventional", num_bits=num_bits, threshold=0, hidden_size=40)
+        write_model(model, num_bits=num_bits, threshold=0, hidden_size=40, **unbounded)
     )
     data = build_engine(recogniser, "int8")
     rng = np.random.default_rng(num_bits)
@@ -134,6 +147,10 @@ def test_int8_sums_are_exact_integers(num_bits, write_model):
     data.arrays["weights"][:] = weights
     matrix = data.layout.matrices[-1]
     data.arrays["biases"][: matrix.bias_offset] = 1e6  # every neuron at its top level
+    if model == "v3":
+        data.arrays["scales"][: matrix.bias_offset] = 0.0  # whatever the recurrence takes off
+        for feed in data.layout.matrices[:-1:2]:
+            data.arrays["biases"][feed.bias_offset :][: feed.block] = -10.0  # the forget gate
     engine = Engine(data)
     stream = engine.stream()
     scores = [engine.advance(frame[None], stream)[0] for frame in frames(5, 5)]
@@ -144,7 +161,8 @@ def test_int8_sums_are_exact_integers(num_bits, write_model):
     sums = (levels @ rows)[: matrix.fan_out]
     at = slice(matrix.bias_offset, matrix.bias_offset + matrix.fan_out)
     expected = sums.astype(np.float32) * data.arrays["scales"][at] + data.arrays["biases"][at]
-    assert np.abs(levels).max() == max(1, 2 ** (num_bits - 1) - 1)
+    num_level_bits = num_bits + (model == "v3")
+    assert np.abs(levels).max() == max(1, 2 ** (num_level_bits - 1) - 1)
     np.testing.assert_array_equal(scores[-1], expected)
 
 
