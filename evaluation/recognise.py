@@ -18,10 +18,9 @@ from evaluation.multiplications import Activity, NetworkShape, measure_activity
 from featurize.cmvn import Normaliser
 from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest, LabelInventory
 from featurize.shards import iter_rows
-from featurize.stage import Location, PipelineError
+from featurize.stage import Location, PipelineError, attribute_at
 from training.batching import collate
 from training.manifest import TrainManifest
-from training.models.registry import attribute_at
 from training.trained_model import TrainedModel
 
 

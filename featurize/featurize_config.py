@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from featurize.corpora.entry import CorpusKind
+from featurize.corpora.registry import CorpusName
 from featurize.mel import fft_size, mel_slopes
 from featurize.schema import FeatureDtype, LabelKind
 from featurize.stage import InFingerprint, TypedConfig
@@ -51,7 +51,7 @@ class SplitsConfig(TypedConfig):
 class FeaturizeConfig(TypedConfig):
     """Everything that determines a feature set, besides the corpus."""
 
-    corpus: CorpusKind = Field(
+    corpus: CorpusName = Field(
         "librispeech",
         description="How the corpus's folders are laid out, which is also how its transcripts "
         "and speakers are found.",

@@ -1,12 +1,9 @@
 """What a corpus reader yields: validated entries, and what it had to reject."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from featurize.rejects import Reject
 from featurize.stage import Location
-
-CorpusKind = Literal["librispeech", "timit"]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ its extension (``AUDIO_EXTENSIONS``). A TIMIT-style ``speaker-chapter-NNNN.PHN``
 as its alignment; the synthetic corpus writes them.
 """
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from featurize.corpora.listing import (
     names_for_message,
     read_texts,
 )
+from featurize.corpora.registry import CorpusReader
+from featurize.corpora.unpacked import scan_folders
 from featurize.rejects import Reject, RejectReason
 from featurize.stage import Location, PipelineError
 
@@ -278,3 +281,21 @@ def _parse_line(line: bytes, chapter: str) -> tuple[str, str, tuple[RejectReason
     if not words:
         return claimed, "", ("empty_transcript", "no words after the id")
     return claimed, words, None
+
+
+def scored_subsets(folders: Sequence[Location]) -> tuple[str, ...]:
+    """Every subset with speech at the folders.
+
+    Raises:
+        PipelineError: when there is none.
+    """
+    found = sorted({name for folder in folders for name in subsets_with_speakers(folder)})
+    if not found:
+        where = ", ".join(map(str, folders))
+        raise PipelineError(f"{where} has no subset with speech in LibriSpeech's layout")
+    return tuple(found)
+
+
+READER = CorpusReader(
+    "librispeech", scan, scored_subsets, functools.partial(scan_folders, scan, subsets_of)
+)

@@ -1,34 +1,26 @@
 """One entry for all corpora: a root and subset names in, a listing out."""
 
-import hashlib
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
-from featurize.corpora import librispeech, timit
 from featurize.corpora.archive import ARCHIVE_SUFFIXES, extract_archive, is_archive
-from featurize.corpora.entry import CorpusEntry, CorpusKind, CorpusListing
-from featurize.corpora.listing import names_for_message
-from featurize.rejects import Reject
+from featurize.corpora.entry import CorpusListing
+from featurize.corpora.registry import READERS
 from featurize.stage import Location, PipelineError
 
 EXTRACTED_FOLDER = "extracted"
 
-_SCAN: dict[CorpusKind, Callable[[Location, Sequence[str]], CorpusListing]] = {
-    "librispeech": librispeech.scan,
-    "timit": timit.scan,
-}
 _log = logging.getLogger(__name__)
 
 
-def scan_corpus(kind: CorpusKind, root: Location, subsets: Sequence[str]) -> CorpusListing:
+def scan_corpus(kind: str, root: Location, subsets: Sequence[str]) -> CorpusListing:
     """List a corpus, unpacking it first where it comes as archives.
 
     A root that is a ``.tar.gz``, or a folder of nothing but such archives, is unpacked into a
     folder ``extracted/ARCHIVE`` beside them, once; the listing's root is then ``extracted``.
 
     Args:
-        kind: the corpus's layout.
+        kind: name of the corpus's reader.
         root: its folder, local or on S3, or its archive or archives, local.
         subsets: the subsets wanted.
 
@@ -41,9 +33,10 @@ def scan_corpus(kind: CorpusKind, root: Location, subsets: Sequence[str]) -> Cor
     """
     if not subsets:
         raise PipelineError("no subsets are named; name at least one subset of the corpus")
+    reader = READERS.named(kind)
     archives = _archives_at(root)
     if not archives:
-        return _SCAN[kind](root, subsets)
+        return reader.scan(root, subsets)
     base = archives[0].parent.child(EXTRACTED_FOLDER)
     if not base.is_local:
         raise PipelineError(
@@ -54,37 +47,30 @@ def scan_corpus(kind: CorpusKind, root: Location, subsets: Sequence[str]) -> Cor
         target = base.child(_stem(archive))
         extract_archive(archive, target)
         unpacked.append(target)
-    if kind == "timit":
-        if len(unpacked) > 1:
-            raise PipelineError(f"{root} holds several archives; TIMIT comes as one")
-        return timit.scan(unpacked[0], subsets)
-    return _scan_unpacked_librispeech(base, unpacked, subsets)
+    if reader.scan_unpacked is not None:
+        return reader.scan_unpacked(base, unpacked, subsets)
+    if len(unpacked) > 1:
+        raise PipelineError(f"{root} holds several archives; {kind} comes as one")
+    return reader.scan(unpacked[0], subsets)
 
 
-def subsets_at(kind: CorpusKind, root: Location) -> tuple[str, ...]:
-    """The subsets a corpus has to be scored on: all of LibriSpeech's, TIMIT's core test set.
+def subsets_at(kind: str, root: Location) -> tuple[str, ...]:
+    """The subsets that a corpus has to be scored on.
 
     Args:
-        kind: the corpus's layout.
+        kind: name of the corpus's reader.
         root: as in :func:`scan_corpus`.
 
     Raises:
         PipelineError: when there is none.
     """
-    if kind == "timit":
-        return ("test",)
     base = root.parent if is_archive(root) and not root.is_dir() else root
     folders = [root]
     if archives := _archives_at(root):
         folders = [base.child(EXTRACTED_FOLDER, _stem(archive)) for archive in archives]
         for archive, folder in zip(archives, folders, strict=True):
             extract_archive(archive, folder)
-    found = sorted(
-        {name for folder in folders for name in librispeech.subsets_with_speakers(folder)}
-    )
-    if not found:
-        raise PipelineError(f"{root} has no subset with speech in LibriSpeech's layout")
-    return tuple(found)
+    return READERS.named(kind).scored_subsets(folders)
 
 
 def _archives_at(root: Location) -> list[Location]:
@@ -99,37 +85,3 @@ def _stem(archive: Location) -> str:
     name = archive.name
     suffix = next(suffix for suffix in ARCHIVE_SUFFIXES if name.lower().endswith(suffix))
     return name[: -len(suffix)]
-
-
-def _scan_unpacked_librispeech(
-    base: Location, unpacked: Sequence[Location], subsets: Sequence[str]
-) -> CorpusListing:
-    """Join the listings of archives that hold different subsets under one root."""
-    entries: list[CorpusEntry] = []
-    rejects: list[Reject] = []
-    digest = hashlib.sha256()
-    missing = dict.fromkeys(subsets)
-    present: set[str] = set()
-    for folder in unpacked:
-        here = librispeech.subsets_of(folder)
-        present.update(here)
-        wanted = [subset for subset in missing if subset in here]
-        if not wanted:
-            continue
-        listing = librispeech.scan(folder, wanted)
-        prefix = listing.root.path[len(base.path) + 1 :] + "/"
-        for entry in listing.entries:
-            alignment = prefix + entry.alignment if entry.alignment is not None else None
-            entries.append(replace(entry, audio=prefix + entry.audio, alignment=alignment))
-        rejects += [replace(reject, path=prefix + reject.path) for reject in listing.rejects]
-        digest.update(listing.digest.encode())
-        for subset in wanted:
-            del missing[subset]
-    if missing:
-        raise PipelineError(
-            f"no subset {next(iter(missing))!r} in the archives at {base.parent}; they have: "
-            f"{names_for_message(present)}"
-        )
-    entries.sort(key=lambda entry: (entry.subset, entry.utterance_id))
-    rejects.sort(key=lambda reject: (reject.subset, reject.path))
-    return CorpusListing(base, tuple(entries), tuple(rejects), digest.hexdigest())

@@ -24,6 +24,7 @@ from featurize.corpora.listing import (
     names_for_message,
     read_texts,
 )
+from featurize.corpora.registry import CorpusReader
 from featurize.corpora.timit_speakers import CORE_TEST_SPEAKERS, DEV_SPEAKERS
 from featurize.rejects import Reject, RejectedUtterance, RejectReason
 from featurize.stage import Location, PipelineError
@@ -216,3 +217,6 @@ def _parse_text(content: bytes | None) -> str:
     if not text:
         raise RejectedUtterance("empty_transcript", "no words after the sample numbers")
     return text
+
+
+READER = CorpusReader("timit", scan, lambda _: ("test",))

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         write_sealed,
     )
     from featurize.stage.ray_cluster import call_on_ray, ray_session
+    from featurize.stage.registry import Registry, attribute_at
     from featurize.stage.restore import (
         checksums_of,
         leftovers,
@@ -68,12 +69,14 @@ __all__ = [
     "Location",
     "PipelineError",
     "Progress",
+    "Registry",
     "StageManifest",
     "StageResult",
     "TableWriter",
     "TypedConfig",
     "VerifyMode",
     "WorkerPool",
+    "attribute_at",
     "available_cores",
     "call_on_ray",
     "check_file",
@@ -107,7 +110,7 @@ __all__ = [
 
 # In an order in which a module needs only those before it.
 _MODULES = (
-    *("errors", "typed_config", "locations", "termination", "ray_cluster", "fanout"),
+    *("errors", "typed_config", "registry", "locations", "termination", "ray_cluster", "fanout"),
     *("integrity", "lease", "manifest", "restore", "run", "tables"),
 )
 

@@ -45,7 +45,7 @@ def own_module(tmp_path, monkeypatch):
 
     monkeypatch.syspath_prepend(tmp_path)
     yield write
-    model_named.cache_clear()
+    registry.MODELS._found.clear()
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -72,14 +72,14 @@ def test_a_model_is_found_through_an_entry_point(own_module, tmp_path):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-neurons\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[spikeline.models]\nown = {address}\n")
-    registry._entry_points.cache_clear()
+    vars(registry.MODELS).pop("installed", None)
     try:
         assert known_models() == (*BUILT_IN, "own")
         assert ModelConfig(model="own").spec.name == "own"
         schema = ModelConfig.model_json_schema()["properties"]["model"]
         assert schema["enum"] == [*BUILT_IN, "own"]
     finally:
-        registry._entry_points.cache_clear()
+        vars(registry.MODELS).pop("installed", None)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """From a configuration to its network."""
 
 from featurize.schema import StateInventory
+from featurize.stage import attribute_at
 from training.models.model_config import ModelConfig, as_its_model
 from training.models.network import SpeechNetwork
-from training.models.registry import attribute_at
 
 
 def build_network(config: ModelConfig, num_features: int, num_outputs: int) -> SpeechNetwork:

@@ -10,25 +10,17 @@ A model is found by one of
 and is a ``ModelSpec``. Nothing here imports torch: recipes are read without it.
 """
 
-import functools
-import importlib
-import importlib.metadata
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import AfterValidator
 
-from featurize.stage import PipelineError
+from featurize.stage import Registry
 
 if TYPE_CHECKING:
     from training.models.counting import NetworkCost
     from training.models.model_config import ModelConfig
-
-ENTRY_POINT_GROUP = "spikeline.models"
 
 BUILT_IN = {
     name: f"training.models.families:{attribute}"
@@ -81,40 +73,14 @@ class ModelSpec:
     version: int = 0
 
 
-def attribute_at(address: str) -> Any:
-    """What stands at ``module:attribute``.
-
-    Raises:
-        PipelineError: when there is no such module or attribute.
-    """
-    module_name, _, attribute = address.partition(":")
-    if module_name.split(".")[0] in sys.stdlib_module_names:
-        # A configuration may come from a stranger, and importing some of these does things.
-        raise PipelineError(f"{address}: {module_name} is of Python itself and holds no model")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise PipelineError(
-            f"{address}: cannot import {module_name} ({error}); install it, or put the folder of "
-            "its file on PYTHONPATH"
-        ) from error
-    if not hasattr(module, attribute):
-        raise PipelineError(f"{address}: {module_name} has no {attribute}; name its ModelSpec")
-    return getattr(module, attribute)
-
-
-@functools.cache
-def _entry_points() -> dict[str, str]:
-    found = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-    return {point.name: point.value for point in found if point.name not in BUILT_IN}
+MODELS = Registry(ModelSpec, "model", "spikeline.models", BUILT_IN)
 
 
 def known_models() -> tuple[str, ...]:
     """Names of the models that are built in or installed."""
-    return (*BUILT_IN, *sorted(_entry_points()))
+    return MODELS.known()
 
 
-@functools.cache
 def model_named(name: str) -> ModelSpec:
     """The model of a name.
 
@@ -124,21 +90,7 @@ def model_named(name: str) -> ModelSpec:
     Raises:
         PipelineError: when there is none.
     """
-    if name in BUILT_IN:
-        address = BUILT_IN[name]
-    elif ":" in name:
-        address = name
-    elif name in _entry_points():
-        address = _entry_points()[name]
-    else:
-        raise PipelineError(
-            f"no model {name!r}; models: {', '.join(known_models())}, those of installed packages "
-            f"(entry points {ENTRY_POINT_GROUP}), or module:attribute for one of your own"
-        )
-    spec = attribute_at(address)
-    if not isinstance(spec, ModelSpec):
-        raise PipelineError(f"{address} is a {type(spec).__name__}, not a ModelSpec")
-    return spec
+    return MODELS.named(name)
 
 
 def title_of(name: str) -> str:
@@ -146,21 +98,5 @@ def title_of(name: str) -> str:
     return model_named(name).title if name in BUILT_IN else name
 
 
-def _checked(name: str) -> str:
-    if name not in BUILT_IN:
-        model_named(name)
-    return name
-
-
-class _ModelNameSchema:
-    """Forms offer the models that are installed where the form is made."""
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return handler(core_schema) | {"enum": list(known_models())}
-
-
-ModelName = Annotated[str, AfterValidator(_checked), _ModelNameSchema]
+ModelName = Annotated[str, AfterValidator(MODELS.check), MODELS]
 """Name of a model, checked."""
