@@ -49,8 +49,8 @@ class Matrix:
 
 def run_by_events(network, x_TF: Tensor) -> tuple[Tensor, dict[str, Executed]]:
     """Score one utterance; returns log-probabilities (T, O) and what each matrix executed."""
-    kind = network.config.model
-    changes, binary = kind == "deltagru", kind in ("adlif", "radlif")
+    kind = network.config.spec.name
+    changes, binary = kind == "deltagru", kind in ("adlif", "radlif", "leaky")
     matrices: dict[str, Matrix] = {}
     for number, layer in enumerate(network.layers, start=1):
         weight, bias = layer.norm.folded(layer.input_map.weight)
