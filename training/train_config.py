@@ -170,12 +170,12 @@ class BudgetConfig(TypedConfig):
         description="Epochs over which the aim falls from the network's cost to the budget.",
     )
     integral_gain: float = Field(
-        0.02,
+        0.01,
         gt=0,
         description="Growth of the price with every step, for each factor e above the aim.",
     )
     proportional_gain: float = Field(
-        1.0, ge=0, description="Part of the price that follows the present step's excess at once."
+        2.0, ge=0, description="Part of the price that follows the present step's excess at once."
     )
 
 
