@@ -23,6 +23,7 @@ from training.train_config import (
     DensityConfig,
     OptimizerConfig,
     TrainConfig,
+    WeightAveragingConfig,
 )
 
 BUDGETS_M = (1.0, 2.5, 5.0, 10.0, 17.0, 25.0)
@@ -228,7 +229,7 @@ def _spiking_model(name: ModelName, budget_m: float) -> ModelConfig:
         return ModelConfig(
             model="v2",
             hidden_size=size,
-            dropout=0.1,
+            dropout=0.2,
             encoder_threshold=2,
             encoder_max_range=4.0,
             max_range=2.0,
@@ -236,7 +237,7 @@ def _spiking_model(name: ModelName, budget_m: float) -> ModelConfig:
     return ModelConfig(
         model="v3",
         hidden_size=size,
-        dropout=0.1,
+        dropout=0.2,
         encoder_threshold=2,
         threshold=7,
         projection_size=None if budget_m >= 17 else 16,
@@ -253,7 +254,9 @@ def _spiking_entries(features: FrontFeatures) -> Iterator[FrontEntry]:
                 family=model,
                 budget_m=budget,
                 features=features.name,
-                train=training.model_copy(update={"budget": towards}),
+                train=training.model_copy(
+                    update={"budget": towards, "weight_averaging": WeightAveragingConfig()}
+                ),
                 tuned="see LOG.md, Towards a budget",
             )
 
@@ -277,7 +280,14 @@ _DENSITY = DensityConfig(weight=10.0, targets=(0.05,))
 
 def _by_density(entry: FrontEntry) -> FrontEntry:
     """The entry trained towards densities of its layers in place of a budget."""
-    training = entry.train.model_copy(update={"budget": None, "density": _DENSITY})
+    training = entry.train.model_copy(
+        update={
+            "model": entry.train.model.model_copy(update={"dropout": 0.1}),
+            "budget": None,
+            "density": _DENSITY,
+            "weight_averaging": None,
+        }
+    )
     return entry.model_copy(
         update={
             "family": f"{entry.family}-density",

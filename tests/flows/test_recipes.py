@@ -56,7 +56,7 @@ def test_our_recipes_train_as_the_front_does(name: str) -> None:
     """Their v3, v2 are the front's at 17 M/s, but for the batch of the larger corpus."""
     recipe = RECIPES[name]
     front = {
-        entry.train.model.model: entry.train
+        entry.family: entry.train
         for entry in front_recipe().entries
         if entry.budget_m == 17.0 and entry.features == "10ms"
     }
