@@ -30,7 +30,6 @@ from featurize.stage import (
     Location,
     PipelineError,
     VerifyMode,
-    check_file,
     damage_error,
     find_damage,
 )
@@ -166,8 +165,7 @@ def verify_shard(location: Location, shard: ShardInfo) -> None:
     Raises:
         PipelineError: when it is missing or any byte differs.
     """
-    damage = check_file(location, shard.file, checksum_of(shard))
-    if damage is not None:
+    for damage in find_damage(location, {shard.file: checksum_of(shard)}):
         raise damaged(location.child(shard.file), damage.problem)
 
 

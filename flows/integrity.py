@@ -9,21 +9,13 @@ from evaluation.manifest import EvaluateManifest
 from featurize.repair import inspect_features, redo_features
 from featurize.schema import FeaturizeManifest
 from featurize.stage import (
-    MANIFEST_COPY_NAME,
     MANIFEST_NAME,
     Damage,
     Location,
     PipelineError,
+    SealedResult,
     StageManifest,
-    checksums_of,
     held_lease,
-    leftovers,
-    read_any_manifest,
-    restore_manifest,
-    result_damage,
-    seal_again,
-    was_declared,
-    write_sealed,
 )
 from flows.comparison import read_metrics
 from training.align.align import align
@@ -76,7 +68,7 @@ def stage_locations(root: Location) -> list[Location]:
     Raises:
         PipelineError: when the root is neither.
     """
-    if was_declared(root):
+    if SealedResult(root, MANIFEST_TYPES).is_declared:
         return [root]
     if root.parent.name in MANIFEST_TYPES and root.is_dir():
         return [root]
@@ -96,21 +88,22 @@ def stage_locations(root: Location) -> list[Location]:
 
 def inspect(location: Location) -> Inspection:
     """Check one location: manifest, checksums, leftovers, and that its content is usable."""
-    if not was_declared(location):
+    result = SealedResult(location, MANIFEST_TYPES)
+    if not result.is_declared:
         return Inspection(location, location.parent.name, (), (), 0, is_finished=False)
     try:
-        manifest = read_any_manifest(location, MANIFEST_TYPES)
+        manifest = result.manifest()
     except PipelineError as error:
         return Inspection(
             location, location.parent.name, (Damage(MANIFEST_NAME, str(error)),), (), 0, True
         )
-    damage = list(result_damage(location, manifest)) or list(_unusable(location, manifest))
+    damage = list(result.damage(manifest)) or list(_unusable(location, manifest))
     return Inspection(
         location=location,
         stage=manifest.stage,
         damage=tuple(damage),
-        leftovers=tuple(leftovers(location, manifest)),
-        num_files=len(checksums_of(manifest)),
+        leftovers=tuple(result.leftovers(manifest)),
+        num_files=result.num_files(manifest),
         is_finished=True,
     )
 
@@ -136,30 +129,29 @@ def repair(
     before = inspect(location)
     if before.is_sound or not before.is_finished:
         return before, before
+    result = SealedResult(location, MANIFEST_TYPES)
     with held_lease(location):
         if any(damage.file == MANIFEST_NAME for damage in before.damage):
-            restore_manifest(location, MANIFEST_TYPES)
+            result.restore_manifest()
             restored = inspect(location)
             before = replace(restored, damage=(*before.damage, *restored.damage))
-        manifest = read_any_manifest(location, MANIFEST_TYPES)
+        manifest = result.manifest()
         for name in before.leftovers:
             logger.info("removing %s: the manifest does not list it", location.child(name))
             location.child(name).remove()
         location.remove_partial()
-        files = {damage.file for damage in before.damage} - {MANIFEST_NAME}
-        if MANIFEST_COPY_NAME in files:
-            write_sealed(location, manifest)
-            files.discard(MANIFEST_COPY_NAME)
-        is_mended = not files or _redo(location, manifest, files, corpus)
+        files = result.restore_copy(manifest, {damage.file for damage in before.damage})
+        is_mended = not files or _redo(result, manifest, files, corpus)
     if not is_mended:
         _run_again(location, manifest, workers)
     return before, inspect(location)
 
 
 def _redo(
-    location: Location, manifest: StageManifest, files: set[str], corpus: Location | None
+    result: SealedResult, manifest: StageManifest, files: set[str], corpus: Location | None
 ) -> bool:
     """Redo files under the lease; False where the whole stage has to run."""
+    location = result.location
     if isinstance(manifest, FeaturizeManifest) and manifest.stage == "featurize":
         changed: StageManifest = redo_features(location, manifest, files, corpus)
     elif isinstance(manifest, TrainManifest):
@@ -168,7 +160,7 @@ def _redo(
         changed = manifest
     else:
         return False
-    seal_again(location, changed, files)
+    result.seal_again(changed, files)
     return True
 
 

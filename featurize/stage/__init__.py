@@ -18,14 +18,12 @@ if TYPE_CHECKING:
         FanOut,
         Progress,
         WorkerPool,
-        available_cores,
         run_fan_out,
         worker_pool,
     )
     from featurize.stage.integrity import (
         Damage,
         FileChecksum,
-        check_file,
         damage_error,
         find_damage,
         sha256_of,
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from featurize.stage.lease import check_token, held_lease, held_token
     from featurize.stage.locations import Location
     from featurize.stage.manifest import (
-        MANIFEST_COPY_NAME,
         MANIFEST_NAME,
         StageManifest,
         is_finished,
@@ -41,26 +38,15 @@ if TYPE_CHECKING:
         read_manifest,
         software_versions,
         timestamp,
-        write_manifest,
-        write_sealed,
     )
     from featurize.stage.ray_cluster import call_on_ray, ray_session
     from featurize.stage.registry import Registry, attribute_at
-    from featurize.stage.restore import (
-        checksums_of,
-        leftovers,
-        read_any_manifest,
-        restore_manifest,
-        result_damage,
-        seal_again,
-        was_declared,
-    )
+    from featurize.stage.restore import SealedResult
     from featurize.stage.run import StageResult, fingerprint, run_stage
     from featurize.stage.tables import TableWriter, write_table
     from featurize.stage.typed_config import InFingerprint, TypedConfig, VerifyMode
 
 __all__ = [
-    "MANIFEST_COPY_NAME",
     "MANIFEST_NAME",
     "Damage",
     "FanOut",
@@ -70,6 +56,7 @@ __all__ = [
     "PipelineError",
     "Progress",
     "Registry",
+    "SealedResult",
     "StageManifest",
     "StageResult",
     "TableWriter",
@@ -77,34 +64,23 @@ __all__ = [
     "VerifyMode",
     "WorkerPool",
     "attribute_at",
-    "available_cores",
     "call_on_ray",
-    "check_file",
     "check_token",
-    "checksums_of",
     "damage_error",
     "find_damage",
     "fingerprint",
     "held_lease",
     "held_token",
     "is_finished",
-    "leftovers",
     "ray_session",
-    "read_any_manifest",
     "read_checked",
     "read_manifest",
-    "restore_manifest",
-    "result_damage",
     "run_fan_out",
     "run_stage",
-    "seal_again",
     "sha256_of",
     "software_versions",
     "timestamp",
-    "was_declared",
     "worker_pool",
-    "write_manifest",
-    "write_sealed",
     "write_table",
 ]
 

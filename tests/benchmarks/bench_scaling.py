@@ -35,7 +35,8 @@ from featurize.featurize_config import SplitsConfig
 from featurize.make_shard import make_shard
 from featurize.plan_shards import plan_shards
 from featurize.schema import FeaturizeManifest
-from featurize.stage import FanOut, Location, available_cores, read_manifest, run_fan_out
+from featurize.stage import FanOut, Location, read_manifest, run_fan_out
+from featurize.stage.fanout import available_cores
 from flows.recipes import Recipe, recipe_named
 from tests.benchmarks.harness import (
     RecordOption,

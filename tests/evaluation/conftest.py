@@ -15,7 +15,8 @@ from featurize.schema import (
     SubsetInfo,
 )
 from featurize.shard_writer import pack_row, write_shard
-from featurize.stage import Location, write_manifest
+from featurize.stage import Location
+from featurize.stage.manifest import write_manifest
 from training.checkpoint import save_tensors
 from training.label_statistics import label_statistics
 from training.manifest import EpochMetrics, TrainManifest

@@ -15,7 +15,8 @@ from evaluation.metrics import EvaluationMetrics
 from evaluation.recognise import choose_cmvn, stream_batches
 from featurize.schema import CmvnStatistics, FeaturizeManifest, LabelInventory
 from featurize.shards import iter_rows
-from featurize.stage import Location, PipelineError, read_manifest, write_sealed
+from featurize.stage import Location, PipelineError, read_manifest
+from featurize.stage.manifest import write_sealed
 from training.batching import collate
 from training.losses import greedy_ctc_labels
 from training.manifest import TrainManifest

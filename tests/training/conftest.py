@@ -12,7 +12,8 @@ from featurize.schema import (
     SubsetInfo,
 )
 from featurize.shard_writer import pack_row, write_shard
-from featurize.stage import Location, software_versions, timestamp, write_manifest
+from featurize.stage import Location, software_versions, timestamp
+from featurize.stage.manifest import write_manifest
 
 NUM_SYMBOLS, NUM_FEATURES = 5, 8
 

@@ -9,14 +9,8 @@ import torch
 from safetensors.torch import load, save
 
 from featurize.featurize import featurize
-from featurize.stage import (
-    Location,
-    PipelineError,
-    held_lease,
-    held_token,
-    read_manifest,
-    write_sealed,
-)
+from featurize.stage import Location, PipelineError, held_lease, held_token, read_manifest
+from featurize.stage.manifest import write_sealed
 from tests.harness.tiny import FEATURES, HERE, TRAINING, make_corpus
 from training.checkpoint import CheckpointStore, load_weights
 from training.manifest import EpochMetrics, TrainManifest

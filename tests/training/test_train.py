@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from featurize.schema import FeaturizeManifest
-from featurize.stage import Location, PipelineError, read_manifest, write_sealed
+from featurize.stage import Location, PipelineError, read_manifest
+from featurize.stage.manifest import write_sealed
 from training.checkpoint import CheckpointStore
 from training.data import TrainingData, read_ahead
 from training.loop import TrainingLoop
