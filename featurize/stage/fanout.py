@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 """Called with (number done, number in all) after each item."""
 
 _OUT_OF_MEMORY = (
-    "a featurizing {} ended, most likely for want of memory; use fewer workers or smaller "
+    "a featurizing {} died, most likely for want of memory; use fewer workers or smaller "
     "utterances_per_shard"
 )
 _MAX_TRIES = 3
