@@ -86,8 +86,8 @@ __all__ = [
 
 # In an order in which a module needs only those before it.
 _MODULES = (
-    *("errors", "typed_config", "registry", "locations", "termination", "ray_cluster", "fanout"),
-    *("integrity", "lease", "manifest", "restore", "run", "tables"),
+    *("errors", "typed_config", "locations", "termination", "ray_cluster", "fanout"),
+    *("integrity", "lease", "manifest", "restore", "run", "tables", "registry"),
 )
 
 if not TYPE_CHECKING:  # or a checker would take any name for one of ours
