@@ -27,9 +27,16 @@ from training.train_config import DensityConfig
 
 
 def density_penalty(
-    site_outputs: Sequence[Tensor], lengths_B: Tensor, config: DensityConfig
+    site_outputs: Sequence[Tensor],
+    lengths_B: Tensor,
+    config: DensityConfig,
+    *,
+    are_ones: bool = False,
 ) -> Tensor:
     """The weighted sum of S over the layers that fire more than their target.
+
+    Of spikes that are 0 or 1, S is their share ``sum y / N``; written as above its gradient is
+    zero, so there it is that of the share, which reaches the silent ones near their threshold too.
 
     The sums run over all workers; what a worker returns is its share of the gradient, and the
     shares add up to the penalty.
@@ -39,12 +46,16 @@ def density_penalty(
             first, which is not counted because no weight comes before it.
         lengths_B: valid frames.
         config: weight and targets.
+        are_ones: whether every output is 0 or 1.
     """
     layers = site_outputs[1:]
     sums = site_sums(layers, lengths_B)
     magnitude, square, num_fired, size = sums.totals
     target = torch.tensor(config.layer_targets(len(layers)), dtype=size.dtype).to(size)
     acts = (num_fired > target * size) & (square > 0)
+    if are_ones:
+        shares = torch.where(acts, 1.0 / size, 0.0).to(sums.magnitudes)
+        return config.weight * (shares * torch.stack([y.sum() for y in layers])).sum()
     per_magnitude = torch.where(acts, 2 * magnitude / (size * square), 0.0).to(sums.magnitudes)
     per_square = torch.where(acts, magnitude.square() / (size * square.square()), 0.0)
     shares = per_magnitude * sums.magnitudes - per_square.to(sums.squares) * sums.squares

@@ -249,7 +249,10 @@ class TrainingLoop:
             objective = learnt_sum / step.num_targets
             if self.config.density is not None and self.config.model.is_event_based:
                 objective = objective + density_penalty(
-                    output.site_outputs, batch.lengths_B, self.config.density
+                    output.site_outputs,
+                    batch.lengths_B,
+                    self.config.density,
+                    are_ones=self.config.model.sends_ones,
                 )
             if self.budget is not None:
                 objective = objective + self.budget.penalty(

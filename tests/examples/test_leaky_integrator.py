@@ -73,6 +73,7 @@ def test_what_it_executes_by_events_is_what_is_audited(example):
 
 
 @pytest.mark.integration
+@pytest.mark.timeout(1200)
 def test_the_commands_of_the_readme_put_it_into_the_table(tmp_path):
     (line,) = re.findall(
         r"^PYTHONPATH=examples spikeline .*$", (ROOT / "README.md").read_text(), re.M
@@ -95,7 +96,7 @@ def test_the_commands_of_the_readme_put_it_into_the_table(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1100,
     )
     assert done.returncode == 0, done.stderr
     models = {model["model"]: model for model in json.loads(done.stdout)["metrics"]["models"]}

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.density import density_penalty
+from training.models.model_config import ModelConfig
 from training.train_config import DensityConfig
 
 ENCODER = torch.ones(1, 1, 3)
@@ -92,3 +93,27 @@ def test_the_shares_of_two_workers_add_up(monkeypatch):
 def test_targets_are_densities():
     with pytest.raises(ValueError, match="between 0 and 1"):
         DensityConfig(weight=1.0, targets=(1.5,))
+
+
+def test_ones_are_penalised_through_silent_ones_as_well():
+    outputs = torch.tensor([1.0, 0.0, 1.0, 0.0]).reshape(2, 1, 2).requires_grad_()
+    value = density_penalty(
+        [ENCODER, outputs], LENGTHS, DensityConfig(weight=3.0, targets=(0.4,)), are_ones=True
+    )
+    value.backward()
+    assert float(value.detach()) == pytest.approx(3.0 * 0.5)
+    assert outputs.grad.flatten().tolist() == pytest.approx([0.75] * 4)
+    sparse = density_penalty(
+        [ENCODER, outputs], LENGTHS, DensityConfig(weight=3.0, targets=(0.6,)), are_ones=True
+    )
+    assert float(sparse.detach()) == 0.0
+
+
+def test_only_spikes_that_are_one_are_penalised_as_ones():
+    def sends_ones(model, **changes):
+        return ModelConfig(model=model, **changes).sends_ones
+
+    assert sends_ones("adlif")
+    assert sends_ones("radlif")
+    assert not any(map(sends_ones, ("v1", "v2", "v3", "egru", "deltagru", "gru", "ligru")))
+    assert not sends_ones("v2", num_bits=1, threshold=0)

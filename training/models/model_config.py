@@ -171,6 +171,11 @@ class ModelConfig(TypedConfig):
         """Whether sites fire by quantisers, so that bits, thresholds and ranges matter."""
         return self.spec.has_quantizers
 
+    @property
+    def sends_ones(self) -> bool:
+        """Whether layers send spikes that are 0 or 1; a quantiser's single bit has a size."""
+        return not self.has_quantizers and self.spec.cost(self).layer_sends == "binary"
+
     def for_model(self, name: str) -> "ModelConfig":
         """The configuration of another model with all of this one's settings that it has."""
         kind = model_named(name).config or ModelConfig
