@@ -125,6 +125,7 @@ def summary_lines(metrics: EvaluationMetrics) -> list[str]:
         f"{len(models)} recogniser{'s' if len(models) > 1 else ''} on {first.num_utterances} "
         f"utterances ({_spoken_duration(hours)}) of {', '.join(metrics.subsets)}."
     ]
+    lines += _heard_lines(metrics)
     best = min(models, key=lambda model: error_of(model, metrics))
     if works(best, metrics):
         lowest = f"{100 * error_of(best, metrics):.2f}%"
@@ -144,6 +145,18 @@ def summary_lines(metrics: EvaluationMetrics) -> list[str]:
     return lines
 
 
+def _heard_lines(metrics: EvaluationMetrics) -> list[str]:
+    """Scores of what a model was trained on say nothing about speech that it does not know."""
+    heard = [model for model in metrics.models if model.has_heard]
+    if not heard:
+        return []
+    most = max(heard, key=lambda model: model.has_heard)
+    return [
+        f"{most.has_heard} of the {most.num_utterances} scored utterances were in the training of "
+        f"the {title_of(most)}: its error rates say nothing about speech that it has not heard."
+    ]
+
+
 def _spoken_duration(hours: float) -> str:
     if hours >= 1:
         return f"{hours:.1f} hours"
@@ -159,7 +172,8 @@ def _word_lines(metrics: EvaluationMetrics) -> list[str]:
     words = metrics.word_model
     source = words.language_model
     if words.num_sentences is not None:
-        source = f"estimated from {words.num_sentences:,} training transcripts"
+        of = "training transcripts" if words.is_of_transcripts else f"sentences of {source}"
+        source = f"estimated from {words.num_sentences:,} {of}"
     return [
         f"The lowest word error rate is {100 * value:.2f}%, by the {title_of(best)}: with a "
         f"{len(words.num_ngrams)}-gram model of {words.num_spelled:,} words ({source}), perplexity "

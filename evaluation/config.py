@@ -6,28 +6,15 @@ from pydantic import Field, model_validator
 
 from featurize.stage import InFingerprint, TypedConfig, VerifyMode
 
-DecoderName = Literal["auto", "greedy", "beam", "viterbi"]
-
-
-class BeamConfig(TypedConfig):
-    """Lexicon-free beam search over CTC scores."""
-
-    beam_size: int = Field(
-        32,
-        ge=1,
-        le=4096,
-        description="Hypotheses kept after each frame; more are slower and err less.",
-    )
-    beam_threshold: float = Field(
-        50.0, gt=0, description="Drop a hypothesis this far (natural log) below the best one."
-    )
+DecoderName = Literal["auto", "greedy", "viterbi"]
 
 
 class ViterbiConfig(TypedConfig):
-    """Search for the best phone sequence of a frame model, over a bigram of the training labels.
+    """Search for the best symbol sequence over a bigram of the training labels.
 
     A path's score is the sum over frames of ``log p(s | x) - prior_scale log p(s)`` and, at
-    every change of phone, ``bigram_weight log p(s' | s) - insertion_penalty``.
+    every new symbol, ``bigram_weight log p(s' | s) - insertion_penalty``; see
+    ``evaluation.graph.search``.
     """
 
     bigram_weight: float = Field(
@@ -46,11 +33,22 @@ class ViterbiConfig(TypedConfig):
         "0 scores posteriors as they are.",
     )
     smoothing: float = Field(
-        0.5, gt=0, description="Added to every bigram and prior count before normalising."
+        0.5, gt=0, description="Added to every bigram count before normalising."
+    )
+    beam: float = Field(
+        12.0,
+        gt=0,
+        le=1e4,
+        description="Paths this far (natural log) behind the best one are given up; a wider beam "
+        "is slower and errs less.",
+    )
+    max_active: int = Field(
+        7000, ge=10, le=1_000_000, description="Paths kept after a frame at most."
     )
     tune_on_dev: bool = Field(
-        False,
-        description="Choose weight, penalty and prior scale per model on dev, one after the other.",
+        True,
+        description="Choose weight, penalty and prior scale per model on dev, one after the other; "
+        "without a dev split they stay as they are.",
     )
     tune_max_utterances: int = Field(
         200, ge=1, le=10_000, description="Dev utterances used for tuning, spread evenly."
@@ -58,7 +56,7 @@ class ViterbiConfig(TypedConfig):
 
 
 class WordSearchConfig(TypedConfig):
-    """Search for words over a lexicon and an n-gram language model; see ``evaluation.word_search``.
+    """Search for words over a lexicon and an n-gram language model; see ``evaluation.graph``.
 
     Words are scored beside the symbols: the phone error rate stays that of the symbol decoder.
     """
@@ -66,10 +64,22 @@ class WordSearchConfig(TypedConfig):
     language_model: Annotated[str | None, InFingerprint.EVEN_WHEN_OFF] = Field(
         None,
         description="ARPA file, plain or gzip, a path or s3:// address; empty to estimate one "
-        "from the training transcripts.",
+        "from the text, or from the training transcripts.",
+    )
+    text: str | None = Field(
+        None,
+        description="Text to estimate a language model from, plain or gzip, one sentence a line, a "
+        "path or s3:// address; empty for the training transcripts.",
     )
     ngram_order: int = Field(
         3, ge=1, le=5, description="Words of the longest n-gram of an estimated model."
+    )
+    ngram_min_count: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="N-grams of two words and more that a text has less often are left out of an "
+        "estimated model; empty for 2 with a text and 1 with the training transcripts.",
     )
     vocabulary: Literal["lexicon", "transcripts"] = Field(
         "lexicon",
@@ -96,28 +106,30 @@ class WordSearchConfig(TypedConfig):
         le=10,
         description="Share of the log prior taken off the log posterior; frame models only.",
     )
-    beam_size: int = Field(
-        100,
-        ge=1,
-        le=10_000,
-        description="Hypotheses kept after each frame; more are slower and err less.",
-    )
-    beam_threshold: float = Field(
-        25.0,
+    beam: float = Field(
+        13.0,
         gt=0,
         le=1e4,
-        description="Drop a hypothesis this far (natural log) below the best one.",
+        description="Paths this far (natural log) behind the best one are given up; a wider beam "
+        "is slower and errs less.",
     )
-    log_add: bool = Field(
-        False,
-        description="Add the probabilities of a hypothesis' paths; else its best path counts.",
+    max_active: int = Field(
+        2000, ge=10, le=1_000_000, description="Paths kept after a frame at most."
     )
     tune_on_dev: bool = Field(
-        True, description="Choose the weights per model by a small grid on dev."
+        True,
+        description="Choose the weights per model by a small grid on dev; without a dev split they "
+        "stay as they are.",
     )
     tune_max_utterances: int = Field(
         50, ge=1, le=10_000, description="Dev utterances used for tuning, spread evenly."
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.language_model is not None and self.text is not None:
+            raise ValueError("words.language_model and words.text are both given; give one of them")
+        return self
 
 
 class EvaluateConfig(TypedConfig):
@@ -133,16 +145,18 @@ class EvaluateConfig(TypedConfig):
     )
     decoder: DecoderName = Field(
         "auto",
-        description="How scores become symbols: greedy or beam for CTC, viterbi for frame models; "
-        "auto takes greedy for CTC and viterbi for frame models.",
-    )
-    beam: BeamConfig = Field(
-        default_factory=BeamConfig,
-        description="Settings of the CTC beam search; used with decoder=beam.",
+        description="How scores become symbols: the best output of each frame (greedy, CTC only) "
+        "or a search over a bigram of the training labels (viterbi); auto takes greedy for CTC and "
+        "viterbi for frame models.",
     )
     viterbi: ViterbiConfig = Field(
         default_factory=ViterbiConfig,
-        description="Settings of the phone search of models with frame targets.",
+        description="Settings of the search for symbols.",
+    )
+    search_of: Annotated[str | None, InFingerprint.NEVER] = Field(
+        None,
+        description="Finished evaluation whose choices are used, its weights, lexicon and language "
+        "model; empty to choose here.",
     )
     words: Annotated[WordSearchConfig | None, InFingerprint.EVEN_WHEN_OFF] = Field(
         None, description="Search for words too, for a word error rate; empty for symbols alone."

@@ -3,10 +3,14 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
-from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
-from evaluation.decoding import build_decoder, choose_decoder
-from evaluation.flashlight_library import has_flashlight
+from evaluation.chosen import metrics_of_model, read_evaluation
+from evaluation.config import EvaluateConfig
+from evaluation.decoding import choose_decoder
+from evaluation.graph.search import GraphSearch
+from evaluation.graph.store import KeptGraph
+from evaluation.heard import count_heard
 from evaluation.labels import ModelName, name_models
+from evaluation.language_model import digest_of_files
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
 from evaluation.metrics import EvaluationMetrics, ParameterCounts
 from evaluation.multiplications import count_terms
@@ -41,6 +45,7 @@ from evaluation.scoring import (
     score_words,
     scored_transcript,
 )
+from evaluation.searches import SearchChooser, Searches
 from evaluation.spike_raster import capture_raster, choose_shown
 from evaluation.tables import (
     HYPOTHESIS_SCHEMA,
@@ -49,9 +54,7 @@ from evaluation.tables import (
     multiplication_row,
 )
 from evaluation.transcripts import words_of
-from evaluation.tuning import ScoredUtterance, tune_viterbi, tune_words
-from evaluation.word_decoding import WordDecoding, digest_of_files, prepare_words
-from evaluation.word_search import WordSearch
+from evaluation.word_decoding import WordGraphs, training_transcripts, word_metrics
 from evaluation.workload import stored_network
 from featurize.schema import FeaturizeManifest
 from featurize.shards import shards_of, verify_shards
@@ -76,7 +79,7 @@ STAGE_VERSION = 7
 NUM_EXAMPLES = 5
 _PACKAGES = (
     *("torch", "numpy", "kaldialign", "pyarrow", "matplotlib"),
-    *(("flashlight-text",) if has_flashlight() else ()),
+    *("kaldi-decoder", "kaldifst"),
 )
 
 OnProgress = Callable[[EvaluateProgress], None]
@@ -94,8 +97,7 @@ def evaluate(
     """Compare recognisers at ``runs/evaluation/<fingerprint>``, or find them compared.
 
     Writes ``hypotheses.parquet``, ``multiplications.parquet``, ``metrics.json``, ``plots/*.png``
-    and ``report.html``; with word search also ``words/lexicon.txt`` and, where it was estimated,
-    ``words/language_model.arpa.gz``.
+    and ``report.html``. The graphs that it searches in are kept at ``runs/graph/<fingerprint>``.
 
     Args:
         config: what to score and how.
@@ -116,6 +118,7 @@ def evaluate(
     for model, address in zip(trained, models, strict=True):
         check_compatible(model, str(address), manifest)
         choose_decoder(config, model.config.objective, str(address))
+        _check_search_of(config, model)
     select_subsets(config, manifest)
     name_models(trained)
     name = evaluation_fingerprint(config, trained, manifest)
@@ -123,7 +126,7 @@ def evaluate(
     def work(location: Location) -> EvaluateManifest:
         used = shards_of(manifest, select_subsets(config, manifest))
         verify_shards(features, used, config.verify_features)
-        evaluation = _Evaluation(config, features, manifest, location, progress)
+        evaluation = _Evaluation(config, features, manifest, location, runs, progress)
         return evaluation.run(models, trained, name)
 
     return run_stage(runs.child(STAGE, name), name, work, force=force)
@@ -132,16 +135,29 @@ def evaluate(
 def evaluation_fingerprint(
     config: EvaluateConfig, models: Sequence[TrainManifest], features: FeaturizeManifest
 ) -> str:
-    """Name of an evaluation: its configuration (less how it is checked), models and features."""
+    """Name of an evaluation: its configuration (less how it is checked), models and features.
+
+    Of an evaluation whose choices are used, its own name counts and not its address.
+    """
+    chosen_by = None
+    if config.search_of is not None:
+        chosen_by = read_evaluation(Location.of(config.search_of))[0].fingerprint
     return fingerprint(
         {
             "version": STAGE_VERSION,
             "config": config,
+            "search_of": chosen_by,
             "models": [model.fingerprint for model in models],
             "features": features.fingerprint,
             "word_files": digest_of_files(config.words),
         }
     )
+
+
+def _check_search_of(config: EvaluateConfig, model: TrainManifest) -> None:
+    if config.search_of is not None:
+        evaluation = Location.of(config.search_of)
+        metrics_of_model(read_evaluation(evaluation)[1], model, evaluation)
 
 
 class _Evaluation:
@@ -153,15 +169,18 @@ class _Evaluation:
         features: Location,
         manifest: FeaturizeManifest,
         target: Location,
+        runs: Location,
         progress: OnProgress | None,
     ) -> None:
         self.config = config
         self.features = features
         self.manifest = manifest
         self.target = target
+        self.runs = runs
         self.progress = progress
         self.subsets = select_subsets(config, manifest)
         self.num_utterances = count_utterances(manifest, self.subsets)
+        self.word_graph: KeptGraph | None = None
         self.shown = choose_shown(features, manifest, self.subsets)
 
     def run(
@@ -170,7 +189,7 @@ class _Evaluation:
         """Evaluate every model, then write what follows from all of them."""
         names = name_models(trained)
         labels = [named.label for named in names]
-        words = self._prepare_words(trained)
+        choose = self._chooser(trained[0])
         outcomes = []
         with (
             TableWriter(self.target.child("hypotheses.parquet"), HYPOTHESIS_SCHEMA) as hypotheses,
@@ -181,9 +200,9 @@ class _Evaluation:
             for number, (address, named) in enumerate(zip(addresses, names, strict=True)):
                 tell = self._teller(named.label, number, len(names))
                 outcomes.append(
-                    self._run_model(address, named, words, hypotheses, multiplications, tell)
+                    self._run_model(address, named, choose, hypotheses, multiplications, tell)
                 )
-        metrics = self._metrics(outcomes, words)
+        metrics = self._metrics(outcomes)
         self.target.child("metrics.json").write_bytes(metrics.model_dump_json(indent=1).encode())
         trainings = {o.label: o.manifest for o in outcomes}
         plots = draw_plots(Findings(metrics, trainings, first_rasters(outcomes)))
@@ -210,7 +229,6 @@ class _Evaluation:
             files=(
                 *files,
                 *(f"plots/{plot.name}.png" for plot in plots),
-                *(() if words is None else words.files),
             ),
         )
 
@@ -233,7 +251,7 @@ class _Evaluation:
         self,
         address: Location,
         named: ModelName,
-        words: WordDecoding | None,
+        choose: SearchChooser,
         hypotheses: TableWriter,
         multiplications: TableWriter,
         tell: Callable[[int], None],
@@ -241,13 +259,11 @@ class _Evaluation:
         """Recognise, score and count every utterance with one model."""
         recogniser = load_model(address)
         check_weights(recogniser, str(address))
-        outcome, label = self._start(recogniser, address, named), named.label
-        search = None
-        if words is not None and self.config.words is not None:
-            outcome.word_search = self._tuned_words(recogniser, words, self.config.words, label)
-            search = words.search(recogniser, outcome.word_search)
-        viterbi = outcome.viterbi or self.config.viterbi
-        decode = build_decoder(outcome.decoder, recogniser, self.config, viterbi)
+        label = named.label
+        decoder = choose_decoder(self.config, recogniser.manifest.config.objective, label)
+        searches = choose(recogniser, decoder, label)
+        outcome = self._start(recogniser, address, named, searches)
+        decode, search = searches.decode, searches.words
         if outcome.shape.is_event_based:
             cmvn = choose_cmvn(recogniser.manifest, self.manifest)
             outcome.raster = capture_raster(
@@ -283,14 +299,14 @@ class _Evaluation:
         logger.info("%s: %d utterances recognised", label, len(outcome.symbols))
         return outcome
 
-    def _start(self, recogniser: TrainedModel, address: Location, named: ModelName) -> ModelOutcome:
-        manifest, network, label = recogniser.manifest, recogniser.network, named.label
-        decoder = choose_decoder(self.config, manifest.config.objective, label)
-        viterbi = self.config.viterbi if decoder == "viterbi" else None
-        if viterbi is not None and viterbi.tune_on_dev:
-            viterbi = self._tune(recogniser, viterbi, label)
-        return ModelOutcome(
-            label=label,
+    def _start(
+        self, recogniser: TrainedModel, address: Location, named: ModelName, searches: Searches
+    ) -> ModelOutcome:
+        manifest, network = recogniser.manifest, recogniser.network
+        if self.word_graph is None:
+            self.word_graph = searches.word_graph
+        outcome = ModelOutcome(
+            label=named.label,
             setting=named.setting,
             run=address.uri,
             manifest=manifest,
@@ -300,37 +316,31 @@ class _Evaluation:
                 recurrent_layers=network.num_recurrent_parameters(),
             ),
             stored=stored_network(network),
-            decoder=decoder,
-            viterbi=viterbi,
+            decoder=searches.decoder,
+            viterbi=searches.viterbi,
+            word_search=searches.word_config,
+            symbol_graph=searches.symbol_graph,
+            has_heard=count_heard(manifest, self.features, self.manifest, self.subsets),
         )
+        if searches.word_graph is not None:
+            outcome.word_graph = searches.word_graph.manifest.fingerprint
+        if outcome.has_heard:
+            logger.warning(
+                "%s was trained on %d of the %d utterances that are scored: its error rates say "
+                "nothing about speech that it has not heard",
+                named.label,
+                outcome.has_heard,
+                self.num_utterances,
+            )
+        return outcome
 
-    def _prepare_words(self, trained: Sequence[TrainManifest]) -> WordDecoding | None:
-        if self.config.words is None:
-            return None
-        return prepare_words(
-            self.config.words, self.features, self.manifest, trained[0], self.subsets, self.target
-        )
-
-    def _tuned_words(
-        self, recogniser: TrainedModel, words: WordDecoding, config: WordSearchConfig, label: str
-    ) -> WordSearchConfig:
-        if not config.tune_on_dev:
-            return config
-        utterances = self._dev_utterances(recogniser, "words", config.tune_max_utterances)
-        tuned = tune_words(
-            config,
-            utterances,
-            lambda candidate: words.search(recogniser, candidate),
-            has_prior=recogniser.manifest.config.objective == "frame",
-        )
-        logger.info(
-            "%s: lm_weight=%g word_score=%g, by %d dev utterances",
-            label,
-            tuned.lm_weight,
-            tuned.word_score,
-            len(utterances),
-        )
-        return tuned
+    def _chooser(self, trained: TrainManifest) -> SearchChooser:
+        """Makes the searches of every model; words by the first one's training transcripts."""
+        word_graphs = None
+        if self.config.words is not None and self.config.search_of is None:
+            transcripts = training_transcripts(self.features, self.manifest, trained)
+            word_graphs = WordGraphs(self.config.words, self.manifest, transcripts, self.runs)
+        return SearchChooser(self.config, self.manifest, self.runs, self._recognise, word_graphs)
 
     def _recognise(
         self, recogniser: TrainedModel, subsets: Sequence[str], every: int = 1
@@ -340,52 +350,20 @@ class _Evaluation:
         )
         return recognise(recogniser, batches, choose_cmvn(recogniser.manifest, self.manifest))
 
-    def _dev_utterances(
-        self, recogniser: TrainedModel, search: str, at_most: int
-    ) -> list[ScoredUtterance]:
-        """Utterances to choose a search's weights on, spread evenly over dev."""
-        subsets = self.manifest.splits.get("dev", ())
-        total = count_utterances(self.manifest, subsets)
-        if total == 0:
-            raise PipelineError(
-                f"{search}.tune_on_dev needs a dev split and the feature set has none; "
-                "set it to false"
-            )
-        return [
-            ScoredUtterance(
-                recognition.log_probs_TO,
-                recognition.row.labels.tolist(),
-                words_of(recognition.row.text),
-            )
-            for recognition in self._recognise(recogniser, subsets, every=-(-total // at_most))
-        ]
-
-    def _tune(self, recogniser: TrainedModel, config: ViterbiConfig, label: str) -> ViterbiConfig:
-        spread = self._dev_utterances(recogniser, "viterbi", config.tune_max_utterances)
-        tuned = tune_viterbi(config, recogniser, spread, self.manifest.labels)
-        logger.info(
-            "%s: bigram_weight=%g insertion_penalty=%g prior_scale=%g, by %d dev utterances",
-            label,
-            tuned.bigram_weight,
-            tuned.insertion_penalty,
-            tuned.prior_scale,
-            len(spread),
-        )
-        return tuned
-
-    def _metrics(
-        self, outcomes: Sequence[ModelOutcome], words: WordDecoding | None
-    ) -> EvaluationMetrics:
+    def _metrics(self, outcomes: Sequence[ModelOutcome]) -> EvaluationMetrics:
         primary = primary_rate(self.manifest.labels.kind)
         draws = Bootstrap(self.num_utterances, self.config.num_bootstrap, self.config.seed)
         models = tuple(model_metrics(outcome, primary, draws) for outcome in outcomes)
+        words = None
+        if self.word_graph is not None:
+            words = word_metrics(self.word_graph, self.features, self.manifest, self.subsets)
         return EvaluationMetrics(
             features=self.features.uri,
             subsets=self.subsets,
             label_kind=self.manifest.labels.kind,
             paper_corpus=paper_corpus(self.manifest),
             primary_rate=primary,
-            word_model=None if words is None else words.metrics,
+            word_model=words,
             models=models,
             settings=setting_metrics(models),
             differences=paired_differences(outcomes, primary, draws),
@@ -394,13 +372,14 @@ class _Evaluation:
 
 def _score_words(
     recognition: Recognition,
-    search: WordSearch | None,
+    search: GraphSearch | None,
     reference: Transcript,
     hypothesis: Transcript,
 ) -> WordScore | None:
     """The search's words against the transcript's; without one, those that characters spell."""
     if search is not None:
-        return score_words(words_of(recognition.row.text), search(recognition.log_probs_TO))
+        found = search.texts(search(recognition.log_probs_TO))
+        return score_words(words_of(recognition.row.text), found)
     if reference.words is None or hypothesis.words is None:
         return None
     return score_words(reference.words, hypothesis.words)

@@ -1,4 +1,4 @@
-"""An n-gram language model from transcripts: interpolated modified Kneser-Ney.
+"""An n-gram language model from text: interpolated modified Kneser-Ney.
 
 Chen & Goodman, *An empirical study of smoothing techniques for language modeling*, 1998, in the
 form of Heafield et al., *Scalable modified Kneser-Ney language model estimation*, ACL 2013. With
@@ -8,59 +8,66 @@ word::
     a(g)     = count(g) at the highest order and where g begins with <s>;
                else the number of different words seen before g
     D_k      = k - (k + 1) Y t_{k+1} / t_k,   Y = t_1 / (t_1 + 2 t_2),   k = 1, 2, 3 (and more)
-    gamma(h) = sum_k D_k N_k(h) / sum_w a(h w)
-    p(w | h) = (a(h w) - D_{a(h w)}) / sum_w a(h w) + gamma(h) p(w | h')
+    p'(w | h) = (a(h w) - D_{a(h w)}) / sum_w a(h w)    for the n-grams that are kept
+    gamma(h) = 1 - sum_w p'(w | h)
+    p(w | h) = p'(w | h) + gamma(h) p(w | h')
 
-where ``t_k`` counts the n-grams with ``a = k``, ``N_k(h)`` those of them that continue ``h``, and
-the empty context backs off to the uniform distribution over the vocabulary, ``<unk>`` and
-``</s>``. Words that were never seen share what the uniform distribution gives.
+where ``t_k`` counts the n-grams with ``a = k``, and the empty context backs off to the uniform
+distribution over the vocabulary, ``<unk>`` and ``</s>``. Words that were never seen share what the
+uniform distribution gives. N-grams of two words and more that occur too seldom are left out once
+everything is counted; what they had goes to gamma.
+
+Shape legend: W words of the text with ``<s>`` and ``</s>``, N n-grams of one order.
 """
 
-import math
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-SENTENCE_START, SENTENCE_END, UNKNOWN = "<s>", "</s>", "<unk>"
+import numpy as np
+from numpy.typing import NDArray
 
-Ngram = tuple[str, ...]
+from evaluation.ngrams import (
+    NEVER,
+    SENTENCE_END,
+    SENTENCE_START,
+    UNKNOWN,
+    Floats,
+    Integers,
+    NgramModel,
+    NgramOrder,
+)
+
+Flags = NDArray[np.bool_]
+
 # What the formula gives needs n-grams seen once, twice, three and four times; where a small text
 # lacks them, or they give a discount that is none, these stand in, as in Heafield's estimator.
 _FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
-_NEVER = -99.0
-
-
-@dataclass(frozen=True)
-class NgramEntry:
-    """An n-gram's line in an ARPA file.
-
-    Attributes:
-        log10_probability: of its last word after the others, interpolated.
-        log10_backoff: of the mass left to the words never seen after it; 0 where none was seen.
-    """
-
-    log10_probability: float
-    log10_backoff: float
 
 
 @dataclass(frozen=True, eq=False)
-class NgramModel:
-    """A back-off model.
+class _Counted:
+    """The n-grams of one order as the text has them.
 
     Attributes:
-        ngrams: for each order from 1, its n-grams.
+        prefix_N: place of the first words among the order below.
+        suffix_N: place of the last words among the order below.
+        word_N: the last word.
+        count_N: occurrences.
+        begins_N: whether it begins with ``<s>``.
     """
 
-    ngrams: tuple[dict[Ngram, NgramEntry], ...]
-
-    @property
-    def order(self) -> int:
-        """Words of the longest n-gram."""
-        return len(self.ngrams)
+    prefix_N: Integers
+    suffix_N: Integers
+    word_N: Integers
+    count_N: Integers
+    begins_N: Flags
 
 
 def estimate(
-    sentences: Iterable[Sequence[str]], order: int, vocabulary: Iterable[str]
+    sentences: Iterable[Sequence[str]],
+    order: int,
+    vocabulary: Iterable[str],
+    min_count: int = 1,
 ) -> NgramModel:
     """Estimate a model.
 
@@ -68,117 +75,127 @@ def estimate(
         sentences: words of each sentence, without ``<s>`` and ``</s>``.
         order: words of the longest n-gram, at least 1; fewer where no sentence is that long.
         vocabulary: words that can be asked for; those of the sentences are added.
+        min_count: n-grams of two words and more that occur less often are left out.
 
     Raises:
         ValueError: when there is no sentence, or a word is one of the reserved ``<s>``, ``</s>``.
     """
-    counts = _count(sentences, order)
-    if not counts[0]:
-        raise ValueError("no sentence to estimate a language model from")
-    words = {word for (word,) in counts[0]} | set(vocabulary) | {UNKNOWN, SENTENCE_END}
-    words.discard(SENTENCE_START)
-    lower: dict[Ngram, float] = dict.fromkeys(((word,) for word in words), 1.0 / len(words))
-    probabilities: list[dict[Ngram, float]] = []
-    backoffs: list[dict[Ngram, float]] = []
-    for length in range(1, order + 1):
-        adjusted = _adjust(counts, length)
+    names, text_W = _read(sentences, vocabulary)
+    start = names.index(SENTENCE_START)
+    counted = _count(text_W, order, len(names), start)
+    # <s> stands in no place but the first, where it is certain: it is never foreseen.
+    lower = np.full(1, 1.0 / (len(names) - 1))
+    orders: list[NgramOrder] = []
+    new_place, was_kept_N = np.zeros(1, np.int64), np.ones(1, bool)
+    for length, own in enumerate(counted, start=1):
+        adjusted_N = _adjusted(own, counted[length] if length < len(counted) else None)
+        kept_N = own.count_N >= (0 if length == 1 else min_count)
         if length == 1:
-            # A word that was never seen has its share of the uniform distribution.
-            adjusted = dict.fromkeys(lower, 0) | adjusted
-        if not adjusted:
-            break  # no sentence is that long
-        discounts = _discounts(Counter(adjusted.values()))
-        left_over = _left_over(adjusted, discounts)
-        lower = _interpolate(adjusted, discounts, left_over, lower)
-        probabilities.append(lower)
-        backoffs.append(left_over)
-    # The empty context's share is part of the unigrams; what is left over after an n-gram stands
-    # in that n-gram's own line.
-    return _model(probabilities, [*backoffs[1:], {}])
-
-
-def _count(sentences: Iterable[Sequence[str]], order: int) -> list[Counter[Ngram]]:
-    """Occurrences of the n-grams of each order, ``<s>`` and ``</s>`` included."""
-    counts: list[Counter[Ngram]] = [Counter() for _ in range(order)]
-    for sentence in sentences:
-        reserved = {SENTENCE_START, SENTENCE_END}.intersection(sentence)
-        if reserved:
-            raise ValueError(f"the word {reserved.pop()} is reserved; remove it from the sentences")
-        bounded = (SENTENCE_START, *sentence, SENTENCE_END)
-        for length, counter in enumerate(counts, start=1):
-            counter.update(
-                bounded[start : start + length] for start in range(len(bounded) - length + 1)
+            adjusted_N[start] = 0
+        if not kept_N.any():
+            break
+        share_N, left_over = _discounted(own, adjusted_N, kept_N, len(lower))
+        lower = share_N + left_over[own.prefix_N] * lower[own.suffix_N]
+        with np.errstate(divide="ignore"):
+            if orders:
+                orders[-1].log10_backoff_N[:] = np.log10(left_over[was_kept_N])
+            probability_N = np.log10(lower[kept_N])
+        if length == 1:
+            probability_N[start] = NEVER
+        orders.append(
+            NgramOrder(
+                prefix_N=new_place[own.prefix_N[kept_N]],
+                word_N=own.word_N[kept_N],
+                log10_probability_N=probability_N,
+                log10_backoff_N=np.zeros(int(kept_N.sum())),
             )
-    return counts
+        )
+        new_place, was_kept_N = np.cumsum(kept_N) - 1, kept_N
+    return NgramModel(tuple(names), tuple(orders))
 
 
-def _adjust(counts: Sequence[Counter[Ngram]], length: int) -> dict[Ngram, int]:
-    """The counts a(g) of one order; the unigram ``<s>``, which is never predicted, is left out."""
-    own = counts[length - 1]
-    if length == len(counts):
-        return {ngram: count for ngram, count in own.items() if ngram != (SENTENCE_START,)}
-    adjusted = Counter(longer[1:] for longer in counts[length])
-    for ngram, count in own.items():
-        if ngram[0] == SENTENCE_START and length > 1:
-            adjusted[ngram] = count
-    return adjusted
+def _read(
+    sentences: Iterable[Sequence[str]], vocabulary: Iterable[str]
+) -> tuple[list[str], Integers]:
+    """All words in alphabetical order, and the text in their numbers, bounds included."""
+    first_seen: dict[str, int] = {SENTENCE_START: 0, SENTENCE_END: 1}
+    text: list[np.ndarray] = []
+    for sentence in sentences:
+        if SENTENCE_START in sentence or SENTENCE_END in sentence:
+            reserved = SENTENCE_START if SENTENCE_START in sentence else SENTENCE_END
+            raise ValueError(f"the word {reserved} is reserved; remove it from the sentences")
+        numbers = [first_seen.setdefault(word, len(first_seen)) for word in sentence]
+        text.append(np.array([0, *numbers, 1], np.int32))
+    if not text:
+        raise ValueError("no sentence to estimate a language model from")
+    for word in (UNKNOWN, *vocabulary):
+        first_seen.setdefault(word, len(first_seen))
+    names = sorted(first_seen)
+    sorted_place = np.empty(len(names), np.int64)
+    sorted_place[[first_seen[name] for name in names]] = np.arange(len(names))
+    return names, sorted_place[np.concatenate(text)]
 
 
-def _discounts(frequency: Counter[int]) -> tuple[float, ...]:
+def _count(text_W: Integers, order: int, size: int, start: int) -> list[_Counted]:
+    """The n-grams of each order, sorted; single words of the whole vocabulary."""
+    none = np.zeros(size, np.int64)
+    counted = [
+        _Counted(none, none, np.arange(size), np.bincount(text_W, minlength=size), none == 1)
+    ]
+    # Where each n-gram of the order below begins in the text, and which it is.
+    begins, which = np.arange(len(text_W)), text_W
+    begins_sentence = text_W == start
+    for length in range(2, order + 1):
+        ends = begins + length - 1
+        # A window that would go on into the next sentence holds its <s>.
+        inside = ends < len(text_W)
+        inside[inside] &= ~begins_sentence[ends[inside]]
+        place = np.full(len(text_W), -1, np.int64)
+        place[begins] = which
+        begins, which = begins[inside], which[inside]
+        if not len(begins):
+            break
+        keys = which * size + text_W[begins + length - 1]
+        unique, first, which, count = np.unique(
+            keys, return_index=True, return_inverse=True, return_counts=True
+        )
+        counted.append(
+            _Counted(
+                prefix_N=unique // size,
+                suffix_N=place[begins[first] + 1],
+                word_N=unique % size,
+                count_N=count,
+                begins_N=begins_sentence[begins[first]],
+            )
+        )
+    return counted
+
+
+def _adjusted(own: _Counted, longer: _Counted | None) -> Integers:
+    """The counts a(g) of one order."""
+    if longer is None:
+        return own.count_N.copy()
+    adjusted_N = np.bincount(longer.suffix_N, minlength=len(own.count_N))
+    return np.where(own.begins_N, own.count_N, adjusted_N)
+
+
+def _discounted(
+    own: _Counted, adjusted_N: Integers, kept_N: Flags, num_contexts: int
+) -> tuple[Floats, Floats]:
+    """p' of every n-gram, and gamma of every context."""
+    discounts = np.array([0.0, *_discounts(np.bincount(adjusted_N, minlength=5))])
+    discounted_N = adjusted_N - discounts[np.minimum(adjusted_N, 3)]
+    total = np.bincount(own.prefix_N, adjusted_N, minlength=num_contexts)
+    share_N = discounted_N / np.maximum(total, 1)[own.prefix_N]
+    kept = np.bincount(own.prefix_N, share_N * kept_N, minlength=num_contexts)
+    return share_N, np.asarray(1.0 - kept, np.float64)
+
+
+def _discounts(frequency: Integers) -> tuple[float, ...]:
     """D_1, D_2 and D_3 (for three and more), from how many n-grams have each count."""
     if not all(frequency[count] for count in (1, 2, 3, 4)):
         return _FALLBACK_DISCOUNTS
     scale = frequency[1] / (frequency[1] + 2 * frequency[2])
-    found = tuple(k - (k + 1) * scale * frequency[k + 1] / frequency[k] for k in (1, 2, 3))
+    found = tuple(float(k - (k + 1) * scale * frequency[k + 1] / frequency[k]) for k in (1, 2, 3))
     usable = all(0 < discount <= k for k, discount in enumerate(found, start=1))
     return found if usable else _FALLBACK_DISCOUNTS
-
-
-def _discount(count: int, discounts: tuple[float, ...]) -> float:
-    return discounts[min(count, 3) - 1] if count else 0.0
-
-
-def _totals(adjusted: dict[Ngram, int]) -> dict[Ngram, int]:
-    totals: dict[Ngram, int] = defaultdict(int)
-    for ngram, count in adjusted.items():
-        totals[ngram[:-1]] += count
-    return totals
-
-
-def _left_over(adjusted: dict[Ngram, int], discounts: tuple[float, ...]) -> dict[Ngram, float]:
-    """gamma(h) of every context that something was seen after."""
-    taken: dict[Ngram, float] = defaultdict(float)
-    for ngram, count in adjusted.items():
-        taken[ngram[:-1]] += _discount(count, discounts)
-    return {context: taken[context] / total for context, total in _totals(adjusted).items()}
-
-
-def _interpolate(
-    adjusted: dict[Ngram, int],
-    discounts: tuple[float, ...],
-    left_over: dict[Ngram, float],
-    lower: dict[Ngram, float],
-) -> dict[Ngram, float]:
-    """Probabilities of one order, from those of the order below."""
-    totals = _totals(adjusted)
-    return {
-        ngram: (count - _discount(count, discounts)) / totals[ngram[:-1]]
-        + left_over[ngram[:-1]] * lower[ngram[1:] or ngram]
-        for ngram, count in adjusted.items()
-    }
-
-
-def _model(
-    probabilities: Sequence[dict[Ngram, float]], backoffs: Sequence[dict[Ngram, float]]
-) -> NgramModel:
-    orders = []
-    for of_order, left_over in zip(probabilities, backoffs, strict=True):
-        orders.append(
-            {
-                ngram: NgramEntry(math.log10(probability), math.log10(left_over.get(ngram, 1.0)))
-                for ngram, probability in of_order.items()
-            }
-        )
-    start = (SENTENCE_START,)
-    orders[0][start] = NgramEntry(_NEVER, math.log10(backoffs[0].get(start, 1.0)))
-    return NgramModel(tuple(orders))

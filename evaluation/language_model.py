@@ -1,127 +1,152 @@
-"""The word language model of a search: read by KenLM, after every line was checked."""
+"""The language model of a word search: given, or estimated from text or from the transcripts."""
 
-import math
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import cast
 
-from evaluation.arpa import ArpaSummary, copy_checked
-from evaluation.flashlight_library import require_flashlight
-from evaluation.kneser_ney import UNKNOWN
-from featurize.stage import Location, PipelineError
+from evaluation.arpa import read_arpa
+from evaluation.config import WordSearchConfig
+from evaluation.kneser_ney import estimate
+from evaluation.ngrams import NgramModel
+from evaluation.transcripts import read_transcripts, words_of
+from evaluation.word_lexicon import Speller
+from featurize.schema import FeaturizeManifest
+from featurize.stage import Location, PipelineError, sha256_of
 
-_LN_10 = math.log(10.0)
+MAX_SENTENCE_BYTES = 2**20
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
-@dataclass(frozen=True)
-class Perplexity:
-    """How well a model foresees sentences.
+@dataclass(frozen=True, eq=False)
+class TrainingTranscripts:
+    """What the first model was trained on.
 
     Attributes:
-        value: per word and sentence end, words it lacks left out.
-        num_words: all words of the sentences.
-        num_unknown: words that it lacks.
+        features: its feature set.
+        manifest: of that.
     """
 
-    value: float
-    num_words: int
-    num_unknown: int
+    features: Location
+    manifest: FeaturizeManifest
 
 
-class LanguageModel:
-    """An n-gram model in memory.
-
-    Args:
-        file: an ARPA file, plain or gzip.
+@dataclass(frozen=True, eq=False)
+class SourcedModel:
+    """A language model and where it comes from.
 
     Attributes:
-        summary: its words and sizes.
-        kenlm: flashlight's KenLM, whose word ids are places in ``summary.words``; the id after
-            the last is the unknown word's.
+        model: the model.
+        source: address of the file; empty for the training transcripts.
+        num_sentences: that it was estimated from; None where it was given.
+    """
+
+    model: NgramModel
+    source: str
+    num_sentences: int | None
+
+
+def digest_of_files(config: WordSearchConfig | None) -> dict[str, str]:
+    """SHA-256 of the files that a configuration names, which its paths alone do not vouch for.
 
     Raises:
-        PipelineError: when the file is malformed, naming the line.
+        PipelineError: when one is missing.
     """
-
-    def __init__(self, file: Location) -> None:
-        require_flashlight()
-        from flashlight.lib.text.dictionary import Dictionary
-
-        with tempfile.TemporaryDirectory(prefix="spikeline-arpa-") as folder:
-            checked = Path(folder) / "checked.arpa"
-            with checked.open("wb") as copy:
-                self.summary: ArpaSummary = copy_checked(file, copy)
-            # KenLM keeps no reference to the dictionary's memory, only its ids.
-            self._dictionary = Dictionary([*self.summary.words, UNKNOWN])
-            self.kenlm = _load(checked, self._dictionary, file)
-        self.unknown_id = len(self.summary.words)
-        self._ids: dict[str, int] = {}
-        for number, word in enumerate(self.summary.words):
-            self._ids.setdefault(word.upper(), number)
-
-    @property
-    def order(self) -> int:
-        """Words of the longest n-gram."""
-        return len(self.summary.num_ngrams)
-
-    def log_probability(self, words: Sequence[str]) -> float:
-        """Natural logarithm of a sentence's probability, of upper-case words and its end."""
-        state, total = self.kenlm.start(False), 0.0
-        for word in words:
-            state, score = self.kenlm.score(state, self._ids.get(word, self.unknown_id))
-            total += score
-        return (total + float(self.kenlm.finish(state)[1])) * _LN_10
-
-    def unigram_scores(self) -> list[float]:
-        """Base-10 logarithm of each word's probability in no context, as the ids count."""
-        state = self.kenlm.start(True)
-        return [self.kenlm.score(state, number)[1] for number in range(self.unknown_id + 1)]
-
-    def perplexity(self, sentences: Iterable[Sequence[str]]) -> Perplexity:
-        """Perplexity over sentences of upper-case words."""
-        total, num_scored, num_words, num_unknown = 0.0, 0, 0, 0
-        for sentence in sentences:
-            state = self.kenlm.start(False)
-            for word in sentence:
-                number = self._ids.get(word, self.unknown_id)
-                state, score = self.kenlm.score(state, number)
-                if number == self.unknown_id:
-                    num_unknown += 1
-                else:
-                    total += score
-            total += float(self.kenlm.finish(state)[1])
-            num_words += len(sentence)
-            num_scored += 1
-        num_scored += num_words - num_unknown
-        value = math.exp(-total * _LN_10 / num_scored) if num_scored else 1.0
-        return Perplexity(value, num_words, num_unknown)
+    if config is None:
+        return {}
+    found = {}
+    named = {"ngrams": config.language_model, "text": config.text, "lexicon": config.lexicon}
+    for kind, address in named.items():
+        if address is None:
+            continue
+        file = Location.of(address)
+        if not file.exists() or file.is_dir():
+            raise PipelineError(f"words: {file} is not a file; check the address")
+        found[kind], _ = sha256_of(file)
+    return found
 
 
-def _load(checked: Path, dictionary: Any, file: Location) -> Any:
-    from flashlight.lib.text.decoder.kenlm import KenLM
+def language_model(
+    config: WordSearchConfig, speller: Speller, training: TrainingTranscripts | None
+) -> SourcedModel:
+    """Read or estimate the configured model.
 
+    Args:
+        config: which.
+        speller: words that it cannot spell are ``<unk>`` to an estimated model.
+        training: where the training transcripts are; None where they are gone.
+
+    Raises:
+        PipelineError: when a file is missing or malformed, or the training transcripts are gone.
+    """
+    if config.language_model is not None:
+        return SourcedModel(
+            read_arpa(Location.of(config.language_model)), config.language_model, None
+        )
+    counted = _Counted(speller)
+    if config.text is not None:
+        sentences = counted(read_text(Location.of(config.text)))
+        source, min_count = config.text, 2
+    elif training is None:
+        raise PipelineError(
+            "the features that the first model was trained on are gone, and with them the "
+            "transcripts to estimate a language model from; name a text (words.text) or an ARPA "
+            "file (words.language_model)"
+        )
+    else:
+        of_train = training.manifest.splits.get("train", ())
+        transcripts = read_transcripts(training.features, training.manifest, of_train)
+        sentences, source, min_count = counted(transcripts), "", 1
+    others = speller.dictionary_words() if config.vocabulary == "lexicon" else ()
+    min_count = config.ngram_min_count or min_count
     try:
-        with _silent_stderr():
-            return KenLM(str(checked), dictionary)
-    except RuntimeError as error:
-        # What passes our checks and not KenLM's own, which speak of its source code.
-        reason = " ".join(str(error).split())[-200:]
-        raise PipelineError(f"language model {file}: KenLM refuses it ({reason})") from error
+        model = estimate(sentences, config.ngram_order, others, min_count)
+    except ValueError as error:
+        where = source or "the train split, whose transcripts are empty"
+        raise PipelineError(
+            f"{where}: {error}; name a text (words.text) or an ARPA file (words.language_model)"
+        ) from error
+    return SourcedModel(model, source, counted.num_sentences)
 
 
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Keep KenLM's progress bar, which it writes to file descriptor 2, off the terminal."""
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+class _Counted:
+    """Counts sentences as they pass, their unknown words replaced."""
+
+    def __init__(self, speller: Speller) -> None:
+        self._speller = speller
+        self.num_sentences = 0
+
+    def __call__(self, sentences: Iterator[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+        for words in sentences:
+            if words:
+                self.num_sentences += 1
+                yield self._speller.known_or_unknown(words)
+
+
+def read_text(file: Location) -> Iterator[tuple[str, ...]]:
+    """The words of each line of a text, plain or gzip.
+
+    Raises:
+        PipelineError: when it is damaged, not UTF-8, or a line is too long for a sentence.
+    """
     try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(nowhere)
-        os.close(kept)
+        with file.open_read() as stream:
+            is_gzip = stream.read(2) == _GZIP_MAGIC
+            stream.seek(0)
+            plain = gzip.GzipFile(fileobj=stream) if is_gzip else stream
+            lines = io.BufferedReader(cast(io.RawIOBase, plain), 2**20)
+            while line := lines.readline(MAX_SENTENCE_BYTES + 1):
+                if len(line) > MAX_SENTENCE_BYTES:
+                    raise PipelineError(
+                        f"text {file}: a line of more than {MAX_SENTENCE_BYTES} bytes; write one "
+                        "sentence a line"
+                    )
+                yield words_of(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"text {file} is not UTF-8; convert it") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise PipelineError(
+            f"text {file} is a damaged gzip file ({error}); fetch it again"
+        ) from error

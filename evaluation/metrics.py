@@ -129,6 +129,15 @@ class ModelMetrics(TypedConfig):
     words: WordSearchConfig | None = Field(
         None, description="Weights of the word search, if any, as tuned for this model."
     )
+    symbol_graph: str | None = Field(
+        None, description="Fingerprint of the graph that symbols were searched in, if any."
+    )
+    word_graph: str | None = Field(
+        None, description="Fingerprint of the graph that words were searched in, if any."
+    )
+    has_heard: int = Field(
+        0, description="Scored utterances that the model was trained on; 0 for an honest score."
+    )
     num_layers: int = Field(description="Number of its recurrent layers.")
     hidden_size: int = Field(description="Neurons per recurrent layer.")
     num_bits: int | None = Field(description="Bits of a spike; empty for dense models.")
@@ -201,16 +210,19 @@ class SettingMetrics(TypedConfig):
 class WordModelMetrics(TypedConfig):
     """The language model and lexicon that all word searches of an evaluation share."""
 
-    language_model: str = Field(description="Address of the ARPA file.")
+    language_model: str = Field(
+        description="Address of the ARPA file, or of the text that it was estimated from."
+    )
     num_sentences: int | None = Field(
-        None, description="Training transcripts it was estimated from; empty where it was given."
+        None,
+        description="Sentences it was estimated from; empty where an ARPA file was given.",
+    )
+    is_of_transcripts: bool = Field(
+        False, description="Whether the sentences are the training transcripts."
     )
     num_ngrams: tuple[int, ...] = Field(description="N-grams of each order, from 1.")
     num_words: int = Field(description="Words that it gives a probability.")
     num_spelled: int = Field(description="Those that the lexicon can spell, and so can be found.")
-    num_homophones_left_out: int = Field(
-        description="Words left out because too many more probable ones sound the same."
-    )
     perplexity: float = Field(
         description="Per word and sentence end of the scored transcripts, unknown words left out."
     )

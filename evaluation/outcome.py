@@ -60,6 +60,9 @@ class ModelOutcome:
         decoder: the decoder used.
         viterbi: weights of the phone search, where it is used.
         word_search: weights of the word search, where it is used.
+        symbol_graph: fingerprint of the graph of the search for symbols, where it is used.
+        word_graph: the same of the word search.
+        has_heard: scored utterances that it was trained on.
         symbols: edits per utterance.
         words: edits of words per utterance; empty where the labels have no words.
         activity: summed over utterances; None before the first.
@@ -77,6 +80,9 @@ class ModelOutcome:
     decoder: DecoderName
     viterbi: ViterbiConfig | None
     word_search: WordSearchConfig | None = None
+    symbol_graph: str | None = None
+    word_graph: str | None = None
+    has_heard: int = 0
     symbols: list[EditCounts] = field(default_factory=list)
     words: list[EditCounts] = field(default_factory=list)
     activity: Activity | None = None
@@ -162,6 +168,9 @@ def model_metrics(outcome: ModelOutcome, primary: RateName, bootstrap: Bootstrap
         decoder=outcome.decoder,
         viterbi=outcome.viterbi,
         words=outcome.word_search,
+        symbol_graph=outcome.symbol_graph,
+        word_graph=outcome.word_graph,
+        has_heard=outcome.has_heard,
         num_layers=shape.num_layers,
         hidden_size=shape.hidden_size,
         num_bits=shape.num_bits,

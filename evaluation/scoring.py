@@ -7,7 +7,7 @@ over all utterances. Which rates apply follows from the kind of label:
 - ``phones``: PER;
 - ``alignment``: PER, after every phone is replaced by what it is scored as (TIMIT: 48 to 39).
 
-Where words are searched for (``evaluation.word_search``) the WER is that of the search, against the
+Where words are searched for (``evaluation.graph``) the WER is that of the search, against the
 words of the transcript, whatever the labels are.
 
 Symbols that are scored as nothing are removed from reference and hypothesis alike. Neighbours

@@ -1,8 +1,6 @@
-"""Choosing the weights of the phone search and of the word search on the dev split."""
+"""Choosing the weights of the search for symbols and of that for words on the dev split."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,20 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.config import ViterbiConfig, WordSearchConfig
-from evaluation.decoding import phone_search
+from evaluation.decoding import symbol_weights, word_weights
+from evaluation.graph.search import GraphSearch
+from evaluation.graph.search_graph import SearchGraph
 from evaluation.scoring import count_edits, scored_transcript
-from evaluation.word_search import WordSearch
 from featurize.schema import LabelInventory
-from training.trained_model import TrainedModel
 
 PRIOR_SCALES = (0.0, 0.5, 1.0)
-_PHONE_GRID: Mapping[str, Sequence[float]] = {
+_SYMBOL_GRID: Mapping[str, Sequence[float]] = {
     "bigram_weight": (0.5, 0.75, 1.0, 1.5, 2.0),
     "insertion_penalty": (-1.0, 0.0, 1.0, 2.0),
-    "prior_scale": PRIOR_SCALES,
 }
-LM_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5)
-WORD_SCORES = (-1.0, 0.0, 1.0, 2.0, 3.0)
+_WORD_GRID: Mapping[str, Sequence[float]] = {
+    "lm_weight": (0.5, 0.75, 1.0, 1.5, 2.0),
+    "word_score": (-1.0, 0.0, 1.0, 2.0, 3.0),
+}
+_TUNING_BEAM = 10.0
 
 Weights = TypeVar("Weights", ViterbiConfig, WordSearchConfig)
 
@@ -37,65 +37,64 @@ class ScoredUtterance:
     words: tuple[str, ...] = ()
 
 
-def tune_viterbi(
+def tune_symbols(
     config: ViterbiConfig,
-    recogniser: TrainedModel,
+    graph: SearchGraph,
     utterances: Sequence[ScoredUtterance],
     labels: LabelInventory,
+    spoken: LabelInventory,
 ) -> ViterbiConfig:
-    """The weights with the fewest phone errors, found one weight after the other, twice.
+    """The weights with the fewest symbol errors, found one weight after the other, twice.
 
     Args:
-        config: the weights to start from, and the smoothing.
-        recogniser: the model, for its label statistics.
+        config: the weights to start from.
+        graph: the model's.
         utterances: dev utterances.
-        labels: the label inventory, for what is scored.
+        labels: what the utterances' labels are.
+        spoken: what the model's labels are.
     """
     references = [scored_transcript(u.labels, labels).symbols for u in utterances]
 
     def count_errors(candidate: ViterbiConfig) -> int:
-        decoded = pool.map(
-            phone_search(recogniser, candidate), [u.log_probs_TS for u in utterances]
-        )
+        search = GraphSearch(graph, symbol_weights(candidate))
         return sum(
-            count_edits(
-                reference, scored_transcript(ids, recogniser.manifest.labels).symbols
-            ).errors
-            for ids, reference in zip(decoded, references, strict=True)
+            count_edits(reference, scored_transcript(search(u.log_probs_TS), spoken).symbols).errors
+            for u, reference in zip(utterances, references, strict=True)
         )
 
-    # The search through senones is compiled and holds no Python lock.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return _one_after_the_other(config, _PHONE_GRID, count_errors)
+    return one_after_the_other(config, _grid(graph, _SYMBOL_GRID), count_errors)
 
 
 def tune_words(
-    config: WordSearchConfig,
-    utterances: Sequence[ScoredUtterance],
-    search: Callable[[WordSearchConfig], WordSearch],
-    *,
-    has_prior: bool,
+    config: WordSearchConfig, graph: SearchGraph, utterances: Sequence[ScoredUtterance]
 ) -> WordSearchConfig:
     """The weights with the fewest word errors, found one weight after the other, twice.
 
     Args:
-        config: the weights to start from, kept where others tie.
+        config: the weights to start from, kept where others tie; the search is narrower than it.
+        graph: the model's.
         utterances: dev utterances.
-        search: makes the search with some weights.
-        has_prior: choose the prior scale too (frame models).
     """
-    grid: dict[str, tuple[float, ...]] = {"lm_weight": LM_WEIGHTS, "word_score": WORD_SCORES}
-    if has_prior:
-        grid = {"prior_scale": PRIOR_SCALES, **grid}
 
     def count_errors(candidate: WordSearchConfig) -> int:
-        find = search(candidate)
-        return sum(count_edits(u.words, find(u.log_probs_TS)).errors for u in utterances)
+        weights = word_weights(candidate)
+        narrow = weights.model_copy(update={"beam": min(weights.beam, _TUNING_BEAM)})
+        search = GraphSearch(graph, narrow)
+        return sum(
+            count_edits(u.words, search.texts(search(u.log_probs_TS))).errors for u in utterances
+        )
 
-    return _one_after_the_other(config, grid, count_errors)
+    return one_after_the_other(config, _grid(graph, _WORD_GRID), count_errors)
 
 
-def _one_after_the_other(
+def _grid(
+    graph: SearchGraph, weights: Mapping[str, Sequence[float]]
+) -> Mapping[str, Sequence[float]]:
+    """The prior scale too, where there is a prior."""
+    return {**weights, "prior_scale": PRIOR_SCALES} if graph.log_prior_O.any() else weights
+
+
+def one_after_the_other(
     config: Weights, grid: Mapping[str, Sequence[float]], count_errors: Callable[[Weights], int]
 ) -> Weights:
     """The best value of each weight with the others as they are, twice over all weights.

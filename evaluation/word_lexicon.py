@@ -1,20 +1,22 @@
 """How a recogniser's symbols spell words: by letters, or through the pronouncing lexicon.
 
-A word is pronounced as ``featurize`` pronounced the training transcripts: the lexicon's first
-pronunciation, and for a word that it lacks the configured rule. Under the rule ``unknown`` such
-words cannot be told apart; they are one word, ``<unk>``, pronounced ``spn``.
+A word has all pronunciations of the lexicon, and for a word that it lacks there is the configured
+rule. Under the rule ``unknown`` such words cannot be told apart; they are one word, ``<unk>``,
+pronounced ``spn``.
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
-from evaluation.kneser_ney import UNKNOWN
+from evaluation.graph.words import Spoken
+from evaluation.ngrams import RESERVED, UNKNOWN, NgramModel
 from featurize.lexicon import UNKNOWN_PHONE, Lexicon, load_lexicon, spell_out
 from featurize.schema import FeaturizeManifest, LabelInventory
 from featurize.stage import PipelineError
 
 Spelling = tuple[int, ...]
+
+SILENCES = ("sil", "SIL")
 
 _PRONOUNCEABLE = re.compile(r"(?=.*[A-Z])[A-Z']{1,64}", re.ASCII)
 
@@ -40,22 +42,25 @@ class Speller:
         self._spell_missing = spell_missing
         self._ids = {symbol: number for number, symbol in enumerate(labels.symbols)}
         self._is_timit = "aa" in self._ids
+        self._is_known: dict[str, bool] = {}
 
-    def spell(self, word: str) -> Spelling | None:
-        """Label ids of a word in any case; None where it cannot be spelled."""
+    def spellings(self, word: str) -> tuple[Spelling, ...]:
+        """Label ids of each pronunciation of a word in any case; none where it has none."""
         word = word.upper()
         if _PRONOUNCEABLE.fullmatch(word) is None:
-            return None
+            return ()
         if self.labels.kind == "characters":
-            return self._as_ids(word)
-        phones = self.lexicon.lookup(word)
-        if phones is None and self._spell_missing:
-            phones = spell_out(word)
-        if phones is None:
-            return None
-        if self._is_timit:
-            return self._as_ids(p for phone in phones for p in _timit(phone))
-        return self._as_ids(phones)
+            pronunciations: tuple[tuple[str, ...], ...] = (tuple(word),)
+        else:
+            pronunciations = self.lexicon.lookup_all(word)
+            if not pronunciations and self._spell_missing:
+                pronunciations = (spell_out(word),)
+            if self._is_timit:
+                pronunciations = tuple(
+                    tuple(p for phone in phones for p in _timit(phone)) for phones in pronunciations
+                )
+        found = (self._as_ids(symbols) for symbols in pronunciations)
+        return tuple(dict.fromkeys(spelling for spelling in found if spelling))
 
     def _as_ids(self, symbols: Iterable[str]) -> Spelling | None:
         ids = [self._ids.get(symbol) for symbol in symbols]
@@ -70,11 +75,15 @@ class Speller:
 
     def dictionary_words(self) -> set[str]:
         """The lexicon's words that can be spelled."""
-        return {word for word in self.lexicon.pronunciations if self.spell(word) is not None}
+        return {word for word in self.lexicon.pronunciations if self.spellings(word)}
 
-    def known_or_unknown(self, words: Iterable[str]) -> tuple[str, ...]:
+    def known_or_unknown(self, words: Sequence[str]) -> tuple[str, ...]:
         """The words, those that cannot be spelled replaced by ``<unk>``."""
-        return tuple(UNKNOWN if self.spell(word) is None else word for word in words)
+        known = self._is_known
+        for word in words:
+            if word not in known:
+                known[word] = bool(self.spellings(word))
+        return tuple(word if known[word] else UNKNOWN for word in words)
 
 
 def _timit(phone: str) -> tuple[str, ...]:
@@ -82,7 +91,7 @@ def _timit(phone: str) -> tuple[str, ...]:
 
 
 def speller_for(features: FeaturizeManifest, lexicon: str | None) -> Speller:
-    """The speller that a feature set's labels were made with.
+    """The speller of a feature set's labels.
 
     Args:
         features: the feature set's manifest.
@@ -97,72 +106,36 @@ def speller_for(features: FeaturizeManifest, lexicon: str | None) -> Speller:
     return Speller(features.labels, load_lexicon(address), spell_missing=rule == "spell")
 
 
-@dataclass(frozen=True, eq=False)
-class WordLexicon:
-    """The words that a search can find.
-
-    Attributes:
-        words: as they are put out, upper case; ``<unk>`` last.
-        spellings: label ids of each; None where it cannot be spelled and so not be found.
-    """
-
-    words: tuple[str, ...]
-    spellings: tuple[Spelling | None, ...]
-
-    @property
-    def num_spelled(self) -> int:
-        """Words that can be found, ``<unk>`` aside."""
-        return sum(spelling is not None for spelling in self.spellings[:-1])
-
-    def text(self, labels: LabelInventory) -> str:
-        """As a lexicon file, a word and its symbols on each line."""
-        lines = [
-            f"{word}\t{' '.join(labels.symbols[number] for number in spelling)}"
-            for word, spelling in zip(self.words, self.spellings, strict=True)
-            if spelling is not None
-        ]
-        return "\n".join(lines) + "\n"
-
-
-def spell_vocabulary(words: Iterable[str], speller: Speller) -> WordLexicon:
-    """Spell a language model's words, and ``<unk>`` after them.
+def spoken_words(model: NgramModel, speller: Speller) -> Spoken:
+    """How the words of a language model are spoken.
 
     Raises:
-        PipelineError: when not one can be spelled.
+        PipelineError: when not one has a pronunciation, or nothing can stand between words.
     """
-    kept = tuple(words)
-    spellings = [speller.spell(word) for word in kept]
-    if not any(spellings):
+    found = [
+        (number, spelling)
+        for number, word in enumerate(model.vocabulary)
+        if word not in RESERVED
+        for spelling in speller.spellings(word)
+    ]
+    if not found:
         raise PipelineError(
             "not one word of the language model can be spelled; give a model of upper-case or "
             "lower-case English words, or a lexicon that holds its words (words.lexicon)"
         )
-    return WordLexicon(
-        (*(word.upper() for word in kept), UNKNOWN), (*spellings, speller.unknown_spelling)
-    )
+    if speller.unknown_spelling is not None and UNKNOWN in model.vocabulary:
+        found.append((model.vocabulary.index(UNKNOWN), speller.unknown_spelling))
+    boundary = speller.labels.word_boundary
+    if boundary is not None:
+        return Spoken(found, boundary, is_pause_needed=True)
+    silence = [n for n, symbol in enumerate(speller.labels.symbols) if symbol in SILENCES]
+    return Spoken(found, silence[0] if silence else None, is_pause_needed=False)
 
 
-def read_spelled(text: str, words: Iterable[str], labels: LabelInventory) -> WordLexicon:
-    """The lexicon that :meth:`WordLexicon.text` wrote, in the order of a language model's words.
-
-    Args:
-        text: the file's content.
-        words: the language model's words.
-        labels: the recogniser's symbols.
-
-    Raises:
-        PipelineError: naming the line that is not 'WORD SYMBOL...' in these symbols.
-    """
-    ids = {symbol: number for number, symbol in enumerate(labels.symbols)}
-    found: dict[str, Spelling] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        word, _, symbols = line.partition("\t")
-        spelling = tuple(ids.get(symbol, -1) for symbol in symbols.split(" "))
-        if not word or min(spelling) < 0:
-            raise PipelineError(
-                f"{line[:40]!r}, line {number} of the evaluation's lexicon, is no word in this "
-                "recogniser's symbols; evaluate again"
-            )
-        found[word] = spelling
-    upper = (*(word.upper() for word in words), UNKNOWN)
-    return WordLexicon(upper, tuple(found.get(word) for word in upper))
+def lexicon_text(spoken: Spoken, model: NgramModel, labels: LabelInventory) -> str:
+    """As a lexicon file, a word and the symbols of one pronunciation on each line."""
+    lines = [
+        f"{model.vocabulary[word]}\t{' '.join(labels.symbols[symbol] for symbol in spelling)}"
+        for word, spelling in spoken.pronunciations
+    ]
+    return "\n".join(lines) + "\n"

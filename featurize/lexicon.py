@@ -4,7 +4,11 @@ Pronunciations are the first listed, without stress marks, over the 39 phones of
 possessive whose stem is listed is derived by rule ("ANNA'S" from "ANNA"), not counted as missing.
 """
 
-from dataclasses import dataclass
+import gzip
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from featurize.cmudict import read_cmudict
@@ -17,6 +21,11 @@ UNKNOWN_PHONE = "spn"
 """Kaldi's name for spoken noise, its phone of an unknown word."""
 
 _MAX_LEXICON_BYTES = 256 * 2**20
+_GZIP_MAGIC = b"\x1f\x8b"
+# In Kaldi's lexica: words that are none, phones that no word is spelled with, and a probability.
+_NO_WORD = ("!", "<")
+_NOISES = frozenset({"SIL", "SPN", "NSN"})
+_PROBABILITY = re.compile(r"(?:[01]?\.\d+|[01]\.|\d(?=[eE]))(?:[eE][-+]?\d+)?")
 _SIBILANTS = frozenset({"S", "Z", "SH", "ZH", "CH", "JH"})
 _VOICELESS = frozenset({"P", "T", "K", "F", "TH"})
 
@@ -47,10 +56,12 @@ class Lexicon:
     """Pronunciations of upper-case words.
 
     Attributes:
-        pronunciations: word to phones.
+        pronunciations: word to phones, the first that was listed.
+        others: word to the further ones, where there are any.
     """
 
     pronunciations: dict[str, tuple[str, ...]]
+    others: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
 
     def lookup(self, word: str) -> tuple[str, ...] | None:
         """Phones of an upper-case word, or of a listed word's possessive; None where missing."""
@@ -61,6 +72,11 @@ class Lexicon:
         if phones is None and word.endswith("S'"):
             return self.pronunciations.get(word[:-1])
         return phones
+
+    def lookup_all(self, word: str) -> tuple[tuple[str, ...], ...]:
+        """Every pronunciation of an upper-case word, the first listed first; none if missing."""
+        first = self.lookup(word)
+        return () if first is None else (first, *self.others.get(word, ()))
 
 
 def _plural_ending(last_phone: str) -> tuple[str, ...]:
@@ -120,34 +136,60 @@ def load_lexicon(path: str | None) -> Lexicon:
     """Load CMUdict, or a lexicon file.
 
     Args:
-        path: local path or ``s3://`` address of a file with a word and its phones on each line,
-            ``#`` and ``;;;`` starting comments; None for CMUdict. Of several pronunciations of a
-            word, ``WORD`` then ``WORD(2)``, the first counts; stress digits are removed.
+        path: local path or ``s3://`` address of a file, plain or gzip, with a word and its phones
+            on each line, ``#`` and ``;;;`` starting comments; None for CMUdict. Of several
+            pronunciations of a word, ``WORD`` then ``WORD(2)``, the first is the one of labels;
+            stress digits are removed. Kaldi's ``lexicon.txt`` and ``lexiconp.txt`` are read too,
+            their probabilities and words of silence or noise left aside.
 
     Raises:
         PipelineError: when the file is missing, not UTF-8, empty, or uses an unknown phone.
     """
     if path is None:
-        return Lexicon({w.upper(): _bare(p[0]) for w, p in read_cmudict().items() if p})
+        listed = read_cmudict().items()
+        return _lexicon((word.upper(), _bare(phones)) for word, all_ in listed for phones in all_)
     file = Location.of(path)
     if not file.exists() or file.is_dir():
         raise PipelineError(f"lexicon {file} is not a file; give a path, or nothing for CMUdict")
     if file.filesystem.size(file.path) > _MAX_LEXICON_BYTES:
         raise PipelineError(f"lexicon {file} is larger than {_MAX_LEXICON_BYTES} bytes")
+    content = file.read_bytes()
     try:
-        lines = file.read_bytes().decode("utf-8").splitlines()
+        if content.startswith(_GZIP_MAGIC):
+            content = gzip.decompress(content)
+        lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise PipelineError(f"lexicon {file} is not UTF-8 text; convert it") from error
-    return _parse(file, lines)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise PipelineError(f"lexicon {file} is a damaged gzip file; fetch it again") from error
+    found = _lexicon(_parsed(file, lines))
+    if not found.pronunciations:
+        raise PipelineError(f"lexicon {file} holds no words; write 'WORD PH PH ...' lines")
+    return found
 
 
-def _parse(file: Location, lines: list[str]) -> Lexicon:
-    pronunciations: dict[str, tuple[str, ...]] = {}
+def _lexicon(listed: Iterable[tuple[str, tuple[str, ...]]]) -> Lexicon:
+    every: dict[str, list[tuple[str, ...]]] = {}
+    for word, phones in listed:
+        of_word = every.setdefault(word, [])
+        if phones not in of_word:
+            of_word.append(phones)
+    return Lexicon(
+        {word: of_word[0] for word, of_word in every.items()},
+        {word: tuple(of_word[1:]) for word, of_word in every.items() if len(of_word) > 1},
+    )
+
+
+def _parsed(file: Location, lines: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
     for number, line in enumerate(lines, start=1):
         if line.startswith(";;;"):
             continue
         fields = line.split("#", 1)[0].split()
         if not fields:
+            continue
+        if len(fields) > 2 and _PROBABILITY.fullmatch(fields[1]):
+            del fields[1]
+        if fields[0].startswith(_NO_WORD) or (len(fields) == 2 and fields[1] in _NOISES):
             continue
         word, phones = fields[0].upper().split("(")[0], _bare(fields[1:])
         unknown = [phone for phone in phones if phone not in CMUDICT_39]
@@ -157,10 +199,7 @@ def _parse(file: Location, lines: list[str]) -> Lexicon:
                 f"lexicon {file}, line {number}: {what}; write 'WORD PH PH ...' with "
                 f"{', '.join(CMUDICT_39[:3])} and so on"
             )
-        pronunciations.setdefault(word, phones)
-    if not pronunciations:
-        raise PipelineError(f"lexicon {file} holds no words; write 'WORD PH PH ...' lines")
-    return Lexicon(pronunciations)
+        yield word, phones
 
 
 def _bare(phones: list[str]) -> tuple[str, ...]:

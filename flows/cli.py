@@ -38,6 +38,14 @@ FeaturesOption = Annotated[
     str, typer.Option("--features", help="A finished feature set: path or s3://.")
 ]
 RunsOption = Annotated[str, typer.Option("--runs", help="Root of all results: path or s3://.")]
+EvaluationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--evaluation",
+        help="Finished evaluation whose search is used: its weights, lexicon and language model; "
+        "the model's newest one where none is named.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable."),
@@ -173,26 +181,36 @@ def train(
 
 @app.command()
 def evaluate(
-    recipe: RecipeOption,
     model: Annotated[
         list[str], typer.Option("--model", help="A finished training run; repeatable.")
     ],
-    runs: RunsOption,
     features: Annotated[
         str | None, typer.Option("--features", help="A finished feature set: path or s3://.")
     ] = None,
     corpus: Annotated[
         str | None,
-        typer.Option("--corpus", help="Another corpus, to be featurized first: path or s3://."),
+        typer.Option(
+            "--corpus",
+            help="Another corpus, path or s3://: featurized as the models' own was, and searched "
+            "as their last evaluation chose.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Recipe whose evaluation it is; the defaults where none."),
+    ] = None,
+    runs: Annotated[
+        str | None,
+        typer.Option("--runs", help="Root of all results; where the first model is by default."),
     ] = None,
     overrides: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare trained models on a feature set, or on speakers of another corpus."""
-    from flows.stage_commands import run_evaluate
+    from flows.stage_commands import Scored, run_evaluate
 
-    run_evaluate(recipe, model, features, corpus, runs, overrides or (), force, as_json)
+    run_evaluate(recipe, model, Scored(features, corpus), runs, overrides or (), force, as_json)
 
 
 @app.command()
@@ -282,14 +300,10 @@ def transcribe(
         str | None,
         typer.Option("--features", help="Feature set to take the front end from; the run's own."),
     ] = None,
-    words: Annotated[
-        str | None,
-        typer.Option(
-            "--words",
-            help="Finished evaluation that searched for words with this training run: find words "
-            "with its lexicon and language model.",
-        ),
-    ] = None,
+    evaluation: EvaluationOption = None,
+    symbols: Annotated[
+        bool, typer.Option("--symbols", help="Print symbols where there are words too.")
+    ] = False,
     int8: Annotated[
         bool, typer.Option("--int8", help="8-bit weights (of a training run).")
     ] = False,
@@ -299,10 +313,10 @@ def transcribe(
     as_json: JsonOption = False,
 ) -> None:
     """Recognise speech with the event-driven engine."""
-    from flows.event_driven_commands import run_transcribe
+    from flows.event_driven_commands import EngineSource, run_transcribe
 
-    precision = "int8" if int8 else "float32"
-    run_transcribe(model, files, features, words, precision, stream, as_json)
+    source = EngineSource(model, features, evaluation, "int8" if int8 else "float32")
+    run_transcribe(source, files, find_words=not symbols, stream=stream, as_json=as_json)
 
 
 @app.command()
@@ -321,13 +335,15 @@ def export(
         str | None,
         typer.Option("--features", help="Feature set to take the front end from; the run's own."),
     ] = None,
+    evaluation: EvaluationOption = None,
     int8: Annotated[bool, typer.Option("--int8", help="8-bit weights; engine only.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a spiking model for something else to run."""
-    from flows.event_driven_commands import run_export
+    from flows.event_driven_commands import EngineSource, run_export
 
-    run_export(model, out, file_format, features, "int8" if int8 else "float32", as_json)
+    source = EngineSource(model, features, evaluation, "int8" if int8 else "float32")
+    run_export(source, out, file_format, as_json)
 
 
 def main() -> None:

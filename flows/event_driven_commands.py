@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from featurize.stage import PipelineError
 from flows.command import command
 
 if TYPE_CHECKING:
-    from evaluation.engine.decoding import WordFinder
+    from evaluation.engine.description import Precision
     from evaluation.engine.engine_file import EngineData
     from evaluation.engine.recognizer import Transcription
 
@@ -18,49 +19,65 @@ _LOGGER = logging.getLogger(__name__)
 
 ENGINE_SUFFIX = ".spikes"
 SPEAKER_NOTE = (
-    "trained on features normalised by speaker; no speaker is known here, so the mean and "
-    "deviation of the training set stand in, and more errors are to be expected"
+    "trained on features normalised by speaker, whose mean and deviation are estimated as the "
+    "stream is heard, from the training set's on; the first seconds may have more errors"
 )
 
 
-def load_engine(model: str, features: str | None, precision: str) -> "EngineData":
+@dataclass(frozen=True)
+class EngineSource:
+    """What an engine is made of.
+
+    Attributes:
+        model: an exported engine's file, or a training run.
+        features: feature set that says how frames are made; None for the run's own.
+        evaluation: evaluation whose search is used; None for the newest one of the run.
+        precision: of the weights, float32 or int8.
+    """
+
+    model: str
+    features: str | None = None
+    evaluation: str | None = None
+    precision: str = "float32"
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is an exported engine."""
+        return self.model.endswith(ENGINE_SUFFIX) or Path(self.model).is_file()
+
+
+def load_engine(source: EngineSource, *, find_words: bool = True) -> "EngineData":
     """The engine of an exported file, or of a training run.
 
     Raises:
         PipelineError: when it cannot be loaded.
     """
-    if _is_engine_file(model):
+    if source.is_file:
         from evaluation.engine.engine_file import read_engine
 
-        return read_engine(model)
-    from evaluation.engine.from_run import engine_of_run
+        if source.evaluation is not None:
+            raise PipelineError(
+                f"--evaluation: {source.model} carries its own search; export it again with that "
+                "evaluation, or name its training run by --model"
+            )
+        return read_engine(source.model)
+    from evaluation.engine.from_run import SearchChoice, engine_of_run
 
-    return engine_of_run(model, "int8" if precision == "int8" else "float32", features)
-
-
-def _is_engine_file(model: str) -> bool:
-    return model.endswith(ENGINE_SUFFIX) or Path(model).is_file()
+    precision: Precision = "int8" if source.precision == "int8" else "float32"
+    choice = SearchChoice(source.evaluation, find_words)
+    return engine_of_run(source.model, precision, source.features, choice)
 
 
 def run_transcribe(
-    model: str,
-    files: Sequence[str],
-    features: str | None,
-    words: str | None,
-    precision: str,
-    stream: bool,
-    as_json: bool,
+    source: EngineSource, files: Sequence[str], *, find_words: bool, stream: bool, as_json: bool
 ) -> None:
     """Recognise audio files one after the other."""
     with command(as_json) as running:
-        data = load_engine(model, features, precision)
-        finder = None if words is None else _word_finder(model, words)
+        data = load_engine(source, find_words=find_words)
         front_end = data.description.front_end
         if front_end is not None and front_end.cmvn == "speaker":
             _LOGGER.warning("%s", SPEAKER_NOTE)
-        heard = {}
-        for file in files:
-            heard[file] = _transcribe(data, file, finder, stream)
+        heard = _transcribe(data, files, find_words=find_words, stream=stream)
         running.finish(
             {"files": [_as_json(*item) for item in heard.items()]},
             *(f"{file}: {one.text}" if len(heard) > 1 else one.text for file, one in heard.items()),
@@ -68,34 +85,29 @@ def run_transcribe(
         )
 
 
-def _word_finder(model: str, evaluation: str) -> "WordFinder":
-    if _is_engine_file(model):
-        raise PipelineError(
-            f"--words needs the training run that {model} was exported from: name it by --model"
-        )
-    from evaluation.engine.from_run import words_of_run
-
-    return words_of_run(model, evaluation)
-
-
 def _transcribe(
-    data: "EngineData", file: str, words: "WordFinder | None", stream: bool
-) -> "Transcription":
+    data: "EngineData", files: Sequence[str], *, find_words: bool, stream: bool
+) -> "dict[str, Transcription]":
     from evaluation.engine.audio_file import open_audio
     from evaluation.engine.recognizer import Recognizer
 
-    with open_audio(file) as audio:
-        recognizer = Recognizer(data, audio.sample_rate_hz, words)
-        shown = ""
-        try:
-            for block in audio.blocks:
-                recognizer.feed(block)
-                if stream and (partial := recognizer.partial()) != shown:
-                    sys.stderr.write(f"... {partial}\n")
-                    shown = partial
-            return recognizer.result()
-        except PipelineError as error:
-            raise PipelineError(f"{file}: {error}") from None
+    heard, recognizers = {}, dict[int, Recognizer]()
+    for file in files:
+        with open_audio(file) as audio:
+            rate = audio.sample_rate_hz
+            if rate not in recognizers:
+                recognizers[rate] = Recognizer(data, rate, find_words)
+            recognizer, shown = recognizers[rate], ""
+            try:
+                for block in audio.blocks:
+                    recognizer.feed(block)
+                    if stream and (partial := recognizer.partial()) != shown:
+                        sys.stderr.write(f"... {partial}\n")
+                        shown = partial
+                heard[file] = recognizer.result()
+            except PipelineError as error:
+                raise PipelineError(f"{file}: {error}") from None
+    return heard
 
 
 def _as_json(file: str, heard: "Transcription") -> dict[str, Any]:
@@ -133,17 +145,10 @@ def _summary(heard: "dict[str, Transcription]") -> str:
     )
 
 
-def run_export(
-    model: str,
-    out: str,
-    file_format: str,
-    features: str | None,
-    precision: str,
-    as_json: bool,
-) -> None:
+def run_export(source: EngineSource, out: str, file_format: str, as_json: bool) -> None:
     """Write a model in a form that something else runs."""
     with command(as_json) as running:
-        content = _exported(model, file_format, features, precision)
+        content = _exported(source, file_format)
         from featurize.stage import Location
 
         target = Location.of(out)
@@ -154,22 +159,24 @@ def run_export(
         )
 
 
-def _exported(model: str, file_format: str, features: str | None, precision: str) -> bytes:
+def _exported(source: EngineSource, file_format: str) -> bytes:
+    if file_format not in ("engine", "onnx", "nir"):
+        raise PipelineError(f"--format {file_format}: use engine, onnx or nir")
+    if file_format != "engine" and source.precision == "int8":
+        raise PipelineError(
+            f"--int8 is for --format engine alone; --format {file_format} writes float32 weights"
+        )
     if file_format == "engine":
         from evaluation.engine.engine_file import write_engine
 
-        return write_engine(load_engine(model, features, precision))
-    from evaluation.engine.build import build_engine
-    from featurize.stage import Location
-    from training.trained_model import load_model
-
-    recogniser = load_model(Location.of(model))
+        return write_engine(load_engine(source))
     if file_format == "onnx":
         from evaluation.engine.onnx_export import onnx_step_model
 
-        return onnx_step_model(build_engine(recogniser))
-    if file_format == "nir":
-        from evaluation.engine.nir_export import nir_file
+        return onnx_step_model(load_engine(source, find_words=False))
+    from evaluation.engine.build import build_engine
+    from evaluation.engine.nir_export import nir_file
+    from featurize.stage import Location
+    from training.trained_model import load_model
 
-        return nir_file(build_engine(recogniser))
-    raise PipelineError(f"--format {file_format}: use engine, onnx or nir")
+    return nir_file(build_engine(load_model(Location.of(source.model))))

@@ -354,7 +354,7 @@ def front_recipe() -> FrontRecipe:
         features=(fine, coarse, small),
         entries=tuple(entries),
         evaluate=EvaluateConfig(
-            viterbi=ViterbiConfig(tune_on_dev=True, tune_max_utterances=30),
-            words=WordSearchConfig(beam_size=50, tune_max_utterances=20),
+            viterbi=ViterbiConfig(tune_max_utterances=30),
+            words=WordSearchConfig(tune_max_utterances=20),
         ),
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from evaluation.evaluate import evaluate
+from evaluation.graph.store import GraphManifest, read_graph
 from evaluation.manifest import EvaluateManifest
 from featurize.repair import inspect_features, redo_features
 from featurize.schema import FeaturizeManifest
@@ -34,6 +35,7 @@ MANIFEST_TYPES: dict[str, type[StageManifest]] = {
     "import": FeaturizeManifest,
     "training": TrainManifest,
     "evaluation": EvaluateManifest,
+    "graph": GraphManifest,
 }
 
 
@@ -172,6 +174,11 @@ def _run_again(location: Location, manifest: StageManifest, workers: WorkerConfi
         location.child(MANIFEST_NAME).remove()
         train(manifest.config, Location.of(manifest.features), runs, workers)
         return
+    if isinstance(manifest, GraphManifest):
+        raise PipelineError(
+            f"{location} is a search graph, which evaluations make: remove it, and repair or force "
+            "an evaluation that uses it"
+        )
     if isinstance(manifest, FeaturizeManifest):
         if manifest.aligned is None:
             raise PipelineError(f"{location} was imported; import it again with --force")
@@ -199,6 +206,8 @@ def _unusable(location: Location, manifest: StageManifest) -> Iterator[Damage]:
     try:
         if isinstance(manifest, TrainManifest):
             load_model(location)
+        elif isinstance(manifest, GraphManifest):
+            read_graph(location)
         else:
             read_metrics(location)
     except PipelineError as error:

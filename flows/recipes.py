@@ -26,7 +26,7 @@ def _demo() -> Recipe:
         deviations=(
             "synthetic speech in place of TIMIT",
             "phone targets from the synthesiser in place of senones from a Kaldi alignment",
-            "Viterbi over a phone bigram in place of an HMM decoding graph",
+            "phones searched over a graph of a phone bigram, without contexts",
             "a smaller network and a short curriculum, to end in minutes",
         ),
         featurize=FeaturizeConfig(
@@ -48,7 +48,7 @@ def _demo() -> Recipe:
                 optimizer=OptimizerConfig(learning_rate=3e-3, max_gradient_norm=5.0),
             ),
         ),
-        evaluate=EvaluateConfig(viterbi=ViterbiConfig(tune_on_dev=True, tune_max_utterances=60)),
+        evaluate=EvaluateConfig(viterbi=ViterbiConfig(tune_max_utterances=60)),
         synthetic=SyntheticConfig(layout="timit", minutes=30.0, seed=0),
     )
 
@@ -74,8 +74,8 @@ def _mini_librispeech() -> Recipe:
             "threshold of its own: 2 of 31 levels",
             "the quantisers' ranges are bounded, at 2 in the layers and 4 in the encoder, else "
             "they run away",
-            "phones over triphones and a phone bigram, and for words a beam search with a language "
-            "model of the training transcripts, in place of an HMM decoding graph",
+            "phones and words searched over a graph of triphones with a phone bigram, or with a "
+            "language model of the training transcripts",
         ),
         featurize=FeaturizeConfig(
             corpus="librispeech",
@@ -116,8 +116,8 @@ def _mini_librispeech() -> Recipe:
         seeds=(0, 1, 2),
         seeded_models=("v2", "gru", "lstm"),
         evaluate=EvaluateConfig(
-            viterbi=ViterbiConfig(tune_on_dev=True, tune_max_utterances=30),
-            words=WordSearchConfig(beam_size=50, tune_max_utterances=20),
+            viterbi=ViterbiConfig(tune_max_utterances=30),
+            words=WordSearchConfig(tune_max_utterances=20),
         ),
     )
 

@@ -1,25 +1,41 @@
 """The commands that run flows: check what can be checked at once, run, show the result."""
 
+import logging
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from rich.console import RenderableType
 
+from evaluation.config import EvaluateConfig
 from featurize.corpora.scan import subsets_at
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.import_kaldi import KaldiImportConfig
-from featurize.stage import MANIFEST_NAME, Location, PipelineError, StageResult, is_finished
+from featurize.schema import FeaturizeManifest
+from featurize.stage import (
+    MANIFEST_NAME,
+    Location,
+    PipelineError,
+    StageResult,
+    is_finished,
+    read_manifest,
+)
 from flows.command import Command, command, prefect_api
 from flows.failures import condense
 from flows.overrides import apply_overrides
 from flows.recipes import Recipe, recipe_named
 from training.align.align_config import AlignConfig
+from training.manifest import TrainManifest
 from training.worker_config import WorkerConfig
 
 if TYPE_CHECKING:
     from flows.pipeline_flow import PipelineOutcome
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_RECIPE = "librispeech-100h"
 
 
 def run_featurize(
@@ -119,37 +135,52 @@ def run_train(
 
 
 def run_evaluate(
-    name: str,
+    name: str | None,
     models: Sequence[str],
-    features: str | None,
-    corpus: str | None,
-    runs: str,
+    scored: "Scored",
+    runs: str | None,
     overrides: Sequence[str],
     force: bool,
     as_json: bool,
 ) -> None:
-    """Run the evaluation flow and show the comparison; of another corpus, featurize it first."""
-    recipe = apply_overrides(recipe_named(name), overrides)
-    results = Location.of(runs)
-    if (features is None) == (corpus is None):
+    """Run the evaluation flow and show the comparison; of another corpus, featurize it first.
+
+    Args:
+        name: the recipe; None for the defaults of an evaluation.
+        models: addresses of training runs.
+        scored: what is scored.
+        runs: root of all results; None for the one that the first model stands in.
+        overrides: changed settings of the recipe.
+        force: evaluate again even if finished.
+        as_json: print one JSON object.
+    """
+    recipe = apply_overrides(recipe_named(name or DEFAULT_RECIPE), overrides)
+    if name is None:
+        bare = recipe_named(DEFAULT_RECIPE).model_copy(update={"evaluate": EvaluateConfig()})
+        recipe = apply_overrides(bare, overrides)
+    if (scored.features is None) == (scored.corpus is None):
         raise PipelineError("name either --features or, for another corpus, --corpus")
     trained = [_finished(model, "trained model", "train") for model in models]
-    upstream = None if features is None else _finished(features, "feature set", "featurize")
-    root = None if corpus is None else _corpus(corpus)
+    results = trained[0].parent.parent if runs is None else Location.of(runs)
+    upstream = None
+    if scored.features is not None:
+        upstream = _finished(scored.features, "feature set", "featurize")
+    root = None if scored.corpus is None else _corpus(scored.corpus)
     with command(as_json) as running, prefect_api() as api:
         from flows.evaluate_flow import evaluate_flow
         from flows.featurize_flow import featurize_flow
 
-        api.ready()
+        config = recipe.evaluate
+        wanted = None
         if root is not None:
-            wanted = featurize_for_scoring(recipe, root)
+            wanted = featurize_for_scoring(trained, root, config.subsets)
+            config = _as_chosen(config.model_copy(update={"split": "test"}), trained)
+        api.ready()
+        if root is not None and wanted is not None:
             upstream = featurize_flow(wanted, root.uri, results.uri, recipe.fan_out).location
         assert upstream is not None
-        scored = recipe.evaluate
-        if root is not None:
-            scored = scored.model_copy(update={"split": "test"})
         result = evaluate_flow(
-            scored,
+            config,
             [location.uri for location in trained],
             upstream.uri,
             results.uri,
@@ -162,15 +193,70 @@ def run_evaluate(
         )
 
 
-def featurize_for_scoring(recipe: Recipe, corpus: Location) -> FeaturizeConfig:
-    """The recipe's features of a corpus that is only scored: of the subsets that it has.
+@dataclass(frozen=True)
+class Scored:
+    """What an evaluation scores: one of the two.
+
+    Attributes:
+        features: address of a finished feature set.
+        corpus: root of a corpus, to be featurized first.
+    """
+
+    features: str | None = None
+    corpus: str | None = None
+
+
+def featurize_for_scoring(
+    models: Sequence[Location], corpus: Location, subsets: tuple[str, ...] = ()
+) -> FeaturizeConfig:
+    """The features that the models know, of a corpus that is only scored.
 
     Args:
-        recipe: what the models were trained with; ``evaluate.subsets`` narrows the subsets.
+        models: finished training runs; their own feature sets say how features are made.
         corpus: root of the corpus, of any speakers.
+        subsets: those to score; all that the corpus has where none is named.
+
+    Raises:
+        PipelineError: when a model's feature set is gone, or two models read different features.
     """
-    subsets = recipe.evaluate.subsets or subsets_at(recipe.featurize.corpus, corpus)
-    return recipe.featurize.model_copy(update={"splits": SplitsConfig(test=subsets)})
+    found: list[FeaturizeConfig] = []
+    for model in models:
+        source = Location.of(read_manifest(model, TrainManifest).features)
+        if not is_finished(source):
+            raise PipelineError(
+                f"model {model} was trained on {source}, which says how features are made and is "
+                "gone; featurize the corpus as it was, and name the result by --features"
+            )
+        made = read_manifest(source, FeaturizeManifest).config
+        try:
+            found.append(FeaturizeConfig.model_validate(made))
+        except ValidationError as error:
+            raise PipelineError(f"{source}: {condense(error)}; it cannot be made alike") from error
+    own = [config.model_copy(update={"splits": SplitsConfig(test=("any",))}) for config in found]
+    if any(config != own[0] for config in own):
+        raise PipelineError("the models were trained on different features; score them one by one")
+    named = subsets or subsets_at(own[0].corpus, corpus)
+    changes = {"splits": SplitsConfig(test=named), "speed_factors": ()}
+    return own[0].model_copy(update=changes)
+
+
+def _as_chosen(config: EvaluateConfig, models: Sequence[Location]) -> EvaluateConfig:
+    """With the search that an earlier evaluation of these models chose on dev, if there is one."""
+    if config.search_of is not None:
+        return config
+    from evaluation.chosen import evaluation_of_all
+
+    evaluation = evaluation_of_all(models)
+    if evaluation is None:
+        logger.warning(
+            "no evaluation chose weights for the search of %s: the defaults stand in, and more "
+            "errors are to be expected; evaluate with a dev split first, or name an evaluation by "
+            "--set evaluate.search_of",
+            ", ".join(map(str, models)),
+        )
+        return config
+    logger.info("the search is that of %s", evaluation)
+    return config.model_copy(update={"search_of": evaluation.uri})
 
 
 def run_pipeline(

@@ -3,6 +3,8 @@
 Shape legend: G outputs of a matrix, K presynaptic neurons, C columns of a row (fan-out, padded).
 """
 
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,23 +12,21 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from evaluation.config import ViterbiConfig
-from evaluation.engine.decoding import NEVER
 from evaluation.engine.description import (
     EngineDescription,
     FrontEndConfig,
     LeakyDescription,
     Precision,
+    SearchDescription,
     SymbolTable,
 )
-from evaluation.engine.engine_file import EngineData, check
+from evaluation.engine.engine_file import EngineData, check, search_arrays
 from evaluation.engine.layout import Layout, Matrix, lay_out
-from evaluation.state_search import graph_of_parts
-from evaluation.viterbi import log_priors
-from featurize.schema import StateInventory
+from evaluation.graph.search import GraphSearch
 from featurize.stage import PipelineError
 from training.constants import SATURATION, UNQUANTIZED_BITS
 from training.lif import LeakyFiring
+from training.manifest import TrainManifest
 from training.models.leaky import LeakyNetwork
 from training.models.leaky_site import LeakySite
 from training.models.site import QuantizerSite
@@ -37,10 +37,58 @@ from training.trained_model import TrainedModel
 TOP_BYTE = 127
 
 
+@dataclass(frozen=True, eq=False)
+class EngineSearches:
+    """The searches that an engine carries.
+
+    Attributes:
+        symbols: search for symbols; None takes the best output of each frame.
+        words: search for words.
+        chosen_by: fingerprint of the evaluation that chose the weights; empty for defaults.
+    """
+
+    symbols: GraphSearch | None
+    words: GraphSearch | None
+    chosen_by: str
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The graphs for the engine."""
+        named = {"symbols": self.symbols, "words": self.words}
+        return {
+            name: array
+            for prefix, search in named.items()
+            if search is not None
+            for name, array in search_arrays(prefix, search.graph).items()
+        }
+
+
+def output_names(manifest: TrainManifest) -> tuple[str, ...]:
+    """What each output is: a symbol, "SYMBOL.PART.NUMBER" of a state, or "<blank>" of CTC."""
+    symbols, states = manifest.labels.symbols, manifest.states
+    if states is None:
+        return (*symbols, "<blank>") if manifest.config.objective == "ctc" else symbols
+    seen: Counter[tuple[int, int]] = Counter()
+    names = []
+    for place in zip(states.phones, states.positions, strict=True):
+        seen[place] += 1
+        names.append(f"{symbols[place[0]]}.{place[1] + 1}.{seen[place]}")
+    return tuple(names)
+
+
+def describe(search: GraphSearch | None, searches: EngineSearches) -> SearchDescription | None:
+    """A search without its numbers."""
+    if search is None:
+        return None
+    return SearchDescription(
+        size=search.graph.size, weights=search.weights, chosen_by=searches.chosen_by
+    )
+
+
 def build_engine(
     recogniser: TrainedModel,
     precision: Precision = "float32",
     front_end: FrontEndConfig | None = None,
+    searches: EngineSearches | None = None,
 ) -> EngineData:
     """Lay a trained spiking recogniser out for the engine.
 
@@ -48,6 +96,7 @@ def build_engine(
         recogniser: the model.
         precision: of the weights. ``int8`` has one scale per output of a matrix.
         front_end: how frames are made, for an engine that listens to samples.
+        searches: how symbols and words are found, for an engine that listens.
 
     Raises:
         PipelineError: when the model is not spiking, or not of this precision's kind.
@@ -74,7 +123,9 @@ def build_engine(
             labels=SymbolTable(
                 kind=labels.kind, symbols=labels.symbols, word_boundary=labels.word_boundary
             ),
-            states_per_phone=None if manifest.states is None else manifest.states.states_per_phone,
+            output_names=output_names(manifest),
+            symbol_search=None if searches is None else describe(searches.symbols, searches),
+            word_search=None if searches is None else describe(searches.words, searches),
             target_delay=recogniser.target_delay,
             front_end=front_end,
             trained_as=manifest.fingerprint,
@@ -82,42 +133,11 @@ def build_engine(
     except ValidationError as error:
         raise PipelineError(str(error.errors()[0]["msg"])) from None
     arrays = _network_arrays(network, description)
-    if description.objective == "frame":
-        counts = {
-            name: recogniser.label_statistics[name].numpy()
-            for name in ("bigram_counts", "frame_counts")
-        }
-        if manifest.states is None:
-            arrays |= {name: count.astype(np.float32) for name, count in counts.items()}
-        else:
-            arrays |= _search_of_states(manifest.states, manifest.frame_shift_s, **counts)
+    if searches is not None:
+        arrays |= searches.arrays()
     data = EngineData(description, arrays)
     check(data, f"model {manifest.fingerprint}")
     return data
-
-
-def _search_of_states(
-    states: StateInventory,
-    frame_shift_s: float,
-    *,
-    bigram_counts: NDArray[np.int64],
-    frame_counts: NDArray[np.int64],
-) -> dict[str, NDArray[Any]]:
-    """The search over parts of phones, for outputs that are states of them."""
-    part_of_output = np.array(states.phones) * states.states_per_phone + np.array(states.positions)
-    frames_P = np.zeros((len(bigram_counts) - 1) * states.states_per_phone)
-    np.add.at(frames_P, part_of_output, frame_counts)
-    graph = graph_of_parts(states, bigram_counts, frame_counts, ViterbiConfig(), frame_shift_s)
-    priors_P = log_priors(frames_P, ViterbiConfig().smoothing)
-    finite = {
-        "part_starts": graph.start_S,
-        "part_changes": graph.transition_SS,
-        "part_ends": graph.end_S,
-        "part_priors": priors_P,
-    }
-    return {"part_of_output": part_of_output.astype(np.int32)} | {
-        name: np.maximum(scores, NEVER).astype(np.float32) for name, scores in finite.items()
-    }
 
 
 @torch.no_grad()

@@ -8,10 +8,12 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from evaluation.graph.search import SearchWeights
+from evaluation.graph.search_graph import GraphSize
 from featurize.stage import TypedConfig
 from training.constants import UNQUANTIZED_BITS
 
-FORMAT_VERSION: Literal[2] = 2
+FORMAT_VERSION: Literal[3] = 3
 
 Precision = Literal["float32", "int8"]
 
@@ -46,8 +48,8 @@ class FrontEndConfig(TypedConfig):
         description="Precision that training read; features are rounded to it."
     )
     cmvn: Literal["none", "global", "speaker"] = Field(
-        description="Normalisation in training; a speaker's own is not known here, the global "
-        "mean and deviation stand in."
+        description="Normalisation in training; by speaker, a running estimate from the stream "
+        "stands in that starts from the training set's mean and deviation."
     )
     mean: tuple[float, ...] = Field(description="Subtracted from a frame, one value per feature.")
     std: tuple[float, ...] = Field(description="What a frame is divided by, one value per feature.")
@@ -95,10 +97,20 @@ class LeakyDescription(TypedConfig):
     has_leak: bool = Field(description="Whether residues leak.")
 
 
+class SearchDescription(TypedConfig):
+    """A search through a graph without the graph's numbers."""
+
+    size: GraphSize = Field(description="Sizes of the graph's arrays.")
+    weights: SearchWeights = Field(description="Chosen on dev, or the defaults.")
+    chosen_by: str = Field(
+        "", description="Fingerprint of the evaluation that chose the weights; empty for defaults."
+    )
+
+
 class EngineDescription(TypedConfig):
     """An engine without its numbers."""
 
-    format_version: Literal[2] = FORMAT_VERSION
+    format_version: Literal[3] = FORMAT_VERSION
     precision: Precision = Field(description="Precision in which the weights are stored.")
     model: Literal["conventional", "v1", "v2", "v3"] = Field(
         description="Which spiking recurrence the layers run."
@@ -116,11 +128,14 @@ class EngineDescription(TypedConfig):
     )
     frame_shift_s: float = Field(gt=0, description="Seconds between frames of the network.")
     labels: SymbolTable = Field(description="Symbols that the outputs stand for.")
-    states_per_phone: int | None = Field(
-        None,
-        ge=1,
-        le=3,
-        description="Parts of a phone, where the outputs are hidden Markov states; else empty.",
+    output_names: tuple[str, ...] = Field(
+        (), description="What each score is of: a symbol, a state of one, or the blank."
+    )
+    symbol_search: SearchDescription | None = Field(
+        None, description="How symbols are found; empty for the best output of each frame (CTC)."
+    )
+    word_search: SearchDescription | None = Field(
+        None, description="How words are found; empty where only symbols are."
     )
     target_delay: int = Field(
         0,
@@ -145,8 +160,12 @@ class EngineDescription(TypedConfig):
             )
         if (self.v3 is not None) != (self.model == "v3"):
             raise ValueError("v3 holds the options of model=v3; the other models have none")
-        if self.states_per_phone is not None and self.objective == "ctc":
-            raise ValueError("states_per_phone is for objective=frame")
+        for search in (self.symbol_search, self.word_search):
+            if search is not None and search.size.num_outputs != self.num_outputs:
+                raise ValueError(
+                    f"a search of {search.size.num_outputs} outputs, of a network with "
+                    f"{self.num_outputs}"
+                )
         if self.front_end is not None and self.front_end.num_features != self.num_features:
             raise ValueError(
                 f"the front end makes {self.front_end.num_features} features a frame, the network "

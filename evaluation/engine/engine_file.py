@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,11 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_safetensors
 
-from evaluation.engine.description import EngineDescription
+from evaluation.engine.description import EngineDescription, SearchDescription
 from evaluation.engine.layout import Layout, lay_out
+from evaluation.graph.search import GraphSearch
+from evaluation.graph.search_graph import SearchGraph, from_arrays
+from evaluation.graph.search_graph import expected_arrays as expected_graph_arrays
 from featurize.stage import PipelineError
 
 _DESCRIPTION, _CHECKSUMS = "spikeline_engine", "sha256"
@@ -36,8 +39,7 @@ class EngineData:
         arrays: ``weights``, ``biases``, ``quantizers`` and, where they apply, ``scales``,
             ``decays``; of v3 ``firing`` (per site the lowest potential in the clip, the
             threshold in levels, the largest cell), ``leaks`` and ``projection``, its bias beside
-            it; and what the search of a frame model needs: ``bigram_counts`` and
-            ``frame_counts``, or of states ``part_of_output`` and the graph of the parts.
+            it; and the search graphs' arrays, their names behind ``symbols_`` and ``words_``.
     """
 
     description: EngineDescription
@@ -48,10 +50,35 @@ class EngineData:
         """Where the numbers lie."""
         return lay_out(self.description)
 
+    def search(self, kind: Literal["symbols", "words"]) -> GraphSearch | None:
+        """The search for symbols or words; None where the engine has none.
+
+        Raises:
+            PipelineError: when its graph is damaged.
+        """
+        description = searches_of(self.description).get(kind)
+        if description is None:
+            return None
+        names = expected_graph_arrays(description.size)
+        arrays = {name: self.arrays[f"{kind}_{name}"] for name in names}
+        graph = from_arrays(description.size, arrays, "engine")
+        return GraphSearch(graph, description.weights)
+
     @property
     def weight_bytes(self) -> int:
         """Size of the weights, padding included."""
         return int(self.arrays["weights"].nbytes)
+
+
+def searches_of(description: EngineDescription) -> dict[str, SearchDescription]:
+    """The searches that an engine carries, by the prefix of their arrays."""
+    named = {"symbols": description.symbol_search, "words": description.word_search}
+    return {prefix: search for prefix, search in named.items() if search is not None}
+
+
+def search_arrays(prefix: str, graph: SearchGraph) -> dict[str, NDArray[Any]]:
+    """A search graph's arrays as they stand in an engine."""
+    return {f"{prefix}_{name}": array for name, array in graph.arrays().items()}
 
 
 def expected_arrays(description: EngineDescription) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -74,15 +101,9 @@ def expected_arrays(description: EngineDescription) -> dict[str, tuple[str, tupl
             encoded = description.v3.projection_size
             expected["projection"] = ("float32", (description.num_features, encoded))
             expected["projection_bias"] = ("float32", (encoded,))
-    symbols = len(description.labels.symbols)
-    if description.objective == "frame" and description.states_per_phone is not None:
-        parts = symbols * description.states_per_phone
-        expected["part_of_output"] = ("int32", (description.num_outputs,))
-        expected["part_changes"] = ("float32", (parts, parts))
-        expected |= {f"part_{name}": ("float32", (parts,)) for name in ("starts", "ends", "priors")}
-    elif description.objective == "frame":
-        expected["bigram_counts"] = ("float32", (symbols + 1, symbols + 1))
-        expected["frame_counts"] = ("float32", (symbols,))
+    for prefix, search in searches_of(description).items():
+        of_graph = expected_graph_arrays(search.size)
+        expected |= {f"{prefix}_{name}": kind for name, kind in of_graph.items()}
     return expected
 
 
@@ -108,11 +129,6 @@ def check(data: EngineData, source: str) -> None:
             )
     if not bool((data.arrays["quantizers"][:, :2] > 0).all()):
         raise PipelineError(f"{source}: a quantiser's range is not positive")
-    parts = data.arrays.get("part_of_output")
-    if parts is not None and not bool(
-        ((parts >= 0) & (parts < len(data.arrays["part_starts"]))).all()
-    ):
-        raise PipelineError(f"{source}: an output is of a phone that is not there")
 
 
 def write_engine(data: EngineData) -> bytes:

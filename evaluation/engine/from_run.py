@@ -1,20 +1,26 @@
 """The engine of a training run: its weights, and its feature set's way of making frames.
 
-Also the search for words that an evaluation made for it.
+Also the searches that an evaluation chose for it.
 """
+
+import logging
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from evaluation.engine.build import build_engine
+from evaluation.chosen import chosen_searches, evaluation_of
+from evaluation.config import ViterbiConfig
+from evaluation.decoding import symbol_search
+from evaluation.engine.build import EngineSearches, build_engine
 from evaluation.engine.description import FrontEndConfig, Precision
 from evaluation.engine.engine_file import EngineData
 from evaluation.recognise import check_weights
-from evaluation.word_decoding import load_word_search
-from evaluation.word_search import WordSearch
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, PipelineError, read_manifest
 from training.manifest import TrainManifest
-from training.trained_model import load_model
+from training.trained_model import TrainedModel, load_model
+
+logger = logging.getLogger(__name__)
 
 _FRONT_END_FIELDS = (
     "sample_rate_hz",
@@ -31,37 +37,71 @@ _FRONT_END_FIELDS = (
 )
 
 
+@dataclass(frozen=True)
+class SearchChoice:
+    """Whose search an engine takes.
+
+    Attributes:
+        evaluation: address of the evaluation that chose it; None for the newest one beside the
+            training run that chose weights for it.
+        find_words: whether its search for words comes along.
+    """
+
+    evaluation: str | None = None
+    find_words: bool = True
+
+
 def engine_of_run(
-    uri: str, precision: Precision = "float32", features: str | None = None
+    uri: str,
+    precision: Precision = "float32",
+    features: str | None = None,
+    choice: SearchChoice = SearchChoice(),
 ) -> EngineData:
-    """Build an engine that listens to samples.
+    """Build an engine that listens to samples: network, normalisation and search.
 
     Args:
         uri: a finished training run, local path or s3:// address.
         precision: of the weights.
         features: the feature set that says how frames are made; the one that the model was
             trained on where not given.
+        choice: whose search it takes.
 
     Raises:
-        PipelineError: when the run or its feature set is not there, or the model does not spike.
+        PipelineError: when the run or its feature set is not there, the model does not spike, or
+            the evaluation is of other models.
     """
     run = Location.of(uri)
     recogniser = load_model(run)
     check_weights(recogniser, uri)
-    return build_engine(recogniser, precision, front_end_of(recogniser.manifest, uri, features))
+    front_end = front_end_of(recogniser.manifest, uri, features)
+    return build_engine(recogniser, precision, front_end, searches_for(run, recogniser, choice))
 
 
-def words_of_run(uri: str, evaluation: str) -> WordSearch:
-    """The word search of a finished evaluation, with the weights that it chose for a model.
-
-    Args:
-        uri: the model's training run.
-        evaluation: an evaluation of it that searched for words.
+def searches_for(run: Location, recogniser: TrainedModel, choice: SearchChoice) -> EngineSearches:
+    """The searches that an evaluation chose for a model, or the defaults, which is said.
 
     Raises:
-        PipelineError: when either is not there, or the evaluation has no words of this model.
+        PipelineError: when the evaluation is of other models, or a graph is gone.
     """
-    return load_word_search(Location.of(evaluation), load_model(Location.of(uri)))
+    manifest = recogniser.manifest
+    if choice.evaluation is None:
+        evaluation = evaluation_of(run, manifest)
+    else:
+        evaluation = Location.of(choice.evaluation)
+    if evaluation is None:
+        logger.warning(
+            "no evaluation beside %s chose weights for this model's search: the defaults stand "
+            "in, and more errors are to be expected; evaluate it, or name an evaluation by "
+            "--evaluation",
+            run,
+        )
+        if manifest.config.objective == "ctc":
+            return EngineSearches(None, None, "")
+        return EngineSearches(symbol_search(recogniser, ViterbiConfig()), None, "")
+    chosen = chosen_searches(evaluation, manifest)
+    logger.info("the search is that of %s", evaluation)
+    words = chosen.words if choice.find_words else None
+    return EngineSearches(chosen.symbols, words, evaluation.name)
 
 
 def front_end_of(model: TrainManifest, uri: str, features: str | None) -> FrontEndConfig:

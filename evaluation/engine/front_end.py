@@ -20,6 +20,56 @@ Floats = NDArray[np.float32]
 _DELTA_REACH = 2
 """Frames that a first difference looks ahead."""
 
+_MIN_STD = 1e-3  # as featurize.cmvn's, whose imports an engine file does without
+TRUSTED_S = 4.0
+"""Seconds of speech that the training set's mean and deviation count as, beside a speaker's own."""
+
+
+class RunningNormaliser:
+    """Subtracts means and divides by standard deviations, as the network was trained.
+
+    By speaker, what the stream has had so far stands in for the speaker's whole speech: the
+    training set's statistics count as some seconds of it, ahead of the first frame, so that the
+    first frames are normalised by these and later ones by the speaker's own::
+
+        mean_t = (n_0 mean + sum_{i <= t} x_i) / (n_0 + t)
+
+    and likewise the mean of the squares.
+
+    Args:
+        config: how training normalised, and by what.
+    """
+
+    def __init__(self, config: FrontEndConfig) -> None:
+        self._mode = config.cmvn
+        self._mean = np.array(config.mean, np.float32)
+        self._scale = (1.0 / np.array(config.std)).astype(np.float32)
+        self._trusted = TRUSTED_S / (config.frame_shift_s * config.stride)
+        mean = np.array(config.mean, np.float64)
+        squares = np.array(config.std, np.float64) ** 2 + mean**2
+        self._begin = self._trusted * np.stack([mean, squares])
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the speaker."""
+        self._sums = self._begin.copy()
+        self._num_frames = 0
+
+    def __call__(self, rows_TF: Floats) -> Floats:
+        """Normalise the next frames."""
+        if self._mode == "none":
+            return np.asarray(rows_TF, np.float32)
+        if self._mode == "global":
+            return np.asarray((rows_TF - self._mean) * self._scale, np.float32)
+        exact = rows_TF.astype(np.float64)
+        sums = self._sums + np.cumsum(np.stack([exact, exact**2], axis=1), axis=0)
+        counts = self._trusted + self._num_frames + 1 + np.arange(len(exact))
+        if len(exact):
+            self._sums, self._num_frames = sums[-1], self._num_frames + len(exact)
+        mean_TF, squares_TF = np.moveaxis(sums / counts[:, None, None], 1, 0)
+        std_TF = np.sqrt(np.maximum(squares_TF - mean_TF**2, _MIN_STD**2))
+        return np.asarray((exact - mean_TF) / std_TF, np.float32)
+
 
 class FrontEnd:
     """Turns samples into normalised frames.
@@ -38,13 +88,13 @@ class FrontEnd:
             if config.features == "mfcc"
             else None
         )
-        self._mean = np.array(config.mean, np.float32)
-        self._scale = (1.0 / np.array(config.std)).astype(np.float32)
+        self._normaliser = RunningNormaliser(config)
         self._num_static = config.num_ceps if config.features == "mfcc" else config.num_bins
         self.reset()
 
     def reset(self) -> None:
         """Forget the stream and begin another."""
+        self._normaliser.reset()
         self._samples = np.zeros(0, np.float32)
         self._static = np.zeros((0, self._num_static), np.float32)
         self._num_past = 0  # static frames that have had their differences, kept as context
@@ -91,9 +141,7 @@ class FrontEnd:
         self._unstacked = waiting[used:].copy()
         self._num_skipped += max(0, used - len(waiting))
         rows = rows.astype(config.feature_dtype).astype(np.float32)
-        if config.cmvn != "none":
-            rows = (rows - self._mean) * self._scale
-        return np.asarray(rows, np.float32)
+        return self._normaliser(rows)
 
     def _with_deltas(self, static: Floats, is_last: bool) -> Floats:
         """Append differences where the frames they look ahead to are there."""

@@ -9,8 +9,11 @@ over the spikes in place of a MatMul, a few microseconds each; rows of silent ne
 Inputs ``x`` (1, F) and, for every site n from the encoder (0) to the last layer, ``residue_n``;
 for layers also ``current_n``, and for v2 and v3 ``spikes_n``; all zero at the start. Outputs
 ``scores`` (1, O), before the softmax, and every state again with ``_out`` behind its name.
+
+The file's metadata is what else one needs to run it, each value as JSON (:func:`metadata`).
 """
 
+import json
 from typing import Any
 
 import numpy as np
@@ -82,7 +85,7 @@ class _StepModel:
                 self._keep("spikes", layer, sent)
         scores = self._affine(layout.matrices[-1], sent)
         self.graph.output("scores", scores, description.num_outputs)
-        return self.graph.serialized("spikeline_step")
+        return self.graph.serialized("spikeline_step", metadata(self.data))
 
     def _encoded(self, source: str) -> str:
         """What the encoder integrates: the features, or the learned map of them."""
@@ -184,6 +187,33 @@ class _StepModel:
             leaks = self.graph.constant(f"leak_{site}", leak)
             residue = self.graph.add("Mul", [leaks, residue], f"leaked_{site}")
         self._keep("residue", site, residue)
+
+
+def metadata(data: EngineData) -> dict[str, str]:
+    """What a stranger needs beside the graph, by key, each value as JSON.
+
+    ``outputs`` names every score, ``symbols`` are what they spell, ``states`` has the size of every
+    state input, ``frame_shift_s`` the seconds from one step to the next, ``target_delay`` the steps
+    by which scores come late, ``features`` how frames are made and ``mean`` and ``std`` what is
+    subtracted from them and divided by; the last three are there where the engine listens.
+    """
+    description, front_end = data.description, data.description.front_end
+    said: dict[str, Any] = {
+        "objective": description.objective,
+        "outputs": description.output_names,
+        "symbols": description.labels.symbols,
+        "states": {name: state.shape[1] for name, state in initial_states(data).items()},
+        "frame_shift_s": description.frame_shift_s,
+        "target_delay": description.target_delay,
+        "trained_as": description.trained_as,
+    }
+    if front_end is not None:
+        said |= {
+            "features": front_end.model_dump(mode="json", exclude={"mean", "std"}),
+            "mean": front_end.mean,
+            "std": front_end.std,
+        }
+    return {key: json.dumps(value) for key, value in said.items()}
 
 
 def initial_states(data: EngineData) -> dict[str, NDArray[Any]]:

@@ -1,5 +1,6 @@
 """Putting an ONNX graph together: nodes, weights, inputs and outputs of one row each."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -123,8 +124,13 @@ class OnnxGraph:
             name, self._onnx.TensorProto.FLOAT, [1, size]
         )
 
-    def serialized(self, name: str) -> bytes:
-        """The checked model."""
+    def serialized(self, name: str, metadata: Mapping[str, str] | None = None) -> bytes:
+        """The checked model.
+
+        Args:
+            name: of the graph.
+            metadata: what the file says of itself beside the graph.
+        """
         helper = self._onnx.helper
         model = helper.make_model(
             helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants),
@@ -132,6 +138,7 @@ class OnnxGraph:
             ir_version=IR_VERSION,
             producer_name="spikeline",
         )
+        helper.set_model_props(model, dict(metadata or {}))
         self._onnx.checker.check_model(model)
         content: bytes = model.SerializeToString()
         return content

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.engine.counts import ExecutedCounts
-from evaluation.engine.decoding import Floats, WordFinder, WordListener, stream_decoder
+from evaluation.engine.decoding import Floats, GraphDecoder, StreamDecoder, stream_decoder
 from evaluation.engine.description import Precision, SymbolTable
-from evaluation.engine.engine import Engine, log_softmax
+from evaluation.engine.engine import Engine
 from evaluation.engine.engine_file import EngineData, read_engine
 from evaluation.engine.front_end import FrontEnd
 from evaluation.engine.resampler import StreamResampler
@@ -68,17 +68,19 @@ class Recognizer:
     Args:
         data: an engine that listens to samples.
         sample_rate_hz: rate of the samples fed; the engine's own where not given.
-        words: a search for words; the text is what it finds. Without one it is of symbols.
+        find_words: take the engine's search for words where it has one; the text is what it
+            finds. Else it is of symbols.
 
     Raises:
-        PipelineError: when the engine reads frames only, or the rate cannot be converted.
+        PipelineError: when the engine reads frames only, has no search for its symbols, or the
+            rate cannot be converted.
     """
 
     def __init__(
         self,
         data: EngineData,
         sample_rate_hz: int | None = None,
-        words: WordFinder | None = None,
+        find_words: bool = True,
     ) -> None:
         front_end = data.description.front_end
         if front_end is None:
@@ -86,7 +88,9 @@ class Recognizer:
                 "this engine reads frames, not samples; export it from a training run whose "
                 "feature set is still there"
             )
-        self._data, self._word_finder = data, words
+        self._data = data
+        self._symbol_search = data.search("symbols")
+        self._word_search = data.search("words") if find_words else None
         self._engine = Engine(data)
         self._front_end = FrontEnd(front_end)
         self.sample_rate_hz = sample_rate_hz or front_end.sample_rate_hz
@@ -108,7 +112,7 @@ class Recognizer:
         *,
         precision: Precision = "float32",
         sample_rate_hz: int | None = None,
-        words: str | None = None,
+        evaluation: str | None = None,
     ) -> "Recognizer":
         """Build the engine of a finished training run.
 
@@ -116,29 +120,28 @@ class Recognizer:
             uri: local path or s3:// address.
             precision: of the weights.
             sample_rate_hz: rate of the samples fed.
-            words: a finished evaluation that searched for words with this model: its lexicon,
-                language model and weights are used.
+            evaluation: a finished evaluation of this model: its lexicon, language model and
+                weights are used; the newest one beside the run where not given.
 
         Raises:
             PipelineError: when the run is unfinished, its model does not spike, its feature
-                set, which says how frames are made, is gone, or the evaluation has no words of it.
+                set, which says how frames are made, is gone, or the evaluation is of others.
         """
         # Torch takes seconds to import, and an engine file does not need it.
-        from evaluation.engine.from_run import engine_of_run, words_of_run
+        from evaluation.engine.from_run import SearchChoice, engine_of_run
 
-        finder = None if words is None else words_of_run(uri, words)
-        return cls(engine_of_run(uri, precision), sample_rate_hz, finder)
+        choice = SearchChoice(evaluation)
+        return cls(engine_of_run(uri, precision, choice=choice), sample_rate_hz)
 
     def _begin(self) -> None:
         rate = self._front_end.config.sample_rate_hz
         self._resampler = StreamResampler(self.sample_rate_hz, rate)
         self._front_end.reset()
         self._stream = self._engine.stream()
-        self._decoder = stream_decoder(self._data)
-        self._words: WordListener | None = None
-        if self._word_finder is not None:
-            self._words = self._word_finder.stream()
-        self._words_so_far: tuple[str, ...] = ()
+        self._decoder = stream_decoder(self._data, self._symbol_search)
+        self._words: StreamDecoder | None = None
+        if self._word_search is not None:
+            self._words = GraphDecoder(self._word_search)
         # A delayed network's first scores name nothing.
         self._num_unnamed = self._data.description.target_delay
         self._num_samples = 0
@@ -172,12 +175,12 @@ class Recognizer:
             self._num_unnamed = max(0, self._num_unnamed - len(frames_TF))
             self._decoder.feed(scores_TO)
             if self._words is not None:
-                self._words_so_far = self._words.accept(log_softmax(scores_TO))
+                self._words.feed(scores_TO)
 
     def partial(self) -> str:
         """The hypothesis so far; later samples may change its end."""
-        if self._words is not None:
-            return " ".join(self._words_so_far)
+        if self._words is not None and self._word_search is not None:
+            return " ".join(self._word_search.texts(self._words.symbols()))
         return spell(self._decoder.symbols(), self._data.description.labels)
 
     def result(self) -> Transcription:
@@ -187,8 +190,8 @@ class Recognizer:
         self._advance(self._front_end.finish())
         symbols = self._decoder.finish()
         text, words = spell(symbols, self._data.description.labels), None
-        if self._words is not None:
-            words = self._words.finish().words
+        if self._words is not None and self._word_search is not None:
+            words = self._word_search.texts(self._words.finish())
             text = " ".join(words)
         heard = Transcription(
             text=text,

@@ -1,10 +1,10 @@
 import pytest
 from pydantic import ValidationError
 
-from evaluation.config import BeamConfig, EvaluateConfig, ViterbiConfig
+from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
 
 
-@pytest.mark.parametrize("config", [EvaluateConfig, BeamConfig, ViterbiConfig])
+@pytest.mark.parametrize("config", [EvaluateConfig, ViterbiConfig, WordSearchConfig])
 def test_every_field_is_described(config):
     assert all(field.description for field in config.model_fields.values())
 
@@ -16,7 +16,8 @@ def test_every_field_is_described(config):
         {"num_bootstrap": 0},
         {"subsets": ("a", "a")},
         {"viterbi": {"smoothing": 0}},
-        {"beam": {"beam_size": 0}},
+        {"words": {"beam": 0}},
+        {"words": {"text": "a", "language_model": "b"}},
         {"unknown": 1},
     ],
 )

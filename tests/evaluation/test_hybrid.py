@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
+from evaluation.chosen import evaluation_of_all
 from evaluation.config import EvaluateConfig, ViterbiConfig
-from evaluation.decoding import build_decoder
+from evaluation.decoding import symbol_search
 from evaluation.evaluate import evaluate
 from evaluation.metrics import EvaluationMetrics
 from evaluation.spike_raster import capture_raster, choose_shown
@@ -111,7 +112,7 @@ def test_a_spiking_model_of_senones_is_drawn_with_its_phones(tied, runs):
     manifest = read_manifest(tied, FeaturizeManifest)
     recogniser = load_model(model)
     row = choose_shown(tied, manifest, manifest.splits["test"])
-    decode = build_decoder("viterbi", recogniser, EvaluateConfig(), ViterbiConfig())
+    decode = symbol_search(recogniser, ViterbiConfig())
     raster = capture_raster(recogniser, "v2", row, manifest.cmvn, decode, manifest)
     symbols = manifest.labels.symbols
     assert [timed.symbol for timed in raster.reference] == [symbols[n] for n in row.labels]
@@ -135,13 +136,18 @@ def test_speakers_of_another_corpus_are_scored_by_pointing_at_it(synthetic_corpu
     (other / "SPEAKERS.TXT").write_bytes((source / "SPEAKERS.TXT").read_bytes())
     shutil.copytree(source / "test-synthetic", other / "some-people")
     assert subsets_at("librispeech", Location.of(other)) == ("some-people",)
-    wanted = featurize_for_scoring(recipe, Location.of(other))
+    wanted = featurize_for_scoring([model], Location.of(other))
+    assert wanted == config.model_copy(update={"splits": wanted.splits})
     assert wanted.splits == SplitsConfig(test=("some-people",))
     scored = made(wanted, other, runs)
     manifest = read_manifest(scored, FeaturizeManifest)
     assert manifest.labels.kind == "phones"
-    viterbi = ViterbiConfig(insertion_penalty=1.0)
-    metrics = metrics_of(evaluate(EvaluateConfig(viterbi=viterbi), [model], scored, runs))
+    first = evaluate(EvaluateConfig(split="dev"), [model], aligned.location, runs)
+    assert evaluation_of_all([model]) == first.location
+    config = EvaluateConfig(search_of=first.location.uri)
+    metrics = metrics_of(evaluate(config, [model], scored, runs))
+    assert metrics.models[0].viterbi == metrics_of(first).models[0].viterbi
+    assert metrics.models[0].has_heard == 0
     assert metrics.subsets == ("some-people",)
     assert 0.1 < metrics.models[0].error_rates.per.value < 1.0
 

@@ -7,24 +7,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.arpa import arpa_bytes
+from evaluation.arpa import arpa_bytes, read_arpa
 from evaluation.kneser_ney import estimate
-from evaluation.language_model import LanguageModel
+from evaluation.ngrams import NgramModel
 from featurize.stage import Location
 
 SMALL = [["a", "b"], ["a", "c"], ["a", "b"]]
 sentences = st.lists(st.lists(st.sampled_from("abcde"), max_size=6), min_size=1, max_size=12)
 
 
+def numbers(model: NgramModel, words):
+    return [model.vocabulary.index(word) for word in words]
+
+
 def probability(model, history, word):
     """p(word | history) as an ARPA file means it: the longest n-gram there, else back off."""
-    history = tuple(history)[-(model.order - 1) :] if model.order > 1 else ()
-    entry = model.ngrams[len(history)].get((*history, word))
-    if entry is not None:
-        return 10**entry.log10_probability
-    context = model.ngrams[len(history) - 1].get(history)
-    backoff = 1.0 if context is None else 10**context.log10_backoff
-    return backoff * probability(model, history[1:], word)
+    return 10 ** model.log10_probability(numbers(model, history), *numbers(model, [word]))
+
+
+def entry(model, *words):
+    """Probability and back-off weight of an n-gram that is there."""
+    order = model.orders[len(words) - 1]
+    place = model.place(numbers(model, words))
+    assert place is not None
+    return 10 ** order.log10_probability_N[place], 10 ** order.log10_backoff_N[place]
 
 
 def test_a_bigram_model_by_hand():
@@ -42,16 +48,14 @@ def test_a_bigram_model_by_hand():
         ("</s>",): (2 - 1) / 5 + left / 6,
     }
     for ngram, value in expected.items():
-        assert 10 ** model.ngrams[0][ngram].log10_probability == pytest.approx(value)
+        assert entry(model, *ngram)[0] == pytest.approx(value)
     # After a: b twice, c once.
     left_after_a = (1.0 + 0.5) / 3
-    assert 10 ** model.ngrams[0]["a",].log10_backoff == pytest.approx(left_after_a)
-    seen = 10 ** model.ngrams[1]["a", "b"].log10_probability
-    assert seen == pytest.approx((2 - 1) / 3 + left_after_a * expected["a",])
+    assert entry(model, "a")[1] == pytest.approx(left_after_a)
+    assert entry(model, "a", "b")[0] == pytest.approx((2 - 1) / 3 + left_after_a * expected["a",])
     assert probability(model, ["a"], "z") == pytest.approx(left_after_a * left / 6)
     # <s> is in no place but the first, where it is certain.
-    assert 10 ** model.ngrams[0]["<s>",].log10_backoff == pytest.approx(1.5 / 3)
-    assert ("<s>",) in model.ngrams[0]
+    assert entry(model, "<s>")[1] == pytest.approx(1.5 / 3)
 
 
 def test_discounts_come_from_counts_of_counts():
@@ -66,16 +70,20 @@ def test_discounts_come_from_counts_of_counts():
     for word, n in times.items():
         discount = (d1, d2, d3)[min(n, 3) - 1]
         expected = (n - discount) / total + left / 12
-        assert 10 ** model.ngrams[0][word,].log10_probability == pytest.approx(expected)
+        assert entry(model, word)[0] == pytest.approx(expected)
 
 
 @settings(max_examples=60)
-@given(sentences, st.integers(1, 4))
-def test_every_context_sums_to_one(text, order):
-    model = estimate(text, order, ["f", "g"])
-    words = [word for (word,) in model.ngrams[0] if word != "<s>"]
+@given(sentences, st.integers(1, 4), st.integers(1, 3))
+def test_every_context_sums_to_one_whatever_is_left_out(text, order, min_count):
+    model = estimate(text, order, ["f", "g"], min_count)
+    words = [word for word in model.vocabulary if word != "<s>"]
     assert set("fg") | {"</s>", "<unk>"} <= set(words)
-    seen = {ngram[:-1] for entries in model.ngrams for ngram in entries}
+    seen = {
+        tuple(model.vocabulary[number] for number in row[:-1])
+        for length in range(1, model.order + 1)
+        for row in model.word_numbers(length)
+    }
     for context in [*seen, ("g", "f"), ("<s>", "f")]:
         total = sum(probability(model, context, word) for word in words)
         assert total == pytest.approx(1.0)
@@ -89,21 +97,38 @@ def test_kenlm_reads_back_the_same_scores(tmp_path_factory, text, order, asked):
     file.write_bytes(arpa_bytes(model))
     expected = 0.0
     for position in range(len(asked) + 1):
-        known = [w if (w,) in model.ngrams[0] else "<unk>" for w in ["<s>", *asked, "</s>"]]
+        known = [w if w in model.vocabulary else "<unk>" for w in ["<s>", *asked, "</s>"]]
         history = known[: position + 1]
         expected += math.log10(probability(model, history, known[position + 1]))
     config = kenlm.Config()
     config.arpa_complain = kenlm.ARPALoadComplain.NONE
     config.show_progress = False
-    assert kenlm.Model(str(file), config).score(" ".join(asked)) == pytest.approx(
-        expected, abs=1e-4
-    )
+    if model.order > 1:  # which KenLM asks for
+        assert kenlm.Model(str(file), config).score(" ".join(asked)) == pytest.approx(
+            expected, abs=1e-4
+        )
     # What a search asks is the same model, from a compressed file too.
     compressed = file.with_suffix(".gz")
     compressed.write_bytes(gzip.compress(file.read_bytes()))
-    read = LanguageModel(Location.of(compressed))
-    spoken = [word.upper() for word in asked]
-    assert read.log_probability(spoken) == pytest.approx(expected * math.log(10), abs=1e-3)
+    read = read_arpa(Location.of(compressed))
+    assert read.vocabulary == model.vocabulary
+    history, total = numbers(read, ["<s>"]), 0.0
+    for word in [*asked, "</s>"]:
+        number = numbers(read, [word if word in read.vocabulary else "<unk>"])
+        total += read.log10_probability(history, *number)
+        history += number
+    assert total == pytest.approx(expected, abs=1e-4)
+
+
+def test_seldom_ngrams_are_left_out_and_their_mass_goes_to_shorter_ones():
+    text = [["a", "b"]] * 3 + [["a", "c"]]
+    model = estimate(text, 2, [], min_count=2)
+    assert model.place(numbers(model, ["a", "b"])) is not None
+    assert model.place(numbers(model, ["a", "c"])) is None
+    seen, backoff = entry(model, "a", "b")[0], entry(model, "a")[1]
+    # Of four: b has three less its discount; c's one and both discounts are left over.
+    assert backoff == pytest.approx((4 - (3 - 1.5)) / 4)
+    assert seen == pytest.approx((3 - 1.5) / 4 + backoff * entry(model, "b")[0])
 
 
 def test_longer_ngrams_foresee_their_text_better():
@@ -130,4 +155,4 @@ def test_what_cannot_be_estimated_is_refused(text):
 
 def test_a_sentence_without_words_is_an_end():
     model = estimate([[]], 2, ["a"])
-    assert 10 ** model.ngrams[1]["<s>", "</s>"].log10_probability > 0.5
+    assert entry(model, "<s>", "</s>")[0] > 0.5

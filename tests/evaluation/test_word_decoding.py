@@ -1,36 +1,36 @@
 import gzip
 import hashlib
 
-import kenlm
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from evaluation.arpa import arpa_bytes
+from evaluation.arpa import arpa_bytes, read_arpa
+from evaluation.chosen import chosen_searches, graph_of_evaluation
+from evaluation.claims import summary_lines
 from evaluation.comparison import comparison_table, summary_markdown
 from evaluation.config import EvaluateConfig, WordSearchConfig
+from evaluation.decoding import word_weights
 from evaluation.engine.build import build_engine
 from evaluation.engine.description import FrontEndConfig
-from evaluation.engine.engine import Engine, log_softmax
-from evaluation.engine.from_run import words_of_run
+from evaluation.engine.engine_file import write_engine
+from evaluation.engine.from_run import SearchChoice, searches_for
 from evaluation.engine.front_end import FrontEnd
 from evaluation.engine.recognizer import Recognizer
 from evaluation.evaluate import evaluate
 from evaluation.kneser_ney import estimate
-from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics
 from evaluation.recognise import recognise, stream_batches
 from evaluation.transcripts import words_of
-from evaluation.tuning import ScoredUtterance, tune_words
-from evaluation.word_decoding import load_word_search, topology_of
-from evaluation.word_lexicon import Speller, read_spelled, spell_vocabulary
+from evaluation.word_lexicon import Speller, spoken_words
 from featurize.lexicon import load_lexicon
 from featurize.phones import CMUDICT_39, TIMIT_48
-from featurize.schema import FeaturizeManifest, LabelInventory, StateInventory
-from featurize.stage import Location, PipelineError, read_manifest
-from training.trained_model import TrainedModel, load_model
+from featurize.schema import FeaturizeManifest, LabelInventory
+from featurize.stage import Location, PipelineError, read_manifest, write_sealed
+from training.trained_model import load_model
 
+LETTER_PHONES = LabelInventory(kind="phones", symbols=("P", "T", "K"), scored_as=("P", "T", "K"))
 ALIGNED = LabelInventory(
     kind="alignment",
     symbols=("sil", "cl", "aa", "ao", "q"),
@@ -103,18 +103,13 @@ def test_one_evaluation_gives_phone_and_word_errors(
     assert both.word_model.num_sentences == 11
     assert both.word_model.num_words == both.word_model.num_spelled == 3
     assert both.word_model.unknown_share == 0
-    manifest = read_manifest(result.location, EvaluateManifest)
-    kept = {name for name in manifest.files if name.startswith("words/")}
-    assert kept == {"words/language_model.arpa.gz", "words/lexicon.txt"}
-    stored = result.location.child("words", "lexicon.txt").read_bytes().decode()
+    assert len({model.word_graph for model in both.models}) == 1
+    kept = graph_of_evaluation(result.location, both.models[0].word_graph)
+    stored = kept.location.child("lexicon.txt").read_bytes().decode()
     assert set(stored.splitlines()) == {"B\tK", "TEXT\tT K", "PUT\tP P"}
-    config = kenlm.Config()
-    config.show_progress, config.arpa_complain = False, kenlm.ARPALoadComplain.NONE
-    packed = result.location.child("words", "language_model.arpa.gz").read_bytes()
-    plain = tmp_path / "language_model.arpa"
-    plain.write_bytes(gzip.decompress(packed))
-    read = kenlm.Model(str(plain), config)
-    assert read.score("B TEXT B") > read.score("PUT TEXT B")
+    read = read_arpa(kept.location.child("language_model.arpa.gz"))
+    likely, unlikely = (read.perplexity([words]).value for words in (["B", "TEXT"], ["PUT"]))
+    assert likely < unlikely
 
 
 def test_the_vocabulary_can_be_the_transcripts_alone(run, write_features, write_model, lexicon):
@@ -136,21 +131,6 @@ def test_weights_are_chosen_on_dev_and_recorded(run, write_features, write_model
     assert on_test.words == after.words
 
 
-def test_tuning_takes_the_fewest_errors_and_asks_no_weights_twice():
-    asked = []
-
-    def search(config):
-        asked.append((config.lm_weight, config.word_score))
-        # Right at one point of the grid alone, better in its row and column.
-        right = (config.lm_weight == 1.5) + (config.word_score == 2.0)
-        return lambda log_probs: ("A", "B")[:right]
-
-    utterance = ScoredUtterance(np.zeros((1, 1), np.float32), [], ("A", "B"))
-    tuned = tune_words(WordSearchConfig(), [utterance], search, has_prior=False)
-    assert (tuned.lm_weight, tuned.word_score) == (1.5, 2.0)
-    assert len(asked) == len(set(asked))
-
-
 def test_a_given_language_model_is_part_of_the_result(
     run, write_features, write_model, lexicon, tmp_path
 ):
@@ -163,12 +143,11 @@ def test_a_given_language_model_is_part_of_the_result(
     # Its words are in lower case, and one has no pronunciation.
     assert (facts.num_words, facts.num_spelled, facts.num_sentences) == (3, 2, None)
     assert facts.language_model == str(arpa)
-    assert not first.location.child("words", "language_model.arpa.gz").exists()
     assert run(models, features, words).skipped
     arpa.write_bytes(arpa_bytes(estimate([["b", "text"]], 2, [])))
     assert run(models, features, words).fingerprint != first.fingerprint
     arpa.write_bytes(b"junk")
-    with pytest.raises(PipelineError, match=r"given\.arpa, line 1: no line"):
+    with pytest.raises(PipelineError, match=r"given\.arpa: no line"):
         run(models, features, words)
     arpa.unlink()
     with pytest.raises(PipelineError, match="is not a file; check the address"):
@@ -181,52 +160,150 @@ def test_a_finished_evaluations_search_is_found_again(run, write_features, write
     other = write_model("gru", seed=5)
     result = run([location], features, WordSearchConfig(lexicon=lexicon(), tune_max_utterances=2))
     recogniser = load_model(location)
-    search = load_word_search(result.location, recogniser)
-    assert search.config == metrics_of(result).models[0].words
+    chosen = chosen_searches(result.location, recogniser.manifest)
+    assert chosen.words.weights == word_weights(metrics_of(result).models[0].words)
     manifest = read_manifest(features, FeaturizeManifest)
     found = {row["utterance_id"]: row["hypothesis_words"] for row in hypotheses_of(result)}
     batches = stream_batches(features, manifest, ("clean-test",), 4)
     for recognition in recognise(recogniser, batches, recogniser.manifest.cmvn):
-        words = search(recognition.log_probs_TO)
+        words = chosen.words.texts(chosen.words(recognition.log_probs_TO))
         assert " ".join(words) == found[recognition.row.utterance_id]
-    with pytest.raises(PipelineError, match="has no word search of this model"):
-        load_word_search(result.location, load_model(other))
+    with pytest.raises(PipelineError, match="is not of model"):
+        chosen_searches(result.location, load_model(other).manifest)
+    kept = graph_of_evaluation(result.location, chosen.metrics.word_graph)
+    kept.location.child("manifest.json").remove()
+    with pytest.raises(PipelineError, match="is gone; evaluate again"):
+        chosen_searches(result.location, recogniser.manifest)
 
 
-def test_a_recognizer_finds_the_words_of_its_evaluation(run, write_features, write_model, lexicon):
-    """Fed with samples in any pieces, it finds what the search finds in the engine's scores."""
+@pytest.mark.parametrize("labels", [LETTER_PHONES, ALIGNED], ids=["ctc", "frames"])
+def test_choices_of_one_evaluation_hold_in_another(
+    run, write_features, write_model, lexicon, labels
+):
+    """What dev chose is used for other speech, and is not chosen again."""
+    features, elsewhere = write_features(labels), write_features(labels, name="others")
+    objective = "ctc" if labels is LETTER_PHONES else "frame"
+    content = LEXICON if labels is LETTER_PHONES else ALIGNED_LEXICON
+    model = write_model("gru", labels, objective=objective, upstream={"features": "f-features"})
+    words = WordSearchConfig(lexicon=lexicon(content), tune_max_utterances=5)
+    first = run([model], features, words, decoder="viterbi")
+    (chosen,) = metrics_of(first).models
+    second = run([model], elsewhere, None, search_of=first.location.uri)
+    (used,) = metrics_of(second).models
+    for name in ("viterbi", "words", "decoder", "symbol_graph", "word_graph"):
+        assert getattr(used, name) == getattr(chosen, name) is not None
+    assert used.error_rates == chosen.error_rates  # the same utterances under another name
+    assert metrics_of(second).word_model.num_words == metrics_of(first).word_model.num_words
+    assert run([model], elsewhere, None).fingerprint != second.fingerprint
+    stranger = write_model("gru", labels, objective=objective, seed=7)
+    with pytest.raises(PipelineError, match="is not of model"):
+        run([stranger], elsewhere, None, search_of=first.location.uri)
+
+
+def test_scoring_what_was_trained_on_is_said(run, write_features, write_model, caplog):
+    features = write_features()
+    model = write_model("gru", upstream={"features": "f-features"})
+    honest = metrics_of(run([model], features, None))
+    assert honest.models[0].has_heard == 0
+    assert "were in the training" not in " ".join(summary_lines(honest))
+    heard = metrics_of(run([model], features, None, split="train"))
+    assert heard.models[0].has_heard == heard.models[0].num_utterances == 11
+    assert "11 of the 11 scored utterances were in the training" in " ".join(summary_lines(heard))
+    assert "say nothing about speech that it has not heard" in caplog.text
+
+
+def test_without_a_dev_split_weights_stay_and_that_is_said(
+    run, write_features, write_model, lexicon, caplog
+):
+    features = write_features()
+    manifest = read_manifest(features, FeaturizeManifest)
+    splits = manifest.splits | {"dev": ()}
+    write_sealed(features, manifest.model_copy(update={"splits": splits}))
+    model = write_model("gru", upstream={"features": "f-features"})
+    words = WordSearchConfig(lexicon=lexicon())
+    (found,) = metrics_of(run([model], features, words)).models
+    assert found.words == words
+    assert "no dev split to choose weights on" in caplog.text
+
+
+def test_a_language_model_of_a_text(run, write_features, write_model, lexicon, tmp_path):
+    """Plain and gzip are one text; words without a pronunciation are <unk>, not lost."""
+    features = write_features()
+    model = write_model("gru", upstream={"features": "elsewhere"})  # its transcripts are gone
+    text = tmp_path / "text.txt.gz"
+    lines = "B text b\n\nput B, unheard!\nB TEXT B\n" * 3
+    text.write_bytes(gzip.compress(b"\xef\xbb\xbf" + lines.encode()))
+    words = WordSearchConfig(lexicon=lexicon(), text=str(text), tune_on_dev=False)
+    first = run([model], features, words)
+    facts = metrics_of(first).word_model
+    assert (facts.num_sentences, facts.num_words, facts.is_of_transcripts) == (9, 3, False)
+    assert "estimated from 9 sentences of" in " ".join(summary_lines(metrics_of(first)))
+    text.write_bytes(lines.encode())
+    again = run([model], features, words)
+    assert metrics_of(again).word_model.num_ngrams == facts.num_ngrams
+    for content, message in (
+        (b"\xff\xfe", "not UTF-8"),
+        (gzip.compress(lines.encode())[:-9], "damaged gzip"),
+        (b"", "no sentence"),
+        (b"A " * 2**20, "one sentence a line"),
+    ):
+        text.write_bytes(content)
+        with pytest.raises(PipelineError, match=message):
+            run([model], features, words)
+
+
+def test_a_model_of_single_words_works(run, write_features, write_model, lexicon):
+    features = write_features()
+    model = write_model("gru", upstream={"features": "f-features"})
+    words = WordSearchConfig(lexicon=lexicon(), ngram_order=1, tune_on_dev=False)
+    assert len(metrics_of(run([model], features, words)).word_model.num_ngrams) == 1
+
+
+def test_the_same_words_everywhere(run, write_features, write_model, lexicon, tmp_path):
+    """One utterance through the evaluation's search, a training run and the exported engine.
+
+    Fed with samples in any pieces, both find what the search finds in the network's scores.
+    """
     features = write_features()
     cmvn = read_manifest(features, FeaturizeManifest).cmvn
     location = write_model("v2", upstream={"features": "f-features"}, cmvn=cmvn)
     result = run([location], features, WordSearchConfig(lexicon=lexicon(), tune_max_utterances=2))
     recogniser = load_model(location)
-    search = load_word_search(result.location, recogniser)
     front_end = FrontEndConfig(
         **{"sample_rate_hz": 16000, "features": "fbank", "num_bins": 7, "num_ceps": 7},
         **{"frame_length_s": 0.025, "frame_shift_s": 0.01, "deltas": 0, "stack": 1, "stride": 3},
         **{"feature_dtype": "float32", "cmvn": "global", "mean": cmvn.mean, "std": cmvn.std},
     )
-    data = build_engine(recogniser, "float32", front_end)
+    choice = SearchChoice(result.location.uri)
+    searches = searches_for(location, recogniser, choice)
+    data = build_engine(recogniser, "float32", front_end, searches)
+    exported = tmp_path / "model.spikes"
+    exported.write_bytes(write_engine(data))
     samples = (0.1 * np.random.default_rng(0).standard_normal(40_000)).astype(np.float32)
-    frames, engine = FrontEnd(front_end), Engine(data)
+    frames = FrontEnd(front_end)
     frames_TF = np.concatenate([frames.feed(samples), frames.finish()])
-    expected = search(log_softmax(engine.advance(frames_TF, engine.stream())))
-    recognizer = Recognizer(data, words=words_of_run(location.uri, result.location.uri))
-    for _ in range(2):  # the second stream is as the first
-        for piece in np.array_split(samples, 9):
-            recognizer.feed(piece)
-        partial = recognizer.partial()
-        heard = recognizer.result()
-        assert heard.words == expected != ()
-        assert heard.text == " ".join(expected)
-        assert partial.split()[:-1] == list(expected)[: len(partial.split()) - 1]
-    assert recognizer.result().words == ()
+    with torch.inference_mode():
+        lengths = torch.tensor([len(frames_TF)])
+        output = recogniser.network(torch.from_numpy(frames_TF)[:, None], lengths)
+    scores = output.log_probs_TBO[:, 0].numpy()
+    search = chosen_searches(result.location, recogniser.manifest).words
+    expected = search.texts(search(scores))
+    for recognizer in (Recognizer(data), Recognizer.from_file(exported)):
+        for _ in range(2):  # the second stream is as the first
+            for piece in np.array_split(samples, 9):
+                recognizer.feed(piece)
+            assert set(recognizer.partial().split()) <= {"B", "TEXT", "PUT"}
+            heard = recognizer.result()
+            assert heard.words == expected != ()
+            assert heard.text == " ".join(expected)
+        assert recognizer.result().words == ()
+    assert Recognizer(data, find_words=False).result().words is None
 
 
 def test_without_the_training_transcripts_a_model_is_asked_for(
     run, write_features, write_model, lexicon
 ):
-    with pytest.raises(PipelineError, match=r"name an ARPA file \(words.language_model\)"):
+    with pytest.raises(PipelineError, match=r"name a text \(words.text\) or an ARPA"):
         run([write_model("gru")], write_features(), WordSearchConfig(lexicon=lexicon()))
 
 
@@ -240,45 +317,20 @@ def test_frame_models_find_words_too(run, write_features, write_model, lexicon):
     assert found.words.prior_scale in (0.0, 0.5, 1.0)
 
 
-def test_states_are_parts_of_phones_or_added_up_where_frames_are_long(write_model):
-    """Two states a phone; the last phone's second state in two contexts."""
-    trained = load_model(write_model("lstm", ALIGNED, objective="frame"))
-    states = StateInventory(
-        states_per_phone=2,
-        phones=(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4),
-        positions=(0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 1),
-        left=((),) * 11,
-        right=((),) * 11,
-    )
-    counts = trained.label_statistics | {"frame_counts": torch.arange(11) + 5}
-    for frame_shift_s, parts in ((0.01, 2), (0.03, 1)):
-        manifest = trained.manifest.model_copy(
-            update={"states": states, "frame_shift_s": frame_shift_s}
-        )
-        recogniser = TrainedModel(trained.network, manifest, counts)
-        topology = topology_of(recogniser, ALIGNED, WordSearchConfig(prior_scale=0))
-        assert topology.parts_per_phone == parts
-        posteriors = np.full((1, 11), 1 / 11, np.float32)
-        tokens = np.exp(topology.emissions(np.log(posteriors)))[0]
-        assert len(tokens) == 2 * 5 * parts + 1
-        # Silence is one token; the last phone's last part has both contexts.
-        assert tokens[0] == pytest.approx(2 / 11, rel=1e-4)
-        assert tokens[5 * parts - 1] == pytest.approx({1: 3, 2: 2}[parts] / 11)
-
-
 def test_spelling_follows_the_labels():
     def speller(symbols, kind="phones", spell_missing=False):
         inventory = LabelInventory(kind=kind, symbols=symbols, scored_as=symbols)
         return Speller(inventory, load_lexicon(None), spell_missing=spell_missing)
 
     def symbols_of(spelled_by, word):
-        ids = spelled_by.spell(word)
-        return None if ids is None else [spelled_by.labels.symbols[i] for i in ids]
+        spellings = spelled_by.spellings(word)
+        return [spelled_by.labels.symbols[i] for i in spellings[0]] if spellings else None
 
     plain = speller((*CMUDICT_39, "spn"))
     assert symbols_of(plain, "Cat") == ["K", "AE", "T"]
     assert symbols_of(plain, "cat's") == ["K", "AE", "T", "S"]
     assert symbols_of(plain, "QUIXATH") is None
+    assert len(plain.spellings("THE")) == 2  # all pronunciations compete
     assert plain.unknown_spelling == (39,)
     assert plain.known_or_unknown(["CAT", "QUIXATH"]) == ("CAT", "<unk>")
     guess = speller(CMUDICT_39, spell_missing=True)
@@ -295,14 +347,6 @@ def test_spelling_follows_the_labels():
 def test_a_language_model_of_other_words_is_refused():
     inventory = LabelInventory(kind="phones", symbols=CMUDICT_39, scored_as=CMUDICT_39)
     speller = Speller(inventory, load_lexicon(None), spell_missing=False)
+    model = estimate([["слово", "123"]], 2, [])
     with pytest.raises(PipelineError, match="not one word of the language model"):
-        spell_vocabulary(["слово", "123"], speller)
-
-
-def test_a_damaged_lexicon_of_an_evaluation_is_named():
-    inventory = LabelInventory(kind="phones", symbols=("P", "T"), scored_as=("P", "T"))
-    read = read_spelled("PUT\tP T\n<unk>\tT\n", ["put", "other"], inventory)
-    assert read.words == ("PUT", "OTHER", "<unk>")
-    assert read.spellings == ((0, 1), None, (1,))
-    with pytest.raises(PipelineError, match=r"'PUT\\tP X', line 2"):
-        read_spelled("T\tT\nPUT\tP X\n", ["put"], inventory)
+        spoken_words(model, speller)

@@ -1,12 +1,18 @@
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from evaluation.engine import onnx_export
 from evaluation.engine.build import build_engine
+from evaluation.engine.description import FrontEndConfig
 from evaluation.engine.engine import Engine
 from evaluation.engine.engine_file import EngineData, read_engine, write_engine
 from evaluation.engine.nir_export import nir_file
+from evaluation.engine.onnx_export import onnx_step_model
 from featurize.stage import PipelineError
 from training.trained_model import load_model
 
@@ -77,6 +83,34 @@ def test_nir_lacks_graded_spikes(write_model):
     data = build_engine(load_model(write_model("conventional")))
     with pytest.raises(PipelineError, match="no neuron with graded, signed spikes"):
         nir_file(data)
+
+
+def test_an_onnx_file_says_how_it_is_run(write_model, tmp_path):
+    """The README's lines, with nothing but the file, ONNX Runtime and NumPy."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason=f"onnxruntime is {NEEDS}")
+    recogniser = load_model(write_model("v2"))
+    front_end = FrontEndConfig(
+        **{"sample_rate_hz": 16000, "features": "fbank", "num_bins": 7, "num_ceps": 7},
+        **{"frame_length_s": 0.025, "frame_shift_s": 0.01, "deltas": 0, "stack": 1, "stride": 3},
+        **{"feature_dtype": "float32", "cmvn": "global", "mean": (1.0,) * 7, "std": (2.0,) * 7},
+    )
+    data = build_engine(recogniser, "float32", front_end)
+    path, features = tmp_path / "v2.onnx", frames(12)
+    path.write_bytes(onnx_step_model(data))
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    (program,) = re.findall(r"```python\n(import json, numpy, onnxruntime\n.*?)```", readme, re.S)
+    assert len([line for line in program.splitlines() if line]) <= 10
+    names = {"features": 2.0 * features + 1.0, "path": str(path)}
+    exec(program, names)
+    engine = Engine(data)
+    expected = engine.advance(features, engine.stream())
+    np.testing.assert_allclose(np.concatenate(names["scores"]), expected, atol=1e-4)
+    assert names["best"] == [data.description.output_names[n] for n in expected.argmax(1)]
+    said = onnxruntime.InferenceSession(str(path)).get_modelmeta().custom_metadata_map
+    assert json.loads(said["symbols"]) == ["P", "T", "K"]
+    assert json.loads(said["outputs"]) == ["P", "T", "K", "<blank>"]
+    assert json.loads(said["frame_shift_s"]) == 0.03
+    assert json.loads(said["features"])["stride"] == 3
 
 
 @pytest.mark.parametrize("leaky", [True, False])

@@ -12,17 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.config import ViterbiConfig
-from evaluation.decoding import PhoneViterbi, ctc_greedy, phone_search
+from evaluation.decoding import ctc_greedy, symbol_search
 from evaluation.engine.audio_file import open_audio
-from evaluation.engine.build import build_engine
-from evaluation.engine.decoding import GreedyDecoder, StreamViterbi, stream_decoder
+from evaluation.engine.build import EngineSearches, build_engine
+from evaluation.engine.decoding import GreedyDecoder, stream_decoder
 from evaluation.engine.description import FrontEndConfig
 from evaluation.engine.engine import Engine, log_softmax
 from evaluation.engine.engine_file import read_engine, write_engine
-from evaluation.engine.front_end import FrontEnd
+from evaluation.engine.front_end import TRUSTED_S, FrontEnd, RunningNormaliser
 from evaluation.engine.recognizer import Recognizer
 from evaluation.engine.resampler import StreamResampler
-from evaluation.viterbi import build_graph
 from featurize.features import FeatureExtractor
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.resampling import resample
@@ -119,74 +118,81 @@ def test_greedy_decoding_in_pieces_is_that_of_the_whole():
     assert decoder.finish() == ctc_greedy(scores)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_phone_search_in_pieces_is_that_of_the_whole(seed):
-    rng = np.random.default_rng(seed)
-    frame_counts = rng.integers(5, 50, 6).astype(float)
-    bigrams = rng.integers(0, 9, (7, 7)).astype(float)
-    config = ViterbiConfig()
-    # Scores that last some frames, so that paths differ over more than a frame.
-    scores = np.repeat(rng.standard_normal((100, 6)), 5, axis=0).astype(np.float32)
-    scores += rng.standard_normal(scores.shape).astype(np.float32)
-    decoder = StreamViterbi(build_graph(bigrams, frame_counts, config), config.prior_scale)
-    for piece in np.array_split(scores, 23):
-        decoder.feed(piece)
-    expected = PhoneViterbi(bigrams, frame_counts, config)(log_softmax(scores))
-    assert decoder.finish() == expected
-    assert len(decoder._came_from) < 200  # what was settled is forgotten
+def senones_of(num_parts):
+    """States of every phone in two groups of left neighbours."""
+    plain = phone_state_inventory(len(PHONES.symbols), num_parts)
+    size = len(plain.phones)
+    return StateInventory(
+        states_per_phone=num_parts,
+        phones=plain.phones * 2,
+        positions=plain.positions * 2,
+        left=((0, 1),) * size + ((2, 3, 4, 5),) * size,
+        right=((),) * 2 * size,
+    )
+
+
+def with_search(recogniser, streamed=None):
+    """An engine that carries a search for symbols, as an exported one does."""
+    search = symbol_search(recogniser, ViterbiConfig())
+    return build_engine(recogniser, "float32", streamed, EngineSearches(search, None, ""))
 
 
 @pytest.mark.parametrize("frame_shift_s", [0.01, 0.03])
-def test_parts_of_phones_in_pieces_are_searched_as_the_whole(write_model, frame_shift_s):
-    states = phone_state_inventory(len(PHONES.symbols), 3)
-    recogniser = load_model(
-        write_model("v2", PHONES, objective="frame", states=states, frame_shift_s=frame_shift_s)
-    )
-    search = phone_search(recogniser, ViterbiConfig())
-    decoder = stream_decoder(build_engine(recogniser))
+def test_senones_in_pieces_are_searched_as_the_whole(write_model, tmp_path, frame_shift_s):
+    """From the file, too: what a stream finds is what an evaluation does."""
+    options = {"states": senones_of(3), "frame_shift_s": frame_shift_s}
+    recogniser = load_model(write_model("v2", PHONES, objective="frame", **options))
+    path = tmp_path / "a.spikes"
+    path.write_bytes(write_engine(with_search(recogniser)))
+    data = read_engine(path)
+    decoder = stream_decoder(data, data.search("symbols"))
     rng = np.random.default_rng(1)
-    scores = np.repeat(3 * rng.standard_normal((90, len(states.phones))), 4, axis=0)
+    scores = np.repeat(3 * rng.standard_normal((90, data.description.num_outputs)), 4, axis=0)
     scores = (scores + rng.standard_normal(scores.shape)).astype(np.float32)
     for piece in np.array_split(scores, 19):
         decoder.feed(piece)
     found = decoder.finish()
-    assert found == search(log_softmax(scores))
+    assert found == symbol_search(recogniser, ViterbiConfig())(log_softmax(scores))
     assert len(found) > 10
-    assert len(decoder._came_from) < 200
 
 
-def test_senones_of_a_part_are_added_up(write_model, tmp_path):
-    """Two senones share every part's probability: the phones are those of one that has it all."""
-    plain = phone_state_inventory(len(PHONES.symbols), 3)
-    split = StateInventory(
-        states_per_phone=3,
-        phones=plain.phones * 2,
-        positions=plain.positions * 2,
-        left=((0, 1),) * len(plain.phones) + ((2, 3, 4, 5),) * len(plain.phones),
-        right=((),) * 2 * len(plain.phones),
+def test_a_frame_engine_without_a_search_says_so(write_model):
+    recogniser = load_model(write_model("v2", PHONES, objective="frame", num_features=13))
+    _, streamed = front_end(num_bins=13)
+    with pytest.raises(PipelineError, match="no search for the symbols"):
+        Recognizer(build_engine(recogniser, "float32", streamed))
+
+
+def test_a_damaged_graph_in_an_engine_is_refused(write_model):
+    recogniser = load_model(write_model("v2", PHONES, objective="frame"))
+    data = with_search(recogniser)
+    arcs = data.arrays["symbols_arcs"].copy()
+    arcs[0, 3] = 10_000
+    broken = dataclasses.replace(data, arrays={**data.arrays, "symbols_arcs": arcs})
+    with pytest.raises(PipelineError, match="leads to no state"):
+        broken.search("symbols")
+
+
+def test_a_speaker_is_normalised_by_what_was_heard_so_far():
+    """By hand: the training statistics count as some seconds, then come the frames."""
+    config = front_end(num_bins=4, stack=3, stride=3)[1].model_copy(
+        update={"cmvn": "speaker", "mean": (2.0,) * 12, "std": (0.5,) * 12}
     )
-    options = {"objective": "frame", "frame_shift_s": 0.01}
-    decoders, files = [], []
-    for seed, states in enumerate((plain, split)):
-        run = write_model("v1", PHONES, states=states, seed=seed, **options)
-        path = tmp_path / f"{seed}.spikes"
-        path.write_bytes(write_engine(build_engine(load_model(run))))
-        files.append(read_engine(path))
-        decoders.append(stream_decoder(files[-1]))
-    assert files[1].description.num_outputs == 2 * files[0].description.num_outputs
-    scores = np.repeat(4 * np.random.default_rng(2).standard_normal((20, len(plain.phones))), 5, 0)
-    decoders[0].feed(scores.astype(np.float32))
-    share = np.log([0.3, 0.7]).repeat(len(plain.phones))
-    decoders[1].feed((np.tile(scores, 2) + share).astype(np.float32))
-    assert decoders[0].finish() == decoders[1].finish() != []
-
-
-def test_a_stream_shorter_than_a_phone_has_none(write_model):
-    states = phone_state_inventory(len(PHONES.symbols), 3)
-    run = write_model("v2", PHONES, objective="frame", states=states, frame_shift_s=0.01)
-    decoder = stream_decoder(build_engine(load_model(run)))
-    decoder.feed(np.zeros((2, len(states.phones)), np.float32))
-    assert decoder.finish() == []
+    trusted = TRUSTED_S / 0.03
+    frames = np.random.default_rng(0).normal(5.0, 3.0, (400, 12)).astype(np.float32)
+    normalise = RunningNormaliser(config)
+    found = np.concatenate([normalise(piece) for piece in np.array_split(frames, 7)])
+    for t in (0, 1, 57, 399):
+        heard = frames[: t + 1].astype(float)
+        mean = (trusted * 2.0 + heard.sum(0)) / (trusted + t + 1)
+        squares = (trusted * (0.25 + 4.0) + (heard**2).sum(0)) / (trusted + t + 1)
+        expected = (frames[t] - mean) / np.sqrt(squares - mean**2)
+        np.testing.assert_allclose(found[t], expected, rtol=1e-3, atol=1e-4)
+    # Late frames are normalised as by the whole speaker, far better than by the training set.
+    own = (frames - frames.mean(0)) / frames.std(0)
+    assert np.abs(found[300:] - own[300:]).mean() < 0.7 * np.abs((frames[300:] - 2) / 0.5).mean()
+    normalise.reset()
+    np.testing.assert_array_equal(normalise(frames[:3]), found[:3])
 
 
 @pytest.fixture
@@ -222,17 +228,13 @@ def test_a_delayed_network_names_nothing_by_its_first_frames(write_model):
     """The same weights with and without a delay: one hears phones in the scores from frame 3 on."""
     options = {"objective": "frame", "num_features": 13, "frame_shift_s": 0.01}
     _, streamed = front_end(num_bins=13)
-    plain = build_engine(load_model(write_model("v2", PHONES, **options)), "float32", streamed)
-    late = build_engine(
-        load_model(write_model("v2", PHONES, target_delay=3, **options)),
-        "float32",
-        streamed,
-    )
+    plain = with_search(load_model(write_model("v2", PHONES, **options)), streamed)
+    late = with_search(load_model(write_model("v2", PHONES, target_delay=3, **options)), streamed)
     frames = FrontEnd(streamed)
     samples = noise(9000)
     heard = np.concatenate([frames.feed(samples), frames.finish()])
     engine = Engine(plain)
-    decoder = stream_decoder(plain)
+    decoder = stream_decoder(plain, plain.search("symbols"))
     decoder.feed(engine.advance(heard, engine.stream())[3:])
     expected = tuple(decoder.finish())
 

@@ -1,0 +1,138 @@
+"""What an evaluation chose for a model: its search belongs to a recogniser as its network does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evaluation.config import EvaluateConfig
+from evaluation.decoding import symbol_weights, word_weights
+from evaluation.graph.search import GraphSearch
+from evaluation.graph.store import STAGE as GRAPH_STAGE
+from evaluation.graph.store import KeptGraph, read_graph
+from evaluation.manifest import EvaluateManifest
+from evaluation.metrics import EvaluationMetrics, ModelMetrics
+from featurize.stage import (
+    Location,
+    PipelineError,
+    is_finished,
+    read_checked,
+    read_manifest,
+)
+from training.manifest import TrainManifest
+
+EVALUATION_STAGE = "evaluation"
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenSearches:
+    """The searches of a recogniser.
+
+    Attributes:
+        evaluation: where they were chosen.
+        metrics: what it says of the model.
+        symbols: search for symbols; None where the best output of each frame is taken.
+        words: search for words; None where none was made.
+    """
+
+    evaluation: Location
+    metrics: ModelMetrics
+    symbols: GraphSearch | None
+    words: GraphSearch | None
+
+
+def read_evaluation(evaluation: Location) -> tuple[EvaluateManifest, EvaluationMetrics]:
+    """A finished evaluation.
+
+    Raises:
+        PipelineError: when it is unfinished or damaged.
+    """
+    manifest = read_manifest(evaluation, EvaluateManifest)
+    content = read_checked(evaluation, manifest, "metrics.json")
+    return manifest, EvaluationMetrics.model_validate_json(content)
+
+
+def metrics_of_model(
+    metrics: EvaluationMetrics, model: TrainManifest, evaluation: Location
+) -> ModelMetrics:
+    """What an evaluation says of a model.
+
+    Raises:
+        PipelineError: when it is of other models.
+    """
+    for found in metrics.models:
+        if found.training_fingerprint == model.fingerprint:
+            return found
+    raise PipelineError(
+        f"evaluation {evaluation} is not of model {model.fingerprint}; name one that scored it"
+    )
+
+
+def graph_of_evaluation(evaluation: Location, fingerprint: str) -> KeptGraph:
+    """A graph that an evaluation searched in, which stands in the same runs folder.
+
+    Raises:
+        PipelineError: when it is gone or damaged.
+    """
+    location = evaluation.parent.parent.child(GRAPH_STAGE, fingerprint)
+    if not is_finished(location):
+        raise PipelineError(
+            f"the search graph {location} of evaluation {evaluation} is gone; evaluate again with "
+            "--force"
+        )
+    return read_graph(location)
+
+
+def chosen_searches(evaluation: Location, model: TrainManifest) -> ChosenSearches:
+    """The searches that an evaluation made for a model, with the weights that it chose.
+
+    Raises:
+        PipelineError: when it is of other models, or a graph is gone.
+    """
+    _, metrics = read_evaluation(evaluation)
+    own = metrics_of_model(metrics, model, evaluation)
+    symbols = words = None
+    if own.symbol_graph is not None and own.viterbi is not None:
+        kept = graph_of_evaluation(evaluation, own.symbol_graph)
+        symbols = GraphSearch(kept.graph, symbol_weights(own.viterbi))
+    if own.word_graph is not None and own.words is not None:
+        kept = graph_of_evaluation(evaluation, own.word_graph)
+        words = GraphSearch(kept.graph, word_weights(own.words))
+    return ChosenSearches(evaluation, own, symbols, words)
+
+
+def evaluation_of(run: Location, model: TrainManifest) -> Location | None:
+    """The evaluation beside a training run whose choices count: one that chose on dev.
+
+    Of several the newest, one that searched for words before others; None where there is none.
+
+    Args:
+        run: the training run, ``runs/training/FINGERPRINT``.
+        model: its manifest.
+    """
+    return _newest(run, {model.fingerprint})
+
+
+def evaluation_of_all(runs: Sequence[Location]) -> Location | None:
+    """The same for several training runs, which it must have scored together."""
+    fingerprints = {read_manifest(run, TrainManifest).fingerprint for run in runs}
+    return _newest(runs[0], fingerprints)
+
+
+def _newest(run: Location, models: set[str]) -> Location | None:
+    found: list[tuple[bool, str, str, Location]] = []
+    for place in run.parent.parent.child(EVALUATION_STAGE).children():
+        if place.name.startswith(".") or not is_finished(place):
+            continue
+        try:
+            manifest = read_manifest(place, EvaluateManifest)
+        except PipelineError:
+            continue  # of an earlier version, or damaged: `spikeline verify` names it
+        if models <= set(manifest.upstream.values()) and chose_here(manifest.config):
+            has_words = manifest.config.words is not None
+            found.append((has_words, manifest.created_at, place.name, place))
+    return max(found, key=lambda one: one[:3])[3] if found else None
+
+
+def chose_here(config: EvaluateConfig) -> bool:
+    """Whether an evaluation chose weights on dev, in place of taking another's."""
+    words = config.words is not None and config.words.tune_on_dev
+    return config.search_of is None and (config.viterbi.tune_on_dev or words)

@@ -1,0 +1,201 @@
+"""The best way through a search graph for the scores of an utterance (Viterbi 1967).
+
+A path with words (or symbols) W through the outputs of a recogniser scores::
+
+    sum over frames of  log p(o | x_t) - prior_scale log p(o)  and the states' durations
+    + lm_weight log p(W) + word_score |W|
+
+The weights are put on a graph that is made without them, so that choosing them makes no graph
+anew. What is far behind the best path is given up (kaldi-decoder's ``FasterDecoder``).
+
+Imports neither torch nor pyarrow.
+
+Shape legend: T frames, O outputs, E emissions, A arcs.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from evaluation.graph.arrays import GraphArrays, to_fst
+from evaluation.graph.search_graph import SearchGraph
+from featurize.stage import TypedConfig
+
+Floats = NDArray[np.float32]
+
+# A stream forgets its past where it pauses, once it is this long, and anywhere beyond the second.
+_MAY_FORGET_FRAMES, _MUST_FORGET_FRAMES = 6000, 20000
+_PAUSE_FRAMES = 10
+
+
+class SearchWeights(TypedConfig):
+    """How much the parts of a path's score count, and how wide the search is."""
+
+    lm_weight: float = Field(ge=0, le=100, description="Weight of the language model.")
+    word_score: float = Field(ge=-100, le=100, description="Added for every word or symbol.")
+    prior_scale: float = Field(ge=0, le=10, description="Share of the log prior taken off.")
+    beam: float = Field(gt=0, le=1e4, description="Paths this far behind the best are given up.")
+    max_active: int = Field(ge=10, le=1_000_000, description="Paths kept after a frame at most.")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best path.
+
+    Attributes:
+        labels: words or symbols, from 0.
+        score: of the path, as the module says.
+    """
+
+    labels: tuple[int, ...]
+    score: float
+
+
+class GraphSearch:
+    """Finds the best words or symbols of an utterance.
+
+    Args:
+        graph: what may be found.
+        weights: of the parts of a score.
+    """
+
+    def __init__(self, graph: SearchGraph, weights: SearchWeights) -> None:
+        self.graph = graph
+        self.weights = weights
+        self._taken_off_O = (weights.prior_scale * graph.log_prior_O).astype(np.float32)
+        num_outputs, num_emissions = len(graph.emission_O), len(graph.stay_E)
+        self._is_whole = num_outputs == num_emissions and bool(
+            (graph.emission_O == np.arange(num_outputs)).all()
+        )
+
+    @cached_property
+    def fst(self) -> Any:
+        """The weighted graph, as OpenFst has it."""
+        return to_fst(weighted(self.graph, self.weights))
+
+    def __call__(self, log_probs_TO: Floats) -> list[int]:
+        """Words or symbols of a whole utterance."""
+        return list(self.find(log_probs_TO).labels)
+
+    def find(self, log_probs_TO: Floats) -> Found:
+        """Words or symbols of a whole utterance, and their score.
+
+        Args:
+            log_probs_TO: log-probabilities of its valid frames.
+        """
+        stream = self.stream()
+        stream.step(log_probs_TO)
+        return stream.end()
+
+    def texts(self, labels: tuple[int, ...] | list[int]) -> tuple[str, ...]:
+        """What labels stand for."""
+        return tuple(self.graph.words[label] for label in labels)
+
+    def stream(self) -> "SearchStream":
+        """A search that is given an utterance piece by piece."""
+        return SearchStream(self)
+
+    def emissions(self, log_probs_TO: Floats) -> Floats:
+        """Scores (T, E) of what the graph asks for."""
+        scores_TO = np.asarray(log_probs_TO, np.float32) - self._taken_off_O
+        if self._is_whole:
+            return np.ascontiguousarray(scores_TO)
+        scores_TE = np.full((len(scores_TO), len(self.graph.stay_E)), -1e10, np.float32)
+        for output, emission in enumerate(self.graph.emission_O):
+            np.maximum(scores_TE[:, emission], scores_TO[:, output], out=scores_TE[:, emission])
+        return scores_TE
+
+
+class SearchStream:
+    """The search through one utterance as it comes.
+
+    A stream of some minutes is decided for good at its next pause, so that memory stays bounded;
+    what follows is searched as an utterance of its own.
+
+    Args:
+        search: the search, whose graph is shared.
+    """
+
+    def __init__(self, search: GraphSearch) -> None:
+        self._search = search
+        self._decided: tuple[int, ...] = ()
+        self._score = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        from kaldi_decoder import FasterDecoder, FasterDecoderOptions
+
+        weights = self._search.weights
+        options = FasterDecoderOptions(beam=weights.beam, max_active=weights.max_active)
+        self._decoder = FasterDecoder(self._search.fst, options)
+        self._decoder.init_decoding()
+        self._num_frames = 0
+
+    def step(self, log_probs_TO: Floats) -> None:
+        """Take in some frames.
+
+        Args:
+            log_probs_TO: log-probabilities of the next frames; may be none.
+        """
+        from kaldi_decoder import DecodableCtc
+
+        for start in range(0, len(log_probs_TO), _MAY_FORGET_FRAMES):
+            piece_TE = self._search.emissions(log_probs_TO[start : start + _MAY_FORGET_FRAMES])
+            self._decoder.advance_decoding(DecodableCtc(piece_TE, self._num_frames))
+            self._num_frames += len(piece_TE)
+            if self._num_frames > _MAY_FORGET_FRAMES:
+                self._forget()
+
+    def labels(self) -> tuple[int, ...]:
+        """The best words or symbols so far, which later frames may change."""
+        return (*self._decided, *self._best(use_final=False).labels)
+
+    def end(self) -> Found:
+        """End the utterance."""
+        best = self._best(use_final=True)
+        return Found((*self._decided, *best.labels), self._score + best.score)
+
+    def _forget(self) -> None:
+        path = self._path(use_final=False)
+        if path is None:
+            return
+        emissions = path[0][-_PAUSE_FRAMES:]
+        pauses = len(set(emissions)) == 1 and len(emissions) == _PAUSE_FRAMES
+        if pauses or self._num_frames > _MUST_FORGET_FRAMES:
+            self._decided += tuple(label - 1 for label in path[1])
+            self._score += path[2]
+            self._begin()
+
+    def _best(self, *, use_final: bool) -> Found:
+        path = self._path(use_final=use_final)
+        if path is None:  # nothing was heard, or fewer frames than anything takes
+            return Found((), 0.0 if self._num_frames == 0 else -np.inf)
+        return Found(tuple(label - 1 for label in path[1]), path[2])
+
+    def _path(self, *, use_final: bool) -> tuple[list[int], list[int], float] | None:
+        import kaldifst
+
+        if self._num_frames == 0:
+            return None
+        succeeded, lattice = self._decoder.get_best_path(use_final)
+        if not succeeded:
+            return None
+        _, emissions, labels, weight = kaldifst.get_linear_symbol_sequence(lattice)
+        return emissions, labels, -(weight.value1 + weight.value2)
+
+
+def weighted(graph: SearchGraph, weights: SearchWeights) -> GraphArrays:
+    """The graph with its weights and with the states' loops."""
+    looped = graph.looped
+    arcs = looped.arcs_A.copy()
+    arcs["weight"] *= np.float32(weights.lm_weight)
+    arcs["weight"] += looped.time_cost_A
+    arcs["weight"] -= np.float32(weights.word_score) * (arcs["olabel"] != 0)
+    final_S = np.where(
+        np.isfinite(looped.final_S), np.float32(weights.lm_weight) * looped.final_S, np.inf
+    )
+    return GraphArrays(looped.start, final_S.astype(np.float32), looped.source_A, arcs)
