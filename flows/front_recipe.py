@@ -112,9 +112,13 @@ class FrontRecipe(TypedConfig):
 
 
 def _features(
-    name: str, train: tuple[str, ...], num_bins: int = 40, joined: int = 1
+    name: str,
+    train: tuple[str, ...],
+    num_bins: int = 40,
+    joined: int = 1,
+    speeds: tuple[float, ...] = (),
 ) -> FrontFeatures:
-    """Filterbank frames of 10 ms, so many of them joined into one."""
+    """Filterbank frames of 10 ms, so many of them joined into one; training copies at speeds."""
     targets = (
         TargetsConfig(kind="senones", num_senones=1000)
         if joined == 1
@@ -129,6 +133,7 @@ def _features(
             cmvn="speaker",
             utterances_per_shard=128,
             num_bins=num_bins,
+            speed_factors=speeds,
             stack=joined,
             stride=joined,
         ),
@@ -337,10 +342,25 @@ def front_recipe() -> FrontRecipe:
     """The recipe as it stands."""
     five_hours = ("train-mini", "train-more")
     fine = _features("10ms", five_hours)
+    middle = _features("20ms", five_hours, joined=2)
     coarse = _features("30ms", five_hours, num_bins=24, joined=3)
+    fast = _features("10ms-speeds", five_hours, speeds=(0.9, 1.1))
     small = _features("10ms-2.6h", ("train-mini",))
     spiking = list(_spiking_entries(fine))
-    entries = [*_dense_entries((fine, coarse)), *spiking]
+    entries = [*_dense_entries((fine, middle, coarse)), *spiking]
+    # Three speeds are three times the data: as many steps in a third of the epochs.
+    entries += [
+        entry.model_copy(
+            update={
+                "features": fast.name,
+                "train": entry.train.model_copy(
+                    update={"curriculum": (CurriculumStage(num_epochs=3, chunk_frames=300),)}
+                ),
+            }
+        )
+        for entry in entries
+        if entry.features == fine.name and entry.budget_m in (5.0, 17.0)
+    ]
     # What data does to each family: the same trainings on half of it, at one budget.
     entries += [
         entry.model_copy(update={"features": small.name})
@@ -351,7 +371,7 @@ def front_recipe() -> FrontRecipe:
     at_17 = {entry.family: entry for entry in spiking if entry.budget_m == 17.0}
     entries += [*_ablation_entries(at_17["v3"]), *map(_by_density, at_17.values())]
     return FrontRecipe(
-        features=(fine, coarse, small),
+        features=(fine, middle, coarse, fast, small),
         entries=tuple(entries),
         evaluate=EvaluateConfig(
             viterbi=ViterbiConfig(tune_max_utterances=30),

@@ -48,7 +48,7 @@ def test_every_spiking_entry_is_trained_towards_its_budget():
 
 def test_entries_are_chosen_by_family_and_budget():
     chosen = RECIPE.chosen(("v3",), (5.0,))
-    assert [entry.name for entry in chosen.entries] == ["v3-10ms-5M"]
+    assert [e.name for e in chosen.entries] == ["v3-10ms-5M", "v3-10ms-speeds-5M"]
     assert RECIPE.chosen((), ()) == RECIPE
     with pytest.raises(PipelineError, match="--family v9: families are adlif, deltagru"):
         RECIPE.chosen(("v9",), ())
