@@ -9,7 +9,6 @@ from evaluation.decoding import choose_decoder
 from evaluation.graph.search import GraphSearch
 from evaluation.graph.store import KeptGraph
 from evaluation.heard import count_heard
-from evaluation.labels import ModelName, name_models
 from evaluation.language_model import digest_of_files
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
 from evaluation.metrics import EvaluationMetrics, ParameterCounts
@@ -36,6 +35,7 @@ from evaluation.recognise import (
 )
 from evaluation.repeats import setting_metrics
 from evaluation.report import render_report
+from evaluation.run_names import RunName, name_runs
 from evaluation.scoring import (
     Bootstrap,
     Transcript,
@@ -120,7 +120,7 @@ def evaluate(
         choose_decoder(config, model.config.objective, str(address))
         _check_search_of(config, model)
     select_subsets(config, manifest)
-    name_models(trained)
+    name_runs(trained)
     name = evaluation_fingerprint(config, trained, manifest)
 
     def work(location: Location) -> EvaluateManifest:
@@ -187,7 +187,7 @@ class _Evaluation:
         self, addresses: Sequence[Location], trained: Sequence[TrainManifest], name: str
     ) -> EvaluateManifest:
         """Evaluate every model, then write what follows from all of them."""
-        names = name_models(trained)
+        names = name_runs(trained)
         labels = [named.label for named in names]
         choose = self._chooser(trained[0])
         outcomes = []
@@ -250,7 +250,7 @@ class _Evaluation:
     def _run_model(
         self,
         address: Location,
-        named: ModelName,
+        named: RunName,
         choose: SearchChooser,
         hypotheses: TableWriter,
         multiplications: TableWriter,
@@ -300,7 +300,7 @@ class _Evaluation:
         return outcome
 
     def _start(
-        self, recogniser: TrainedModel, address: Location, named: ModelName, searches: Searches
+        self, recogniser: TrainedModel, address: Location, named: RunName, searches: Searches
     ) -> ModelOutcome:
         manifest, network = recogniser.manifest, recogniser.network
         if self.word_graph is None:

@@ -159,11 +159,6 @@ class PrefectApi:
             # Prefect reads its settings once, at import, from the environment.
             os.environ["PREFECT_API_URL"] = self._server.api_url
 
-    @property
-    def is_embedded(self) -> bool:
-        """Whether the server is ours."""
-        return self._server is not None
-
     def ready(self) -> None:
         """Wait until the server answers.
 

@@ -13,7 +13,7 @@ from flows.command import command
 if TYPE_CHECKING:
     from evaluation.engine.description import Precision
     from evaluation.engine.engine_file import EngineData
-    from evaluation.engine.recognizer import Transcription
+    from evaluation.engine.transcriber import Transcription
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def load_engine(source: EngineSource, *, find_words: bool = True) -> "EngineData
                 "evaluation, or name its training run by --model"
             )
         return read_engine(source.model)
-    from evaluation.engine.from_run import SearchChoice, engine_of_run
+    from evaluation.engine_of_run import SearchChoice, engine_of_run
 
     precision: Precision = "int8" if source.precision == "int8" else "float32"
     choice = SearchChoice(source.evaluation, find_words)
@@ -89,22 +89,22 @@ def _transcribe(
     data: "EngineData", files: Sequence[str], *, find_words: bool, stream: bool
 ) -> "dict[str, Transcription]":
     from evaluation.engine.audio_file import open_audio
-    from evaluation.engine.recognizer import Recognizer
+    from evaluation.engine.transcriber import Transcriber
 
-    heard, recognizers = {}, dict[int, Recognizer]()
+    heard, transcribers = {}, dict[int, Transcriber]()
     for file in files:
         with open_audio(file) as audio:
             rate = audio.sample_rate_hz
-            if rate not in recognizers:
-                recognizers[rate] = Recognizer(data, rate, find_words)
-            recognizer, shown = recognizers[rate], ""
+            if rate not in transcribers:
+                transcribers[rate] = Transcriber(data, rate, find_words)
+            transcriber, shown = transcribers[rate], ""
             try:
                 for block in audio.blocks:
-                    recognizer.feed(block)
-                    if stream and (partial := recognizer.partial()) != shown:
+                    transcriber.feed(block)
+                    if stream and (partial := transcriber.partial()) != shown:
                         sys.stderr.write(f"... {partial}\n")
                         shown = partial
-                heard[file] = recognizer.result()
+                heard[file] = transcriber.result()
             except PipelineError as error:
                 raise PipelineError(f"{file}: {error}") from None
     return heard

@@ -7,8 +7,8 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from evaluation.comparison import escape_markdown
-from evaluation.labels import name_models
 from evaluation.learning_curves import draw_learning_curves
+from evaluation.run_names import name_runs
 from evaluation.training_summary import training_lines
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, StageResult, read_manifest
@@ -76,7 +76,7 @@ def train_and_publish(
 
 def named_runs(trained: Sequence[StageResult]) -> dict[str, StageResult]:
     """Finished trainings by the names that an evaluation of them uses."""
-    names = name_models([read_manifest(result.location, TrainManifest) for result in trained])
+    names = name_runs([read_manifest(result.location, TrainManifest) for result in trained])
     return {named.label: result for named, result in zip(names, trained, strict=True)}
 
 

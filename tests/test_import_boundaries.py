@@ -130,7 +130,7 @@ def test_no_training_needs_the_alignment(path: Path) -> None:
 def test_an_exported_engine_runs_without_torch() -> None:
     """What the recogniser imports, and all that these import, is free of slow packages."""
     script = (
-        "import sys, evaluation.engine.recognizer, evaluation.engine.audio_file\n"
+        "import sys, evaluation.engine.transcriber, evaluation.engine.audio_file\n"
         "slow = ('torch', 'pyarrow', 'scipy.signal', 'fsspec', 'asyncio')\n"
         "print([name for name in slow if name in sys.modules])"
     )
@@ -138,3 +138,26 @@ def test_an_exported_engine_runs_without_torch() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", python_files("evaluation/engine"), ids=relative)
+def test_the_engine_stands_below_what_scores_with_it(path: Path) -> None:
+    """Scoring imports the engine; the engine nothing of scoring's but the search they share."""
+    modules = {
+        node.module
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module is not None
+    }
+    taken = {".".join(name.split(".")[:2]) for name in modules if name.startswith("evaluation.")}
+    assert taken <= {"evaluation.engine", "evaluation.graph"}
+
+
+@pytest.mark.parametrize(("before", "is_frozen"), [("", True), ("import torch", False)])
+def test_numba_and_the_collector_are_touched_in_the_engines_own_process_alone(
+    before: str, is_frozen: bool
+) -> None:
+    script = f"{before}\nimport gc, evaluation.engine.kernels\nprint(gc.get_freeze_count() > 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(is_frozen)

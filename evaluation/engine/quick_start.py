@@ -2,9 +2,13 @@
 
 Numba imports SciPy's linear algebra at its first compiled call, only to find out whether ``np.cov``
 and ``np.corrcoef`` may be compiled, which nothing here uses; all other linear algebra asks again
-when it is used. That is a fifth of the engine's start-up. A tenth is the collector, which goes
-through the hundred thousand objects that numba makes, none of them garbage, again and again.
-Where numba has been set up already, or looks different inside, nothing is done.
+when it is used. The collector goes through the hundred thousand objects that numba makes, none of
+them garbage, again and again. From the interpreter to the scores of the first frame takes 0.67 s of
+CPU time with this module and 1.20 s without (eight pairs in turns, 2 x 550).
+
+It acts in the engine's own process alone, which listens without torch: where torch is there,
+training or an evaluation runs, for which half a second is nothing, and numba and the collector are
+left as they are. So they are where numba has been set up already, or looks different inside.
 """
 
 import gc
@@ -18,7 +22,7 @@ def _refuse() -> None:
 
 
 def _set_up_numba() -> None:
-    if "numba.np.arraymath" in sys.modules or "scipy.linalg" in sys.modules:
+    if {"torch", "numba.np.arraymath", "scipy.linalg"} & sys.modules.keys():
         return
     was_collecting = gc.isenabled()
     gc.disable()

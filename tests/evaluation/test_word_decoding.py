@@ -15,9 +15,9 @@ from evaluation.decoding import word_weights
 from evaluation.engine.build import build_engine
 from evaluation.engine.description import FrontEndConfig
 from evaluation.engine.engine_file import write_engine
-from evaluation.engine.from_run import SearchChoice, searches_for
 from evaluation.engine.front_end import FrontEnd
-from evaluation.engine.recognizer import Recognizer
+from evaluation.engine.transcriber import Transcriber
+from evaluation.engine_of_run import SearchChoice, searches_for
 from evaluation.evaluate import evaluate
 from evaluation.kneser_ney import estimate
 from evaluation.metrics import EvaluationMetrics
@@ -288,16 +288,16 @@ def test_the_same_words_everywhere(run, write_features, write_model, lexicon, tm
     scores = output.log_probs_TBO[:, 0].numpy()
     search = chosen_searches(result.location, recogniser.manifest).words
     expected = search.texts(search(scores))
-    for recognizer in (Recognizer(data), Recognizer.from_file(exported)):
+    for transcriber in (Transcriber(data), Transcriber.from_file(exported)):
         for _ in range(2):  # the second stream is as the first
             for piece in np.array_split(samples, 9):
-                recognizer.feed(piece)
-            assert set(recognizer.partial().split()) <= {"B", "TEXT", "PUT"}
-            heard = recognizer.result()
+                transcriber.feed(piece)
+            assert set(transcriber.partial().split()) <= {"B", "TEXT", "PUT"}
+            heard = transcriber.result()
             assert heard.words == expected != ()
             assert heard.text == " ".join(expected)
-        assert recognizer.result().words == ()
-    assert Recognizer(data, find_words=False).result().words is None
+        assert transcriber.result().words == ()
+    assert Transcriber(data, find_words=False).result().words is None
 
 
 def test_without_the_training_transcripts_a_model_is_asked_for(

@@ -11,7 +11,7 @@ from training.train_config import TrainConfig
 _SEED = "seed"
 
 
-class ModelName(NamedTuple):
+class RunName(NamedTuple):
     """What a run is called.
 
     Attributes:
@@ -23,7 +23,7 @@ class ModelName(NamedTuple):
     setting: str
 
 
-def name_models(models: Sequence[TrainManifest]) -> tuple[ModelName, ...]:
+def name_runs(models: Sequence[TrainManifest]) -> tuple[RunName, ...]:
     """Name every run: ``v2``; where a kind comes twice ``v2-threshold=5`` by what differs.
 
     Seeds come last, ``v2-seed=1``. Settings that no single value of their configurations tells
@@ -51,7 +51,7 @@ def name_models(models: Sequence[TrainManifest]) -> tuple[ModelName, ...]:
         f"{label}-{model.fingerprint[:6]}" if labels.count(label) > 1 else label
         for label, model in zip(labels, models, strict=True)
     ]
-    return tuple(map(ModelName, unique, settings))
+    return tuple(map(RunName, unique, settings))
 
 
 def _identity(model: TrainManifest) -> str:

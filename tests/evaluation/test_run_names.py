@@ -1,6 +1,6 @@
 import pytest
 
-from evaluation.labels import name_models
+from evaluation.run_names import name_runs
 from featurize.stage import PipelineError, read_manifest
 from training.manifest import TrainManifest
 from training.train_config import CurriculumStage, DensityConfig
@@ -21,11 +21,11 @@ def runs(write_model):
 
 
 def labels(*models):
-    return [name.label for name in name_models(models)]
+    return [name.label for name in name_runs(models)]
 
 
 def settings(*models):
-    return [name.setting for name in name_models(models)]
+    return [name.setting for name in name_runs(models)]
 
 
 def test_kinds_alone_are_their_own_names(runs):
@@ -80,4 +80,4 @@ def test_one_seed_by_two_versions_of_the_stage_is_told_apart_too(runs):
 def test_one_run_twice_is_refused(runs):
     run = runs()
     with pytest.raises(PipelineError, match="given twice"):
-        name_models([run, run])
+        name_runs([run, run])

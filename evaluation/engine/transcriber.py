@@ -1,6 +1,7 @@
 """Speech in, text out: front end, engine and decoder behind ``feed`` and ``result``.
 
-Imports neither torch nor pyarrow, unless a training run is named instead of an engine file.
+Imports neither torch nor pyarrow; the engine of a training run is made by
+``evaluation.engine_of_run``.
 """
 
 import time
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from evaluation.engine.counts import ExecutedCounts
 from evaluation.engine.decoding import Floats, GraphDecoder, StreamDecoder, stream_decoder
-from evaluation.engine.description import Precision, SymbolTable
+from evaluation.engine.description import SymbolTable
 from evaluation.engine.engine import Engine
 from evaluation.engine.engine_file import EngineData, read_engine
 from evaluation.engine.front_end import FrontEnd
@@ -62,7 +63,7 @@ def spell(symbols: Sequence[int], table: SymbolTable) -> str:
     return " ".join(table.symbols[i] for i in symbols)
 
 
-class Recognizer:
+class Transcriber:
     """Listens to one stream of samples after the other.
 
     Args:
@@ -97,41 +98,13 @@ class Recognizer:
         self._begin()
 
     @classmethod
-    def from_file(cls, path: str | Path, *, sample_rate_hz: int | None = None) -> "Recognizer":
+    def from_file(cls, path: str | Path, *, sample_rate_hz: int | None = None) -> "Transcriber":
         """Load an engine file; needs no torch.
 
         Raises:
             PipelineError: when it is damaged or of another version.
         """
         return cls(read_engine(path), sample_rate_hz)
-
-    @classmethod
-    def from_run(
-        cls,
-        uri: str,
-        *,
-        precision: Precision = "float32",
-        sample_rate_hz: int | None = None,
-        evaluation: str | None = None,
-    ) -> "Recognizer":
-        """Build the engine of a finished training run.
-
-        Args:
-            uri: local path or s3:// address.
-            precision: of the weights.
-            sample_rate_hz: rate of the samples fed.
-            evaluation: a finished evaluation of this model: its lexicon, language model and
-                weights are used; the newest one beside the run where not given.
-
-        Raises:
-            PipelineError: when the run is unfinished, its model does not spike, its feature
-                set, which says how frames are made, is gone, or the evaluation is of others.
-        """
-        # Torch takes seconds to import, and an engine file does not need it.
-        from evaluation.engine.from_run import SearchChoice, engine_of_run
-
-        choice = SearchChoice(evaluation)
-        return cls(engine_of_run(uri, precision, choice=choice), sample_rate_hz)
 
     def _begin(self) -> None:
         rate = self._front_end.config.sample_rate_hz

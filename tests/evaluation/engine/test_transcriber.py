@@ -20,8 +20,8 @@ from evaluation.engine.description import FrontEndConfig
 from evaluation.engine.engine import Engine, log_softmax
 from evaluation.engine.engine_file import read_engine, write_engine
 from evaluation.engine.front_end import TRUSTED_S, FrontEnd, RunningNormaliser
-from evaluation.engine.recognizer import Recognizer
 from evaluation.engine.resampler import StreamResampler
+from evaluation.engine.transcriber import Transcriber
 from featurize.features import FeatureExtractor
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.resampling import resample
@@ -160,7 +160,7 @@ def test_a_frame_engine_without_a_search_says_so(write_model):
     recogniser = load_model(write_model("v2", PHONES, objective="frame", num_features=13))
     _, streamed = front_end(num_bins=13)
     with pytest.raises(PipelineError, match="no search for the symbols"):
-        Recognizer(build_engine(recogniser, "float32", streamed))
+        Transcriber(build_engine(recogniser, "float32", streamed))
 
 
 def test_a_damaged_graph_in_an_engine_is_refused(write_model):
@@ -204,7 +204,7 @@ def engine_data(write_model):
 
 def test_any_feeding_gives_the_same_result(engine_data):
     samples = noise(9000)
-    whole = Recognizer(engine_data)
+    whole = Transcriber(engine_data)
     whole.feed(samples)
     expected = whole.result()
     assert expected.symbols
@@ -214,10 +214,10 @@ def test_any_feeding_gives_the_same_result(engine_data):
     @settings(max_examples=25)
     @given(cuts=CUTS)
     def check(cuts):
-        recognizer = Recognizer(engine_data)
+        transcriber = Transcriber(engine_data)
         for piece in pieces(samples, cuts):
-            recognizer.feed(piece)
-        found = recognizer.result()
+            transcriber.feed(piece)
+        found = transcriber.result()
         assert (found.text, found.symbols) == (expected.text, expected.symbols)
         assert found.executed == expected.executed
 
@@ -241,10 +241,10 @@ def test_a_delayed_network_names_nothing_by_its_first_frames(write_model):
     @settings(max_examples=20)
     @given(cuts=CUTS)
     def check(cuts):
-        recognizer = Recognizer(late)
+        transcriber = Transcriber(late)
         for piece in pieces(samples, cuts):
-            recognizer.feed(piece)
-        found = recognizer.result()
+            transcriber.feed(piece)
+        found = transcriber.result()
         assert found.symbols == expected
         assert found.executed.num_frames == len(heard)
 
@@ -252,16 +252,16 @@ def test_a_delayed_network_names_nothing_by_its_first_frames(write_model):
 
 
 def test_a_partial_hypothesis_grows_into_the_result_and_the_next_stream_is_fresh(engine_data):
-    recognizer = Recognizer(engine_data)
+    transcriber = Transcriber(engine_data)
     seen = []
     for piece in np.array_split(noise(9000), 10):
-        recognizer.feed(piece)
-        seen.append(recognizer.partial())
-    first = recognizer.result()
+        transcriber.feed(piece)
+        seen.append(transcriber.partial())
+    first = transcriber.result()
     assert seen == sorted(seen, key=len)
     assert seen[-1] == first.text
-    recognizer.feed(noise(9000))
-    second = recognizer.result()
+    transcriber.feed(noise(9000))
+    second = transcriber.result()
     assert dataclasses.replace(second, busy_s=first.busy_s) == first
 
 
@@ -278,34 +278,34 @@ def test_a_partial_hypothesis_grows_into_the_result_and_the_next_stream_is_fresh
     ids=["empty", "one sample", "silence", "clipped noise", "far too loud", "constant"],
 )
 def test_whatever_is_fed_in_gives_an_answer(engine_data, samples):
-    recognizer = Recognizer(engine_data)
-    recognizer.feed(samples)
-    heard = recognizer.result()
+    transcriber = Transcriber(engine_data)
+    transcriber.feed(samples)
+    heard = transcriber.result()
     assert heard.audio_s == len(samples) / RATE
-    assert np.isfinite(recognizer._stream.residue).all()
+    assert np.isfinite(transcriber._stream.residue).all()
     assert all(0 <= share <= 1 for share in heard.executed.density)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_samples_that_are_not_numbers_are_refused_and_harm_nothing(engine_data, value):
-    recognizer = Recognizer(engine_data)
+    transcriber = Transcriber(engine_data)
     with pytest.raises(PipelineError, match="not-a-number or infinity"):
-        recognizer.feed(np.array([0.0, value]))
-    recognizer.feed(noise(9000))
-    again = Recognizer(engine_data)
+        transcriber.feed(np.array([0.0, value]))
+    transcriber.feed(noise(9000))
+    again = Transcriber(engine_data)
     again.feed(noise(9000))
-    assert recognizer.result().symbols == again.result().symbols
+    assert transcriber.result().symbols == again.result().symbols
 
 
 def test_hours_of_silence_keep_memory_flat(engine_data):
     """What the recogniser holds after an hour is what it held after a minute."""
 
     def held(minutes):
-        recognizer = Recognizer(engine_data)
+        transcriber = Transcriber(engine_data)
         minute = np.zeros(60 * RATE, np.float32)
         for _ in range(minutes):
-            recognizer.feed(minute)
-        front = recognizer._front_end
+            transcriber.feed(minute)
+        front = transcriber._front_end
         return [array.nbytes for array in (front._samples, front._static, front._unstacked)]
 
     assert held(2) == held(60)
@@ -314,20 +314,20 @@ def test_hours_of_silence_keep_memory_flat(engine_data):
 GARBAGE = """
 import json, sys
 import numpy as np
-from evaluation.engine.recognizer import Recognizer
+from evaluation.engine.transcriber import Transcriber
 from featurize.stage import PipelineError
 
 def peak_mib():
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
-recognizer = Recognizer.from_file(sys.argv[1])
-rate, rng = recognizer.sample_rate_hz, np.random.default_rng(0)
+transcriber = Transcriber.from_file(sys.argv[1])
+rate, rng = transcriber.sample_rate_hz, np.random.default_rng(0)
 minute = np.zeros(60 * rate, np.float32)
 # A minute of noise and one of zeros first: what every stream needs is there then.
 for samples in (0.1 * rng.standard_normal(60 * rate), minute):
-    recognizer.feed(samples)
-recognizer.result()
+    transcriber.feed(samples)
+transcriber.result()
 inputs = {
     "nothing": [np.zeros(0)],
     "one sample": [np.zeros(1)],
@@ -343,11 +343,11 @@ for name, blocks in inputs.items():
     before = peak_mib()
     try:
         for block in blocks:
-            recognizer.feed(block)
-        said = recognizer.result().audio_s
+            transcriber.feed(block)
+        said = transcriber.result().audio_s
     except PipelineError as error:
         said = str(error)
-        recognizer.result()
+        transcriber.result()
     found[name] = (said, peak_mib() - before)
 assert "torch" not in sys.modules
 print(json.dumps(found))
@@ -380,16 +380,16 @@ def test_an_engine_file_is_enough(engine_data, tmp_path):
     path = tmp_path / "engine.spikes"
     path.write_bytes(write_engine(engine_data))
     results = []
-    for recognizer in (Recognizer(engine_data), Recognizer.from_file(path)):
-        recognizer.feed(noise(9000))
-        results.append(recognizer.result().symbols)
+    for transcriber in (Transcriber(engine_data), Transcriber.from_file(path)):
+        transcriber.feed(noise(9000))
+        results.append(transcriber.result().symbols)
     assert results[0] == results[1]
 
 
 def test_an_engine_of_frames_cannot_listen(write_model):
     data = build_engine(load_model(write_model("v2")))
     with pytest.raises(PipelineError, match="reads frames, not samples"):
-        Recognizer(data)
+        Transcriber(data)
 
 
 @pytest.mark.parametrize(
