@@ -71,7 +71,7 @@ def plan_featurize(config: FeaturizeConfig, corpus: Location, runs: Location) ->
         PipelineError: when the corpus, a subset of it or the lexicon cannot be read, or a split
             has no usable transcript at all.
     """
-    listing = scan_corpus(config.corpus, corpus, config.splits.subsets)
+    listing = scan_corpus(config.corpus, corpus, config.splits.subsets, config.speaker_subsets)
     found = Counter(entry.subset for entry in listing.entries)
     rejected = Counter(reject.subset for reject in listing.rejects)
     for subset in config.splits.subsets:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from featurize.corpora.registry import CorpusName
+from featurize.corpora.speaker_subsets import SpeakerSubset, owners
 from featurize.mel import fft_size, mel_slopes
 from featurize.schema import FeatureDtype, LabelKind
 from featurize.stage import InFingerprint, TypedConfig
@@ -57,6 +58,11 @@ class FeaturizeConfig(TypedConfig):
         "and speakers are found.",
     )
     splits: SplitsConfig = Field(description="Subsets used to train, to choose and to score.")
+    speaker_subsets: tuple[SpeakerSubset, ...] = Field(
+        (),
+        description="Subsets of your own, by speaker, for a corpus without the standard ones: a "
+        "name that the splits use, and its speakers. Other subsets lose these speakers.",
+    )
     sample_rate_hz: int = Field(
         16000, ge=8000, le=48000, description="Audio at another rate is resampled, and counted."
     )
@@ -154,6 +160,12 @@ class FeaturizeConfig(TypedConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        unused = sorted(set(owners(self.speaker_subsets).values()) - set(self.splits.subsets))
+        if unused:
+            raise ValueError(
+                f"speaker_subsets: no split uses {unused[0]!r}; name it in splits.train, "
+                "splits.dev or splits.test"
+            )
         if self.frame_shift_s > self.frame_length_s:
             raise ValueError(
                 f"frame_shift_s={self.frame_shift_s} exceeds frame_length_s="

@@ -89,7 +89,7 @@ def read_lines(file: Location) -> list[str]:
     if file.filesystem.size(file.path) > MAX_SCRIPT_BYTES:
         raise PipelineError(f"{file} is larger than {MAX_SCRIPT_BYTES} bytes")
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise PipelineError(f"{file} is not UTF-8 text") from error
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -5,6 +5,7 @@ TIMIT's 61 phones are folded to 48 for training and 39 for scoring by the rules 
 Acoustics, Speech, and Signal Processing 37(11), 1989. The glottal stop ``q`` is deleted.
 """
 
+import codecs
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -133,7 +134,11 @@ def parse_alignment(content: bytes | str) -> tuple[PhoneSegment, ...]:
         RejectedUtterance: ``bad_alignment``, with the line at fault.
     """
     try:
-        text = content if isinstance(content, str) else content.decode("ascii")
+        text = (
+            content
+            if isinstance(content, str)
+            else content.removeprefix(codecs.BOM_UTF8).decode("ascii")
+        )
     except UnicodeDecodeError as error:
         raise RejectedUtterance("bad_alignment", "the alignment is not ASCII text") from error
     segments: list[PhoneSegment] = []

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.failures import INTERRUPT_EXIT_CODE, MISTAKE_EXIT_CODE, explain, one_line
+from flows.surroundings import interrupt_on_hangup, open_closed_streams, settle_environment
 
 app = typer.Typer(
     name="spikeline",
@@ -348,6 +349,8 @@ def export(
 
 def main() -> None:
     """Entry point of the ``spikeline`` script."""
+    open_closed_streams()
+    interrupt_on_hangup()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -358,6 +361,7 @@ def run(arguments: Sequence[str]) -> int:
         0; 2 for a mistake a person can mend; 130 when interrupted; 1 for a bug.
     """
     try:
+        settle_environment()
         code = app(args=list(arguments), prog_name="spikeline", standalone_mode=False)
     except _USAGE_ERROR as error:
         return _explain_usage(error)

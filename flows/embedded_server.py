@@ -11,15 +11,19 @@ set, nothing is started.
 """
 
 import atexit
+import ipaddress
 import os
+import re
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 
 from featurize.stage import PipelineError
@@ -29,6 +33,11 @@ STARTUP_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 10.0
 _DRAIN_TIMEOUT_S = 5.0
 _POLL_S = 0.1
+_MAX_LOG_BYTES = 2**20
+# The last line of a traceback, or what uvicorn and SQLAlchemy say of an error.
+_ERROR_LINE = re.compile(
+    r"^(?:[\w.]+(?:Error|Exception|Exit|Interrupt)\b.*|ERROR:.*\S.*)$", re.MULTILINE
+)
 
 
 @dataclass
@@ -103,15 +112,41 @@ def _configured_api_url() -> str | None:
 
 
 def _answers(api_url: str, timeout_s: float) -> bool:
+    """Whether a Prefect API answers there, not a proxy on the way or a page of the UI."""
     request = urllib.request.Request(api_url.rstrip("/") + "/health")  # noqa: S310
+    # Without a handler of its own, urllib takes the proxy that the environment names.
+    own = [urllib.request.ProxyHandler({})] if _is_loopback(api_url) else []
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
-            return bool(response.status == 200)
+        with urllib.request.build_opener(*own).open(request, timeout=timeout_s) as response:
+            return bool(response.status == 200) and _is_json(response.headers)
     except urllib.error.HTTPError as error:
         # A protected server answers, and Prefect's own client carries the credentials.
-        return error.code in (401, 403)
+        return error.code in (401, 403) and _is_json(error.headers)
     except OSError:
         return False
+
+
+def _is_json(headers: Message) -> bool:
+    return headers.get_content_type() == "application/json"
+
+
+def _is_loopback(address: str) -> bool:
+    host = urllib.parse.urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def cause_in_log(log: Path) -> str:
+    """The last error that a server's log names, or its last line; empty where it says nothing."""
+    try:
+        text = log.read_bytes()[-_MAX_LOG_BYTES:].decode("utf-8", "replace")
+    except OSError:
+        return ""
+    errors = [line.strip() for line in _ERROR_LINE.findall(text)]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (errors or lines or [""])[-1][:300]
 
 
 def wait_until_ready(server: EmbeddedServer) -> None:
@@ -124,10 +159,11 @@ def wait_until_ready(server: EmbeddedServer) -> None:
     while not _answers(server.api_url, timeout_s=5.0):
         if server.process.poll() is not None or time.monotonic() > deadline:
             server.stop()
+            cause = cause_in_log(server.log) or "it says nothing"
             raise PipelineError(
-                f"the embedded Prefect server did not start; its log is {server.log}. If another "
-                "version of Prefect wrote the database in your Prefect home, set PREFECT_HOME to "
-                "an empty folder"
+                f"the embedded Prefect server did not start: {cause} (its log is {server.log}); "
+                "where this is of the Prefect home or its database, set PREFECT_HOME to an empty "
+                "folder"
             )
         time.sleep(_POLL_S)
 
@@ -170,6 +206,11 @@ class PrefectApi:
         if self._server is not None:
             wait_until_ready(self._server)
         elif not _answers(self.api_url, timeout_s=10.0):
+            with_path = self.api_url.rstrip("/") + "/api"
+            if _answers(with_path, timeout_s=10.0):
+                raise PipelineError(
+                    f"PREFECT_API_URL={self.api_url} is not the address of the API; use {with_path}"
+                )
             raise PipelineError(
                 f"no Prefect server answers at {self.api_url}; start it, or unset PREFECT_API_URL "
                 "(or the profile that sets it) to use the embedded one"

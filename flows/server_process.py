@@ -1,5 +1,6 @@
 """The embedded Prefect server's process: serves on an inherited socket until stdin closes."""
 
+import os
 import socket
 import sys
 import threading
@@ -18,7 +19,9 @@ def main() -> None:
 
     def stop_with_parent() -> None:
         # End of file comes when the parent closes the pipe, and also when it dies.
-        sys.stdin.buffer.read()
+        # Not through sys.stdin: its lock, held by this thread, would end the process in a crash.
+        while os.read(0, 4096):
+            pass
         server.should_exit = True
 
     threading.Thread(target=stop_with_parent, daemon=True).start()

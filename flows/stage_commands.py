@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from rich.console import RenderableType
 
 from evaluation.config import EvaluateConfig
+from featurize.corpora.archive import is_archive
 from featurize.corpora.scan import subsets_at
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.import_kaldi import KaldiImportConfig
@@ -325,10 +326,10 @@ def _finish_pipeline(running: Command, outcome: "PipelineOutcome") -> None:
 
 def _corpus(corpus: str) -> Location:
     location = Location.of(corpus)
-    if not location.is_dir():
+    if not location.is_dir() and not (is_archive(location) and location.exists()):
         raise PipelineError(
-            f"--corpus {corpus}: no such folder; name the root of the corpus, or make one with "
-            "spikeline corpus synthesize"
+            f"--corpus {corpus}: no such folder or archive; name the root of the corpus, or make "
+            "one with spikeline corpus synthesize"
         )
     return location
 

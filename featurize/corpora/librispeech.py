@@ -98,7 +98,7 @@ def read_speakers(location: Location) -> frozenset[str]:
     if len(content) > _MAX_SPEAKERS_BYTES:
         raise PipelineError(f"{location} is too large to be LibriSpeech's speaker table")
     speakers = set()
-    for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), start=1):
+    for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith(";"):
             continue
         fields = [field.strip() for field in line.split("|", 4)]

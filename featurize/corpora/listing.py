@@ -1,6 +1,8 @@
 """What corpus readers share: listing files once, reading many small ones, and the digest."""
 
+import codecs
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,11 @@ from featurize.stage import Location, PipelineError
 _MAX_DEPTH = 6
 _MAX_TEXT_BYTES = 32 * 2**20
 _TEXTS_PER_REQUEST = 256
+# What macOS puts beside files that it copies or shows: "._NAME" holds no audio and no text.
+_MACOS_COMPANION = "._"
+_MACOS_FOLDER_FILE = ".DS_Store"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,10 @@ class CorpusFile:
 def list_files(root: Location, folder: str) -> list[CorpusFile]:
     """List all files below one folder of a corpus with a single recursive call, sorted by path.
 
+    Companions that macOS leaves (``._NAME``, ``.DS_Store``) are passed over, and their number
+    logged. A name that is not UTF-8 is given with its odd bytes written out, ``caf\\xe9.flac``:
+    it can be told and rejected, not opened.
+
     Raises:
         PipelineError: when a link leads out of the corpus.
         OSError: when the store fails; s3fs lets some of botocore's own errors through as well.
@@ -58,11 +69,31 @@ def list_files(root: Location, folder: str) -> list[CorpusFile]:
         location.path, maxdepth=_MAX_DEPTH, detail=True
     )
     files = [
-        CorpusFile(str(path)[len(prefix) :], int(info["size"]), content_mark(info))
+        CorpusFile(printable_path(str(path)[len(prefix) :]), int(info["size"]), content_mark(info))
         for path, info in found.items()
         if str(path).startswith(prefix)
     ]
-    return sorted(files, key=lambda file: file.path)
+    wanted = [file for file in files if not is_macos_companion(file.name)]
+    if len(wanted) < len(files):
+        logger.warning(
+            "%s: %d companion files of macOS (._NAME, .DS_Store) are passed over",
+            location,
+            len(files) - len(wanted),
+        )
+    return sorted(wanted, key=lambda file: file.path)
+
+
+def is_macos_companion(name: str) -> bool:
+    """Whether a file's name says that macOS left it beside others (AppleDouble, folder view)."""
+    return name.startswith(_MACOS_COMPANION) or name == _MACOS_FOLDER_FILE
+
+
+def printable_path(path: str) -> str:
+    """A path with the bytes that are not UTF-8 written out as ``\\xNN``.
+
+    Python holds such bytes as surrogates, which neither a digest nor Parquet can encode.
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _refuse_links_out(root: Location, folder: Location) -> None:
@@ -90,7 +121,8 @@ def read_texts(root: Location, files: Sequence[CorpusFile]) -> dict[str, bytes |
     """Read many small files, concurrently where the store allows.
 
     Returns:
-        Path to content; None for a file that cannot be read or is larger than any transcript.
+        Path to content, without a byte order mark; None for a file that cannot be read or is
+        larger than any transcript.
     """
     filesystem = root.filesystem
     contents: dict[str, bytes | None] = {
@@ -103,7 +135,9 @@ def read_texts(root: Location, files: Sequence[CorpusFile]) -> dict[str, bytes |
         # Not "cat": that would take brackets in a path for a pattern.
         answers = filesystem.cat_ranges(paths, None, None, on_error="return")
         for file, answer in zip(batch, answers, strict=True):
-            contents[file.path] = bytes(answer) if isinstance(answer, bytes) else None
+            contents[file.path] = (
+                bytes(answer).removeprefix(codecs.BOM_UTF8) if isinstance(answer, bytes) else None
+            )
     return contents
 
 

@@ -26,6 +26,8 @@ class CorpusReader:
         scored_subsets: names the subsets at one or more folders that a model may be scored on.
         scan_unpacked: lists a corpus of several archives, given the folder they are unpacked in,
             the folder of each, and the subsets; None for a corpus that comes as one.
+        whole_subsets: names the subsets at a root that together hold every speaker, for subsets
+            by speaker; None where only the subsets that are asked for are looked through.
     """
 
     name: str
@@ -34,6 +36,7 @@ class CorpusReader:
     scan_unpacked: Callable[[Location, Sequence[Location], Sequence[str]], CorpusListing] | None = (
         None
     )
+    whole_subsets: Callable[[Location], tuple[str, ...]] | None = None
 
 
 READERS = Registry(

@@ -68,6 +68,16 @@ def find_root(root: Location) -> Location:
     )
 
 
+def whole_folders(root: Location) -> tuple[str, ...]:
+    """The subsets that are all of a folder which is there: ``train``, ``test-complete``."""
+    present = {child.name.upper() for child in find_root(root).children()}
+    return tuple(
+        name
+        for name, (folder, speakers) in SUBSETS.items()
+        if speakers is None and folder in present
+    )
+
+
 def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
     """List the utterances of some subsets.
 
@@ -219,4 +229,4 @@ def _parse_text(content: bytes | None) -> str:
     return text
 
 
-READER = CorpusReader("timit", scan, lambda _: ("test",))
+READER = CorpusReader("timit", scan, lambda _: ("test",), whole_subsets=whole_folders)

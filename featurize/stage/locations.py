@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from featurize.stage.errors import PipelineError
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _SCHEME = re.compile(r"^([a-z0-9+.-]+)://", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _PARTIAL = re.compile(r"^\..*\.partial$", re.DOTALL)
 
 logger = logging.getLogger(__name__)
@@ -80,13 +82,17 @@ class Location:
 
         Raises:
             PipelineError: when the scheme is neither a plain path nor ``s3://``, or the address
-                carries credentials, climbs, or holds control characters.
+                carries credentials, climbs, or holds control characters or bytes that are not
+                UTF-8 (results name their sources, in JSON and Parquet).
         """
         if isinstance(uri, Location):
             return uri
         text = str(uri)
         if _CONTROL.search(text):
             raise PipelineError(f"location {text[:80]!r}: control characters are not taken")
+        if _SURROGATE.search(text):
+            shown = os.fsencode(text).decode("utf-8", "backslashreplace")
+            raise PipelineError(f"location {shown[:80]} is not UTF-8; rename the folder")
         scheme = _SCHEME.match(text)
         if scheme is None:
             return cls(os.path.abspath(os.path.expanduser(text)))
@@ -105,7 +111,9 @@ class Location:
             raise PipelineError(f"location {text!r}: an s3:// address needs a bucket name")
         if ".." in key.split("/"):
             raise PipelineError(f"location {text!r}: '..' has no meaning in an s3:// address")
-        return cls(f"s3://{bucket}/{key}".rstrip("/"))
+        # An empty part, as an unset variable leaves it, names another object than it seems to.
+        parts = [part for part in key.split("/") if part]
+        return cls("/".join([f"s3://{bucket}", *parts]))
 
     @property
     def is_local(self) -> bool:
@@ -120,6 +128,11 @@ class Location:
 
             return LocalFileSystem()
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint and urlsplit(endpoint).path.strip("/"):
+            raise PipelineError(
+                f"AWS_ENDPOINT_URL={endpoint}: an endpoint is scheme, host and port alone; the "
+                "bucket belongs into the s3:// address"
+            )
         return _s3_filesystem(os.getpid(), endpoint, os.environ.get("AWS_ACCESS_KEY_ID"))
 
     @property

@@ -8,7 +8,9 @@ Ray ends the driver's process without a message. So a thread watches the node, a
 import os
 import selectors
 import socket
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -27,6 +29,11 @@ os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 _lost_node: Future[None] | None = None
 
+# A cluster that is there answers at once; one that is just starting may need a moment.
+_ANSWER_TIMEOUT_S = 20.0
+# Ray adds some 65 characters to its folder for a socket's path, of which a path may have 107.
+_MAX_FOLDER_CHARACTERS = 40
+
 
 @contextmanager
 def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
@@ -38,7 +45,8 @@ def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
         num_cpus: CPUs of a Ray started here; its machine's where None.
 
     Raises:
-        PipelineError: when the cluster does not answer or refuses the token.
+        PipelineError: when the cluster does not answer or refuses the token, or no folder is short
+            enough for the sockets of a Ray of our own.
     """
     import ray
 
@@ -46,20 +54,23 @@ def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
         with _node_watched():
             yield ray
         return
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS", "").strip()
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": "ERROR",
         # Workers get this process's working folder in front of their path.
         "runtime_env": {"worker_process_setup_hook": "spikeline_start.settle"},
     }
-    if not address:
+    if address:
+        _require_answer(address)
+    else:
         # "local" never joins the leftovers of a killed cluster on this machine.
         options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
+        options |= _short_folder()
     try:
         with termination_handler_kept():
             ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # a node that does not start in time raises no finer kind
         problem = str(error).strip().splitlines()
         raise PipelineError(
             f"Ray at {address or 'this machine'} cannot be used: {problem[0] if problem else error}"
@@ -70,6 +81,52 @@ def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
             yield ray
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Refuse the address of a cluster that is gone; Ray itself would try for a quarter of an hour.
+
+    Raises:
+        PipelineError: when nothing listens at ``HOST:PORT`` or ``ray://HOST:PORT``.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # "auto" and "local" are Ray's own words
+    deadline = time.monotonic() + _ANSWER_TIMEOUT_S
+    while True:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=5.0):
+                return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() >= deadline or isinstance(error, socket.gaierror | OverflowError):
+                raise PipelineError(
+                    f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start it, or "
+                    "unset RAY_ADDRESS to work on this machine"
+                ) from error
+        time.sleep(0.5)
+
+
+def _short_folder() -> dict[str, str]:
+    """Where a Ray of our own keeps its sockets, if the temporary folder's path is too long.
+
+    Raises:
+        PipelineError: when /tmp cannot be used in its place.
+    """
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if len(folder) <= _MAX_FOLDER_CHARACTERS:
+        return {}
+    short = f"/tmp/ray-{os.getuid()}"  # noqa: S108 - the only short path there is
+    try:
+        os.makedirs(short, mode=0o700, exist_ok=True)
+        is_ours = os.stat(short).st_uid == os.getuid() and not os.path.islink(short)
+    except OSError:
+        is_ours = False
+    if not is_ours:
+        raise PipelineError(
+            f"the temporary folder {folder} is too long for Ray's sockets, and {short} cannot be "
+            f"used; set RAY_TMPDIR to a folder of at most {_MAX_FOLDER_CHARACTERS} characters"
+        )
+    return {"_temp_dir": short}
 
 
 def call_on_ray(work: Callable[[], object]) -> None:

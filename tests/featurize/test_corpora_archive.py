@@ -146,6 +146,23 @@ def test_a_corpus_is_read_from_its_archive(synthetic_corpus, tmp_path):
             assert listing.root.child(entry.alignment).exists()
 
 
+def test_files_beside_archives_are_passed_over_by_name(synthetic_corpus, tmp_path, caplog):
+    source = synthetic_corpus / "librispeech"
+    packed(source, tmp_path / "one.tar.gz", "SPEAKERS.TXT", "train-synthetic")
+    (tmp_path / "md5sum.txt").write_text("0  one.tar.gz\n")
+    (tmp_path / "two.tar.gz.part").write_bytes(b"half")
+    listing = scan_corpus("librispeech", Location.of(tmp_path), ["train-synthetic"])
+    assert listing.entries
+    assert "passed over: md5sum.txt, two.tar.gz.part" in caplog.text
+
+
+def test_an_unpacked_corpus_is_read_where_its_archive_still_lies(synthetic_corpus, tmp_path):
+    root = tmp_path / "corpus"
+    shutil.copytree(synthetic_corpus / "librispeech", root)
+    (root / "train-synthetic.tar.gz").write_bytes(b"not even an archive")
+    assert scan_corpus("librispeech", Location.of(root), ["train-synthetic"]).entries
+
+
 def test_several_archives_are_one_corpus(synthetic_corpus, tmp_path):
     source = synthetic_corpus / "librispeech"
     for subset in ("train-synthetic", "dev-synthetic"):

@@ -270,3 +270,35 @@ def test_real_speech(librispeech_root):
         io.BytesIO(listing.root.child(entry.audio).read_bytes()), dtype="float32"
     )
     np.testing.assert_array_equal(audio.samples, expected)
+
+
+def test_companions_of_macos_are_passed_over(corpus, caplog):
+    before = scan(corpus)
+    for path in [*corpus.rglob("*.flac"), *corpus.rglob("*.trans.txt"), *corpus.rglob("*.PHN")]:
+        path.with_name(f"._{path.name}").write_bytes(bytes.fromhex("0005160700020000"))
+    (corpus / SUBSETS[0] / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    after = scan(corpus)
+    assert after.entries == before.entries
+    assert after.rejects == ()
+    assert "companion files of macOS" in caplog.text
+
+
+def test_a_name_of_another_encoding_is_one_reject(corpus):
+    flac = next(corpus.rglob("*.flac"))
+    odd = os.path.join(os.fsencode(flac.parent), b"caf\xe9.flac")
+    shutil.copyfile(os.fsencode(flac), odd)
+    listing = scan(corpus)
+    assert [(r.reason, Path(r.path).name) for r in listing.rejects] == [
+        ("missing_transcript", r"caf\xe9.flac")
+    ]
+
+
+def test_a_byte_order_mark_changes_nothing(corpus):
+    before = scan(corpus)
+    for path in [corpus / "SPEAKERS.TXT", *corpus.rglob("*.trans.txt"), *corpus.rglob("*.PHN")]:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    after = scan(corpus)
+    assert [entry.text for entry in after.entries] == [entry.text for entry in before.entries]
+    assert after.rejects == ()
+    found, _ = verdicts(after)
+    assert found == {}

@@ -133,3 +133,22 @@ def test_the_client_follows_the_environment(monkeypatch):
     assert place.filesystem is first
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:2")
     assert place.filesystem is not first
+
+
+@pytest.mark.parametrize(
+    "typed", ["s3://bucket//runs", "s3://bucket/runs//", "s3://bucket///runs/"]
+)
+def test_empty_parts_of_an_address_are_left_out(typed):
+    assert Location.of(typed) == Location.of("s3://bucket/runs")
+
+
+def test_a_local_name_of_another_encoding_is_refused_in_words():
+    with pytest.raises(PipelineError, match="not UTF-8; rename the folder"):
+        Location.of("/tmp/caf\udce9")
+
+
+def test_an_endpoint_with_a_path_is_refused(monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000/bucket")
+    with pytest.raises(PipelineError, match="bucket belongs into the s3:// address"):
+        Location.of("s3://bucket/x").exists()

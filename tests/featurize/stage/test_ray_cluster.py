@@ -1,11 +1,15 @@
 """The Ray node of this machine is killed while a driver waits: it says so, and lives on."""
 
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from featurize.stage import PipelineError, ray_cluster, ray_session
 
 REPOSITORY = Path(__file__).parents[3]
 DRIVER = """
@@ -34,9 +38,8 @@ assert run_fan_out(work, [0, 0], FanOut(kind="ray", num_workers=1)) == [0, 0]
 print("went on", num_open_files() - before)
 """
 
-pytestmark = pytest.mark.integration
 
-
+@pytest.mark.integration
 @pytest.mark.timeout(600)
 def test_a_driver_outlives_its_node():
     driver = subprocess.run(
@@ -50,3 +53,26 @@ def test_a_driver_outlives_its_node():
     # Ray has its own long say first.
     assert "\nthe Ray node of this machine has ended" in "\n" + driver.stdout
     assert "went on" in driver.stdout
+
+
+def test_a_cluster_that_is_gone_is_said_at_once(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(ray_cluster, "_ANSWER_TIMEOUT_S", 1.0)
+    for prefix in ("", "ray://"):
+        monkeypatch.setenv("RAY_ADDRESS", prefix + address)
+        with (
+            pytest.raises(PipelineError, match=f"no Ray cluster answers at RAY_ADDRESS={prefix}"),
+            ray_session(),
+        ):
+            pass
+
+
+def test_a_long_temporary_folder_is_not_used_for_sockets(monkeypatch, tmp_path):
+    folder = tmp_path / ("slurm_jobdir" * 5)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    assert ray_cluster._short_folder() == {"_temp_dir": f"/tmp/ray-{os.getuid()}"}
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert ray_cluster._short_folder() == {}

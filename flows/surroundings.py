@@ -1,0 +1,119 @@
+"""What a machine's surroundings bring that has nothing to do with the work, and would stop it.
+
+Proxies that loopback must not be asked of, variables that name files which are gone, line ends of
+another system in an address, settings files of the working folder that Prefect reads and cannot,
+standard streams that are closed, a terminal that hangs up.
+"""
+
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import tomllib
+from collections.abc import MutableMapping
+from pathlib import Path
+from types import FrameType
+
+from featurize.stage import PipelineError
+
+logger = logging.getLogger(__name__)
+
+_ADDRESSES = (
+    *("PREFECT_API_URL", "RAY_ADDRESS", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
+    "MLFLOW_TRACKING_URI",
+)
+_CERTIFICATE_FILES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_PROXIES = (
+    *("ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"),
+    *("HTTPS_PROXY", "https_proxy"),
+)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_SETTINGS_FILES = ("pyproject.toml", "prefect.toml", ".env")
+
+
+def settle_environment(environment: MutableMapping[str, str] | None = None) -> None:
+    """Put right what can be, before Prefect and Ray read the environment.
+
+    Loopback addresses are taken out of the reach of proxies; a SOCKS proxy that this installation
+    cannot speak to is left out, with a warning; addresses lose blanks and line ends.
+
+    Args:
+        environment: changed in place; the process's own where None.
+
+    Raises:
+        PipelineError: when a variable names certificates that are not there, or the working
+            folder has a settings file that Prefect reads and that does not parse.
+    """
+    environment = os.environ if environment is None else environment
+    for name in _ADDRESSES:
+        if name in environment:
+            environment[name] = environment[name].strip()
+    for name in ("NO_PROXY", "no_proxy"):
+        known = [part for part in environment.get(name, "").split(",") if part.strip()]
+        missing = [host for host in _LOOPBACK if host not in known]
+        environment[name] = ",".join([*known, *missing])
+    _leave_out_socks(environment)
+    for name in _CERTIFICATE_FILES:
+        path = environment.get(name)
+        if path and not os.path.exists(path):
+            raise PipelineError(f"{name}={path}: no such file; unset it, or name one that is there")
+    for file in _SETTINGS_FILES:
+        _require_readable(Path(file))
+
+
+def _leave_out_socks(environment: MutableMapping[str, str]) -> None:
+    if importlib.util.find_spec("socksio") is not None:
+        return
+    for name in _PROXIES:
+        if environment.get(name, "").lower().startswith("socks"):
+            logger.warning(
+                "%s names a SOCKS proxy, which this installation cannot use; it is left out "
+                "(pip install socksio brings what it needs)",
+                name,
+            )
+            del environment[name]
+
+
+def _require_readable(file: Path) -> None:
+    """Prefect reads these files of the working folder, and stops at one that does not parse."""
+    if not file.is_file():
+        return
+    try:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".toml":
+            tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        raise PipelineError(
+            f"{file.absolute()} cannot be read ({str(error).splitlines()[0]}), and Prefect takes "
+            "settings from it; mend it, or start the command in another folder"
+        ) from error
+
+
+def open_closed_streams() -> None:
+    """Give closed standard streams somewhere to go; results that nobody can read are not lost."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free descriptor is the closed one.
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        if sys.stderr is not None:
+            sys.stderr.write("spikeline: standard output is closed; the result is not shown\n")
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def interrupt_on_hangup() -> None:
+    """Treat the end of the terminal as Ctrl-C: a message, and nothing is left behind.
+
+    Where hangups are ignored (``nohup``), they stay ignored.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, interrupt)
