@@ -44,8 +44,8 @@ from tests.benchmarks.harness import (
     ratios,
     times_in_turns,
 )
-from training import checkpoint
 from training.models.model_config import ModelConfig
+from training.trained_model import load_model
 
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0)
 PRECISIONS = ("float32", "int8")
@@ -256,7 +256,7 @@ def main(
     facts = ["one process, one thread, one frame at a time, in turns"]
     data = {precision: forced_data(size, 0.1, precision) for precision in PRECISIONS}
     if model:
-        trained = checkpoint.load_model(Location.of(model))
+        trained = load_model(Location.of(model))
         data = {precision: build_engine(trained, precision) for precision in PRECISIONS}
         described = data["float32"].description
         size = EngineSize(*(getattr(described, field) for field in EngineSize._fields))

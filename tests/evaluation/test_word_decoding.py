@@ -27,7 +27,8 @@ from evaluation.word_lexicon import Speller, spoken_words
 from featurize.lexicon import load_lexicon
 from featurize.phones import CMUDICT_39, TIMIT_48
 from featurize.schema import FeaturizeManifest, LabelInventory
-from featurize.stage import Location, PipelineError, read_manifest, write_sealed
+from featurize.stage import Location, PipelineError, read_manifest
+from featurize.stage.manifest import write_sealed
 from training.trained_model import load_model
 
 LETTER_PHONES = LabelInventory(kind="phones", symbols=("P", "T", "K"), scored_as=("P", "T", "K"))
