@@ -1,6 +1,7 @@
 """How training went, epoch by epoch."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -14,11 +15,23 @@ from evaluation.figures import (
     new_figure,
     plot_style,
 )
-from training.manifest import EpochMetrics, TrainManifest
+from training.manifest import EpochMetrics
 from training.train_config import TrainConfig
 
 _LINE_STYLES = ("-", "--", ":", "-.")
 _ERROR_NAMES = {"ctc": "label error rate", "frame": "frame error rate"}
+
+
+class Training(Protocol):
+    """A training as far as it is: a manifest, or one that still runs."""
+
+    @property
+    def config(self) -> TrainConfig:
+        """What is trained."""
+
+    @property
+    def metrics(self) -> tuple[EpochMetrics, ...]:
+        """Its finished epochs."""
 
 
 def error_name(config: TrainConfig) -> str:
@@ -26,11 +39,11 @@ def error_name(config: TrainConfig) -> str:
     return _ERROR_NAMES[config.objective]
 
 
-def draw_learning_curves(trainings: Mapping[str, TrainManifest]) -> Plot:
+def draw_learning_curves(trainings: Mapping[str, Training]) -> Plot:
     """Dev error and training loss of one or more trainings over their epochs.
 
     Args:
-        trainings: label of each to its manifest, in the order of the legend.
+        trainings: label of each to its epochs, in the order of the legend.
     """
     with plot_style():
         figure = new_figure(height=5.4)
@@ -59,7 +72,7 @@ def draw_learning_curves(trainings: Mapping[str, TrainManifest]) -> Plot:
 
 
 def _curve(
-    axes: Axes, training: TrainManifest, values: Sequence[float], line: str, label: str = ""
+    axes: Axes, training: Training, values: Sequence[float], line: str, label: str = ""
 ) -> None:
     kind = training.config.model.spec.name
     axes.plot(

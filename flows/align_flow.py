@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, StageResult, read_manifest
 from flows.artifacts import publish_link, publish_table
-from flows.progress import AlignmentProgress, stage_progress
+from flows.progress import ALIGNING, AlignmentProgress, stage_progress
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs
 from flows.run_names import run_name
@@ -64,7 +64,7 @@ def align_features(
     config: AlignConfig, features: str, runs: str, workers: WorkerConfig, force: bool
 ) -> StageResult:
     """Run the align stage."""
-    with stage_progress("aligning", "align") as shown:
+    with stage_progress(ALIGNING, "align") as shown:
         result = align(
             config,
             Location.of(features),

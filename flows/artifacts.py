@@ -4,7 +4,6 @@ Keys are lower-case letters, digits and dashes; values are plain Python and fini
 server stores anything else wrongly or not at all.
 """
 
-import base64
 import logging
 import math
 import re
@@ -24,10 +23,10 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from evaluation.comparison import escape_markdown
 from evaluation.figures import plot_words
 from featurize.stage import Location
+from flows.pictures import picture
 
 _LOGGER = logging.getLogger(__name__)
 _UPDATE_INTERVAL_S = 1.0
-MAX_IMAGE_BYTES = 4 * 2**20
 
 
 def artifact_key(*parts: str) -> str:
@@ -77,25 +76,6 @@ def publish_picture(key: str, png: bytes) -> UUID:
     title, words = plot_words(png)
     markdown = f"## {escape_markdown(title)}\n\n{picture(png)}\n\n{escape_markdown(words)}\n"
     return publish_markdown(key, markdown, title)
-
-
-def picture(png: bytes) -> str:
-    """A plot as markdown, with its words as alternative text."""
-    _, words = plot_words(png)
-    return f"![{escape_markdown(words)}]({png_data_uri(png)})"
-
-
-def png_data_uri(png: bytes) -> str:
-    """A PNG as a data address, for markdown.
-
-    Raises:
-        ValueError: when it is no PNG, or too large for the server.
-    """
-    if not png.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ValueError("not a PNG image")
-    if len(png) > MAX_IMAGE_BYTES:
-        raise ValueError(f"image of {len(png)} bytes; artifacts hold up to {MAX_IMAGE_BYTES}")
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 class ProgressArtifact:

@@ -3,15 +3,37 @@
 Imports of the stages stand inside the commands, so that help, lists and mistakes come at once.
 """
 
+import contextlib
 import importlib.metadata
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from flows.failures import INTERRUPT_EXIT_CODE, MISTAKE_EXIT_CODE, explain, one_line
 from flows.surroundings import interrupt_on_hangup, open_closed_streams, settle_environment
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+_EXAMPLES = {
+    "recipes": "mini-librispeech",
+    "demo": "--runs demo-runs",
+    "featurize": "--recipe timit --corpus /data/TIMIT --runs runs",
+    "align": "--recipe timit --features runs/featurize/FP --runs runs",
+    "import-kaldi": "--config kaldi.json --runs runs",
+    "train": "--recipe timit --features runs/align/FP --runs runs --model-name v2",
+    "evaluate": "--recipe timit --model runs/training/FP --features runs/align/FP --runs runs",
+    "pipeline": "--recipe timit --corpus /data/TIMIT --runs runs --set models=v2,gru",
+    "verify": "runs",
+    "repair": "runs",
+    "transcribe": "--model runs/training/FP --stream speech.flac",
+    "export": "--model runs/training/FP --format onnx --out v2.onnx",
+}
+
+# Groups of commands in the help.
+WHOLE, ONE = "From speech to a comparison", "One stage of it"
+USE, KEEP = "With a trained model", "Results on disk"
 
 app = typer.Typer(
     name="spikeline",
@@ -19,10 +41,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
 corpus_app = typer.Typer(help="Make a corpus.", no_args_is_help=True)
-app.add_typer(corpus_app, name="corpus")
+app.add_typer(corpus_app, name="corpus", rich_help_panel=WHOLE)
 
 # Click's base of all mistakes in the arguments; typer carries a copy of Click of its own.
 _USAGE_ERROR: type[Exception] = next(
@@ -60,6 +82,16 @@ JsonOption = Annotated[
 ]
 
 
+def _command(name: str, group: str) -> Callable[[FunctionT], FunctionT]:
+    """A command with its group in the help, and an example below its own."""
+    example = _EXAMPLES.get(name)
+    epilog = None if example is None else f"Example: spikeline {name} {example}"
+    decorate: Callable[[FunctionT], FunctionT] = app.command(
+        name, rich_help_panel=group, epilog=epilog
+    )
+    return decorate
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"spikeline {importlib.metadata.version('spikeline')}")
@@ -75,15 +107,20 @@ def root(
     """Train spiking speech recognisers and count what their sparsity saves."""
 
 
-@app.command()
-def recipes(as_json: JsonOption = False) -> None:
-    """List and explain the recipes."""
+@_command("recipes", WHOLE)
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="Recipe to explain; without one, all as a table.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the recipes, or explain one."""
     from flows.recipe_commands import list_recipes
 
-    list_recipes(as_json)
+    list_recipes(name, as_json)
 
 
-@app.command()
+@_command("demo", WHOLE)
 def demo(
     runs: RunsOption = "demo-runs",
     overrides: SetOption = None,
@@ -96,7 +133,9 @@ def demo(
     run_demo(runs, overrides or (), workers, as_json)
 
 
-@corpus_app.command("synthesize")
+@corpus_app.command(
+    "synthesize", epilog="Example: spikeline corpus synthesize speech --minutes 30 --layout timit"
+)
 def corpus_synthesize(
     out: Annotated[str, typer.Argument(help="Folder to write.")],
     layout: Annotated[
@@ -113,7 +152,7 @@ def corpus_synthesize(
     synthesize(out, layout, minutes, seed, speakers, as_json)
 
 
-@app.command()
+@_command("featurize", ONE)
 def featurize(
     recipe: RecipeOption,
     corpus: CorpusOption,
@@ -128,7 +167,7 @@ def featurize(
     run_featurize(recipe, corpus, runs, overrides or (), force, as_json)
 
 
-@app.command()
+@_command("align", ONE)
 def align(
     recipe: RecipeOption,
     features: FeaturesOption,
@@ -144,7 +183,7 @@ def align(
     run_align(recipe, features, runs, overrides or (), workers, force, as_json)
 
 
-@app.command("import-kaldi")
+@_command("import-kaldi", ONE)
 def import_kaldi(
     config: Annotated[
         str, typer.Option("--config", help="JSON file that names data folders and alignments.")
@@ -159,7 +198,7 @@ def import_kaldi(
     run_import_kaldi(config, runs, force, as_json)
 
 
-@app.command()
+@_command("train", ONE)
 def train(
     recipe: RecipeOption,
     features: FeaturesOption,
@@ -180,7 +219,7 @@ def train(
     run_train(recipe, features, runs, [*(overrides or ()), *chosen], workers, force, as_json)
 
 
-@app.command()
+@_command("evaluate", ONE)
 def evaluate(
     model: Annotated[
         list[str], typer.Option("--model", help="A finished training run; repeatable.")
@@ -214,7 +253,7 @@ def evaluate(
     run_evaluate(recipe, model, Scored(features, corpus), runs, overrides or (), force, as_json)
 
 
-@app.command()
+@_command("pipeline", WHOLE)
 def pipeline(
     recipe: RecipeOption,
     corpus: CorpusOption,
@@ -229,7 +268,7 @@ def pipeline(
     run_pipeline(recipe, corpus, runs, overrides or (), workers, as_json)
 
 
-@app.command()
+@_command("front", WHOLE)
 def front(
     corpus: CorpusOption,
     runs: RunsOption,
@@ -260,7 +299,7 @@ def front(
     run_front(corpus, runs, chosen, overrides or (), record, found_only=found, as_json=as_json)
 
 
-@app.command()
+@_command("verify", KEEP)
 def verify(
     location: Annotated[
         str, typer.Argument(metavar="URI", help="A stage's result, or a runs folder.")
@@ -273,7 +312,7 @@ def verify(
     run_verify(location, as_json)
 
 
-@app.command()
+@_command("repair", KEEP)
 def repair(
     location: Annotated[
         str, typer.Argument(metavar="URI", help="A stage's result, or a runs folder.")
@@ -291,7 +330,7 @@ def repair(
     run_repair(location, corpus, workers, as_json)
 
 
-@app.command()
+@_command("transcribe", USE)
 def transcribe(
     files: Annotated[list[str], typer.Argument(help="Audio of any format soundfile reads.")],
     model: Annotated[
@@ -320,7 +359,7 @@ def transcribe(
     run_transcribe(source, files, find_words=not symbols, stream=stream, as_json=as_json)
 
 
-@app.command()
+@_command("export", USE)
 def export(
     model: Annotated[str, typer.Option("--model", help="A finished training run.")],
     out: Annotated[str, typer.Option("--out", help="File to write: path or s3://.")],
@@ -360,9 +399,13 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         0; 2 for a mistake a person can mend; 130 when interrupted; 1 for a bug.
     """
+    # Where nothing was typed, help is no result.
+    nothing_typed = list(arguments) in ([], ["corpus"])
+    shown_on = contextlib.redirect_stdout(sys.stderr) if nothing_typed else contextlib.nullcontext()
     try:
         settle_environment()
-        code = app(args=list(arguments), prog_name="spikeline", standalone_mode=False)
+        with shown_on:
+            code = app(args=list(arguments), prog_name="spikeline", standalone_mode=False)
     except _USAGE_ERROR as error:
         return _explain_usage(error)
     except (KeyboardInterrupt, typer.Abort):
@@ -376,8 +419,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _explain_usage(error: Any) -> int:
     """Say what was typed wrongly; help alone where nothing was typed."""
-    if type(error).__name__ == "NoArgsIsHelpError":
-        typer.echo(error.format_message(), err=True)
+    if type(error).__name__ == "NoArgsIsHelpError":  # which has printed it
         return MISTAKE_EXIT_CODE
     path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "spikeline"
     message = error.format_message().rstrip(".")

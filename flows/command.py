@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 
 from flows.embedded_server import PrefectApi
-from flows.terminal import Screen, open_screen
+from flows.terminal import Screen, open_screen, shortened
 
 # Read by Prefect at import. A person sees the pipeline's own account of the run; Prefect's goes
 # to its API. Set PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL=INFO to see it here as well.
@@ -57,7 +57,7 @@ class Command:
             console = Console(file=stream, highlight=False, emoji=False)
             for item in shown:
                 if isinstance(item, str):
-                    console.print(item, markup=False, soft_wrap=True)
+                    console.print(shortened(item), markup=False, soft_wrap=True)
                 else:
                     console.print(item)
 

@@ -18,14 +18,14 @@ from evaluation.metrics import EvaluationMetrics
 from featurize.stage import Location, StageResult, read_manifest
 from flows.artifacts import (
     artifact_key,
-    picture,
     publish_link,
     publish_markdown,
     publish_picture,
     publish_table,
 )
 from flows.comparison import read_metrics
-from flows.progress import EvaluationProgress, stage_progress
+from flows.pictures import picture
+from flows.progress import EVALUATING, EvaluationProgress, stage_progress
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs
 from flows.run_names import run_name
@@ -91,7 +91,7 @@ def evaluate_models(
     config: EvaluateConfig, models: list[str], features: str, runs: str, force: bool
 ) -> StageResult:
     """Run the evaluation stage."""
-    with stage_progress("evaluating", "evaluate", config.split) as shown:
+    with stage_progress(EVALUATING, "evaluate", config.split) as shown:
         result = evaluate(
             config,
             [Location.of(model) for model in models],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurize.stage import PipelineError
+from featurize.stage import Location, PipelineError
 from flows.command import command
 
 if TYPE_CHECKING:
@@ -74,6 +74,10 @@ def run_transcribe(
     """Recognise audio files one after the other."""
     with command(as_json) as running:
         data = load_engine(source, find_words=find_words)
+        if not source.is_file:
+            from flows.trained_on import trained_on
+
+            _LOGGER.info("%s", trained_on(Location.of(source.model)))
         front_end = data.description.front_end
         if front_end is not None and front_end.cmvn == "speaker":
             _LOGGER.warning("%s", SPEAKER_NOTE)
@@ -149,7 +153,6 @@ def run_export(source: EngineSource, out: str, file_format: str, as_json: bool) 
     """Write a model in a form that something else runs."""
     with command(as_json) as running:
         content = _exported(source, file_format)
-        from featurize.stage import Location
 
         target = Location.of(out)
         target.write_bytes(content)

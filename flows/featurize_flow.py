@@ -26,7 +26,7 @@ from featurize.stage import (
     worker_pool,
 )
 from flows.artifacts import publish_link, publish_table
-from flows.progress import stage_progress
+from flows.progress import FEATURIZING, stage_progress
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs
 from flows.run_names import run_name
@@ -104,7 +104,7 @@ def make_shards(plan: FeaturizePlan, fan_out: FanOut) -> list[ShardResult]:
         plan.location,
     )
     with (
-        stage_progress("making features", "featurize") as shown,
+        stage_progress(FEATURIZING, "featurize") as shown,
         worker_pool(fan_out) as pool,
         _runner(pool.num_workers) as runner,
     ):

@@ -19,10 +19,11 @@ from featurize.featurize import plan_featurize
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, is_finished, read_manifest
 from flows.align_flow import align_flow
-from flows.artifacts import picture, publish_markdown
+from flows.artifacts import publish_markdown
 from flows.evaluate_flow import evaluate_flow
 from flows.featurize_flow import featurize_flow
 from flows.front_recipe import FrontEntry, FrontFeatures, FrontRecipe
+from flows.pictures import picture
 from flows.run_logging import send_logs_to_runs
 from flows.train_flow import train_flow
 from training.align.align import align_fingerprint

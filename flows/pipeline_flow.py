@@ -4,16 +4,22 @@ from collections.abc import Sequence
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
+from evaluation.comparison import escape_markdown
+from evaluation.headline import Headline, headline
 from featurize.stage import Location, StageResult, TypedConfig
 from flows.align_flow import align_flow
-from flows.artifacts import publish_markdown, publish_table
 from flows.comparison import read_metrics
 from flows.evaluate_flow import evaluate_flow, illustrated_summary
 from flows.featurize_flow import featurize_flow
 from flows.form import Choices, Count, Override, RecipeChoice, Seed, Size, chosen_recipe
+from flows.overview import Overview, locations_markdown, overview
+from flows.progress import ALIGNING, EVALUATING, FEATURIZING, TRAINING, training_title
 from flows.recipe_commands import synthesize_below
 from flows.recipes import Recipe
+from flows.report_link import report_address
 from flows.retries import is_first_attempt
 from flows.run_logging import send_logs_to_runs
 from flows.run_names import chosen_name, run_name
@@ -122,7 +128,7 @@ def pipeline_flow(
             here goes over the fields above.
     """
     chosen = chosen_recipe(recipe, Choices(models, size, epochs, seeds, workers), overrides)
-    return run_stages(chosen, corpus, runs, force)
+    return run_stages(chosen, corpus, runs, force)  # type: ignore[return-value]  # of the state
 
 
 @flow(
@@ -143,10 +149,10 @@ def configured_pipeline_flow(
         runs: Root of all results, a path or an s3:// address.
         force: Do every stage again, even where its result is there.
     """
-    return run_stages(recipe, corpus, runs, force)
+    return run_stages(recipe, corpus, runs, force)  # type: ignore[return-value]  # of the state
 
 
-def run_stages(recipe: Recipe, corpus: str, runs: str, force: bool) -> PipelineOutcome:
+def run_stages(recipe: Recipe, corpus: str, runs: str, force: bool) -> State[PipelineOutcome]:
     """Every stage as a subflow of the run at work, and what they say together.
 
     Args:
@@ -155,7 +161,19 @@ def run_stages(recipe: Recipe, corpus: str, runs: str, force: bool) -> PipelineO
         runs: root of all stages' results.
         force: do every stage again; a retry of a forced run goes on with what it began.
     """
-    again = force and is_first_attempt()
+    with overview(f"{recipe.name}: {recipe.explanation}", stage_titles(recipe)) as page:
+        outcome = _stages(recipe, corpus, runs, force and is_first_attempt())
+        return publish_outcome(page, outcome)
+
+
+def stage_titles(recipe: Recipe) -> list[str]:
+    """The stages of a recipe in order, as their progress calls them."""
+    aligned = [] if recipe.align is None else [ALIGNING]
+    trainings = [TRAINING + training_title(config) for config in recipe.trainings]
+    return [FEATURIZING, *aligned, *trainings, EVALUATING]
+
+
+def _stages(recipe: Recipe, corpus: str, runs: str, again: bool) -> PipelineOutcome:
     root = corpus or synthesize(recipe, runs)
     features = featurize_flow(recipe.featurize, root, runs, recipe.fan_out, again)
     alignment = None
@@ -176,27 +194,24 @@ def run_stages(recipe: Recipe, corpus: str, runs: str, force: bool) -> PipelineO
         again,
         recipe.tracking,
     )
-    outcome = PipelineOutcome(
+    return PipelineOutcome(
         recipe=recipe.name,
         features=StageOutcome.of(features),
         alignment=None if alignment is None else StageOutcome.of(alignment),
         models={name: StageOutcome.of(result) for name, result in models.items()},
         evaluation=StageOutcome.of(evaluation),
     )
-    publish_outcome(outcome)
-    return outcome
 
 
-@task(name="publish-outcome", cache_policy=NO_CACHE, persist_result=False)
-def publish_outcome(outcome: PipelineOutcome) -> None:
-    """Publish on the pipeline's own run what its stages' runs show: summary, plots, locations."""
+def publish_outcome(page: Overview, outcome: PipelineOutcome) -> "State[PipelineOutcome]":
+    """Put the result on the run's page, the comparison first, and in its final state.
+
+    Returns:
+        The state of the finished run, whose message says the result in a line.
+    """
     evaluation = Location.of(outcome.evaluation.location)
     metrics = read_metrics(evaluation)
-    publish_markdown(
-        "pipeline-summary",
-        illustrated_summary(evaluation, metrics),
-        f"{outcome.recipe}; report: {evaluation.child('report.html')}",
-    )
+    first = headline(metrics)
     aligned = {} if outcome.alignment is None else {"alignment": outcome.alignment}
     stages = {
         "features": outcome.features,
@@ -204,18 +219,31 @@ def publish_outcome(outcome: PipelineOutcome) -> None:
         **outcome.models,
         "evaluation": outcome.evaluation,
     }
-    publish_table(
-        "pipeline-stages",
-        [
-            {
-                "stage": name,
-                "done": "found finished" if stage.skipped else "in this run",
-                "location": stage.location,
-            }
-            for name, stage in stages.items()
-        ],
-        f"{outcome.recipe}: where each stage's result is",
+    report = report_address(evaluation)
+    shown = f"[Open the report]({report})" if report.startswith("http") else f"Report: `{report}`"
+    page.finish(
+        "\n\n".join(
+            [
+                headline_markdown(first),
+                shown,
+                illustrated_summary(evaluation, metrics),
+                locations_markdown({n: (s.location, s.skipped) for n, s in stages.items()}),
+            ]
+        )
     )
+    found = "found finished: " if outcome.did_nothing else ""
+    return Completed(message=found + first.sentence, data=outcome)
+
+
+def headline_markdown(first: Headline) -> str:
+    """The result for a reader with ten seconds: a sentence, three numbers, a reservation."""
+    numbers = [
+        f"| {' | '.join(escape_markdown(number.value) for number in first.numbers)} |",
+        f"|{' --- |' * len(first.numbers)}",
+        f"| {' | '.join(escape_markdown(number.meaning) for number in first.numbers)} |",
+    ]
+    parts = [f"## {escape_markdown(first.sentence)}", "\n".join(numbers)]
+    return "\n\n".join([*parts, escape_markdown(first.reservation)]).rstrip()
 
 
 @task(name="synthesize", cache_policy=NO_CACHE, persist_result=False)

@@ -9,12 +9,17 @@ from contextlib import contextmanager
 from evaluation.manifest import EvaluateProgress
 from flows import terminal
 from flows.artifacts import ProgressArtifact, artifact_key
+from flows.overview import Curve, current_overview
 from training.align.job import AlignProgress
 from training.manifest import EpochMetrics, TrainProgress
 from training.train_config import TrainConfig
 
 _LOGGER = logging.getLogger(__name__)
 
+
+FEATURIZING, ALIGNING, EVALUATING = "making features", "aligning", "evaluating"
+"""Titles of stages while they run; a training's is this and what it is called."""
+TRAINING = "training "
 
 _MIN_EVIDENCE_S = 3.0
 _MIN_EVIDENCE_SHARE = 0.02
@@ -56,10 +61,12 @@ class TimeLeft:
 class StageProgress:
     """A bar and an artifact that move together."""
 
-    def __init__(self, bar: terminal.Bar, artifact: ProgressArtifact) -> None:
+    def __init__(self, title: str, bar: terminal.Bar, artifact: ProgressArtifact) -> None:
         self._bar = bar
         self._artifact = artifact
         self._time_left = TimeLeft()
+        self._page = current_overview()
+        self._line = None if self._page is None else self._page.begin(title)
 
     def update(self, share: float, note: str, details: str = "") -> None:
         """Move both.
@@ -71,7 +78,16 @@ class StageProgress:
         """
         self._bar.update(share, note)
         words = (*note.split("  "), details, self._time_left(share))
-        self._artifact.update(share, ", ".join(part for part in words if part))
+        said = ", ".join(part for part in words if part)
+        self._artifact.update(share, said)
+        if self._page is not None and self._line is not None:
+            self._page.update(self._line, share, said)
+
+    def add_epoch(self, training: str, curve: Curve) -> None:
+        """Add a training's newest epoch to the page of the pipeline around it."""
+        if self._page is not None:
+            line = epoch_line(curve.metrics[-1], curve.config.num_epochs)
+            self._page.add_epoch(training, curve, line)
 
 
 @contextmanager
@@ -84,7 +100,7 @@ def stage_progress(title: str, *key: str) -> Iterator[StageProgress]:
     """
     artifact = ProgressArtifact(artifact_key(*key, "progress"), title)
     with terminal.bar(title) as bar:
-        yield StageProgress(bar, artifact)
+        yield StageProgress(title, bar, artifact)
 
 
 def epoch_line(metrics: EpochMetrics, num_epochs: int) -> str:
@@ -113,6 +129,7 @@ class TrainingProgress:
 
     def __init__(self, config: TrainConfig, shown: StageProgress) -> None:
         self._name = training_title(config)
+        self._config = config
         self._shown = shown
         self._num_told = 0
         # Logging from a watching thread belongs to the run that started it.
@@ -125,6 +142,9 @@ class TrainingProgress:
     def _tell(self, progress: TrainProgress) -> None:
         for metrics in progress.epochs[self._num_told :]:
             _LOGGER.info("%-12s %s", self._name, epoch_line(metrics, progress.num_epochs))
+        for number in range(self._num_told, len(progress.epochs)):
+            told = progress.epochs[: number + 1]
+            self._shown.add_epoch(self._name, Curve(self._config, told))
         self._num_told = max(self._num_told, len(progress.epochs))
         within = progress.step / progress.num_steps if progress.num_steps else 1.0
         note = f"epoch {progress.epoch + 1}/{progress.num_epochs}  loss {progress.loss:.3f}"

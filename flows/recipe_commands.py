@@ -1,44 +1,69 @@
 """The commands that need no Prefect: listing recipes, synthesising a corpus."""
 
 import logging
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from rich import box
 from rich.console import RenderableType
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from featurize.corpora.synthetic import Layout, SyntheticConfig, SyntheticSummary, synthesize_corpus
 from featurize.stage import Location, PipelineError
 from flows import terminal
 from flows.command import command
-from flows.recipes import RECIPES, Recipe
+from flows.recipes import RECIPES, Recipe, recipe_named
 from flows.suggestions import did_you_mean
 
 _LOGGER = logging.getLogger(__name__)
 
+_MOST_CHARACTERS = 90
+"""Of a recipe's line in the table."""
+
 LAYOUTS = ("librispeech", "timit")
 
 
-def list_recipes(as_json: bool) -> None:
-    """Print every recipe with its explanation and where it differs from the paper."""
+def list_recipes(name: str | None, as_json: bool) -> None:
+    """Print all recipes as a table, or one with all that is to say of it."""
+    shown = list(RECIPES.values()) if name is None else [recipe_named(name)]
     with command(as_json) as running:
         running.finish(
-            {"recipes": [recipe.model_dump(mode="json") for recipe in RECIPES.values()]},
-            *(part for recipe in RECIPES.values() for part in _described(recipe)),
-            Text("Change a setting with --set, for example --set train.model.hidden_size=256"),
+            {"recipes": [recipe.model_dump(mode="json") for recipe in shown]},
+            *(_table(shown) if name is None else _described(shown[0])),
         )
 
 
+def _table(recipes: Sequence[Recipe]) -> list[RenderableType]:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for title in ("recipe", "what it trains, on what"):
+        table.add_column(title, no_wrap=title == "recipe")
+    table.add_column("trainings", justify="right")
+    table.add_column("epochs", justify="right")
+    for recipe in recipes:
+        what = re.sub(r" ?\([^)]*\)", "", recipe.explanation).partition(". ")[0].rstrip(".")
+        if len(what) > _MOST_CHARACTERS:
+            what = re.split(r"[,:;](?=[^,:;]*$)", what[:_MOST_CHARACTERS])[0]
+        epochs = max(config.num_epochs for config in recipe.models)
+        table.add_row(recipe.name, what, str(len(recipe.trainings)), str(epochs))
+    return [table, Text("All of one: spikeline recipes NAME")]
+
+
 def _described(recipe: Recipe) -> list[RenderableType]:
-    differences = [Padding(Text(f"- {line}"), (0, 0, 0, 4)) for line in recipe.deviations]
+    differences = [Padding(Text(f"- {line}"), (0, 0, 0, 2)) for line in recipe.deviations]
+    first = recipe.models[0]
+    sizes = f"{first.model.num_layers} layers of {first.model.hidden_size}"
     return [
         Text(recipe.name, style="bold"),
-        Padding(Text(recipe.explanation), (0, 0, 0, 2)),
-        Padding(Text(_trained(recipe)), (0, 0, 0, 2)),
-        Padding(Text("Differs from the paper:"), (0, 0, 0, 2)),
+        Text(recipe.explanation),
+        Text(_trained(recipe)),
+        Text(f"Each: {sizes}, {first.num_epochs} epochs, batches of {first.batch_size}."),
+        Text("Differs from the paper:", style="bold"),
         *differences,
-        "",
+        Text("Change a setting with --set, for example --set train.model.hidden_size=256"),
     ]
 
 

@@ -31,6 +31,8 @@ from training.align.align_config import AlignConfig
 from training.manifest import TrainManifest
 from training.worker_config import WorkerConfig
 
+_LOGGER = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     from flows.pipeline_flow import PipelineOutcome
 
@@ -174,6 +176,10 @@ def run_evaluate(
         config = recipe.evaluate
         wanted = None
         if root is not None:
+            from flows.trained_on import trained_on
+
+            for location in trained:
+                _LOGGER.info("%s", trained_on(location))
             wanted = featurize_for_scoring(trained, root, config.subsets)
             config = _as_chosen(config.model_copy(update={"split": "test"}), trained)
         api.ready()

@@ -6,9 +6,13 @@ screen is open and bars go nowhere.
 """
 
 import logging
+import shutil
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -21,11 +25,22 @@ from rich.progress import (
 )
 from rich.text import Text
 
+LINE_INTERVAL_S = 60.0
+"""Between two lines of progress where there is no terminal."""
+
 PACKAGES = ("featurize", "training", "evaluation", "flows", "infra")
 
 
 # Epochs are told from the progress (``flows.progress``), which also comes from Ray's workers.
 _DETAILS = frozenset({"training.loop", "training.recurrence"})
+
+
+def shortened(text: str) -> str:
+    """A text for people, with paths below the working folder and the home as they are typed."""
+    for folder, short in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if folder != Path("/"):
+            text = text.replace(f"{folder}/", short)
+    return text
 
 
 class _ScreenHandler(logging.Handler):
@@ -40,7 +55,7 @@ class _ScreenHandler(logging.Handler):
         return record.levelno >= logging.WARNING or record.name not in _DETAILS
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = Text(record.getMessage())
+        text = Text(shortened(record.getMessage()))
         if record.levelno >= logging.WARNING:
             text = Text(f"{record.levelname.lower()}: ", style="yellow") + text
         self._console.print(text, soft_wrap=True)
@@ -66,9 +81,9 @@ class Screen:
 
     @contextmanager
     def bar(self, title: str) -> Iterator["Bar"]:
-        """A bar for as long as the context lasts; nothing where stderr is no terminal."""
+        """A bar for as long as the context lasts; a line a minute where stderr is no terminal."""
         if not self.is_live:
-            yield Bar(None, None)
+            yield LineBar(title, self.console)
             return
         if self._num_bars == 0:
             self._progress.start()
@@ -99,6 +114,66 @@ class Bar:
         """
         if self._progress is not None:
             self._progress.update(self._task, completed=share, note=note)  # type: ignore[arg-type]
+
+
+class LineBar(Bar):
+    """Progress where there is no terminal: a line a minute, none of work that is done sooner.
+
+    Args:
+        title: what is done.
+        console: where the lines go.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self, title: str, console: Console, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(None, None)
+        self._title = title
+        self._console = console
+        self._clock = clock
+        self._last_s = clock()
+
+    def update(self, share: float, note: str = "") -> None:
+        """Say where the work is, if a minute has passed since it was said."""
+        now_s = self._clock()
+        if now_s - self._last_s >= LINE_INTERVAL_S:
+            self._last_s = now_s
+            self._console.print(Text(f"{self._title}: {share:.0%}  {note}"), soft_wrap=True)
+
+
+class LiveLine:
+    """A text that grows in place: the end of it, in one line of the terminal.
+
+    Where there is no terminal, every state of the text is a line of its own.
+
+    Args:
+        stream: what is written to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._in_place = stream.isatty()
+        self._shown = ""
+
+    def show(self, text: str) -> None:
+        """Replace what is shown."""
+        if text == self._shown:
+            return
+        self._shown = text
+        if not self._in_place:
+            self._stream.write(f"... {text}\n")
+            return
+        width = shutil.get_terminal_size().columns - 1
+        cut = text if len(text) <= width else "..." + text[len(text) - width + 3 :]
+        self._stream.write(f"\r{cut}\x1b[K")
+        self._stream.flush()
+
+    def end(self) -> None:
+        """Clear the line, for what follows."""
+        if self._in_place and self._shown:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
 
 
 _screen: Screen | None = None

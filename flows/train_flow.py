@@ -14,12 +14,12 @@ from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, StageResult, read_manifest
 from flows.artifacts import (
     artifact_key,
-    picture,
     publish_link,
     publish_markdown,
     publish_table,
 )
-from flows.progress import TrainingProgress, stage_progress, training_title
+from flows.pictures import picture
+from flows.progress import TRAINING, TrainingProgress, stage_progress, training_title
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
 from flows.run_logging import send_logs_to_runs
 from flows.run_names import run_name, training_name
@@ -100,7 +100,7 @@ def train_model(
     name = training_fingerprint(config, read_manifest(Location.of(features), FeaturizeManifest))
     tracked = TrackedTraining(tracking, config, Location.of(runs), name)
     title = training_title(config)
-    with stage_progress(f"training {title}", "train", title) as shown:
+    with stage_progress(TRAINING + title, "train", title) as shown:
         result = train(
             config,
             Location.of(features),

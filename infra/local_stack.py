@@ -17,11 +17,13 @@ from pydantic import ValidationError
 
 from featurize.stage import Location, PipelineError, TypedConfig
 from flows.failures import MISTAKE_EXIT_CODE, one_line
+from flows.report_link import REPORTS_ROOT, REPORTS_URL
 from infra.prefect_api import POOL, cancel_runs, has_worker, is_healthy
 from infra.processes import StartedProcess, start_process, stop_process
 from spikeline_start import module_command
 
 HOST = "127.0.0.1"
+_DEFAULT_STATE = ".spikeline"
 STARTUP_TIMEOUT_S = 300.0
 _CANCEL_TIMEOUT_S = 90.0
 _STOP_PATIENCE_S = 20.0
@@ -34,11 +36,15 @@ class Stack(TypedConfig):
     Attributes:
         server: Prefect's server.
         worker: the process that starts runs.
+        reports: what shows reports to a browser.
+        reports_port: where.
     """
 
     port: int
     server: StartedProcess | None = None
     worker: StartedProcess | None = None
+    reports: StartedProcess | None = None
+    reports_port: int = 0
 
     @property
     def ui_url(self) -> str:
@@ -85,9 +91,9 @@ class StateFolder:
         """Remove the record; database and logs stay."""
         self._record.unlink(missing_ok=True)
 
-    def start(self, name: str, *arguments: str) -> StartedProcess:
-        """Start a Prefect command with this process's environment."""
-        command = module_command("prefect", *arguments)
+    def start(self, name: str, module: str, *arguments: str) -> StartedProcess:
+        """Start a module's command with this process's environment."""
+        command = module_command(module, *arguments)
         return start_process(name, command, self.path / f"{name}.log", os.environ)
 
 
@@ -101,7 +107,7 @@ def up(state: StateFolder, port: int, runs: str, corpus: str, num_trainings: int
     state.path.mkdir(parents=True, exist_ok=True)
     stack = state.read() or Stack(port=port)
     if stack.server is None or not stack.server.is_alive:
-        stack = Stack(port=port, worker=stack.worker)
+        stack = stack.model_copy(update={"port": port, "server": None})
     elif stack.port != port:
         raise PipelineError(
             f"the server already runs on port {stack.port}: make up PORT={stack.port}, or make "
@@ -111,7 +117,8 @@ def up(state: StateFolder, port: int, runs: str, corpus: str, num_trainings: int
     if stack.server is None:
         _require_free(port)
         print(f"starting Prefect's server on port {port}", flush=True)
-        server = state.start("server", "server", "start", "--host", HOST, "--port", str(port))
+        at = ("--host", HOST, "--port", str(port))
+        server = state.start("server", "prefect", "server", "start", *at)
         stack = stack.model_copy(update={"server": server})
         state.write(stack)
     _wait_for(lambda: is_healthy(stack.api_url), stack.server)
@@ -119,12 +126,30 @@ def up(state: StateFolder, port: int, runs: str, corpus: str, num_trainings: int
     from infra.register import register  # reads Prefect's settings at import
 
     register(runs, corpus, num_trainings)
+    stack = _serve_reports(state, stack, runs)
     if stack.worker is None or not stack.worker.is_alive:
         print("starting a worker", flush=True)
-        worker = state.start("worker", "worker", "start", "--pool", POOL, "--type", "process")
+        taking = ("--pool", POOL, "--type", "process")
+        worker = state.start("worker", "prefect", "worker", "start", *taking)
         stack = stack.model_copy(update={"worker": worker})
         state.write(stack)
     _wait_for(lambda: has_worker(stack.api_url), stack.worker)
+    return stack
+
+
+def _serve_reports(state: StateFolder, stack: Stack, runs: str) -> Stack:
+    """Let a browser open reports: a page of the UI may not open files."""
+    root = Location.of(runs).uri
+    if stack.reports is None or not stack.reports.is_alive:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            port = probe.getsockname()[1]
+        at = ("--port", str(port), "--runs", root)
+        reports = state.start("reports", "infra.report_server", *at)
+        stack = stack.model_copy(update={"reports": reports, "reports_port": port})
+        state.write(stack)
+    # For the worker, whose runs link to them.
+    os.environ |= {REPORTS_URL: f"http://{HOST}:{stack.reports_port}", REPORTS_ROOT: root}
     return stack
 
 
@@ -141,12 +166,18 @@ def down(state: StateFolder) -> list[str]:
     if stack.worker is not None and stack.worker.is_alive and is_healthy(stack.api_url):
         for name in cancel_runs(stack.api_url, _CANCEL_TIMEOUT_S):
             done.append(f"cancelled {name}; after make up, Retry on its page goes on from there")
-    for process in (stack.worker, stack.server):
+    for process in (stack.worker, stack.server, stack.reports):
         if process is not None and process.is_alive:
             stop_process(process, _STOP_PATIENCE_S)
             done.append(f"stopped the {process.name}")
     state.forget()
     return done or ["nothing to stop: worker and server had ended"]
+
+
+def stop_line(state: StateFolder) -> str:
+    """The command that stops what was started, as it must be typed."""
+    default = StateFolder(Path(_DEFAULT_STATE))
+    return "make down" if state.path == default.path else f"make down STATE={state.path}"
 
 
 def directions(stack: Stack, state: StateFolder, runs: str) -> str:
@@ -165,7 +196,7 @@ Prefect is at {stack.ui_url}
   Results          {Location.of(runs).uri}
   Logs             {state.path}
   Command line     export PREFECT_API_URL={stack.api_url}
-  Stop             make down
+  Stop             {stop_line(state)}
 """
 
 
@@ -204,7 +235,7 @@ def _wait_for(is_ready: Callable[[], bool], process: StartedProcess | None) -> N
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m infra.local_stack", description=__doc__)
     parser.add_argument("command", choices=["up", "down"])
-    parser.add_argument("--state", type=Path, default=Path(".spikeline"), help="state folder")
+    parser.add_argument("--state", type=Path, default=Path(_DEFAULT_STATE), help="state folder")
     parser.add_argument("--port", type=int, default=4200, help="port of the UI and API")
     parser.add_argument("--runs", default="runs", help="root of all results, path or s3://")
     parser.add_argument("--corpus", default="", help="root of the corpus that the forms propose")

@@ -160,7 +160,8 @@ def synthesize_corpus(
         _publish(partial, final, config)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    _log.info("synthesised %s: %s", final, summary.minutes)
+    spoken = ", ".join(f"{name} {value:.1f} min" for name, value in summary.minutes.items())
+    _log.info("synthesised %s: %s", final, spoken)
     return summary
 
 

@@ -1,4 +1,5 @@
 import base64
+import io
 import json
 import math
 import re
@@ -7,9 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from evaluation.figures import finish, new_figure
-from flows.artifacts import artifact_key, picture, plain_cell, png_data_uri
+from evaluation.figures import INK, finish, new_figure
+from featurize.stage import Location
+from flows.artifacts import artifact_key, plain_cell
+from flows.pictures import for_any_page, picture, png_data_uri
+from flows.report_link import REPORTS_ROOT, REPORTS_URL, report_address
 
 # One clear pixel, as other tools write it: no title, no words.
 PNG_OF_NOTHING = base64.b64decode(
@@ -63,3 +68,30 @@ def test_pictures_carry_their_words() -> None:
         "![Falls from 90% to \\[10%\\](x) \u2014 \u00fc](data:image/png;base64,"
     )
     assert picture(PNG_OF_NOTHING).startswith("![](data:")
+
+
+def test_a_plot_suits_a_dark_page_and_a_light_one() -> None:
+    """White is clear, ink is a grey between the two, colours stay."""
+    squares = Image.new("RGB", (30, 10), "white")
+    squares.paste(INK, (10, 0, 20, 10))
+    squares.paste("#D55E00", (20, 0, 30, 10))
+    stream = io.BytesIO()
+    squares.save(stream, format="png")
+    shown = Image.open(io.BytesIO(for_any_page(stream.getvalue()))).convert("RGBA")
+    paper, ink, colour = (np.array(shown.getpixel((x, 5)), int) for x in (5, 15, 25))
+    assert paper[3] == 0
+    assert ink[3] > 220
+    assert np.abs(ink[:3] - [0x80, 0x88, 0x90]).max() < 12
+    assert np.abs(colour - [0xD5, 0x5E, 0x00, 0xFF]).max() < 12
+
+
+def test_a_report_is_linked_where_it_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation = Location.of("/data/runs/evaluation/0123456789abcdef")
+    assert report_address(evaluation) == f"file://{evaluation.uri}/report.html"
+    monkeypatch.setenv(REPORTS_URL, "http://127.0.0.1:4201")
+    monkeypatch.setenv(REPORTS_ROOT, "/data/runs")
+    served = "http://127.0.0.1:4201/evaluation/0123456789abcdef/report.html"
+    assert report_address(evaluation) == served
+    elsewhere = Location.of("/data/runs2/evaluation/0123456789abcdef")
+    assert report_address(elsewhere).startswith("file:///data/runs2/")
+    assert report_address(Location.of("s3://b/evaluation/01234567")).startswith("s3://b/")

@@ -70,13 +70,26 @@ def test_nothing_typed_shows_help_and_fails(capfd: pytest.CaptureFixture[str]) -
 
 
 def test_recipes_are_listed_with_explanations() -> None:
-    done = spikeline("recipes")
-    assert done.returncode == 0
-    text = " ".join(done.stdout.split())
+    table = spikeline("recipes", COLUMNS="80")
+    assert table.returncode == 0
+    assert all(len(line) <= 80 for line in table.stdout.splitlines())
+    assert len(table.stdout.splitlines()) <= 24, "fits a terminal"
     for recipe in RECIPES.values():
-        assert recipe.name in text
-        assert recipe.explanation in text
-    assert done.stderr == ""
+        assert recipe.name in table.stdout
+    assert table.stderr == ""
+    one = spikeline("recipes", "timit", COLUMNS="80")
+    text = " ".join(one.stdout.split())
+    assert RECIPES["timit"].explanation in text
+    assert all(line in text for line in RECIPES["timit"].deviations)
+    assert "did you mean timit" in spikeline("recipes", "timt").stderr
+
+
+def test_help_is_grouped_with_an_example_each() -> None:
+    shown = spikeline("--help").stdout
+    for group in ("From speech to a comparison", "One stage of it", "With a trained model"):
+        assert group in shown
+    for name in ("featurize", "train", "evaluate", "transcribe", "verify"):
+        assert "Example: spikeline" in spikeline(name, "--help").stdout
 
 
 def test_recipes_as_json_are_one_object() -> None:

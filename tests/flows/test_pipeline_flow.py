@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from evaluation.comparison import escape_markdown
+from evaluation.headline import headline
 from featurize.stage import Location
 from flows.cli import run
 from flows.comparison import comparison_table, read_metrics
 from flows.overrides import apply_overrides
 from flows.pipeline_flow import PipelineOutcome, configured_pipeline_flow
 from flows.recipes import RECIPES, Recipe
+from flows.trained_on import trained_on
 
 pytestmark = pytest.mark.integration
 
@@ -64,6 +67,11 @@ def test_every_stage_runs_and_the_models_are_compared(first: PipelineOutcome) ->
     assert Path(first.evaluation.location, "report.html").is_file()
 
 
+def test_a_model_says_on_what_it_was_trained(first: PipelineOutcome) -> None:
+    said = trained_on(Location.of(first.models["v2"].location))
+    assert re.match(r"the SNN v2 was trained on 0\.0 hours of train \(\d+ speakers\)", said)
+
+
 def test_artifacts_are_published(first: PipelineOutcome, prefect_server: str) -> None:
     from prefect.client.orchestration import get_client
 
@@ -85,16 +93,23 @@ def test_artifacts_are_published(first: PipelineOutcome, prefect_server: str) ->
         "plot-spike-raster-v2",
         "train-v2-summary",
         "train-gru-summary",
-        "pipeline-summary",
+        "overview",
     } <= set(by_key)
     for key, artifact in by_key.items():
-        if key.startswith("plot-") or key.endswith("-summary"):
+        if key.startswith("plot-") or key.endswith("-summary") or key == "overview":
             assert artifact["type"] == "markdown"
             assert "](data:image/png;base64," in artifact["data"]
             assert len(artifact["data"]) < 200_000
-    stage_rows = json.loads(by_key["pipeline-stages"]["data"])
-    assert [row["stage"] for row in stage_rows] == ["features", "v2", "gru", "evaluation"]
-    assert stage_rows[1]["location"] == first.models["v2"].location
+    page = by_key["overview"]["data"]
+    stages = ("making features", "training v2", "training gru", "evaluating")
+    assert re.findall(r"(?m)^\| (\w+(?: \w+)?) \| done \|", page) == list(stages)
+    assert f"| v2 | made in this run | `{first.models['v2'].location}` |" in page
+    sentence = headline(read_metrics(Location.of(first.evaluation.location))).sentence
+    assert page.index(escape_markdown(sentence)) < page.index("## Stages"), "the result comes first"
+    assert page.count("epoch  1/2") == 2
+    assert f"{first.evaluation.location}/report.html" in page
+    (pipeline,) = (run for run in flow_runs if run["name"] == "demo v2 gru")
+    assert pipeline["state"]["message"] == sentence
     for key in ("featurize-progress", "train-v2-progress", "evaluate-test-progress"):
         assert by_key[key]["type"] == "progress"
         assert by_key[key]["data"] == 100.0

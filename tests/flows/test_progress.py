@@ -3,6 +3,7 @@ import logging
 import pytest
 
 from evaluation.manifest import EvaluateProgress
+from flows.overview import Curve
 from flows.progress import (
     EvaluationProgress,
     StageProgress,
@@ -20,6 +21,10 @@ class Recorder:
     def __init__(self) -> None:
         self.shares: list[float] = []
         self.words: list[str] = []
+        self.epochs: list[tuple[str, int]] = []
+
+    def add_epoch(self, training: str, curve: Curve) -> None:
+        self.epochs.append((training, len(curve.metrics)))
 
     def update(self, share: float, note: str, details: str = "") -> None:
         self.shares.append(share)
@@ -124,9 +129,17 @@ def test_time_left_of_a_resumed_stage_counts_what_it_saw_itself() -> None:
     assert time_left((0, 0.8), (10, 0.9))[-1] == "about 10 s left"
 
 
+def test_a_finished_epoch_is_added_to_the_page_once() -> None:
+    recorder = Recorder()
+    shown = TrainingProgress(TrainConfig(), recorder)  # type: ignore[arg-type]
+    for progress in (at(1, 0, 0, 2), at(1, 1, 2, 2), at(2, 0, 0, 3)):
+        shown(progress)
+    assert recorder.epochs == [("v2", 1), ("v2", 2), ("v2", 3)]
+
+
 def test_the_artifact_says_more_than_the_bar() -> None:
     bar, artifact = Recorder(), Recorder()
-    shown = StageProgress(bar, artifact)  # type: ignore[arg-type]
+    shown = StageProgress("training v2", bar, artifact)  # type: ignore[arg-type]
     shown.update(0.5, "epoch 1/4  loss 2.5", "best 25%")
     assert bar.words == ["epoch 1/4  loss 2.5|"]
     assert artifact.words == ["epoch 1/4, loss 2.5, best 25%|"]

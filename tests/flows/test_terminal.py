@@ -3,13 +3,14 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from flows import terminal
 from flows.command import command
-from flows.terminal import Screen, bar, open_screen
+from flows.terminal import LineBar, LiveLine, Screen, bar, open_screen
 
 
 def test_records_of_our_packages_show_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
@@ -67,3 +68,59 @@ def test_people_get_lines(capfd: pytest.CaptureFixture[str]) -> None:
     with command(as_json=False) as running:
         running.finish({"value": 1.5}, "[for] people")
     assert capfd.readouterr().out == "[for] people\n"
+
+
+def test_paths_are_shown_as_they_are_typed(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "home" / "work").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "home" / "work")
+    with command(as_json=False) as running:
+        logging.getLogger("flows.some").info("made: %s/runs/x", Path.cwd())
+        running.finish({"at": f"{Path.cwd()}/runs"}, f"at {Path.home()}/other/y and /data/z")
+    shown = capfd.readouterr()
+    assert shown.err == "made: runs/x\n"
+    assert shown.out == "at ~/other/y and /data/z\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_growing_text_stays_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    stream = Terminal()
+    live = LiveLine(stream)
+    for text in ("s", "s ih", "s ih", "s ih k s t iy n w ah n"):
+        live.show(text)
+    live.end()
+    shown = stream.getvalue()
+    assert "\n" not in shown
+    states = shown.removeprefix("\r").split("\r")
+    assert [state.removesuffix("\x1b[K") for state in states] == [
+        *("s", "s ih", "... s t iy n w ah n", "")
+    ]
+    assert all(len(state.removesuffix("\x1b[K")) < 20 for state in states)
+
+
+def test_a_growing_text_is_lines_where_there_is_no_terminal() -> None:
+    stream = io.StringIO()
+    live = LiveLine(stream)
+    for text in ("s", "s", "s ih"):
+        live.show(text)
+    live.end()
+    assert stream.getvalue() == "... s\n... s ih\n"
+
+
+def test_progress_is_a_line_a_minute_without_a_terminal() -> None:
+    now_s = 0.0
+    stream = io.StringIO()
+    shown = LineBar("evaluating", Console(file=stream, width=80), lambda: now_s)
+    for now_s, done in ((10, 1), (61, 2), (100, 3), (122, 4)):  # noqa: B007 - the clock reads it
+        shown.update(done / 10, f"v2: {done}/10")
+    assert stream.getvalue().splitlines() == [
+        "evaluating: 20%  v2: 2/10",
+        "evaluating: 40%  v2: 4/10",
+    ]

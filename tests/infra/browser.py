@@ -25,7 +25,7 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    "--window-size=1400,2200",
+    "--window-size=1400,1200",
 )
 
 
@@ -90,6 +90,25 @@ class Browser:
         )
         (element,) = found[-1].values()
         self._page("POST", f"/element/{element}/click", {})
+
+    def fill(self, field: str, text: str) -> None:
+        """Type into the input below a label that begins with these words, as a person does."""
+        path = (
+            f"//label[starts-with(normalize-space(.), '{field}')]"
+            "/following::*[self::input or self::textarea][1]"
+        )
+        found = self._page("POST", "/elements", {"using": "xpath", "value": path})
+        assert found, f"no field {field!r} on the page, which reads: {self.text[:3000]}"
+        (element,) = found[0].values()
+        self._page("POST", f"/element/{element}/clear", {})
+        self._page("POST", f"/element/{element}/value", {"text": text})
+
+    @property
+    def height(self) -> float:
+        """Of the page, in windows."""
+        inner = "document.querySelector('main') || document.documentElement"
+        script = f"const m = {inner}; return Math.max(m.scrollHeight, document.body.scrollHeight)"
+        return float(self.run(script)) / float(self.run("return window.innerHeight"))
 
     def console_errors(self) -> list[str]:
         """Errors that the page has logged since the last call."""

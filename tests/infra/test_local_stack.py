@@ -1,7 +1,9 @@
 """``make up``, what the UI sends, ``make down``: a real server, worker and runs."""
 
+import re
 import socket
 import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,14 @@ def written(root: Path) -> dict[Path, int]:
 
 def test_up_says_where_to_click(stack: RunningStack) -> None:
     assert f"Prefect is at {stack.ui_url}" in stack.printed
-    for words in ("Quick run", "Custom run", "Retry", "Schedules", "make down", str(stack.runs)):
+    for words in (
+        "Quick run",
+        "Custom run",
+        "Retry",
+        "Schedules",
+        f"make down STATE={stack.state}",
+        str(stack.runs),
+    ):
         assert words in stack.printed
 
 
@@ -74,6 +83,16 @@ def test_a_pipeline_started_from_its_form_finishes_with_its_artifacts(
     assert pipeline.outcome["recipe"] == "demo"
     assert Path(pipeline.outcome["evaluation"]["location"], "report.html").is_file()
     artifacts = stack.artifacts(pipeline.run)
+    message = stack.state_of(pipeline.run)["message"]
+    assert "SNN v2" in message
+    page = artifacts["overview"]["data"]
+    report = re.search(r"\[Open the report\]\((http://127[^)]*)\)", page)
+    assert report is not None
+    with urllib.request.urlopen(report[1], timeout=60) as answer:
+        assert (
+            answer.read()
+            == Path(pipeline.outcome["evaluation"]["location"], "report.html").read_bytes()
+        )
     assert {"features", "train-v2", "comparison", "summary", "evaluation"} <= set(artifacts)
     assert artifacts["train-v2-progress"]["data"] == 100.0
     assert "data:image/png;base64," in artifacts["summary"]["data"]

@@ -1,12 +1,18 @@
 """What a person sees in a real browser: the deployment's form, and a run's artifacts."""
 
+import json
+import re
+import time
+import urllib.parse
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.infra.browser import Browser, chromium
-from tests.infra.conftest import FinishedPipeline, RunningStack
+from tests.infra.conftest import FINAL, FinishedPipeline, RunningStack
 
 # Long where the machine is busy: the first test waits for a server and a run.
 pytestmark = [pytest.mark.integration, pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -24,20 +30,83 @@ def own_errors(browser: Browser) -> list[str]:
     return [e for e in browser.console_errors() if not any(word in e for word in harmless)]
 
 
-def test_the_form_shows_typed_described_filled_fields(
+def test_the_demos_form_is_short_described_and_filled(
     stack: RunningStack, browser: Browser, tmp_path: Path
 ) -> None:
-    deployment = stack.deployment("train", "train")
+    deployment = stack.deployment("pipeline", "demo")
     browser.open(f"{stack.ui_url}/v2/deployments/deployment/{deployment['id']}/run")
-    text = browser.wait_for("Hidden size", "Learning rate", "Number of workers")
-    assert "Recurrence: a spiking model, LSTM or GRU." in text
-    fields = browser.run(
-        "return [...document.querySelectorAll('input, textarea')].map(i => [i.type, i.value])"
-    )
-    assert ["number", "128"] in fields
-    assert str(stack.runs) in [value for _, value in fields] or str(stack.runs) in text
+    text = browser.wait_for("recipe", "corpus", "epochs", "overrides", "Submit")
+    assert "Neurons per recurrent layer, of every model." in text
+    assert 'Property is type "None"' not in text
+    assert browser.height <= 2
     browser.screenshot(tmp_path / "form.png")
     assert own_errors(browser) == []
+
+
+def test_a_wrong_value_is_named_and_starts_no_run(
+    stack: RunningStack, browser: Browser, tmp_path: Path
+) -> None:
+    deployment = stack.deployment("pipeline", "demo")
+    browser.open(f"{stack.ui_url}/v2/deployments/deployment/{deployment['id']}/run")
+    browser.wait_for("size", "Submit")
+    browser.fill("Run Name", "a wrong size")
+    browser.fill("size", "0")
+    browser.click("Submit")
+    browser.wait_for("0 is less than the minimum of 1")
+    browser.screenshot(tmp_path / "wrong.png")
+    assert runs_named(stack, "a wrong size") == []
+
+
+def runs_named(stack: RunningStack, name: str) -> list[dict[str, Any]]:
+    wanted = {"flow_runs": {"name": {"any_": [name]}}}
+    return stack.call("POST", "/flow_runs/filter", wanted)
+
+
+def test_a_run_is_started_from_the_form_and_watched_while_it_trains(
+    stack: RunningStack, pipeline: FinishedPipeline, browser: Browser, tmp_path: Path
+) -> None:
+    """Filled as a person would; the page of the run shows its training from the beginning."""
+    deployment = stack.deployment("pipeline", "demo")
+    tiny = {"overrides": pipeline.parameters["overrides"], "models": ["v2"]}
+    parameters = urllib.parse.quote(json.dumps(tiny))
+    browser.open(
+        f"{stack.ui_url}/v2/deployments/deployment/{deployment['id']}/run?parameters={parameters}"
+    )
+    browser.wait_for("epochs", "Submit")
+    browser.fill("Run Name", "sixty epochs")
+    browser.fill("size", "8")
+    browser.fill("epochs", "60")
+    browser.click("Submit")
+    deadline = time.monotonic() + 60
+    while not (found := runs_named(stack, "sixty epochs")):
+        assert time.monotonic() < deadline, browser.text
+        time.sleep(0.3)
+    run = found[0]["id"]
+    assert found[0]["parameters"]["epochs"] == 60
+    while "training v2 | " not in (page := overview(stack, run)) or "| waiting |" not in page:
+        assert stack.state_of(run)["type"] not in FINAL, stack.worker_log()
+        time.sleep(0.2)
+    training = next(r for r in stack.subflows(run) if r["name"].startswith("train v2"))
+    while not re.search(r"training v2 \| \S+ \d+% \|", overview(stack, run)):
+        time.sleep(0.2)
+    said = stack.artifacts(run)["overview"]["updated"]
+    waited = datetime.fromisoformat(said) - datetime.fromisoformat(training["created"])
+    assert waited.total_seconds() < 20
+    while "epoch  3/60" not in overview(stack, run):
+        assert stack.state_of(run)["type"] not in FINAL, stack.worker_log()
+        time.sleep(0.2)
+    artifact = stack.artifacts(run)["overview"]["id"]
+    browser.open(f"{stack.ui_url}/v2/artifacts/artifact/{artifact}")
+    browser.wait_for("training v2", "epoch  2/60")
+    assert pictures(browser) >= 1
+    browser.screenshot(tmp_path / "training.png")
+    stack.complete(run)
+    assert runs_named(stack, "sixty epochs"), "the name that was typed is kept"
+
+
+def overview(stack: RunningStack, run: str) -> str:
+    artifact = stack.artifacts(run).get("overview")
+    return "" if artifact is None else str(artifact["data"])
 
 
 def pictures(browser: Browser) -> int:
@@ -67,26 +136,34 @@ def test_a_runs_page_leads_to_its_artifacts_with_pictures(
     browser.wait_for("Artifacts", "Subflow Runs")
     browser.screenshot(tmp_path / "run.png")
     browser.click("Artifacts")
-    browser.wait_for("pipeline-summary", "pipeline-stages")
+    browser.wait_for("overview")
     browser.screenshot(tmp_path / "run-artifacts.png")
-    browser.click("pipeline-summary")
+    browser.click("overview")
     # The versions of this artifact, by the first digits of their ids.
-    version = stack.artifacts(pipeline.run)["pipeline-summary"]["id"][:8]
+    version = stack.artifacts(pipeline.run)["overview"]["id"][:8]
     browser.wait_for(version)
     browser.click(version)
-    browser.wait_for("fewer multiplications", "Flow Run")
+    browser.wait_for("Open the report", "Where the results are", "Flow Run")
     assert pictures(browser) >= 3
     browser.screenshot(tmp_path / "run-summary.png")
     assert wide_tables(browser) == 0
     assert own_errors(browser) == []
+    link = browser.run(
+        "return [...document.links].find(a => a.innerText == 'Open the report').href"
+    )
+    browser.open(link)
+    browser.wait_for("v2")
+    browser.screenshot(tmp_path / "report.png")
 
 
 def test_a_stage_of_a_run_has_artifacts_with_pictures(
     stack: RunningStack, pipeline: FinishedPipeline, browser: Browser, tmp_path: Path
 ) -> None:
     browser.open(f"{stack.ui_url}/v2/runs/flow-run/{pipeline.run}?tab=SubflowRuns")
-    browser.wait_for("featurize-timit", "train-v2", "evaluate-test")
-    (evaluation,) = (r for r in stack.subflows(pipeline.run) if r["name"] == "evaluate-test")
+    browser.wait_for("featurize timit", "train v2", "evaluate 1 model on test")
+    (evaluation,) = (
+        r for r in stack.subflows(pipeline.run) if r["name"] == "evaluate 1 model on test"
+    )
     browser.open(f"{stack.ui_url}/v2/runs/flow-run/{evaluation['id']}?tab=Artifacts")
     browser.wait_for("comparison", "summary")
     summary = stack.artifacts(pipeline.run)["summary"]

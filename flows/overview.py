@@ -1,0 +1,182 @@
+"""One page on a pipeline's own run: how far its stages are, and at the end what came out.
+
+Prefect shows a run's artifacts in no order of ours, so everything stands on one, which grows while
+the stages run.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import UUID
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+
+from evaluation.comparison import escape_markdown
+from evaluation.learning_curves import draw_learning_curves
+from flows.pictures import picture
+from training.manifest import EpochMetrics
+from training.train_config import TrainConfig
+
+_LOGGER = logging.getLogger(__name__)
+_UPDATE_INTERVAL_S = 2.0
+_BAR_CELLS = 20
+
+
+class Curve(NamedTuple):
+    """A training as far as it is."""
+
+    config: TrainConfig
+    metrics: tuple[EpochMetrics, ...]
+
+
+@dataclass
+class Stage:
+    """A line of the page.
+
+    Attributes:
+        title: what is done.
+        share: done, from 0 to 1; None before it begins.
+        note: where it is, in a few words.
+    """
+
+    title: str
+    share: float | None = None
+    note: str = ""
+
+    def row(self) -> str:
+        """The line as a row of a markdown table."""
+        if self.share is None:
+            state = "waiting"
+        elif self.share >= 1.0:
+            state = "done"
+        else:
+            filled = round(_BAR_CELLS * self.share)
+            state = f"{'█' * filled}{'░' * (_BAR_CELLS - filled)} {self.share:.0%}"
+        return f"| {escape_markdown(self.title)} | {state} | {escape_markdown(self.note)} |"
+
+
+class Overview:
+    """The page of the run at work; safe to change from any thread.
+
+    A server that cannot be reached never stops the work: it is said once in the log.
+
+    Args:
+        heading: what the run does.
+        stages: titles of the stages to come, in order.
+    """
+
+    def __init__(self, heading: str, stages: Sequence[str]) -> None:
+        self._heading = heading
+        self._stages = [Stage(title) for title in stages]
+        self._curves: dict[str, Curve] = {}
+        self._lines: dict[str, list[str]] = {}
+        self._drawn = ""
+        self._result = ""
+        self._last_update_s = 0.0
+        self._is_unreachable = False
+        self._lock = threading.Lock()
+        self._id = UUID(
+            str(
+                create_markdown_artifact(
+                    markdown=self.markdown(),
+                    key="overview",
+                    description="Progress of all stages, and the result",
+                )
+            )
+        )
+
+    def begin(self, title: str) -> Stage:
+        """The line of a stage that begins: the first of that title that waits."""
+        for stage in self._stages:
+            if stage.title == title and stage.share is None:
+                break
+        else:
+            stage = Stage(title)
+            self._stages.append(stage)
+        stage.share = 0.0
+        self._publish(at_once=True)
+        return stage
+
+    def update(self, stage: Stage, share: float, note: str) -> None:
+        """Move a stage's line."""
+        stage.share, stage.note = share, note
+        self._publish(at_once=share >= 1.0)
+
+    def add_epoch(self, training: str, curve: Curve, line: str) -> None:
+        """Add a finished epoch of a training to the lines and curves."""
+        with self._lock:
+            self._curves[training] = curve
+            self._lines.setdefault(training, []).append(line)
+            self._drawn = picture(draw_learning_curves(self._curves).png)
+        self._publish(at_once=True)
+
+    def finish(self, result: str) -> None:
+        """Put the result, as markdown, at the top."""
+        self._result = result
+        self._publish(at_once=True)
+
+    def markdown(self) -> str:
+        """The page."""
+        parts = [f"# {escape_markdown(self._heading)}"]
+        if self._result:
+            parts.append(self._result)
+        table = ["| Stage | Progress | |", "| --- | --- | --- |"]
+        parts += ["## Stages", "\n".join([*table, *(stage.row() for stage in self._stages)])]
+        if self._drawn:
+            parts += ["## Training, epoch by epoch", self._drawn]
+            for training, lines in self._lines.items():
+                parts.append("\n".join([f"**{escape_markdown(training)}**", "```", *lines, "```"]))
+        return "\n\n".join(parts)
+
+    def _publish(self, at_once: bool) -> None:
+        with self._lock:
+            now_s = time.monotonic()
+            too_soon = now_s - self._last_update_s < _UPDATE_INTERVAL_S
+            if self._is_unreachable or (too_soon and not at_once):
+                return
+            self._last_update_s = now_s
+            try:
+                with get_client(sync_client=True) as client:
+                    client.update_artifact(self._id, ArtifactUpdate(data=self.markdown()))
+            except Exception as error:
+                self._is_unreachable = True
+                _LOGGER.warning("progress is no longer published to Prefect: %s", error)
+
+
+_current: ContextVar[Overview | None] = ContextVar("overview", default=None)
+
+
+def current_overview() -> Overview | None:
+    """The page of the pipeline around this call, if there is one."""
+    return _current.get()
+
+
+@contextmanager
+def overview(heading: str, stages: Sequence[str]) -> Iterator[Overview]:
+    """A page on the run at work, which the stages within the context find and fill."""
+    page = Overview(heading, stages)
+    token = _current.set(page)
+    try:
+        yield page
+    finally:
+        _current.reset(token)
+
+
+def locations_markdown(locations: Mapping[str, tuple[str, bool]]) -> str:
+    """Where each stage's result is.
+
+    Args:
+        locations: stage to its address and whether it stood there already.
+    """
+    rows = ["| Result | | Address |", "| --- | --- | --- |"]
+    for stage, (address, skipped) in locations.items():
+        done = "found finished" if skipped else "made in this run"
+        rows.append(f"| {escape_markdown(stage)} | {done} | `{address}` |")
+    return "\n".join(["## Where the results are", "", *rows])
