@@ -261,3 +261,15 @@ def test_egru_thresholds_are_drawn_around_their_mean():
     threshold = build_network(config, 3, 2).layers[0].threshold
     assert threshold.mean().item() == pytest.approx(0.2, abs=0.01)
     assert 0 < threshold.min() < threshold.max() < 1
+
+
+@pytest.mark.parametrize("model", [*CONTESTANTS, "ligru"])
+def test_a_network_can_be_built_without_storage(model):
+    """As it is before its weights are read, so that what a file claims costs nothing."""
+    with torch.device("meta"):
+        claimed = build_network(ModelConfig(model=model, hidden_size=9), 5, 4)
+    real = build_network(ModelConfig(model=model, hidden_size=9), 5, 4)
+    claimed.load_state_dict(real.state_dict(), assign=True)
+    assert all(
+        torch.equal(a, b) for a, b in zip(claimed.parameters(), real.parameters(), strict=True)
+    )

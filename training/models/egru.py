@@ -80,8 +80,11 @@ class EgruLayer(StepLayer):
         super().__init__(num_inputs, config)
         assert isinstance(config, EgruConfig)
         mean = config.event_threshold
-        drawn = torch.distributions.Beta(_BETA * mean / (1.0 - mean), _BETA)
-        self.threshold = nn.Parameter(drawn.sample((config.hidden_size,)))
+        # On the CPU: a network may be built without storage, where nothing can be drawn.
+        with torch.device("cpu"):
+            beta = torch.distributions.Beta(_BETA * mean / (1.0 - mean), _BETA)
+            drawn = beta.sample((config.hidden_size,))
+        self.threshold = nn.Parameter(torch.empty(config.hidden_size).copy_(drawn))
 
     def step(self, drive_BG: Tensor, recurrent_BG: Tensor | None, state: EgruState) -> EgruState:
         """``egru_step``."""
