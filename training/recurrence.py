@@ -176,9 +176,8 @@ def conventional(
     return _run(layer, drive_TBH.float(), backend, per_step_range)
 
 
-def gated(
-    forget_drive_TBH: Tensor,
-    cell_drive_TBH: Tensor,
+def gated_stacked(
+    drive_TBG: Tensor,
     dropout_mask_BH: Tensor | None,
     recurrent_weight_2HH: Tensor | None,
     lengths_B: Tensor,
@@ -191,49 +190,9 @@ def gated(
     """Improved LIF layer v1, or v2 with a recurrent weight; see ``training.lif.gated_step``.
 
     Args:
-        forget_drive_TBH: ``BN(W_f X)``.
-        cell_drive_TBH: ``BN(W_c X)``.
+        drive_TBG: ``BN(W_f X)`` and ``BN(W_c X)``, (T, B, 2H), forget first, as one linear map
+            computes them.
         dropout_mask_BH: m, one mask per layer and sequence, or None; gets no gradient.
-        recurrent_weight_2HH: ``[U_f; U_c]``, (2H, H), or None for v1.
-        lengths_B: valid frames, (B,) int64.
-        state: state before the first frame.
-        quantizer: range, bits, threshold.
-        backend: see ``encoder``.
-        per_step_range: see ``encoder``.
-
-    Raises:
-        ValueError: if shapes do not fit together.
-        PipelineError: if the backend cannot do the work.
-    """
-    _require_shape("cell_drive_TBH", cell_drive_TBH, *forget_drive_TBH.shape)
-    return gated_stacked(
-        torch.cat((forget_drive_TBH, cell_drive_TBH), dim=-1),
-        dropout_mask_BH,
-        recurrent_weight_2HH,
-        lengths_B,
-        state,
-        quantizer,
-        backend=backend,
-        per_step_range=per_step_range,
-    )
-
-
-def gated_stacked(
-    drive_TBG: Tensor,
-    dropout_mask_BH: Tensor | None,
-    recurrent_weight_2HH: Tensor | None,
-    lengths_B: Tensor,
-    state: LifState,
-    quantizer: Quantizer,
-    *,
-    backend: Backend = "auto",
-    per_step_range: RangeTracker | None = None,
-) -> RecurrenceOutput:
-    """``gated`` with both drives in one tensor, as one linear map computes them: no copies.
-
-    Args:
-        drive_TBG: ``BN(W_f X)`` and ``BN(W_c X)``, (T, B, 2H), forget first.
-        dropout_mask_BH: see ``gated``; likewise the others.
         recurrent_weight_2HH: ``[U_f; U_c]``, (2H, H), or None for v1.
         lengths_B: valid frames, (B,) int64.
         state: state before the first frame.
@@ -280,7 +239,7 @@ def leaky_encoder(
         ValueError: if shapes do not fit together.
         PipelineError: if the backend cannot do the work.
     """
-    backend = _choose_leaky_backend(backend, drive_TBH.device)
+    backend = choose_backend(backend, drive_TBH.device, False)
     lengths_B, state = _prepare(drive_TBH, lengths_B, state)
     _require_shape("firing.residue_leak", firing.residue_leak, drive_TBH.shape[2])
     weights = LayerWeights(residue_leak_H=firing.residue_leak)
@@ -313,7 +272,7 @@ def leaky_gated(
         ValueError: if shapes do not fit together.
         PipelineError: if the backend cannot do the work.
     """
-    backend = _choose_leaky_backend(backend, drive_TBG.device)
+    backend = choose_backend(backend, drive_TBG.device, False)
     if drive_TBG.dim() != 3 or drive_TBG.shape[2] % 2:
         raise ValueError(f"drive_TBG has shape {tuple(drive_TBG.shape)}; expected (T, B, 2H)")
     num_neurons = drive_TBG.shape[2] // 2
@@ -328,11 +287,3 @@ def leaky_gated(
     rows = Rows(lengths_B, mask)
     layer = Layer("gated", rows, weights, state, firing.quantizer, firing.cell_bound)
     return _run(layer, drive_TBG.float(), backend)
-
-
-def _choose_leaky_backend(requested: Backend, device: torch.device) -> Backend:
-    """The backend of v3, which Triton does not have."""
-    if requested == "triton":
-        raise PipelineError("backend=triton has no v3; use backend=auto (or cpu, or reference)")
-    chosen = choose_backend(requested, device, False)
-    return "reference" if chosen == "triton" else chosen

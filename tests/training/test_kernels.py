@@ -67,10 +67,9 @@ class Case:
             return recurrence.conventional(
                 self.drive, self.decay, self.lengths, state, self.quantizer, backend=backend
             )
-        forget, cell = self.drive.chunk(2, dim=-1)
         weight = self.weight if self.kind == "v2" else None
-        return recurrence.gated(
-            forget, cell, self.mask, weight, self.lengths, state, self.quantizer, backend=backend
+        return recurrence.gated_stacked(
+            self.drive, self.mask, weight, self.lengths, state, self.quantizer, backend=backend
         )
 
     def gradients(self, output):

@@ -40,7 +40,8 @@ def tensors(seed=0, num_drives=2):
 
 
 def run_v2(drives, state, weight, **options):
-    return recurrence.gated(*drives, None, weight, LENGTHS, LifState(*state), QUANTIZER, **options)
+    drive, before = torch.cat(tuple(drives), -1), LifState(*state)
+    return recurrence.gated_stacked(drive, None, weight, LENGTHS, before, QUANTIZER, **options)
 
 
 def layer_of(kind, state, mask=None, **weights):
@@ -153,7 +154,7 @@ def test_drives_may_be_strided():
     batch_major = [d.transpose(0, 1).contiguous().transpose(0, 1) for d in drives]
     neurons_apart = [torch.stack([d, d], dim=-1)[..., 0] for d in drives]
     reversed_state = [s.T.contiguous().T for s in state]
-    for strided in (batch_major, neurons_apart, torch.cat(drives, -1).chunk(2, -1)):
+    for strided in (batch_major, neurons_apart):
         found = run_v2(strided, reversed_state, weight.T.contiguous().T).spikes_TBH
         assert torch.equal(found, expected)
 
@@ -338,19 +339,19 @@ def test_lengths_outside_the_sequence_are_refused(lengths):
 
 def test_shapes_that_do_not_fit_are_refused_by_name():
     drives, state, weight = tensors()
-    good = (*drives, torch.ones(B, H), weight, LENGTHS)
-    names = ("cell_drive", "cell_drive", "dropout_mask", "recurrent_weight", "lengths")
+    good = (torch.cat(drives, -1), torch.ones(B, H), weight, LENGTHS)
+    names = ("drive_TBG", "dropout_mask", "recurrent_weight", "lengths")
     for position, name in enumerate(names):
         wrong = list(good)
         wrong[position] = good[position][..., :-1]
         with pytest.raises(ValueError, match=name):
-            recurrence.gated(*wrong, LifState(*state), QUANTIZER)
+            recurrence.gated_stacked(*wrong, LifState(*state), QUANTIZER)
     with pytest.raises(ValueError, match="drive_TBG"):
         recurrence.gated_stacked(drives[0], None, None, LENGTHS, LifState(*state), QUANTIZER)
     with pytest.raises(ValueError, match="drive_TBH"):
         recurrence.encoder(drives[0][0], LENGTHS, LifState(*state), QUANTIZER)
     with pytest.raises(ValueError, match=r"state\.residue"):
-        recurrence.gated(*good, LifState(state[0], state[1][:2], state[2]), QUANTIZER)
+        recurrence.gated_stacked(*good, LifState(state[0], state[1][:2], state[2]), QUANTIZER)
     with pytest.raises(ValueError, match="decay_H"):
         recurrence.conventional(drives[0], torch.ones(H - 1), LENGTHS, LifState(*state), QUANTIZER)
 
@@ -361,9 +362,8 @@ def test_shapes_that_do_not_fit_are_refused_by_name():
 def test_empty_sequences_and_batches(backend, shape):
     drive = torch.zeros(shape, requires_grad=True)
     state = LifState(*(torch.ones(shape[1:], requires_grad=True) for _ in range(3)))
-    output = recurrence.gated(
-        drive,
-        drive,
+    output = recurrence.gated_stacked(
+        torch.cat((drive, drive), -1),
         None,
         torch.eye(4).repeat(2, 1),
         torch.zeros(shape[1], dtype=torch.int64),

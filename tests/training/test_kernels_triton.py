@@ -13,8 +13,8 @@ import torch
 
 from featurize.stage import PipelineError
 from training import recurrence
-from training.lif import LifState
-from training.quantizer import Quantizer
+from training.lif import LeakyFiring, LifState
+from training.quantizer import LevelQuantizer, Quantizer
 
 pytest.importorskip("triton")
 
@@ -110,6 +110,63 @@ def test_triton_equals_reference(kind, num_bits, threshold, range_M, seed):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
 
 
+LEAKY = [
+    {"num_bits": 6, "is_unsigned": True, "leaks": True, "cell_bound": 0.9},
+    {"num_bits": 4, "is_unsigned": False, "leaks": True, "cell_bound": None},
+    {"num_bits": 32, "is_unsigned": False, "leaks": True, "cell_bound": 0.3},
+    {"num_bits": 6, "is_unsigned": True, "leaks": False, "cell_bound": 0.3},
+]
+
+
+def run_leaky(kind, backend, options):
+    num_frames, batch_size, num_neurons = 5, 18, 35
+    generator = torch.Generator().manual_seed(7)
+
+    def grid(*shape):
+        return (torch.randint(-64, 65, shape, generator=generator) / 32).to(DEVICE)
+
+    state = [grid(batch_size, num_neurons).requires_grad_() for _ in range(3)]
+    lengths = torch.randint(0, num_frames + 1, (batch_size,), generator=generator).to(DEVICE)
+    drive = grid(num_frames, batch_size, (2 if kind == "gated" else 1) * num_neurons)
+    weight = (grid(2 * num_neurons, num_neurons) / 16).requires_grad_()
+    leak = (0.3 + 0.7 * torch.rand(num_neurons, generator=generator)).to(DEVICE).requires_grad_()
+    range_M = torch.tensor(1.77, device=DEVICE, requires_grad=True)
+    threshold = torch.tensor(2.3, device=DEVICE, requires_grad=True)
+    is_unsigned = options["is_unsigned"] and kind == "gated"
+    quantizer = LevelQuantizer(range_M, threshold, options["num_bits"], is_unsigned)
+    firing = LeakyFiring(quantizer, leak if options["leaks"] else None, options["cell_bound"])
+    leaves = [drive.requires_grad_(), *state, leak, range_M, threshold]
+    if kind == "encoder":
+        output = recurrence.leaky_encoder(drive, lengths, LifState(*state), firing, backend=backend)
+    else:
+        leaves.append(weight)
+        mask = ((torch.rand(batch_size, num_neurons, generator=generator) < 0.8) / 0.8).to(DEVICE)
+        output = recurrence.leaky_gated(
+            drive, mask, weight, lengths, LifState(*state), firing, backend=backend
+        )
+    outputs = (output.spikes_TBH, *output.state)
+    cotangents = [grid(*o.shape) for o in outputs]
+    total = sum((o * c).sum() for o, c in zip(outputs, cotangents, strict=True))
+    gradients = torch.autograd.grad(total, leaves, materialize_grads=True, allow_unused=True)
+    return [*outputs, output.minimum, output.maximum], gradients
+
+
+@needs_triton
+@pytest.mark.parametrize("chunk_frames", [2])
+@pytest.mark.parametrize("kind", ["encoder", "gated"])
+@pytest.mark.parametrize("options", LEAKY)
+def test_v3_in_triton_equals_the_reference(kind, options, chunk_frames, monkeypatch):
+    from training.kernels import triton_frames
+
+    monkeypatch.setattr(triton_frames, "CHUNK_FRAMES", chunk_frames)
+    expected, expected_gradients = run_leaky(kind, "reference", options)
+    found, gradients = run_leaky(kind, "triton", options)
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5)
+    for a, b in zip(expected_gradients, gradients, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4 * max(1.0, float(a.abs().max())))
+
+
 @needs_triton
 @pytest.mark.parametrize("kind", ["conventional", "gated"])
 def test_operators_pass_opcheck(kind):
@@ -133,13 +190,16 @@ def test_operators_pass_opcheck(kind):
 
 def _signature(name):
     """The types of a kernel's arguments; named tuples are those of ``triton_layer``."""
+    from training.kernels.firing_gradients import FiringSums
     from training.kernels.triton_layer import Firing, Kept, Membrane, MembraneGradients
 
     membrane = Membrane(*["*fp32"] * 4)
-    kept = Kept("*fp32", "*fp32", "*u8")
-    firing = Firing("*fp32", "*fp32", "fp32", "fp32")
+    kept = Kept("*fp32", "*fp32", "*fp32", "*u8")
+    firing = Firing(*["*fp32"] * 6, "fp32")
+    sums = FiringSums(*["*fp32"] * 4)
     gradients = MembraneGradients(*["*fp32"] * 3)
     records = {"membrane": membrane, "kept": kept, "firing": firing, "grad_membrane": gradients}
+    records["sums"] = sums
     integers = ("num_frames", "num_neurons", "batch_size", "first", "last")
     types = {**dict.fromkeys(integers, "i32"), "lengths": "*i64", **records}
     return {argument: types.get(argument, "*fp32") for argument in name.arg_names}
@@ -166,7 +226,8 @@ def test_compiles_to_machine_code_of_gpus_that_are_not_here(name, options, capab
 
     from training.kernels import triton_kernels
 
-    constants = {"IS_QUANTIZED": True, **options}
+    names = ("IS_QUANTIZED", "HAS_LEAK", "HAS_BOUND", "HAS_POTENTIALS")
+    constants = {**dict.fromkeys(names, True), **options}
     if name.startswith("gated"):
         constants |= {"HAS_MASK": True, "PRECISION": "ieee", "num_neurons": 550}
         constants |= {"ROWS": 16, "BLOCK": 32, "DEPTH": 32}
@@ -186,8 +247,11 @@ def test_the_launcher_takes_named_tuples():
     from triton._C.libtriton import native_specialize_impl
     from triton.backends.nvidia.compiler import CUDABackend
 
+    from training.kernels.layer import Layer, LayerWeights, Rows
     from training.kernels.triton_layer import Firing, firing_of
 
-    firing = firing_of(Quantizer(torch.tensor(2.0), 6, 3))
-    kinds, _ = native_specialize_impl(CUDABackend, firing, False, True, True)
-    assert kinds == Firing("*fp32", "*fp32", "fp32", "fp32")
+    state = LifState.zeros(1, 4, torch.device("cpu"))
+    rows = Rows(torch.tensor([1]), None)
+    layer = Layer("encoder", rows, LayerWeights(), state, Quantizer(torch.tensor(2.0), 6, 3))
+    kinds, _ = native_specialize_impl(CUDABackend, firing_of(layer), False, True, True)
+    assert kinds == Firing(*["*fp32"] * 6, "fp32")

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from evaluation.multiplications import Activity, NetworkShape, audited, closed_form, count_terms
-from featurize.stage import PipelineError
 from training.lif import LeakyFiring, LifState, leaky_encoder_step, leaky_gated_step
 from training.models.build import build_network
 from training.models.leaky_config import LeakyConfig
@@ -276,13 +275,6 @@ def test_counts_of_v3_add_the_projection_and_the_leak():
 def test_config_errors_name_field_and_remedy(changes, message):
     with pytest.raises(ValueError, match=message):
         ModelConfig(**changes)
-
-
-def test_a_backend_without_v3_says_so():
-    config = ModelConfig(model="v3", hidden_size=8, dropout=0.0, backend="triton")
-    network = build_network(config, 6, 5)
-    with pytest.raises(PipelineError, match="backend=triton"):
-        network(torch.randn(4, 1, 6), torch.tensor([4]))
 
 
 def test_the_learned_leak_stays_between_nothing_and_all():

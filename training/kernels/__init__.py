@@ -1,1 +1,1 @@
-"""Backends of the LIF recurrence; ``training.recurrence`` chooses among them."""
+"""Backends of the LIF recurrence; ``training.recurrence`` chooses among them. See README.md."""

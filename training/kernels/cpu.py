@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from training.constants import SATURATION, UNQUANTIZED_BITS
-from training.kernels import cpu_gated, cpu_products, cpu_scan, threads
+from training.kernels import cpu_gated, cpu_products, cpu_scan, firing_gradients, threads
 from training.kernels.cpu_layer import (
     NO_FLOATS,
     BackwardArrays,
@@ -39,7 +39,7 @@ from training.kernels.layer import (
 )
 from training.kernels.simd import LANES
 from training.lif import LifState
-from training.quantizer import THRESHOLD_WINDOW, as_levels
+from training.quantizer import as_levels
 from training.recurrence_types import RecurrenceOutput
 
 
@@ -259,7 +259,10 @@ def backward(
     threads.run([call(*own) for own in zip(shares, decay, sums, strict=True)])
     if not is_gated:
         last = torch.where((lengths_B == 0).unsqueeze(1), gradients.state.spikes, 0.0)
-    leak, range_M, threshold = _firing_gradients(layer, sums.sum(0)[:, : sizes.num_neurons])
+    of_neurons = firing_gradients.FiringSums(*sums.sum(0)[:, : sizes.num_neurons])
+    leak, range_M, threshold = firing_gradients.firing_gradients(
+        layer, of_neurons if kept.has_potentials else None
+    )
     weights = LayerWeights(
         decay_H=decay.sum(0)[: sizes.num_neurons].clone() if cpu_layer.has_decay else None,
         recurrent_2HH=recurrent_weight_gradient(drive, spikes_TBH, layer.state.spikes)
@@ -269,21 +272,6 @@ def backward(
     )
     state = (_unpadded(gradient, sizes.num_neurons) for gradient in (current, residue, last))
     return LayerGradients(drive, weights, LifState(*state), range_M, threshold)
-
-
-def _firing_gradients(
-    layer: Layer, sums_XH: Tensor
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of leak, range and threshold, given ``FiringSums``; None where there are none."""
-    leak = layer.weights.residue_leak_H
-    if sums_XH.numel() == 0:
-        return None if leak is None else torch.zeros_like(leak), None, None
-    of_leak, inside_range, bound, near_threshold = sums_XH
-    quantizer = as_levels(layer.quantizer)
-    range_M, threshold = quantizer.range_M.detach(), quantizer.threshold_levels.detach()
-    of_range = inside_range.sum() / range_M + (layer.cell_bound or 0.0) * bound.sum()
-    of_threshold = -near_threshold.sum() * threshold / (quantizer.scale() * THRESHOLD_WINDOW)
-    return None if leak is None else of_leak.clone(), of_range, of_threshold.detach()
 
 
 def recurrent_weight_gradient(

@@ -157,16 +157,7 @@ class ForwardArrays(NamedTuple):
 
 
 class FiringSums(NamedTuple):
-    """Sums over frames and utterances that make the gradients of how a site fires, per neuron.
-
-    With y the gradient of Y and r that of R, padded to the width.
-
-    Attributes:
-        leak: r (V - Y), the gradient of lambda.
-        inside_range: y (Y - V) inside the clip and y Y outside: M times the gradient of M.
-        bound: the gradient of a bounded cell.
-        threshold: y, with the sign of V, where V is about the threshold.
-    """
+    """See ``training.kernels.firing_gradients``; padded to the width."""
 
     leak: Array
     inside_range: Array

@@ -11,16 +11,17 @@ import triton
 from torch import Tensor
 
 from training.kernels import triton_frames, triton_kernels
+from training.kernels.firing_gradients import FiringSums, firing_gradients
 from training.kernels.layer import Keep, Layer, LayerGradients, LayerWeights, OutputGradients, Saved
-from training.kernels.triton_frames import FrameInputs, FrameOutputs, FrameShape
+from training.kernels.triton_frames import FrameGradients, FrameInputs, FrameOutputs, FrameShape
 from training.kernels.triton_layer import (
     Kept,
     Membrane,
     MembraneGradients,
     copied,
     firing_of,
-    is_quantized,
     new_membrane,
+    options_of,
 )
 from training.lif import LifState
 from training.recurrence_types import RecurrenceOutput
@@ -40,12 +41,16 @@ def _amin(values: Tensor) -> Tensor:
     return values.amin() if values.numel() else values.new_tensor(torch.inf)
 
 
-def _scan_options(layer: Layer) -> dict[str, object]:
+def _scan_options(layer: Layer, has_potentials: bool) -> dict[str, object]:
     return {
         "HAS_CURRENT": layer.weights.decay_H is not None,
-        "IS_QUANTIZED": is_quantized(layer.quantizer),
         "BLOCK": SCAN_BLOCK,
+        **options_of(layer, has_potentials).constants(),
     }
+
+
+def _has_potentials(kept: Kept) -> bool:
+    return len(kept.potentials) > 0
 
 
 def _scan_forward(
@@ -60,17 +65,17 @@ def _scan_forward(
         membrane,
         spikes,
         kept,
-        firing_of(layer.quantizer),
+        firing_of(layer),
         num_frames,
         num_neurons,
         batch_size,
         SAVE=save,
-        **_scan_options(layer),
+        **_scan_options(layer, _has_potentials(kept)),
     )
 
 
 def _scan_backward(
-    layer: Layer, grad: Tensor, kept: Kept, gradients: MembraneGradients, grad_drive: Tensor
+    layer: Layer, grad: Tensor, kept: Kept, gradients: FrameGradients, grad_drive: Tensor
 ) -> Tensor:
     """Fills the gradient of the drive; returns that of the decay, (B, H)."""
     num_frames, batch_size, num_neurons = grad.shape
@@ -83,18 +88,20 @@ def _scan_backward(
             layer.rows.lengths_B,
             layer.state.synaptic_current.contiguous(),
             kept,
-            gradients,
+            gradients.membrane,
+            firing_of(layer),
+            gradients.sums,
             grad_drive,
             grad_decay,
             num_frames,
             num_neurons,
             batch_size,
-            **_scan_options(layer),
+            **_scan_options(layer, _has_potentials(kept)),
         )
     return grad_decay
 
 
-def _frame_shape(layer: Layer, num_frames: int, *, threshold: float, save: bool) -> FrameShape:
+def _frame_shape(layer: Layer, num_frames: int, kept: Kept, save: bool) -> FrameShape:
     """The graph that serves a gated layer."""
     batch_size, num_neurons = layer.state.spikes.shape
     device = layer.state.spikes.device
@@ -105,10 +112,9 @@ def _frame_shape(layer: Layer, num_frames: int, *, threshold: float, save: bool)
         batch_size,
         num_neurons,
         layer.rows.dropout_mask_BH is not None,
-        is_quantized(layer.quantizer),
-        threshold,
         has_recurrence,
         save,
+        options_of(layer, _has_potentials(kept)),
         triton_frames.dot_precision() if has_recurrence else "ieee",
     )
 
@@ -121,6 +127,7 @@ def _frame_inputs(layer: Layer, sequence: Tensor, before_BH: Tensor) -> FrameInp
         sequence if weight is None else weight,
         layer.rows.lengths_B,
         before_BH.contiguous(),
+        firing_of(layer),
     )
 
 
@@ -128,23 +135,21 @@ def _gated_forward(
     layer: Layer, drive: Tensor, membrane: Membrane, outputs: FrameOutputs, save: bool
 ) -> None:
     """Layer v1 (no recurrent weight) in one launch, v2 in chunks of launches."""
-    firing = firing_of(layer.quantizer)
     num_frames = drive.shape[0]
-    shape = _frame_shape(layer, num_frames, threshold=firing.threshold, save=save)
+    shape = _frame_shape(layer, num_frames, outputs.kept, save)
     inputs = _frame_inputs(layer, drive, layer.state.spikes)
     if shape.has_recurrence:
         with triton_frames.lock:
-            triton_frames.forward_frames(shape).run(inputs, membrane, outputs, firing)
+            triton_frames.forward_frames(shape).run(inputs, membrane, outputs)
     else:
         times = range(num_frames)
-        triton_frames.launch_forward(shape, inputs, membrane, outputs, firing, times)
+        triton_frames.launch_forward(shape, inputs, membrane, outputs, times)
 
 
 def _gated_backward(
-    layer: Layer, grad: Tensor, gradients: MembraneGradients, outputs: FrameOutputs
+    layer: Layer, grad: Tensor, gradients: FrameGradients, outputs: FrameOutputs
 ) -> None:
-    # A backward pass has no threshold, and always reads what was kept.
-    shape = _frame_shape(layer, grad.shape[0], threshold=0.0, save=True)
+    shape = _frame_shape(layer, grad.shape[0], outputs.kept, save=True)
     inputs = _frame_inputs(layer, grad, layer.state.synaptic_current)
     if shape.has_recurrence:
         with triton_frames.lock:
@@ -166,7 +171,12 @@ def forward(layer: Layer, drive_TBG: Tensor, keep: Keep) -> tuple[RecurrenceOutp
         return drive.new_empty(spikes.shape if is_wanted else 0, dtype=dtype)
 
     has_current = save and layer.kind != "encoder"
-    written = Kept(kept(save and is_gated), kept(has_current), kept(save, torch.uint8))
+    written = Kept(
+        gates=kept(save and is_gated),
+        currents=kept(has_current),
+        potentials=kept(save and keep.potentials),
+        bits=kept(save, torch.uint8),
+    )
     if spikes.numel() and is_gated:
         _gated_forward(layer, drive, membrane, FrameOutputs(spikes, written), save)
     elif spikes.numel():
@@ -180,7 +190,7 @@ def forward(layer: Layer, drive_TBG: Tensor, keep: Keep) -> tuple[RecurrenceOutp
         positive=kept(False, torch.uint8),
         bounded=kept(False, torch.uint8),
         gates=written.gates,
-        potentials=kept(False),
+        potentials=written.potentials,
         drive=kept(False),
     )
     return RecurrenceOutput(spikes, state, minimum, maximum), saved
@@ -191,18 +201,25 @@ def backward(
 ) -> LayerGradients:
     """See ``training.kernels.backend.RecurrenceBackend``."""
     grad = gradients.spikes_TBH.contiguous()
-    kept = Kept(saved.gates, saved.currents, saved.inside)
+    kept = Kept(saved.gates, saved.currents, saved.potentials, saved.inside)
     of_state = gradients.state
     membrane = MembraneGradients(
         of_state.spikes.contiguous(), copied(of_state.synaptic_current), copied(of_state.residue)
     )
+    has_potentials = _has_potentials(kept)
+    sums = FiringSums(
+        *(torch.zeros_like(membrane.residue) for _ in FiringSums._fields)
+        if has_potentials
+        else [membrane.residue] * len(FiringSums._fields)
+    )
+    both = FrameGradients(membrane, sums)
     is_empty_B1 = (layer.rows.lengths_B == 0).unsqueeze(1)
     grad_spikes = torch.where(is_empty_B1, of_state.spikes, 0.0)
     weights = LayerWeights()
     if layer.kind == "gated":
         drive = grad.new_empty(*grad.shape[:2], 2 * grad.shape[2])
         if grad.numel():
-            _gated_backward(layer, grad, membrane, FrameOutputs(drive, kept))
+            _gated_backward(layer, grad, both, FrameOutputs(drive, kept))
         weight_2HH = layer.weights.recurrent_2HH
         if weight_2HH is not None:
             before, grad_weight = _recurrent_gradients(layer.state, weight_2HH, spikes_TBH, drive)
@@ -210,10 +227,13 @@ def backward(
             weights = LayerWeights(recurrent_2HH=grad_weight)
     else:
         drive = torch.empty_like(grad)
-        grad_decay = _scan_backward(layer, grad, kept, membrane, drive)
+        grad_decay = _scan_backward(layer, grad, kept, both, drive)
         if layer.weights.decay_H is not None:
             weights = LayerWeights(decay_H=grad_decay.sum(0))
-    return LayerGradients(drive, weights, LifState(membrane.current, membrane.residue, grad_spikes))
+    of_neurons = FiringSums(*(each.sum(0) for each in sums)) if has_potentials else None
+    leak, range_M, threshold = firing_gradients(layer, of_neurons)
+    state = LifState(membrane.current, membrane.residue, grad_spikes)
+    return LayerGradients(drive, weights._replace(residue_leak_H=leak), state, range_M, threshold)
 
 
 def _recurrent_gradients(

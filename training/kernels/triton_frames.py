@@ -22,7 +22,15 @@ from torch import Tensor
 
 from training.constants import SATURATION
 from training.kernels import triton_kernels
-from training.kernels.triton_layer import Firing, Kept, Membrane, MembraneGradients, fill
+from training.kernels.firing_gradients import FiringSums
+from training.kernels.triton_layer import (
+    Firing,
+    Kept,
+    Membrane,
+    MembraneGradients,
+    Options,
+    fill,
+)
 
 CHUNK_FRAMES = 64
 TILE_ROWS = 16
@@ -41,18 +49,17 @@ class FrameShape(NamedTuple):
     batch_size: int
     num_neurons: int
     has_mask: bool
-    is_quantized: bool
-    threshold: float
     has_recurrence: bool
     save: bool
+    options: Options
     precision: str
 
-    def options(self) -> dict[str, Any]:
+    def constants(self) -> dict[str, Any]:
         """What the kernels are compiled for."""
         return {
+            **self.options.constants(),
             "HAS_MASK": self.has_mask,
             "HAS_RECURRENCE": self.has_recurrence,
-            "IS_QUANTIZED": self.is_quantized,
             "PRECISION": self.precision,
             "ROWS": TILE_ROWS,
             "BLOCK": TILE_BLOCK,
@@ -69,6 +76,7 @@ class FrameInputs(NamedTuple):
         weight: U; any tensor where there is none.
         lengths: frames of every utterance.
         before: Y before the first frame; backwards I before it.
+        firing: how the layer fires.
     """
 
     sequence: Tensor
@@ -76,6 +84,19 @@ class FrameInputs(NamedTuple):
     weight: Tensor
     lengths: Tensor
     before: Tensor
+    firing: Firing
+
+
+class FrameGradients(NamedTuple):
+    """What a backward pass moves along beside the gradient of the drive.
+
+    Attributes:
+        membrane: gradients of the state.
+        sums: of the gradients of how the layer fires, (B, H) each, added to.
+    """
+
+    membrane: MembraneGradients
+    sums: FiringSums
 
 
 class FrameOutputs(NamedTuple):
@@ -139,7 +160,6 @@ def launch_forward(
     inputs: FrameInputs,
     membrane: Membrane,
     outputs: FrameOutputs,
-    firing: Firing,
     times: range,
 ) -> None:
     """Frames of v1 in one launch, or a single frame of v2."""
@@ -152,20 +172,20 @@ def launch_forward(
         inputs.before,
         outputs.sequence,
         outputs.kept,
-        firing,
+        inputs.firing,
         times.start,
         times.stop,
         shape.batch_size,
         shape.num_neurons,
         SAVE=shape.save,
-        **shape.options(),
+        **shape.constants(),
     )
 
 
 def launch_backward(
     shape: FrameShape,
     inputs: FrameInputs,
-    gradients: MembraneGradients,
+    gradients: FrameGradients,
     outputs: FrameOutputs,
     num_frames: int,
     times: range,
@@ -178,14 +198,16 @@ def launch_backward(
         inputs.lengths,
         inputs.before,
         outputs.kept,
-        gradients,
+        gradients.membrane,
+        inputs.firing,
+        gradients.sums,
         outputs.sequence,
         num_frames,
         times.start,
         times.stop,
         shape.batch_size,
         shape.num_neurons,
-        **shape.options(),
+        **shape.constants(),
     )
 
 
@@ -210,16 +232,25 @@ class _Buffers:
             torch.zeros(2 * shape.num_neurons, shape.num_neurons, device=shape.device),
             torch.zeros(shape.batch_size, dtype=torch.int64, device=shape.device),
             self.state(),
+            self.firing(),
         )
+
+    def firing(self) -> Firing:
+        """Places of numbers; the saturation is one in the launches themselves."""
+        lowest, highest, scale, threshold, largest_cell = torch.ones(5, device=self.shape.device)
+        leak = torch.ones(self.shape.num_neurons, device=self.shape.device)
+        return Firing(lowest, highest, scale, threshold, largest_cell, leak, SATURATION)
 
     def kept(self) -> Kept:
         count, width = self.shape.num_frames if self.shape.save else 0, self.shape.num_neurons
+        potentials = self.frames(count if self.shape.options.has_potentials else 0, width)
         bits = self.frames(count, width, torch.uint8)
-        return Kept(self.frames(count, width), self.frames(count, width), bits)
+        return Kept(self.frames(count, width), self.frames(count, width), potentials, bits)
 
 
 def _fill_weights(shape: FrameShape, buffers: FrameInputs, inputs: FrameInputs) -> None:
     buffers.weight.copy_(inputs.weight)
+    fill(buffers.firing, inputs.firing)
     if shape.has_mask:
         buffers.dropout_mask.copy_(inputs.dropout_mask)
 
@@ -234,8 +265,6 @@ class ForwardFrames:
         spikes = buffers.frames(shape.num_frames, shape.num_neurons)
         self.outputs = FrameOutputs(spikes, buffers.kept())
         self.membrane = Membrane(*(buffers.state() for _ in Membrane._fields))
-        one = torch.ones((), device=shape.device)
-        self.firing = Firing(one, one.clone(), shape.threshold, SATURATION)
         self._replayed = _Replayed(self._launch, shape.device)
 
     def _launch(self) -> None:
@@ -243,14 +272,11 @@ class ForwardFrames:
         for t in range(self.shape.num_frames):
             inputs = self.inputs._replace(before=spikes[t - 1]) if t else self.inputs
             times = range(t, t + 1)
-            launch_forward(self.shape, inputs, self.membrane, self.outputs, self.firing, times)
+            launch_forward(self.shape, inputs, self.membrane, self.outputs, times)
 
-    def run(
-        self, inputs: FrameInputs, membrane: Membrane, outputs: FrameOutputs, firing: Firing
-    ) -> None:
+    def run(self, inputs: FrameInputs, membrane: Membrane, outputs: FrameOutputs) -> None:
         """A whole sequence: advance ``membrane``, fill ``outputs``."""
         fill(self.membrane, membrane)
-        fill(self.firing[:2], firing[:2])
         _fill_weights(self.shape, self.inputs, inputs)
         self.inputs.before.copy_(inputs.before)
         count, num_frames = self.shape.num_frames, inputs.sequence.shape[0]
@@ -264,7 +290,8 @@ class ForwardFrames:
             self.inputs.before.copy_(self.outputs.sequence[size - 1])
             if self.shape.save:
                 for kept, buffer in zip(outputs.kept, self.outputs.kept, strict=True):
-                    kept[times].copy_(buffer[:size])
+                    if len(kept):
+                        kept[times].copy_(buffer[:size])
         fill(membrane, self.membrane)
 
 
@@ -280,7 +307,9 @@ class BackwardFrames:
         self.inputs = buffers.inputs(shape.num_neurons)
         grad_drive = buffers.frames(shape.num_frames + 1, 2 * shape.num_neurons)
         self.outputs = FrameOutputs(grad_drive, buffers.kept())
-        self.gradients = MembraneGradients(*(buffers.state() for _ in MembraneGradients._fields))
+        membrane = MembraneGradients(*(buffers.state() for _ in MembraneGradients._fields))
+        sums = FiringSums(*(buffers.state() for _ in FiringSums._fields))
+        self.gradients = FrameGradients(membrane, sums)
         self._replayed = _Replayed(self._launch, shape.device)
 
     def _launch(self) -> None:
@@ -289,12 +318,14 @@ class BackwardFrames:
             times = range(t, t + 1)
             launch_backward(self.shape, self.inputs, self.gradients, self.outputs, count + 1, times)
 
-    def run(self, inputs: FrameInputs, gradients: MembraneGradients, outputs: FrameOutputs) -> None:
+    def run(self, inputs: FrameInputs, gradients: FrameGradients, outputs: FrameOutputs) -> None:
         """A whole sequence: fill the gradient of the drive, move ``gradients`` to its start.
 
         ``inputs.before`` is I before the first frame, ``outputs.kept`` what the forward pass left.
         """
-        fill(self.gradients, gradients)
+        fill(self.gradients.membrane, gradients.membrane)
+        if self.shape.options.has_potentials:
+            fill(self.gradients.sums, gradients.sums)
         _fill_weights(self.shape, self.inputs, inputs)
         count, grad_drive, kept = self.shape.num_frames, self.outputs.sequence, outputs.kept
         grad_drive[count].zero_()
@@ -304,13 +335,16 @@ class BackwardFrames:
             size = times.stop - start
             self.inputs.sequence[:size].copy_(inputs.sequence[times])
             for buffer, of_pass in zip(self.outputs.kept, kept, strict=True):
-                buffer[:size].copy_(of_pass[times])
+                if len(of_pass):
+                    buffer[:size].copy_(of_pass[times])
             self.inputs.before.copy_(kept.currents[start - 1] if start else inputs.before)
             self.inputs.lengths.copy_(inputs.lengths - start)
             self._replayed()
             outputs.sequence[times].copy_(grad_drive[:size])
             grad_drive[count].copy_(grad_drive[0])
-        fill(gradients[1:], self.gradients[1:])
+        fill(gradients.membrane[1:], self.gradients.membrane[1:])
+        if self.shape.options.has_potentials:
+            fill(gradients.sums, self.gradients.sums)
 
 
 @functools.lru_cache(KEPT_GRAPHS)

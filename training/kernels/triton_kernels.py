@@ -13,25 +13,39 @@ Arguments are the named tuples of ``triton_layer``.
 import triton
 import triton.language as tl
 
+from training.quantizer import THRESHOLD_WINDOW
+
+HALF_WINDOW = tl.constexpr(THRESHOLD_WINDOW / 2)
+
 
 @triton.jit
 def _saturate(value, saturation):  # type: ignore[no-untyped-def]
     return tl.minimum(tl.maximum(value, -saturation), saturation)
 
 
+@triton.jit
+def _clipped(potential, firing):  # type: ignore[no-untyped-def]
+    return tl.minimum(tl.maximum(potential, tl.load(firing.lowest)), tl.load(firing.highest))
+
+
 @triton.jit  # type: ignore[untyped-decorator]
 def _fire(potential, firing, IS_QUANTIZED: tl.constexpr):  # type: ignore[no-untyped-def]
     """Spikes as in ``training.quantizer.quantize``, and whether the potential is in the clip."""
-    range_M = tl.load(firing.range_M)
-    inside = tl.abs(potential) <= range_M
+    within = _clipped(potential, firing)
     spikes = potential
     if IS_QUANTIZED:
         scale = tl.load(firing.scale)
-        scaled = tl.minimum(tl.maximum(potential, -range_M), range_M) * scale
+        scaled = within * scale
         level = tl.where(scaled >= 0, tl.floor(scaled), tl.ceil(scaled))
-        level = tl.where(tl.abs(level) > firing.threshold, level, 0.0)
+        level = tl.where(tl.abs(scaled) >= tl.load(firing.threshold), level, 0.0)
         spikes = level / scale
-    return spikes, inside
+    return spikes, within == potential
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _load_leak(firing, h, exists, HAS_LEAK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """lambda of a block of neurons, 1 where residues do not leak."""
+    return tl.load(firing.leak + h, mask=exists & HAS_LEAK, other=1.0)
 
 
 @triton.jit
@@ -44,16 +58,20 @@ def _load_membrane(membrane, state, exists):  # type: ignore[no-untyped-def]
     return current, residue, low, high
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _integrate_and_fire(drive, at_rest, firing, valid, IS_QUANTIZED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Integrate the drive, fire, reset; ``at_rest`` is (R, low, high), which padding leaves."""
+@triton.jit
+def _integrate(drive, residue, valid, saturation):  # type: ignore[no-untyped-def]
+    """V of a tile, 0 at padding."""
+    return tl.where(valid, _saturate(residue + drive, saturation), 0.0)
+
+
+@triton.jit
+def _reset(potential, spikes, leak, at_rest, valid):  # type: ignore[no-untyped-def]
+    """(R, low, high) after firing; padding leaves them."""
     residue, low, high = at_rest
-    potential = _saturate(residue + drive, firing.saturation)
-    spikes, inside = _fire(potential, firing, IS_QUANTIZED)
-    residue = tl.where(valid, potential - spikes, residue)
+    residue = tl.where(valid, leak * (potential - spikes), residue)
     low = tl.where(valid, tl.minimum(low, potential), low)
     high = tl.where(valid, tl.maximum(high, potential), high)
-    return tl.where(valid, spikes, 0.0), inside, residue, low, high
+    return residue, low, high
 
 
 @triton.jit
@@ -67,12 +85,49 @@ def _store_membrane(membrane, state, exists, values):  # type: ignore[no-untyped
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _potential_gradient(grad_spikes, grad_residue, inside, IS_QUANTIZED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The gradient of V, and of the residue before it, given that of Y."""
+def _potential_gradient(grad_spikes, from_residue, inside, IS_QUANTIZED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The gradient of V, given that of Y and what its residue passes on."""
     grad = grad_spikes
     if IS_QUANTIZED:
-        grad = tl.where(inside, grad_spikes, grad_residue)
+        grad = tl.where(inside, grad_spikes, from_residue)
     return grad
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _load_sums(sums, state, exists, HAS_POTENTIALS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The sums of leak, range, bound and threshold of a tile."""
+    is_there = exists & HAS_POTENTIALS
+    leak = tl.load(sums.leak + state, mask=is_there, other=0.0)
+    inside_range = tl.load(sums.inside_range + state, mask=is_there, other=0.0)
+    bound = tl.load(sums.bound + state, mask=is_there, other=0.0)
+    threshold = tl.load(sums.threshold + state, mask=is_there, other=0.0)
+    return leak, inside_range, bound, threshold
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _store_sums(sums, state, exists, values, HAS_POTENTIALS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Write what ``_load_sums`` reads."""
+    is_there = exists & HAS_POTENTIALS
+    leak, inside_range, bound, threshold = values
+    tl.store(sums.leak + state, leak, mask=is_there)
+    tl.store(sums.inside_range + state, inside_range, mask=is_there)
+    tl.store(sums.bound + state, bound, mask=is_there)
+    tl.store(sums.threshold + state, threshold, mask=is_there)
+
+
+@triton.jit
+def _add_firing(values, grads, potential, leak, firing, valid):  # type: ignore[no-untyped-def]
+    """Add one frame to the sums; ``grads`` are the gradients of Y and R."""
+    grad_spikes, grad_residue = grads
+    to_leak, to_range, to_bound, to_threshold = values
+    spikes, inside = _fire(potential, firing, True)
+    to_leak += tl.where(valid, grad_residue * (potential - spikes), 0.0)
+    arrives = tl.where(valid, grad_spikes - leak * grad_residue, 0.0)
+    to_range += arrives * tl.where(inside, spikes - potential, spikes)
+    scaled = _clipped(potential, firing) * tl.load(firing.scale)
+    near = tl.abs(tl.abs(scaled) - tl.load(firing.threshold)) < HALF_WINDOW
+    to_threshold += tl.where(near, tl.where(scaled > 0.0, arrives, -arrives), 0.0)
+    return to_leak, to_range, to_bound, to_threshold
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -89,6 +144,9 @@ def scan_forward(  # type: ignore[no-untyped-def]
     batch_size,
     HAS_CURRENT: tl.constexpr,
     IS_QUANTIZED: tl.constexpr,
+    HAS_LEAK: tl.constexpr,
+    HAS_BOUND: tl.constexpr,
+    HAS_POTENTIALS: tl.constexpr,
     SAVE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -99,6 +157,7 @@ def scan_forward(  # type: ignore[no-untyped-def]
     state = b * num_neurons + h
     length = tl.load(lengths + b)
     current, residue, low, high = _load_membrane(membrane, state, exists)
+    leak = _load_leak(firing, h, exists, HAS_LEAK)
     tau = tl.load(decay + h, mask=exists & HAS_CURRENT, other=0.0)
     t = 0
     while t < num_frames:
@@ -108,11 +167,12 @@ def scan_forward(  # type: ignore[no-untyped-def]
         if HAS_CURRENT:
             x = _saturate(x + tau * current, firing.saturation)
             current = tl.where(valid, x, current)
-        at_rest = (residue, low, high)
-        fired, inside, residue, low, high = _integrate_and_fire(
-            x, at_rest, firing, valid, IS_QUANTIZED
-        )
-        tl.store(spikes + at, fired, mask=exists)
+        potential = _integrate(x, residue, valid, firing.saturation)
+        fired, inside = _fire(potential, firing, IS_QUANTIZED)
+        residue, low, high = _reset(potential, fired, leak, (residue, low, high), valid)
+        tl.store(spikes + at, tl.where(valid, fired, 0.0), mask=exists)
+        if SAVE and HAS_POTENTIALS:
+            tl.store(kept.potentials + at, potential, mask=exists)
         if SAVE:
             tl.store(kept.bits + at, tl.where(valid & inside, 1, 0).to(tl.uint8), mask=exists)
             if HAS_CURRENT:
@@ -129,6 +189,8 @@ def scan_backward(  # type: ignore[no-untyped-def]
     initial_current,
     kept,
     grad_membrane,
+    firing,
+    sums,
     grad_drive,
     grad_decay,
     num_frames,
@@ -136,6 +198,9 @@ def scan_backward(  # type: ignore[no-untyped-def]
     batch_size,
     HAS_CURRENT: tl.constexpr,
     IS_QUANTIZED: tl.constexpr,
+    HAS_LEAK: tl.constexpr,
+    HAS_BOUND: tl.constexpr,
+    HAS_POTENTIALS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Gradients of ``scan_forward``; ``grad_decay`` is (B, H), to be summed over utterances."""
@@ -149,14 +214,20 @@ def scan_backward(  # type: ignore[no-untyped-def]
     along_residue = tl.load(grad_membrane.residue + state, mask=exists, other=0.0)
     final = tl.load(grad_membrane.last_spikes + state, mask=exists, other=0.0)
     to_decay = tl.zeros((BLOCK,), tl.float32)
+    leak = _load_leak(firing, h, exists, HAS_LEAK)
+    to_firing = _load_sums(sums, state, exists, HAS_POTENTIALS)
     t = num_frames - 1
     while t >= 0:
         at = (t * batch_size + b).to(tl.int64) * num_neurons + h
         valid = exists & (t < length)
         grad = tl.load(grad_spikes + at, mask=valid, other=0.0).to(tl.float32)
         grad += tl.where(t == length - 1, final, 0.0)
+        if IS_QUANTIZED and HAS_POTENTIALS:
+            potential = tl.load(kept.potentials + at, mask=valid, other=0.0)
+            grads = (grad, along_residue)
+            to_firing = _add_firing(to_firing, grads, potential, leak, firing, valid)
         inside = tl.load(kept.bits + at, mask=valid, other=0) != 0
-        grad = _potential_gradient(grad, along_residue, inside, IS_QUANTIZED)
+        grad = _potential_gradient(grad, leak * along_residue, inside, IS_QUANTIZED)
         along_residue = tl.where(valid, grad, along_residue)
         if HAS_CURRENT:
             grad += along_current
@@ -169,6 +240,7 @@ def scan_backward(  # type: ignore[no-untyped-def]
         t -= 1
     tl.store(grad_membrane.current + state, along_current, mask=exists)
     tl.store(grad_membrane.residue + state, along_residue, mask=exists)
+    _store_sums(sums, state, exists, to_firing, HAS_POTENTIALS)
     tl.store(grad_decay + state, to_decay, mask=exists)
 
 
@@ -190,6 +262,9 @@ def gated_forward(  # type: ignore[no-untyped-def]
     HAS_MASK: tl.constexpr,
     HAS_RECURRENCE: tl.constexpr,
     IS_QUANTIZED: tl.constexpr,
+    HAS_LEAK: tl.constexpr,
+    HAS_BOUND: tl.constexpr,
+    HAS_POTENTIALS: tl.constexpr,
     SAVE: tl.constexpr,
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
@@ -207,6 +282,8 @@ def gated_forward(  # type: ignore[no-untyped-def]
     mask = tl.full((ROWS, BLOCK), 1.0, tl.float32)
     if HAS_MASK:
         mask = tl.load(dropout_mask + state, mask=exists, other=0.0)
+    leak = _load_leak(firing, h, exists, HAS_LEAK)
+    largest_cell = tl.load(firing.largest_cell)
     t = first
     while t < last:
         row = (t * batch_size + b).to(tl.int64)
@@ -228,17 +305,20 @@ def gated_forward(  # type: ignore[no-untyped-def]
                 cell = tl.dot(y, u, cell, input_precision=PRECISION)
         forget_gate = 1.0 / (1.0 + tl.exp(-forget))
         cell = tl.minimum(tl.maximum(cell, 0.0), firing.saturation)
-        mixed = _saturate(
-            forget_gate * current + (1.0 - forget_gate) * (cell * mask), firing.saturation
-        )
+        free = cell > 0.0
+        cell = cell * mask
+        bounded = (cell > largest_cell) & HAS_BOUND
+        cell = tl.where(bounded, largest_cell, cell)
+        mixed = _saturate(forget_gate * current + (1.0 - forget_gate) * cell, firing.saturation)
         current = tl.where(valid, mixed, current)
-        at_rest = (residue, low, high)
-        fired, inside, residue, low, high = _integrate_and_fire(
-            mixed, at_rest, firing, valid, IS_QUANTIZED
-        )
-        tl.store(spikes + at, fired, mask=exists)
+        potential = _integrate(mixed, residue, valid, firing.saturation)
+        fired, inside = _fire(potential, firing, IS_QUANTIZED)
+        residue, low, high = _reset(potential, fired, leak, (residue, low, high), valid)
+        tl.store(spikes + at, tl.where(valid, fired, 0.0), mask=exists)
+        if SAVE and HAS_POTENTIALS:
+            tl.store(kept.potentials + at, potential, mask=exists)
         if SAVE:
-            byte = tl.where(inside, 1, 0) + tl.where(cell > 0.0, 2, 0)
+            byte = tl.where(inside, 1, 0) + tl.where(bounded, 4, tl.where(free, 2, 0))
             tl.store(kept.bits + at, tl.where(valid, byte, 0).to(tl.uint8), mask=exists)
             tl.store(kept.gates + at, tl.where(valid, forget_gate, 0.0), mask=exists)
             tl.store(kept.currents + at, tl.where(valid, current, 0.0), mask=exists)
@@ -255,6 +335,8 @@ def gated_backward(  # type: ignore[no-untyped-def]
     initial_current,
     kept,
     grad_membrane,
+    firing,
+    sums,
     grad_drive,
     num_frames,
     first,
@@ -264,6 +346,9 @@ def gated_backward(  # type: ignore[no-untyped-def]
     HAS_MASK: tl.constexpr,
     HAS_RECURRENCE: tl.constexpr,
     IS_QUANTIZED: tl.constexpr,
+    HAS_LEAK: tl.constexpr,
+    HAS_BOUND: tl.constexpr,
+    HAS_POTENTIALS: tl.constexpr,
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -286,6 +371,8 @@ def gated_backward(  # type: ignore[no-untyped-def]
     mask = tl.full((ROWS, BLOCK), 1.0, tl.float32)
     if HAS_MASK:
         mask = tl.load(dropout_mask + state, mask=exists, other=0.0)
+    leak = _load_leak(firing, h, exists, HAS_LEAK)
+    to_firing = _load_sums(sums, state, exists, HAS_POTENTIALS)
     t = last - 1
     while t >= first:
         row = (t * batch_size + b).to(tl.int64)
@@ -303,8 +390,12 @@ def gated_backward(  # type: ignore[no-untyped-def]
                     fits = (k[:, None] < 2 * num_neurons) & (h < num_neurons)
                     u = tl.load(weight + k[:, None] * num_neurons + h, mask=fits, other=0.0)
                     grad = tl.dot(g, u, grad, input_precision=PRECISION)
+        if IS_QUANTIZED and HAS_POTENTIALS:
+            potential = tl.load(kept.potentials + at, mask=valid, other=0.0)
+            grads = (grad, along_residue)
+            to_firing = _add_firing(to_firing, grads, potential, leak, firing, valid)
         byte = tl.load(kept.bits + at, mask=valid, other=0).to(tl.int32)
-        grad = _potential_gradient(grad, along_residue, (byte & 1) != 0, IS_QUANTIZED)
+        grad = _potential_gradient(grad, leak * along_residue, (byte & 1) != 0, IS_QUANTIZED)
         along_residue = tl.where(valid, grad, along_residue)
         grad += along_current
         forget_gate = tl.load(kept.gates + at, mask=valid, other=0.0)
@@ -312,7 +403,12 @@ def gated_backward(  # type: ignore[no-untyped-def]
         earlier = at - batch_size * num_neurons
         before += tl.load(kept.currents + earlier, mask=valid & (t > 0), other=0.0)
         change = before - tl.load(kept.currents + at, mask=valid, other=0.0)
-        to_cell = tl.where((byte & 2) != 0, grad * (1.0 - forget_gate) * mask, 0.0)
+        of_cell = grad * (1.0 - forget_gate)
+        if HAS_BOUND and HAS_POTENTIALS:
+            to_leak, to_range, to_bound, to_threshold = to_firing
+            to_bound += tl.where(valid & ((byte & 4) != 0), of_cell, 0.0)
+            to_firing = (to_leak, to_range, to_bound, to_threshold)
+        to_cell = tl.where((byte & 2) != 0, of_cell * mask, 0.0)
         target = grad_drive + row * 2 * num_neurons + h
         tl.store(target, tl.where(valid, grad * forget_gate * change, 0.0), mask=exists)
         tl.store(target + num_neurons, tl.where(valid, to_cell, 0.0), mask=exists)
@@ -320,3 +416,4 @@ def gated_backward(  # type: ignore[no-untyped-def]
         t -= 1
     tl.store(grad_membrane.current + state, along_current, mask=exists)
     tl.store(grad_membrane.residue + state, along_residue, mask=exists)
+    _store_sums(sums, state, exists, to_firing, HAS_POTENTIALS)

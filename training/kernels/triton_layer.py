@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from training.constants import SATURATION, UNQUANTIZED_BITS
-from training.quantizer import LevelQuantizer, Quantizer, as_levels
+from training.kernels.layer import Layer
+from training.quantizer import as_levels
 
 
 class Membrane(NamedTuple):
@@ -35,28 +36,54 @@ class Kept(NamedTuple):
     Attributes:
         gates: F, gated layers.
         currents: I.
-        bits: a byte of ``|V| <= M`` (1) and C > 0 (2).
+        potentials: V, where leak, range or threshold are learned.
+        bits: a byte of V in the clip (1), a cell that follows its drive (2), one at its bound (4).
     """
 
     gates: Tensor
     currents: Tensor
+    potentials: Tensor
     bits: Tensor
 
 
 class Firing(NamedTuple):
-    """The quantiser; see ``training.kernels.cpu_layer.Firing``.
+    """How a site fires; see ``training.kernels.cpu_layer.Firing``. Scalars but for the leak.
 
     Attributes:
-        range_M: scalar tensor, the largest magnitude inside the clip.
-        scale: scalar tensor, levels per unit.
-        threshold: levels of magnitude up to this stay silent.
+        lowest: the smallest potential inside the clip.
+        highest: the largest one, the range M.
+        scale: levels per unit.
+        threshold: levels of magnitude below this stay silent.
+        largest_cell: c M; any number where cells have no bound.
+        leak: lambda, (H,); any tensor where residues do not leak.
         saturation: the largest magnitude of a current or a potential.
     """
 
-    range_M: Tensor
+    lowest: Tensor
+    highest: Tensor
     scale: Tensor
-    threshold: float
+    threshold: Tensor
+    largest_cell: Tensor
+    leak: Tensor
     saturation: float
+
+
+class Options(NamedTuple):
+    """What the kernels are compiled for, beside the kind of layer."""
+
+    is_quantized: bool
+    has_leak: bool
+    has_bound: bool
+    has_potentials: bool
+
+    def constants(self) -> dict[str, bool]:
+        """As arguments of a launch."""
+        return {
+            "IS_QUANTIZED": self.is_quantized,
+            "HAS_LEAK": self.has_leak,
+            "HAS_BOUND": self.has_bound,
+            "HAS_POTENTIALS": self.has_potentials,
+        }
 
 
 class MembraneGradients(NamedTuple):
@@ -84,16 +111,32 @@ def new_membrane(current_BH: Tensor, residue_BH: Tensor) -> Membrane:
     return Membrane(copied(current_BH), copied(residue_BH), low, -low)
 
 
-def firing_of(quantizer: LevelQuantizer | Quantizer) -> Firing:
-    """The quantiser on its device."""
-    levels = as_levels(quantizer)
-    scale = levels.scale() if is_quantized(levels) else torch.ones_like(levels.range_M)
-    return Firing(levels.range_M, scale, float(levels.threshold_levels) - 1.0, SATURATION)
+def firing_of(layer: Layer) -> Firing:
+    """How the layer fires, on its device."""
+    levels = as_levels(layer.quantizer)
+    range_M, leak = levels.range_M.detach(), layer.weights.residue_leak_H
+    scale = torch.ones_like(range_M)
+    if levels.num_bits != UNQUANTIZED_BITS:
+        scale = levels._replace(range_M=range_M).scale()
+    return Firing(
+        lowest=torch.zeros_like(range_M) if levels.is_unsigned else -range_M,
+        highest=range_M,
+        scale=scale,
+        threshold=levels.threshold_levels.detach(),
+        largest_cell=(layer.cell_bound or 0.0) * range_M,
+        leak=range_M if leak is None else leak.detach().contiguous(),
+        saturation=SATURATION,
+    )
 
 
-def is_quantized(quantizer: LevelQuantizer | Quantizer) -> bool:
-    """Whether spikes are levels."""
-    return quantizer.num_bits != UNQUANTIZED_BITS
+def options_of(layer: Layer, has_potentials: bool) -> Options:
+    """What the layer's kernels are compiled for."""
+    return Options(
+        as_levels(layer.quantizer).num_bits != UNQUANTIZED_BITS,
+        layer.weights.residue_leak_H is not None,
+        layer.cell_bound is not None,
+        has_potentials,
+    )
 
 
 def fill(buffers: Any, values: Any) -> None:
