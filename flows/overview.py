@@ -68,12 +68,14 @@ class Overview:
     A server that cannot be reached never stops the work: it is said once in the log.
 
     Args:
-        heading: what the run does.
+        heading: name of what the run does.
+        explanation: what that is, in plain words.
         stages: titles of the stages to come, in order.
     """
 
-    def __init__(self, heading: str, stages: Sequence[str]) -> None:
+    def __init__(self, heading: str, explanation: str, stages: Sequence[str]) -> None:
         self._heading = heading
+        self._explanation = explanation
         self._stages = [Stage(title) for title in stages]
         self._curves: dict[str, Curve] = {}
         self._lines: dict[str, list[str]] = {}
@@ -125,8 +127,7 @@ class Overview:
     def markdown(self) -> str:
         """The page."""
         parts = [f"# {escape_markdown(self._heading)}"]
-        if self._result:
-            parts.append(self._result)
+        parts.append(self._result or escape_markdown(self._explanation))
         table = ["| Stage | Progress | |", "| --- | --- | --- |"]
         parts += ["## Stages", "\n".join([*table, *(stage.row() for stage in self._stages)])]
         if self._drawn:
@@ -159,9 +160,9 @@ def current_overview() -> Overview | None:
 
 
 @contextmanager
-def overview(heading: str, stages: Sequence[str]) -> Iterator[Overview]:
+def overview(heading: str, explanation: str, stages: Sequence[str]) -> Iterator[Overview]:
     """A page on the run at work, which the stages within the context find and fill."""
-    page = Overview(heading, stages)
+    page = Overview(heading, explanation, stages)
     token = _current.set(page)
     try:
         yield page

@@ -161,7 +161,7 @@ def run_stages(recipe: Recipe, corpus: str, runs: str, force: bool) -> State[Pip
         runs: root of all stages' results.
         force: do every stage again; a retry of a forced run goes on with what it began.
     """
-    with overview(f"{recipe.name}: {recipe.explanation}", stage_titles(recipe)) as page:
+    with overview(recipe.name, recipe.explanation, stage_titles(recipe)) as page:
         outcome = _stages(recipe, corpus, runs, force and is_first_attempt())
         return publish_outcome(page, outcome)
 

@@ -1,0 +1,80 @@
+"""The page of a pipeline's run, with a server that only keeps what it was last told."""
+
+from typing import Any
+
+import pytest
+
+from flows import overview
+from flows.overview import Curve, current_overview
+from flows.progress import epoch_line
+from training.manifest import EpochMetrics
+from training.train_config import CurriculumStage, TrainConfig
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    pages: list[str] = []
+
+    class Client:
+        def __enter__(self) -> "Client":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+        def update_artifact(self, _id: object, change: Any) -> None:
+            pages.append(change.data)
+
+    def create(markdown: str, **_: object) -> str:
+        pages.append(markdown)
+        return "00000000-0000-0000-0000-000000000001"
+
+    monkeypatch.setattr(overview, "create_markdown_artifact", create)
+    monkeypatch.setattr(overview, "get_client", lambda **_: Client())
+    return pages
+
+
+def epoch(number: int) -> EpochMetrics:
+    return EpochMetrics(
+        epoch=number,
+        train_loss=2.5 / (number + 1),
+        dev_loss=2.0,
+        dev_error=0.5 / (number + 1),
+        learning_rate=1e-3,
+        frames_per_s=1000.0,
+        num_frames=10,
+        num_utterances=1,
+        seconds=1.0,
+        spike_density=(0.5, 0.25),
+    )
+
+
+def test_the_page_grows_and_ends_with_the_result_first(told: list[str]) -> None:
+    config = TrainConfig(curriculum=(CurriculumStage(num_epochs=3),))
+    with overview.overview("demo", "What it is.", ["making features", "training v2"]) as page:
+        assert current_overview() is page
+        assert "What it is." in told[-1]
+        assert "| training v2 | waiting |" in told[-1]
+        line = page.begin("training v2")
+        assert "| training v2 | \N{LIGHT SHADE}" in told[-1], "a stage that begins is shown at once"
+        for number in range(2):
+            metrics = tuple(epoch(n) for n in range(number + 1))
+            page.add_epoch("v2", Curve(config, metrics), epoch_line(metrics[-1], 3))
+        assert "epoch  2/3" in told[-1]
+        assert told[-1].count("data:image/png;base64,") == 1
+        assert told[-1] != told[-2], "curves grow"
+        page.update(line, 1.0, "trained, dev error 25%")
+        page.finish("**The result**")
+    assert current_overview() is None
+    last = told[-1]
+    assert last.index("The result") < last.index("## Stages") < last.index("## Training")
+    assert "| training v2 | done | trained, dev error 25% |" in last
+
+
+def test_two_trainings_of_one_title_have_a_line_each(told: list[str]) -> None:
+    with overview.overview("sweep", "x", ["training v2", "training v2"]) as page:
+        page.update(page.begin("training v2"), 1.0, "one")
+        page.update(page.begin("training v2"), 1.0, "two")
+    assert "done | one |" in told[-1]
+    assert "done | two |" in told[-1]
+    assert told[-1].count("training v2") == 2
