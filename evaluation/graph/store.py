@@ -77,6 +77,11 @@ class GraphManifest(StageManifest):
     word_model: WordModelSummary | None
     seconds: float
 
+    def own_names(self) -> frozenset[str]:
+        """The graph, and of words their language model and lexicon."""
+        of_words = {LANGUAGE_MODEL_FILE, LEXICON_FILE} if self.kind == "words" else set()
+        return frozenset({GRAPH_FILE, *of_words})
+
 
 @dataclass(frozen=True, eq=False)
 class KeptGraph:
