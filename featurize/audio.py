@@ -6,8 +6,6 @@ headers are bounded before anything is allocated by them.
 """
 
 import io
-import re
-import struct
 from dataclasses import dataclass
 from math import gcd
 from typing import IO
@@ -16,7 +14,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from featurize.rejects import RejectedUtterance
+from featurize.audio_container import check_container
+from featurize.rejected import RejectedUtterance
 from featurize.resampling import resample
 from featurize.stage import Location
 
@@ -26,13 +25,6 @@ MAX_CHANNELS = 16
 
 # A polyphase filter has a phase per step of the ratio; real rates need at most a few hundred.
 _MAX_RATIO_TERM = 48_000
-_MAX_SPHERE_HEADER_BYTES = 16_384
-_MAX_RIFF_CHUNKS = 64
-# Of a page of Ogg: its largest size, and the flag of the last one (RFC 3533, section 6).
-_MAX_OGG_PAGE_BYTES = 65_307
-_OGG_LAST_PAGE = 0x04
-# Writers to a pipe leave such sizes where they could not seek back.
-_UNKNOWN_RIFF_SIZE = 0x7FFF_F000
 # libsndfile's answer where the header leaves the length open.
 _UNKNOWN_NUM_FRAMES = 2**62
 _DECODE_BLOCK = 4_096
@@ -82,18 +74,26 @@ def read_audio(location: Location, sample_rate_hz: int, max_duration_s: float) -
     try:
         if location.is_local:
             with open(location.path, "rb") as stream:
-                _check_container(stream)
+                _require_known_container(stream)
             # By path libsndfile reads the file itself, which is faster than through Python.
             decoded = _decode(location.path, max_duration_s)
         else:
             content = _bounded_content(location, max_duration_s)
-            _check_container(io.BytesIO(content))
+            _require_known_container(io.BytesIO(content))
             decoded = _decode(io.BytesIO(content), max_duration_s)
     except FileNotFoundError as error:
         raise RejectedUtterance("missing_audio", f"no file {location}") from error
     except (PermissionError, IsADirectoryError) as error:
         raise RejectedUtterance("unreadable_audio", f"{location}: {error.strerror}") from error
     return _convert(decoded, sample_rate_hz)
+
+
+def _require_known_container(stream: IO[bytes]) -> None:
+    if not check_container(stream):
+        stream.seek(0)
+        raise RejectedUtterance(
+            "unreadable_audio", f"not FLAC, RIFF, SPHERE or Ogg: {stream.read(12)!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -119,102 +119,6 @@ def _bounded_content(location: Location, max_duration_s: float) -> bytes:
     if len(content) > limit:
         raise RejectedUtterance("too_long", f"the file has more than {limit} bytes")
     return content
-
-
-def _check_container(stream: IO[bytes]) -> None:
-    """Find the container by its first bytes, and check that all data it states are there."""
-    magic = stream.read(12)
-    if not magic:
-        raise RejectedUtterance("zero_length_audio", "the file is empty")
-    if magic[:4] == b"fLaC":
-        return  # the decoder itself notices what is missing
-    if magic[:4] == b"RIFF" and magic[8:] == b"WAVE":
-        _check_riff(stream)
-    elif magic[:7] == b"NIST_1A":
-        _check_sphere(stream)
-    elif magic[:4] == b"OggS":
-        _check_ogg(stream)
-    else:
-        raise RejectedUtterance("unreadable_audio", f"not FLAC, RIFF, SPHERE or Ogg: {magic!r}")
-
-
-def _file_size(stream: IO[bytes]) -> int:
-    return stream.seek(0, io.SEEK_END)
-
-
-def _check_ogg(stream: IO[bytes]) -> None:
-    """The last page of an Ogg stream says that it is the last; libsndfile does not ask for it."""
-    size = _file_size(stream)
-    stream.seek(max(0, size - _MAX_OGG_PAGE_BYTES))
-    tail = stream.read()
-    page = tail.rfind(b"OggS")
-    if page < 0 or len(tail) < page + 27 or not tail[page + 5] & _OGG_LAST_PAGE:
-        raise RejectedUtterance("truncated_audio", "the stream's last page is not there")
-    num_segments = tail[page + 26]
-    lengths = tail[page + 27 : page + 27 + num_segments]
-    if len(tail) < page + 27 + num_segments + sum(lengths):
-        raise RejectedUtterance("truncated_audio", "the stream's last page is cut off")
-
-
-def _check_riff(stream: IO[bytes]) -> None:
-    size = _file_size(stream)
-    position = 12
-    bytes_per_frame = 0
-    for _ in range(_MAX_RIFF_CHUNKS):
-        stream.seek(position)
-        header = stream.read(8)
-        if len(header) < 8:
-            raise RejectedUtterance("truncated_audio", "the file ends before its samples")
-        name, length = struct.unpack("<4sI", header)
-        if name == b"fmt ":
-            body = stream.read(14)
-            if len(body) == 14:
-                bytes_per_frame = struct.unpack("<H", body[12:14])[0]
-        elif name == b"data":
-            if length < _UNKNOWN_RIFF_SIZE and position + 8 + length > size:
-                _raise_truncated(size - position - 8, length, bytes_per_frame)
-            return
-        position += 8 + length + length % 2
-    raise RejectedUtterance("unreadable_audio", f"no samples in {_MAX_RIFF_CHUNKS} RIFF chunks")
-
-
-def _check_sphere(stream: IO[bytes]) -> None:
-    """Read SPHERE's text header: its size, then ``name -type value`` lines to ``end_head``."""
-    size = _file_size(stream)
-    stream.seek(0)
-    start = re.match(rb"NIST_1A\n\s*(\d{1,6})\n", stream.read(32))
-    header_size = int(start[1]) if start is not None else 0
-    if not 0 < header_size <= _MAX_SPHERE_HEADER_BYTES:
-        raise RejectedUtterance("unreadable_audio", "a SPHERE header without a plausible size")
-    stream.seek(0)
-    lines = stream.read(header_size).split(b"end_head")[0].decode("ascii", "replace").splitlines()
-    fields = {}
-    for line in lines[2:]:
-        parts = line.split(maxsplit=2)
-        if len(parts) == 3:
-            fields[parts[0]] = parts[2].strip()
-    coding = fields.get("sample_coding", "pcm")
-    if coding != "pcm":
-        raise RejectedUtterance(
-            "unreadable_audio",
-            f"SPHERE coding {coding!r} is not plain PCM; decompress with sph2pipe or w_decode",
-        )
-    counts = [fields.get(name, "") for name in ("sample_count", "channel_count", "sample_n_bytes")]
-    if not all(re.fullmatch(r"[0-9]{1,12}", count) for count in counts):
-        raise RejectedUtterance("unreadable_audio", "the SPHERE header does not state its samples")
-    num_samples, num_channels, num_bytes = map(int, counts)
-    claimed = num_samples * num_channels * num_bytes
-    if header_size + claimed > size:
-        _raise_truncated(size - header_size, claimed, num_channels * num_bytes)
-
-
-def _raise_truncated(present: int, claimed: int, bytes_per_frame: int) -> None:
-    unit = "samples" if bytes_per_frame else "bytes"
-    divisor = bytes_per_frame or 1
-    raise RejectedUtterance(
-        "truncated_audio",
-        f"{max(present, 0) // divisor} of {claimed // divisor} {unit} are there",
-    )
 
 
 def _decode(source: str | io.BytesIO, max_duration_s: float) -> _Decoded:

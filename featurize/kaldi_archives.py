@@ -15,7 +15,7 @@ import numpy as np
 from kaldiio import matio
 from numpy.typing import NDArray
 
-from featurize.rejects import RejectReason
+from featurize.rejected import RejectReason
 from featurize.stage import Location, PipelineError
 
 MAX_RECORD_BYTES = 256 * 2**20

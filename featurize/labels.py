@@ -28,7 +28,7 @@ from featurize.phones import (
     read_alignment,
     rescale_segments,
 )
-from featurize.rejects import RejectedUtterance
+from featurize.rejected import RejectedUtterance
 from featurize.schema import FeaturizeManifest, LabelInventory
 from featurize.stage import Location, PipelineError
 

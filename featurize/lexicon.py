@@ -14,7 +14,7 @@ from functools import lru_cache
 from featurize.cmudict import read_cmudict
 from featurize.featurize_config import OutOfVocabularyRule
 from featurize.phones import CMUDICT_39
-from featurize.rejects import RejectedUtterance
+from featurize.rejected import RejectedUtterance
 from featurize.stage import Location, PipelineError
 
 UNKNOWN_PHONE = "spn"

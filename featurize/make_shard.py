@@ -19,7 +19,8 @@ from featurize.features import FeatureExtractor
 from featurize.featurize_config import FeaturizeConfig
 from featurize.labels import Labeller, frames_needed, labeller
 from featurize.plan_shards import ShardPlan
-from featurize.rejects import Reject, RejectedUtterance
+from featurize.rejected import RejectedUtterance
+from featurize.rejects import Reject
 from featurize.schema import FeatureRow, ShardInfo
 from featurize.shard_writer import pack_row, unpacked_features, write_shard
 from featurize.shards import verify_shard

@@ -2,32 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import pyarrow as pa
 
+from featurize.rejected import RejectReason
 from featurize.stage import Location, write_table
 
 REJECTS_NAME = "rejects.parquet"
 
-RejectReason = Literal[
-    "missing_audio",  # a transcript names audio that is not there
-    "missing_transcript",  # audio without a transcript
-    "empty_transcript",
-    "unreadable_audio",  # the decoder refuses it: wrong format, garbage, broken header
-    "truncated_audio",  # it decodes to fewer samples than its header claims
-    "zero_length_audio",
-    "too_short",  # shorter than one analysis window, or than its labels need
-    "too_long",  # longer than the configured maximum
-    "non_finite_audio",
-    "unknown_symbol",  # the transcript has a symbol outside the alphabet
-    "bad_alignment",  # a .PHN that does not parse, overlaps, or names unknown phones
-    "missing_alignment",
-    "unknown_speaker",  # not in SPEAKERS.TXT
-    "duplicate_utterance",
-    "unreadable_features",  # a Kaldi record that is damaged, or of another size than the others
-    "malformed_transcript",  # a line that is not "<id> <words>", or not UTF-8
-]
 
 REJECT_SCHEMA = pa.schema(
     [
@@ -49,15 +31,6 @@ class Reject:
     path: str
     reason: RejectReason
     detail: str
-
-
-class RejectedUtterance(Exception):
-    """Raised where one utterance turns out unusable; carries the reason for its reject row."""
-
-    def __init__(self, reason: RejectReason, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason: RejectReason = reason
-        self.detail = detail
 
 
 def write_rejects(location: Location, rejects: Iterable[Reject]) -> None:

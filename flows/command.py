@@ -48,6 +48,12 @@ class Command:
         """Since the command began."""
         return time.monotonic() - self._started_s
 
+    def show(self, item: RenderableType) -> None:
+        """Print a part of the result as soon as it is there; nothing with ``--json``."""
+        if not self.as_json:
+            with os.fdopen(os.dup(self._stdout), "w", encoding="utf-8") as stream:
+                _print(Console(file=stream, highlight=False, emoji=False), item)
+
     def finish(self, result: dict[str, Any], *shown: RenderableType) -> None:
         """Print the result: the object with ``--json``, else what is shown to a person."""
         with os.fdopen(os.dup(self._stdout), "w", encoding="utf-8") as stream:
@@ -56,10 +62,14 @@ class Command:
                 return
             console = Console(file=stream, highlight=False, emoji=False)
             for item in shown:
-                if isinstance(item, str):
-                    console.print(shortened(item), markup=False, soft_wrap=True)
-                else:
-                    console.print(item)
+                _print(console, item)
+
+
+def _print(console: Console, item: RenderableType) -> None:
+    if isinstance(item, str):
+        console.print(shortened(item), markup=False, soft_wrap=True)
+    else:
+        console.print(item)
 
 
 @contextmanager

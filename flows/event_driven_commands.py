@@ -13,7 +13,7 @@ from flows.command import command
 if TYPE_CHECKING:
     from evaluation.engine.description import Precision
     from evaluation.engine.engine_file import EngineData
-    from evaluation.engine.transcriber import Transcription
+    from evaluation.engine.transcriber import Transcriber, Transcription
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -81,37 +81,68 @@ def run_transcribe(
         front_end = data.description.front_end
         if front_end is not None and front_end.cmvn == "speaker":
             _LOGGER.warning("%s", SPEAKER_NOTE)
-        heard = _transcribe(data, files, find_words=find_words, stream=stream)
+        listener = _Listener(data, find_words=find_words, stream=stream)
+        heard: dict[str, Transcription] = {}
+        failed: dict[str, str] = {}
+        for file in files:
+            try:
+                heard[file] = listener.transcribe(file)
+            except PipelineError as error:
+                if len(files) == 1:
+                    raise
+                failed[file] = str(error)
+                _LOGGER.error("%s", error)
+            else:
+                running.show(f"{file}: {heard[file].text}" if len(files) > 1 else heard[file].text)
         running.finish(
-            {"files": [_as_json(*item) for item in heard.items()]},
-            *(f"{file}: {one.text}" if len(heard) > 1 else one.text for file, one in heard.items()),
+            {
+                "files": [_as_json(*item) for item in heard.items()],
+                "failed": [{"file": file, "error": said} for file, said in failed.items()],
+            },
             _summary(heard),
         )
+        if failed:
+            raise PipelineError(
+                f"{len(failed)} of {len(files)} files could not be recognised: {', '.join(failed)}"
+            )
 
 
-def _transcribe(
-    data: "EngineData", files: Sequence[str], *, find_words: bool, stream: bool
-) -> "dict[str, Transcription]":
-    from evaluation.engine.audio_file import open_audio
-    from evaluation.engine.transcriber import Transcriber
+class _Listener:
+    """Recognises files with one engine, and keeps what is ready for each sample rate."""
 
-    heard, transcribers = {}, dict[int, Transcriber]()
-    for file in files:
+    def __init__(self, data: "EngineData", *, find_words: bool, stream: bool) -> None:
+        self._data = data
+        self._find_words = find_words
+        self._stream = stream
+        self._transcribers: dict[int, Transcriber] = {}
+
+    def transcribe(self, file: str) -> "Transcription":
+        """Recognise a file, local, on S3, or standard input.
+
+        Raises:
+            PipelineError: when it cannot be read, or holds no speech that can be recognised.
+        """
+        from evaluation.engine.audio_file import open_audio
+        from evaluation.engine.transcriber import Transcriber
+
         with open_audio(file) as audio:
             rate = audio.sample_rate_hz
-            if rate not in transcribers:
-                transcribers[rate] = Transcriber(data, rate, find_words)
-            transcriber, shown = transcribers[rate], ""
+            # A transcriber that failed halfway is not used again.
+            transcriber = self._transcribers.pop(rate, None)
+            if transcriber is None:
+                transcriber = Transcriber(self._data, rate, self._find_words)
+            shown = ""
             try:
                 for block in audio.blocks:
                     transcriber.feed(block)
-                    if stream and (partial := transcriber.partial()) != shown:
+                    if self._stream and (partial := transcriber.partial()) != shown:
                         sys.stderr.write(f"... {partial}\n")
                         shown = partial
-                heard[file] = transcriber.result()
+                heard = transcriber.result()
             except PipelineError as error:
                 raise PipelineError(f"{file}: {error}") from None
-    return heard
+            self._transcribers[rate] = transcriber
+            return heard
 
 
 def _as_json(file: str, heard: "Transcription") -> dict[str, Any]:

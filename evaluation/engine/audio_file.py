@@ -1,14 +1,19 @@
 """Reading an audio file of any format that soundfile knows, block by block."""
 
+import io
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from featurize.stage import PipelineError
+from featurize.audio_container import check_container
+from featurize.rejected import RejectedUtterance
+from featurize.stage import Location, PipelineError
 
 _BLOCK_S = 0.5
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 192_000
@@ -31,22 +36,39 @@ class AudioFile:
 def open_audio(path: str) -> Iterator[AudioFile]:
     """Open a file for reading in blocks.
 
+    Args:
+        path: of a file, local or on S3, or ``-`` for standard input.
+
     Raises:
-        PipelineError: when it is not there or cannot be decoded.
+        PipelineError: when it is not there, cannot be decoded, or ends before its header says.
     """
-    try:
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        raise PipelineError(f"{path}: {error.strerror}") from None
-    try:
-        with soundfile.SoundFile(path) as sound:
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(_opened(path))
+            check_container(stream)
+            stream.seek(0)
+            # By descriptor: by a name that ends in .raw, soundfile would expect no header.
+            source = stream if isinstance(stream, io.BytesIO) else stream.fileno()
+            sound = stack.enter_context(soundfile.SoundFile(source, closefd=False))
             rate = sound.samplerate
             if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
                 raise PipelineError(f"{path}: a sample rate of {rate} Hz")
             yield AudioFile(rate, _blocks(sound))
-    except soundfile.LibsndfileError as error:
-        raise PipelineError(f"{path}: {error.error_string.rstrip('.')}") from None
+        except RejectedUtterance as error:
+            raise PipelineError(f"{path}: {error}") from None
+        except OSError as error:
+            raise PipelineError(f"{path}: {error.strerror or error}") from None
+        except soundfile.LibsndfileError as error:
+            raise PipelineError(f"{path}: {error.error_string.rstrip('.')}") from None
+
+
+def _opened(path: str) -> AbstractContextManager[IO[bytes]]:
+    """A stream that can be sought in, as decoders need it."""
+    if path == "-":
+        return io.BytesIO(sys.stdin.buffer.read())
+    if path.startswith("s3://"):
+        return io.BytesIO(Location.of(path).read_bytes())
+    return open(path, "rb")
 
 
 def _blocks(sound: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:

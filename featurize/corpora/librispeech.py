@@ -22,7 +22,8 @@ from featurize.corpora.listing import (
 )
 from featurize.corpora.registry import CorpusReader
 from featurize.corpora.unpacked import scan_folders
-from featurize.rejects import Reject, RejectReason
+from featurize.rejected import RejectReason
+from featurize.rejects import Reject
 from featurize.stage import Location, PipelineError
 
 SPEAKERS_FILE = "SPEAKERS.TXT"

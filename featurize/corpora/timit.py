@@ -26,7 +26,8 @@ from featurize.corpora.listing import (
 )
 from featurize.corpora.registry import CorpusReader
 from featurize.corpora.timit_speakers import CORE_TEST_SPEAKERS, DEV_SPEAKERS
-from featurize.rejects import Reject, RejectedUtterance, RejectReason
+from featurize.rejected import RejectedUtterance, RejectReason
+from featurize.rejects import Reject
 from featurize.stage import Location, PipelineError
 
 # Subset: the folder it lies in, and its speakers where not all of the folder's.

@@ -1,0 +1,67 @@
+"""Several files at once: what can be recognised is given, the rest named, the exit code says so."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from featurize.featurize import featurize
+from featurize.stage import Location
+from flows.cli import run
+from tests.harness.tiny import FEATURES, HERE, TRAINING, make_corpus
+from training.models.model_config import ModelConfig
+from training.train import train
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """A trained spiking model."""
+    folder = tmp_path_factory.mktemp("model")
+    runs = Location.of(folder / "runs")
+    features = featurize(FEATURES, Location.of(make_corpus(folder / "corpus")), runs)
+    small = ModelConfig(model="v2", hidden_size=6, num_layers=1)
+    config = TRAINING.model_copy(update={"model": small})
+    return train(config, features.location, runs, HERE).location.uri
+
+
+@pytest.fixture
+def speech(tmp_path) -> dict[str, str]:
+    rng = np.random.default_rng(0)
+    files = {name: str(tmp_path / f"{name}.wav") for name in ("one", "bad", "cut", "two")}
+    for name in ("one", "two", "cut"):
+        soundfile.write(files[name], 0.1 * rng.standard_normal(24000), 16000)
+    Path(files["bad"]).write_text("text")
+    whole = Path(files["cut"]).read_bytes()
+    Path(files["cut"]).write_bytes(whole[: len(whole) // 3])
+    return files
+
+
+def test_the_others_are_given_and_the_bad_ones_named(model, speech, capfd):
+    code = run(["transcribe", "--model", model, *speech.values()])
+    told = capfd.readouterr()
+    assert code == 2
+    lines = told.out.splitlines()
+    assert lines[0].startswith(f"{speech['one']}: ")
+    assert lines[1].startswith(f"{speech['two']}: ")
+    assert f"{speech['cut']}: truncated_audio" in told.err
+    assert "2 of 4 files could not be recognised" in told.err
+    assert "Traceback" not in told.err
+
+
+def test_as_json_both_are_listed(model, speech, capfd):
+    code = run(["transcribe", "--model", model, "--json", *speech.values()])
+    result = json.loads(capfd.readouterr().out)
+    assert code == 2
+    assert [one["file"] for one in result["files"]] == [speech["one"], speech["two"]]
+    assert [one["file"] for one in result["failed"]] == [speech["bad"], speech["cut"]]
+
+
+def test_a_bad_file_does_not_change_what_follows(model, speech, capfd):
+    def texts(*names):
+        run(["transcribe", "--model", model, "--json", *(speech[name] for name in names)])
+        files = json.loads(capfd.readouterr().out)["files"]
+        return {one["file"]: one["text"] for one in files}
+
+    assert texts("one", "bad", "cut", "two") == texts("one", "two")
