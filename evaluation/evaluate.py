@@ -149,7 +149,7 @@ def evaluation_fingerprint(
             "search_of": chosen_by,
             "models": [model.fingerprint for model in models],
             "features": features.fingerprint,
-            "word_files": digest_of_files(config.words),
+            "word_files": digest_of_files(config.words, features),
         }
     )
 

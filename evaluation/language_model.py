@@ -12,7 +12,7 @@ from evaluation.config import WordSearchConfig
 from evaluation.kneser_ney import estimate
 from evaluation.ngrams import NgramModel
 from evaluation.transcripts import read_transcripts, words_of
-from evaluation.word_lexicon import Speller
+from evaluation.word_lexicon import Speller, lexicon_of_features
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, PipelineError, sha256_of
 
@@ -48,8 +48,12 @@ class SourcedModel:
     num_sentences: int | None
 
 
-def digest_of_files(config: WordSearchConfig | None) -> dict[str, str]:
-    """SHA-256 of the files that a configuration names, which its paths alone do not vouch for.
+def digest_of_files(config: WordSearchConfig | None, features: FeaturizeManifest) -> dict[str, str]:
+    """SHA-256 of the files that a word search reads, which their paths alone do not vouch for.
+
+    Args:
+        config: names them; without a lexicon of its own, the features' is read.
+        features: manifest of the evaluated feature set.
 
     Raises:
         PipelineError: when one is missing.
@@ -58,6 +62,8 @@ def digest_of_files(config: WordSearchConfig | None) -> dict[str, str]:
         return {}
     found = {}
     named = {"ngrams": config.language_model, "text": config.text, "lexicon": config.lexicon}
+    if config.lexicon is None:
+        named["features_lexicon"] = lexicon_of_features(features)
     for kind, address in named.items():
         if address is None:
             continue

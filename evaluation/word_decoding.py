@@ -69,7 +69,7 @@ class WordGraphs:
         self._features = features
         self._training = training
         self._runs = runs
-        self._digests = digest_of_files(config)
+        self._digests = digest_of_files(config, features)
 
     def __call__(self, recogniser: TrainedModel) -> KeptGraph:
         """The graph of one model, made once and kept.

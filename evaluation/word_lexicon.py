@@ -90,6 +90,12 @@ def _timit(phone: str) -> tuple[str, ...]:
     return _TIMIT_STOPS.get(phone, (phone.lower(),))
 
 
+def lexicon_of_features(features: FeaturizeManifest) -> str | None:
+    """Address of the lexicon that a feature set was made with; None for CMUdict."""
+    own = features.config.get("lexicon")
+    return own if isinstance(own, str) else None
+
+
 def speller_for(features: FeaturizeManifest, lexicon: str | None) -> Speller:
     """The speller of a feature set's labels.
 
@@ -100,8 +106,7 @@ def speller_for(features: FeaturizeManifest, lexicon: str | None) -> Speller:
     Raises:
         PipelineError: when the lexicon cannot be read.
     """
-    own = features.config.get("lexicon")
-    address = lexicon if lexicon is not None else own if isinstance(own, str) else None
+    address = lexicon if lexicon is not None else lexicon_of_features(features)
     rule = features.config.get("out_of_vocabulary")
     return Speller(features.labels, load_lexicon(address), spell_missing=rule == "spell")
 

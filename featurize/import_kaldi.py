@@ -30,6 +30,7 @@ from featurize.cmvn import MomentSums, add_moments, cmvn_statistics
 from featurize.kaldi_archives import (
     BadRecord,
     ScriptEntry,
+    archive_mark,
     read_integer_vectors,
     read_lines,
     read_matrix,
@@ -57,6 +58,7 @@ from featurize.stage import (
     TypedConfig,
     fingerprint,
     run_stage,
+    sha256_of,
     software_versions,
     timestamp,
 )
@@ -155,9 +157,7 @@ def import_kaldi(config: KaldiImportConfig, runs: Location, *, force: bool = Fal
     Raises:
         PipelineError: when a table cannot be read, or too many utterances are unusable.
     """
-    name = fingerprint(
-        {"version": STAGE_VERSION, "config": config, "tables": _tables_digest(config)}
-    )
+    name = import_fingerprint(config)
 
     def work(location: Location) -> FeaturizeManifest:
         return _Import(config, location).run(name)
@@ -165,16 +165,44 @@ def import_kaldi(config: KaldiImportConfig, runs: Location, *, force: bool = Fal
     return run_stage(runs.child(STAGE, name), name, work, force=force)
 
 
+def import_fingerprint(config: KaldiImportConfig) -> str:
+    """Name of an import: its configuration, and all that it reads.
+
+    Raises:
+        PipelineError: when a table is missing, or a script file is none.
+    """
+    return fingerprint(
+        {"version": STAGE_VERSION, "config": config, "tables": _tables_digest(config)}
+    )
+
+
 def _tables_digest(config: KaldiImportConfig) -> str:
-    """Over all tables; of the archives that feats.scp names, over the sizes alone."""
+    """Over the content of every table and alignment; of feature archives, what marks them."""
     digest = hashlib.sha256(Location.of(config.phone_table).read_bytes())
     for subset in config.subsets:
         data = Location.of(subset.data)
-        for file in (data.child("feats.scp"), Location.of(subset.pdfs), Location.of(subset.phones)):
-            if not file.exists():
+        script = data.child("feats.scp")
+        needed = (
+            script,
+            data.child("utt2spk"),
+            Location.of(subset.pdfs),
+            Location.of(subset.phones),
+        )
+        for file in needed:
+            if not file.exists() or file.is_dir():
                 raise PipelineError(f"{file} is missing; check subsets of the configuration")
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
+            digest.update(sha256_of(file)[0].encode())
+        text = data.child("text")
+        digest.update(sha256_of(text)[0].encode() if text.exists() else b"no text")
+        archives = {entry.file for entry in read_script(script, _root_of(config, subset)).values()}
+        for archive in sorted(archives, key=str):
+            digest.update(f"{archive} {archive_mark(archive)}\n".encode())
     return digest.hexdigest()
+
+
+def _root_of(config: KaldiImportConfig, subset: KaldiSubset) -> Location:
+    """Where relative paths in a subset's feats.scp begin."""
+    return Location.of(subset.data if config.root is None else config.root)
 
 
 def base_phone(name: str) -> str:
@@ -224,11 +252,10 @@ class _Import:
 
     def _read(self, config: KaldiSubset) -> _Subset:
         data = Location.of(config.data)
-        root = data if self.config.root is None else Location.of(self.config.root)
         text = data.child("text")
         return _Subset(
             config,
-            read_script(data.child("feats.scp"), root),
+            read_script(data.child("feats.scp"), _root_of(self.config, config)),
             read_table(data.child("utt2spk")),
             read_table(text) if text.exists() else {},
             dict(read_integer_vectors(Location.of(config.pdfs))),

@@ -78,6 +78,15 @@ def read_script(file: Location, root: Location) -> dict[str, ScriptEntry]:
     return entries
 
 
+def archive_mark(file: Location) -> str:
+    """What changes with an archive that is too large to hash: its size, and its time or ETag."""
+    try:
+        info = file.filesystem.info(file.path)
+    except FileNotFoundError:
+        return "missing"
+    return f"{info['size']} {info.get('ETag') or info.get('mtime')}"
+
+
 def read_lines(file: Location) -> list[str]:
     """The lines of a text file, without those that are empty.
 

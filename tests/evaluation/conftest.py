@@ -65,10 +65,11 @@ def make_row(
 def write_features(tmp_path) -> Callable[..., Location]:
     """Write a finished feature set of a few utterances per subset."""
 
-    def write(
+    def write(  # noqa: PLR0913 - each has a default that a test changes by name
         labels: LabelInventory = LETTER_PHONES,
         *,
         name: str = "features",
+        lexicon: str | None = None,
         frame_shift_s: float = 0.03,
         cmvn_mode: str = "global",
         num_utterances: int = 11,
@@ -100,7 +101,7 @@ def write_features(tmp_path) -> Callable[..., Location]:
             fingerprint=f"f-{name}",
             created_at="2026-01-01T00:00:00+00:00",
             versions={},
-            config={},
+            config={} if lexicon is None else {"lexicon": lexicon},
             corpus_digest="0",
             splits={"train": ("clean-train",), "dev": ("clean-dev",), "test": ("clean-test",)},
             sample_rate_hz=16000,

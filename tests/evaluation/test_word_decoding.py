@@ -119,6 +119,24 @@ def test_the_vocabulary_can_be_the_transcripts_alone(run, write_features, write_
     assert metrics_of(run(models, write_features(), words)).word_model.num_words == 2
 
 
+def test_a_changed_lexicon_of_the_features_is_searched_anew(
+    run, write_features, write_model, tmp_path
+):
+    lexicon = tmp_path / "own.txt"
+    lexicon.write_text(LEXICON)
+    features = write_features(lexicon=str(lexicon))
+    location = write_model("v2", upstream={"features": "f-features"})
+    words = WordSearchConfig(tune_on_dev=False)
+    before = run([location], features, words)
+    assert run([location], features, words).skipped
+    lexicon.write_text(LEXICON + "PUTT  P P T\n")
+    after = run([location], features, words)
+    assert not after.skipped
+    graphs = [metrics_of(result).models[0].word_graph for result in (before, after)]
+    assert len(set(graphs)) == 2
+    assert [metrics_of(result).word_model.num_spelled for result in (before, after)] == [3, 4]
+
+
 def test_weights_are_chosen_on_dev_and_recorded(run, write_features, write_model, lexicon):
     features = write_features()
     models = [write_model("gru", upstream={"features": "f-features"})]

@@ -1,9 +1,17 @@
+import os
+
 import kaldiio
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from featurize.import_kaldi import KaldiImportConfig, KaldiSubset, base_phone, import_kaldi
+from featurize.import_kaldi import (
+    KaldiImportConfig,
+    KaldiSubset,
+    base_phone,
+    import_fingerprint,
+    import_kaldi,
+)
 from featurize.kaldi_archives import BadRecord, ScriptEntry, read_integer_vectors, read_matrix
 from featurize.kaldi_archives import read_script as script_of
 from featurize.schema import FeaturizeManifest
@@ -130,6 +138,48 @@ def test_unusable_utterances_are_rejects_and_too_many_stop_the_import(tables, tm
         third: "unreadable_features",
     }
     assert len(rows_of(location)) == 18
+
+
+def _append(file):
+    file.write_bytes(file.read_bytes() + b"\n")
+
+
+def _touch(file):
+    later = file.stat().st_mtime_ns + 1_000_000
+    os.utime(file, ns=(later, later))
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        *((f"tr/{name}", _append) for name in ("feats.scp", "utt2spk", "text", "feats.ark")),
+        ("tr/pdfs.ark", _append),
+        ("tr/phones.ark", _append),
+        ("phones.txt", _append),
+        ("tr/text", lambda file: file.unlink()),
+        # As many bytes as before, of which only the time tells.
+        ("cv/feats.ark", _touch),
+        ("cv/feats.ark", lambda file: file.unlink()),
+    ],
+)
+def test_everything_that_is_read_names_the_import(tables, tmp_path, file, change):
+    config, _ = tables
+    before = import_fingerprint(config)
+    assert import_fingerprint(config) == before
+    change(tmp_path / file)
+    assert import_fingerprint(config) != before
+
+
+def test_changed_transcripts_are_imported_anew(tables, tmp_path):
+    config, _ = tables
+    runs = Location.of(tmp_path / "runs")
+    before = import_kaldi(config, runs)
+    text = tmp_path / "tr" / "text"
+    text.write_text(text.read_text().replace("AT UT", "UT AT"))
+    after = import_kaldi(config, runs)
+    assert not after.skipped
+    assert rows_of(before.location)["tr0-000"].text == "AT UT"
+    assert rows_of(after.location)["tr0-000"].text == "UT AT"
 
 
 def test_commands_and_pickles_are_not_run(tables, tmp_path):
