@@ -131,7 +131,6 @@ def pronounce(
     raise RejectedUtterance("unknown_symbol", f"{word[:40]!r} is not in the lexicon")
 
 
-@lru_cache(maxsize=2)
 def load_lexicon(path: str | None) -> Lexicon:
     """Load CMUdict, or a lexicon file.
 
@@ -146,14 +145,24 @@ def load_lexicon(path: str | None) -> Lexicon:
         PipelineError: when the file is missing, not UTF-8, empty, or uses an unknown phone.
     """
     if path is None:
-        listed = read_cmudict().items()
-        return _lexicon((word.upper(), _bare(phones)) for word, all_ in listed for phones in all_)
+        return _cmudict()
     file = Location.of(path)
     if not file.exists() or file.is_dir():
         raise PipelineError(f"lexicon {file} is not a file; give a path, or nothing for CMUdict")
     if file.filesystem.size(file.path) > _MAX_LEXICON_BYTES:
         raise PipelineError(f"lexicon {file} is larger than {_MAX_LEXICON_BYTES} bytes")
-    content = file.read_bytes()
+    return _of_file(file, file.read_bytes())
+
+
+@lru_cache(maxsize=1)
+def _cmudict() -> Lexicon:
+    listed = read_cmudict().items()
+    return _lexicon((word.upper(), _bare(phones)) for word, all_ in listed for phones in all_)
+
+
+# Kept by content: a file that changed while the process lives is another lexicon.
+@lru_cache(maxsize=2)
+def _of_file(file: Location, content: bytes) -> Lexicon:
     try:
         if content.startswith(_GZIP_MAGIC):
             content = gzip.decompress(content)

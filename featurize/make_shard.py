@@ -64,7 +64,7 @@ def make_shard(plan: ShardPlan) -> ShardResult:
     if kept is not None:
         logger.info("%s is already made", plan.file)
         return kept
-    extractor, label = _tools(plan.config)
+    extractor, label = _extractor(plan.config), labeller(plan.config)
     rows: list[dict[str, object]] = []
     rejects: list[Reject] = []
     moments: dict[str, MomentSums] = {}
@@ -101,7 +101,7 @@ def make_shard(plan: ShardPlan) -> ShardResult:
 
 def rejects_of(plan: ShardPlan, entries: Iterable[CorpusEntry]) -> tuple[Reject, ...]:
     """Why some of a shard's utterances are rejected; writes nothing."""
-    extractor, label = _tools(plan.config)
+    extractor, label = _extractor(plan.config), labeller(plan.config)
     rejects = []
     for entry in entries:
         try:
@@ -149,9 +149,9 @@ def _featurize_utterance(
 
 
 @lru_cache(maxsize=4)
-def _tools(config: FeaturizeConfig) -> tuple[FeatureExtractor, Labeller]:
-    """Extractor and labeller of a configuration, built once per process."""
-    return FeatureExtractor(config), labeller(config)
+def _extractor(config: FeaturizeConfig) -> FeatureExtractor:
+    """The extractor of a configuration, built once per process."""
+    return FeatureExtractor(config)
 
 
 def _kept_result(plan: ShardPlan) -> ShardResult | None:

@@ -65,7 +65,7 @@ def make_row(
 def write_features(tmp_path) -> Callable[..., Location]:
     """Write a finished feature set of a few utterances per subset."""
 
-    def write(  # noqa: PLR0913 - each has a default that a test changes by name
+    def write(
         labels: LabelInventory = LETTER_PHONES,
         *,
         name: str = "features",

@@ -178,14 +178,30 @@ def test_what_determines_the_result_determines_its_name(pristine, tmp_path, corp
     lexicon.write_text("A AH\n")
     first = name(config(labels="phones", lexicon=str(lexicon)))
     lexicon.write_text("A EY\n")
-    from featurize.lexicon import load_lexicon
-
-    load_lexicon.cache_clear()
     assert name(config(labels="phones", lexicon=str(lexicon))) != first
     copied = name(config(), corpus)
     with (corpus / "train-tiny/11/1/11-1.trans.txt").open("a") as transcript:
         transcript.write("11-1-0099 MORE\n")
     assert name(config(), corpus) != copied
+
+
+def test_a_lexicon_that_changes_while_the_process_lives_is_read_again(pristine, tmp_path):
+    lexicon = tmp_path / "lexicon.txt"
+    options = {"labels": "phones", "lexicon": str(lexicon), "out_of_vocabulary": "unknown"}
+    found = []
+    for content in ("ANOTHER T\n", "".join(f"{word} K\n" for word in words_of_corpus(pristine))):
+        lexicon.write_text(content)
+        location = run(config(**options), pristine, tmp_path / "runs").location
+        manifest = read_manifest(location, FeaturizeManifest)
+        rows = iter_rows(location, manifest, SPLITS.subsets)
+        used = {manifest.labels.symbols[label] for row in rows for label in row.labels.tolist()}
+        found.append(used)
+    assert found == [{"spn"}, {"K"}]
+
+
+def words_of_corpus(root):
+    lines = [line for f in Path(root).rglob("*.trans.txt") for line in f.read_text().splitlines()]
+    return sorted({word for line in lines for word in line.split()[1:]})
 
 
 def test_an_interrupted_run_is_taken_up(pristine, tmp_path):

@@ -333,7 +333,6 @@ _LEXICON = b";;; comment\nHELLO HH AH0 L OW1\nHELLO(2) HH EH0 L OW1\nANNA AE1 N 
 
 
 def _read_lexicon(data: bytes, folder: Path) -> str:
-    load_lexicon.cache_clear()
     lexicon = load_lexicon(str(_write(folder, "lexicon.txt", data)))
     lexicon.lookup("ANNA'S")
     return "read"
