@@ -188,7 +188,7 @@ def test_a_bug_is_one_line_with_a_log(
 def test_an_interrupt_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(as_json: bool) -> None:
+    def interrupted(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("flows.recipe_commands.list_recipes", interrupted)
