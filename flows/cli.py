@@ -24,6 +24,7 @@ _EXAMPLES = {
     "import-kaldi": "--config kaldi.json --runs runs",
     "train": "--recipe timit --features runs/align/FP --runs runs --model-name v2",
     "evaluate": "--recipe timit --model runs/training/FP --features runs/align/FP --runs runs",
+    "front": "--corpus /data/LibriSpeech --runs runs --family v3 --family gru --budget 17",
     "pipeline": "--recipe timit --corpus /data/TIMIT --runs runs --set models=v2,gru",
     "verify": "runs",
     "repair": "runs",
@@ -225,7 +226,8 @@ def evaluate(
         list[str], typer.Option("--model", help="A finished training run; repeatable.")
     ],
     features: Annotated[
-        str | None, typer.Option("--features", help="A finished feature set: path or s3://.")
+        str | None,
+        typer.Option("--features", help="A finished feature set: path or s3://; this or --corpus."),
     ] = None,
     corpus: Annotated[
         str | None,
@@ -278,7 +280,10 @@ def front(
     ] = None,
     budget: Annotated[
         list[float] | None,
-        typer.Option("--budget", help="Train this budget alone, M/s; repeatable."),
+        typer.Option(
+            "--budget",
+            help="Train this budget alone, in millions of multiplications per second; repeatable.",
+        ),
     ] = None,
     seeds: Annotated[
         str | None, typer.Option("--seeds", help="Train these seeds alone, such as 0,1.")
@@ -332,7 +337,13 @@ def repair(
 
 @_command("transcribe", USE)
 def transcribe(
-    files: Annotated[list[str], typer.Argument(help="Audio of any format soundfile reads.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="Audio of any format soundfile reads: paths, s3:// addresses, or - for standard "
+            "input."
+        ),
+    ],
     model: Annotated[
         str, typer.Option("--model", help="A training run (path or s3://) or an exported engine.")
     ],

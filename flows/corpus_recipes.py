@@ -125,8 +125,8 @@ def librispeech_100h_paper() -> Recipe:
         deviations=(
             "alignment and tied states by the align stage (Gaussians from a flat start, first "
             "pronunciation of CMUdict) in place of Kaldi's tri4b; fbank in place of fMLLR",
-            "phones over triphones and a phone bigram of the training labels; words by beam search "
-            "over CMUdict and a trigram of the training transcripts in place of an HMM graph and "
+            "phones over triphones and a phone bigram of the training labels; words over a graph "
+            "of CMUdict and a trigram of the training transcripts in place of an HMM graph and "
             "the corpus' language model; for that one fetch 3-gram.pruned.1e-7.arpa.gz (or "
             "4-gram.arpa.gz) and librispeech-lexicon.txt from OpenSLR resource 11 and set "
             "evaluate.words.language_model and evaluate.words.lexicon",
