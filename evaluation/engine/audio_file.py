@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -47,9 +48,9 @@ def open_audio(path: str) -> Iterator[AudioFile]:
             stream = stack.enter_context(_opened(path))
             check_container(stream)
             stream.seek(0)
-            # By descriptor: by a name that ends in .raw, soundfile would expect no header.
-            source = stream if isinstance(stream, io.BytesIO) else stream.fileno()
-            sound = stack.enter_context(soundfile.SoundFile(source, closefd=False))
+            # By path libsndfile reads the file itself, which is faster than through Python.
+            source = stream if isinstance(stream, io.BytesIO) else path
+            sound = stack.enter_context(soundfile.SoundFile(source))
             rate = sound.samplerate
             if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
                 raise PipelineError(f"{path}: a sample rate of {rate} Hz")
@@ -68,6 +69,9 @@ def _opened(path: str) -> AbstractContextManager[IO[bytes]]:
         return io.BytesIO(sys.stdin.buffer.read())
     if path.startswith("s3://"):
         return io.BytesIO(Location.of(path).read_bytes())
+    if path.lower().endswith(".raw"):
+        # By such a name soundfile would expect samples without a header.
+        return io.BytesIO(Path(path).read_bytes())
     return open(path, "rb")
 
 
