@@ -1,7 +1,7 @@
 """What the numbers mean, in plain words, beside what the paper claims.
 
 The paper: Ponghiran & Roy 2022, arXiv 2109.01905, on TIMIT and LibriSpeech 100 h, decoded with an
-HMM graph. Its claims are a yardstick and no expectation: other corpora and recipes differ.
+HMM graph. Its claims are there to compare with, not to expect: other corpora and recipes differ.
 """
 
 from collections.abc import Iterable

@@ -176,7 +176,7 @@ def plot_words(png: bytes) -> tuple[str, str]:
 def _png(figure: Figure, title: str, alt: str) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=_DPI, facecolor=PAPER)
-    # Few colours make a quarter of the bytes; artifacts travel through the server's database.
+    # Few colours make a quarter of the bytes; artifacts are kept in the server's database.
     small = io.BytesIO()
     words = PngInfo()
     words.add_itxt("Title", title)

@@ -1,4 +1,4 @@
-"""The CMU Pronouncing Dictionary, which travels with this package under its own licence."""
+"""The CMU Pronouncing Dictionary, which is part of this package under its own licence."""
 
 import gzip
 from importlib import resources

@@ -79,7 +79,7 @@ def start_server() -> EmbeddedServer:
         "PREFECT_UI_ENABLED": "0",
         "PREFECT__SERVER_EPHEMERAL": "1",
         "PREFECT__SERVER_FINAL": "1",
-        # The heartbeat also fights the migrations of a fresh database for its lock.
+        # The heartbeat and the migrations of a fresh database want the same lock.
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
     with listener, os.fdopen(descriptor, "wb") as log:

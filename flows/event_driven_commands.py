@@ -1,4 +1,4 @@
-"""The commands around the event-driven engine: listen and export."""
+"""The commands around the event-driven engine: transcribe and export."""
 
 import logging
 import sys

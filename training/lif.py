@@ -16,9 +16,9 @@ range of the site, lambda and c are in (0, 1]::
     Y_t = Q'(V_t)                                            unsigned levels; learned M, threshold
 
 Why. In a trained v2 residues reach 1000 times the range, because nothing leaks, and 37% of the
-spikes fire while the current is below the threshold: late residue. A twelfth of the spikes came
-from V > M, where the gradient is zero. With the bound I_t never exceeds c M, as it is a mean of its
-past and of cells below c M; what stays silent is below the threshold; so V exceeds c M by a
+spikes fire while the current is below the threshold: late residue. 12% of those of layer 1
+came from V > M, where the gradient is zero. With the bound I_t never exceeds c M, as it is a mean
+of its past and of cells below c M; what stays silent is below the threshold; so V exceeds c M by a
 threshold at most, and by a residue of its past no more. The leak makes old residue fade: what is
 left of it after n silent frames is lambda^n, so that a current too weak to reach the threshold by
 itself, at I < (1 - lambda) threshold, never fires. A gated drive is never negative, so half of the

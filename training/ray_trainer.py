@@ -171,6 +171,6 @@ def _worker_entry(settings: dict[str, str]) -> None:
             lease_token=settings["lease_token"] or None,
         )
     except PipelineError as error:
-        # Restarting would meet the same error again, so it travels as a result.
+        # Restarting would meet the same error again, so it is returned as a result.
         if context.get_world_rank() == 0:
             run.child(_FAILURE_NAME).write_bytes(str(error).encode())

@@ -190,7 +190,7 @@ class _StepModel:
 
 
 def metadata(data: EngineData) -> dict[str, str]:
-    """What a stranger needs beside the graph, by key, each value as JSON.
+    """What is needed to run the graph, beside it, by key, each value as JSON.
 
     ``outputs`` names every score, ``symbols`` are what they spell, ``states`` has the size of every
     state input, ``frame_shift_s`` the seconds from one step to the next, ``target_delay`` the steps

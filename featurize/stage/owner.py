@@ -1,4 +1,4 @@
-"""Whether the process that holds a lease still lives, where it runs on this machine."""
+"""Whether the process that holds a lease still runs, where it is on this machine."""
 
 import os
 import socket

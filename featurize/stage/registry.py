@@ -33,7 +33,7 @@ def attribute_at(address: str) -> Any:
     """
     module_name, _, attribute = address.partition(":")
     if module_name.split(".")[0] in sys.stdlib_module_names:
-        # A configuration may come from a stranger, and importing some of these does things.
+        # A configuration may come from anyone, and importing some of these does things.
         raise PipelineError(f"{address}: {module_name} is of Python itself; name a module of yours")
     try:
         module = importlib.import_module(module_name)

@@ -1,4 +1,4 @@
-"""What travels between the recurrence's entry point, the operators and the backends.
+"""What is passed between the recurrence's entry point, the operators and the backends.
 
 A pass of a layer is a ``Layer`` and its drive in, a ``RecurrenceOutput`` and a ``Saved`` out; the
 backward pass takes them again, with the gradients of the outputs, and returns ``LayerGradients``.

@@ -1,6 +1,6 @@
 """The clear backend: the steps of ``training.lif`` in a time loop, differentiated by autograd.
 
-Slow, and the yardstick for every other backend. It alone can move the quantiser's range at
+Slow; every other backend is tested against it. It alone can move the quantiser's range at
 every time step, as the authors' code does (``range_update="timestep"``).
 
 Shape legend: T time, B batch, H neurons.
