@@ -18,7 +18,16 @@ from featurize.featurize_config import FeaturizeConfig
 from featurize.labels import labeller
 from featurize.make_shard import ShardResult, make_shard
 from featurize.plan_shards import ShardPlan, plan_shards
-from featurize.rejects import REJECTS_NAME, Reject, write_rejects
+from featurize.rejects import (
+    REJECTS_NAME,
+    Reject,
+    RejectCounts,
+    check_reject_share,
+    check_sums,
+    count_rejects,
+    read_reject_counts,
+    write_rejects,
+)
 from featurize.schema import (
     SCHEMA_VERSION,
     FeaturizeManifest,
@@ -119,7 +128,13 @@ def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> Fea
     subsets = {
         name: _subset_info(name, results, plan.config) for name in plan.config.splits.subsets
     }
-    _check_rejects(plan.config, plan.location, subsets, counts)
+    by_subset = count_rejects(rejects)
+    came_in = Counter(reject.subset for reject in plan.rejects)
+    for shard in plan.shards:
+        came_in[shard.subset] += len(shard.entries)
+    kept = {name: info.num_utterances for name, info in subsets.items()}
+    check_sums(plan.location, came_in, kept, by_subset)
+    _check_rejects(plan.config, plan.location, subsets, by_subset)
     config = plan.config
     by_speaker = _speaker_moments(results)
     # Without a train split nothing is trained here, and a model's own statistics will be used.
@@ -192,7 +207,9 @@ def check_finished(plan: FeaturizePlan) -> FeaturizeManifest:
         PipelineError: when it cannot be read, or has more rejects than the configured share.
     """
     manifest = read_manifest(plan.location, FeaturizeManifest)
-    _check_rejects(plan.config, plan.location, manifest.subsets, Counter(manifest.reject_counts))
+    if manifest.reject_counts:
+        counts = read_reject_counts(plan.location)
+        _check_rejects(plan.config, plan.location, manifest.subsets, counts)
     return manifest
 
 
@@ -228,22 +245,17 @@ def _check_rejects(
     config: FeaturizeConfig,
     location: Location,
     subsets: dict[str, SubsetInfo],
-    counts: Counter[str],
+    rejects: RejectCounts,
 ) -> None:
-    num_rejects = counts.total()
-    total = num_rejects + sum(info.num_utterances for info in subsets.values())
-    reasons = ", ".join(f"{reason} {count}" for reason, count in counts.most_common(3))
-    where = f"{location.child(REJECTS_NAME)} lists each with its reason"
-    if num_rejects > config.max_reject_share * total:
-        raise PipelineError(
-            f"{num_rejects} of {total} utterances rejected ({num_rejects / total:.1%}), more than "
-            f"max_reject_share={config.max_reject_share:.1%}; most often: {reasons}. {where}; mend "
-            "the corpus or raise max_reject_share"
-        )
-    for name, info in subsets.items():
-        if not info.num_utterances:
+    kept = {name: info.num_utterances for name, info in subsets.items()}
+    check_reject_share(location, config.splits.as_dict(), kept, rejects, config.max_reject_share)
+    for name, count in kept.items():
+        if not count:
+            own = Counter({reason: n for (subset, reason), n in rejects.items() if subset == name})
+            reasons = ", ".join(f"{reason} {count}" for reason, count in own.most_common(3))
             raise PipelineError(
-                f"every utterance of subset {name!r} was rejected; most often: {reasons}. {where}"
+                f"every utterance of subset {name!r} was rejected; most often: {reasons}. "
+                f"{location.child(REJECTS_NAME)} lists each with its reason"
             )
 
 

@@ -38,7 +38,13 @@ from featurize.kaldi_archives import (
     read_table,
 )
 from featurize.phones import PHONE_48_TO_39
-from featurize.rejects import REJECTS_NAME, Reject, write_rejects
+from featurize.rejects import (
+    Reject,
+    check_reject_share,
+    check_sums,
+    count_rejects,
+    write_rejects,
+)
 from featurize.schema import (
     SCHEMA_VERSION,
     FeatureDtype,
@@ -136,14 +142,23 @@ class KaldiImportConfig(TypedConfig):
 
 @dataclass(frozen=True, eq=False)
 class _Subset:
-    """A subset's tables, read."""
+    """A subset's tables, read.
+
+    Attributes:
+        texts: None where the folder has no transcripts at all.
+    """
 
     config: KaldiSubset
     script: dict[str, ScriptEntry]
     speakers: dict[str, str]
-    texts: dict[str, str]
+    texts: dict[str, str] | None
     pdfs: dict[str, NDArray[np.int32]]
     phones: dict[str, NDArray[np.int32]]
+
+    @property
+    def keys(self) -> list[str]:
+        """The utterances: those with features, and those that have a speaker but no features."""
+        return sorted({*self.script, *self.speakers})
 
 
 def import_kaldi(config: KaldiImportConfig, runs: Location, *, force: bool = False) -> StageResult:
@@ -247,7 +262,7 @@ class _Import:
         shards: list[ShardInfo] = []
         for subset in subsets:
             shards += self._write(subset, len(shards), len(states.phones))
-        self._write_rejects(sum(len(subset.script) for subset in subsets))
+        self._write_rejects(subsets, shards)
         return self._manifest(name, shards, states)
 
     def _read(self, config: KaldiSubset) -> _Subset:
@@ -257,7 +272,7 @@ class _Import:
             config,
             read_script(data.child("feats.scp"), _root_of(self.config, config)),
             read_table(data.child("utt2spk")),
-            read_table(text) if text.exists() else {},
+            read_table(text) if text.exists() else None,
             dict(read_integer_vectors(Location.of(config.pdfs))),
             dict(read_integer_vectors(Location.of(config.phones))),
         )
@@ -302,7 +317,7 @@ class _Import:
         )
 
     def _write(self, subset: _Subset, first_number: int, num_pdfs: int) -> list[ShardInfo]:
-        keys = sorted(subset.script)
+        keys = subset.keys
         random.Random(f"{self.config.seed} {subset.config.name}").shuffle(keys)  # noqa: S311
         shards: list[ShardInfo] = []
         size = self.config.utterances_per_shard
@@ -328,6 +343,12 @@ class _Import:
         return shards
 
     def _row(self, subset: _Subset, key: str, num_pdfs: int) -> FeatureRow:
+        if key not in subset.script:
+            raise BadRecord("it is in utt2spk, and not in feats.scp")
+        if key not in subset.speakers:
+            raise BadRecord("it is not in utt2spk", "unknown_speaker")
+        if subset.texts is not None and key not in subset.texts:
+            raise BadRecord("it is not in text", "missing_transcript")
         pdfs, numbers = subset.pdfs.get(key), subset.phones.get(key)
         if pdfs is None or numbers is None:
             raise BadRecord("it has no pdfs or no phones", "missing_alignment")
@@ -348,10 +369,10 @@ class _Import:
         phones_T = self._phones(numbers)
         return FeatureRow(
             utterance_id=key,
-            speaker_id=subset.speakers.get(key, key),
+            speaker_id=subset.speakers[key],
             chapter_id="",
             subset=subset.config.name,
-            text=subset.texts.get(key, ""),
+            text="" if subset.texts is None else subset.texts[key],
             labels=phones_T[np.flatnonzero(np.diff(phones_T, prepend=-1))],
             num_samples=round(len(features) * self.config.frame_shift_s * SAMPLE_RATE_HZ),
             features=features,
@@ -364,27 +385,32 @@ class _Import:
         so_far[speaker] = add_moments([so_far[speaker], own]) if speaker in so_far else own
 
     def _reject(self, subset: _Subset, key: str, problem: BadRecord) -> None:
-        path = subset.script[key].file.uri
+        path = subset.script[key].file.uri if key in subset.script else ""
         self.rejects.append(Reject(key, subset.config.name, path, problem.reason, str(problem)))
 
-    def _write_rejects(self, total: int) -> None:
+    def _write_rejects(self, subsets: list[_Subset], shards: list[ShardInfo]) -> None:
         write_rejects(self.target, self.rejects)
-        if len(self.rejects) > self.config.max_reject_share * total:
-            raise PipelineError(
-                f"{len(self.rejects)} of {total} utterances are unusable, more than "
-                f"max_reject_share={self.config.max_reject_share:.1%}; the first: "
-                f"{self.rejects[0].utterance_id}: {self.rejects[0].detail}; "
-                f"{self.target.child(REJECTS_NAME)} lists each"
-            )
+        kept = {
+            subset.config.name: self._subset_info(subset.config.name, shards).num_utterances
+            for subset in subsets
+        }
+        counts = count_rejects(self.rejects)
+        came_in = {subset.config.name: len(subset.keys) for subset in subsets}
+        check_sums(self.target, came_in, kept, counts)
+        share = self.config.max_reject_share
+        check_reject_share(self.target, self._splits(), kept, counts, share)
+
+    def _splits(self) -> dict[str, tuple[str, ...]]:
+        return {
+            split: tuple(s.name for s in self.config.subsets if s.split == split)
+            for split in ("train", "dev", "test")
+        }
 
     def _manifest(
         self, name: str, shards: list[ShardInfo], states: StateInventory
     ) -> FeaturizeManifest:
         config = self.config
-        splits: dict[str, tuple[str, ...]] = {
-            split: tuple(s.name for s in config.subsets if s.split == split)
-            for split in ("train", "dev", "test")
-        }
+        splits = self._splits()
         by_speaker: dict[str, list[MomentSums]] = {}
         for own in self.moments.values():
             for speaker, moments in own.items():

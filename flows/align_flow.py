@@ -5,6 +5,7 @@ import logging
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from featurize.rejects import REJECTS_NAME
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, StageResult, read_manifest
 from flows.artifacts import publish_link, publish_table
@@ -92,7 +93,8 @@ def publish_alignment(result: StageResult) -> None:
     _LOGGER.info("%-12s %s, %s: %s", "alignment", done, said, result.location)
     rejects = sum(manifest.reject_counts.values())
     if rejects:
-        _LOGGER.warning("%d utterances have too few frames for their phones", rejects)
+        reasons = ", ".join(f"{reason} {n}" for reason, n in manifest.reject_counts.items())
+        _LOGGER.warning("rejected %s; see %s", reasons, result.location.child(REJECTS_NAME))
     publish_link("alignment", result.location, said)
     publish_table(
         "alignment-summary",

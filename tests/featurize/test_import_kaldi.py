@@ -127,9 +127,9 @@ def test_unusable_utterances_are_rejects_and_too_many_stop_the_import(tables, tm
         for line in script.read_text().splitlines()
     ]
     script.write_text("\n".join(lines) + "\n")
-    with pytest.raises(PipelineError, match=r"3 of 21 utterances are unusable"):
+    with pytest.raises(PipelineError, match=r"3 of 7 utterances of train rejected"):
         import_kaldi(config, Location.of(tmp_path / "runs"))
-    lenient = config.model_copy(update={"max_reject_share": 0.2})
+    lenient = config.model_copy(update={"max_reject_share": 0.5})
     location = import_kaldi(lenient, Location.of(tmp_path / "runs")).location
     found = pq.read_table(location.child("rejects.parquet").path).to_pylist()
     assert {row["utterance_id"]: row["reason"] for row in found} == {
@@ -138,6 +138,34 @@ def test_unusable_utterances_are_rejects_and_too_many_stop_the_import(tables, tm
         third: "unreadable_features",
     }
     assert len(rows_of(location)) == 18
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("text", "missing_transcript"),
+        ("utt2spk", "unknown_speaker"),
+        ("feats.scp", "unreadable_features"),
+    ],
+)
+def test_a_table_of_half_of_the_utterances_is_no_import(tables, tmp_path, table, reason):
+    config, _ = tables
+    file = tmp_path / "ev" / table
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:4]))
+    runs = Location.of(tmp_path / "runs")
+    with pytest.raises(PipelineError, match=f"3 of 7 utterances of test rejected.*{reason} 3"):
+        import_kaldi(config, runs)
+    lenient = config.model_copy(update={"max_reject_share": 0.5})
+    manifest = read_manifest(import_kaldi(lenient, runs).location, FeaturizeManifest)
+    assert manifest.reject_counts == {reason: 3}
+    assert manifest.subsets["ev"].num_utterances == 4
+
+
+def test_a_data_folder_without_any_transcripts_is_imported(tables, tmp_path):
+    config, _ = tables
+    (tmp_path / "tr" / "text").unlink()
+    rows = rows_of(import_kaldi(config, Location.of(tmp_path / "runs")).location)
+    assert rows["tr0-000"].text == ""
 
 
 def _append(file):

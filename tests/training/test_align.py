@@ -137,7 +137,13 @@ def test_utterances_too_short_for_their_phones_are_rejects(synthetic_corpus, run
     transcripts.write_text("\n".join([f"{name} {babble}", *rest]) + "\n")
     features = features_of(tmp_path, runs, corpus="librispeech")
     assert name in rows_of(features)
-    result = align(FEW, features, runs, HERE)
+    with pytest.raises(PipelineError, match=r"1 of \d+ utterances of train rejected.*too_short 1"):
+        align(FEW, features, runs, HERE)
+    lenient = FEW.model_copy(update={"max_reject_share": 0.5})
+    result = align(lenient, features, runs, HERE)
+    # The same alignment judged by a stricter share is refused without being made again.
+    with pytest.raises(PipelineError, match="more than max_reject_share"):
+        align(FEW, features, runs, HERE)
     assert name not in rows_of(result.location)
     manifest = read_manifest(result.location, FeaturizeManifest)
     assert manifest.reject_counts == {"too_short": 1}

@@ -25,7 +25,7 @@ from training.align.outcome import AlignedLabels, Unaligned
 from training.align.scorers import NetworkScorer, Scorer
 from training.align.states import FrameTargets
 from training.align.textgrids import TextGrids, textgrids_digest
-from training.align.write import STAGE, Aligner, write_aligned
+from training.align.write import STAGE, Aligner, check_aligned, write_aligned
 from training.manifest import TrainProgress
 from training.train import train
 from training.worker_config import WorkerConfig
@@ -66,7 +66,7 @@ def align(
 
     Raises:
         PipelineError: when the features are unfinished or have no phone labels, their lexicon
-            changed, or a subset has no utterance left.
+            changed, a subset has no utterance left, or a split has lost more than its share.
     """
     manifest = read_manifest(features, FeaturizeManifest)
     words = word_phones(manifest)
@@ -80,7 +80,10 @@ def align(
         scorer, states = _scorer(job, runs, workers)
         return write_aligned(job, location, name, _by_scores(job, scorer, states), states)
 
-    return run_stage(runs.child(STAGE, name), name, work, force=force)
+    result = run_stage(runs.child(STAGE, name), name, work, force=force)
+    if result.skipped:
+        check_aligned(config, result.location)
+    return result
 
 
 def _scorer(

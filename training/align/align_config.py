@@ -104,6 +104,12 @@ class AlignConfig(TypedConfig):
         description="How the network of those rounds is trained; used where there are network "
         "rounds.",
     )
+    max_reject_share: Annotated[float, InFingerprint.NEVER] = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="The run fails past this share of a split's utterances that cannot be aligned.",
+    )
     seed: int = Field(0, ge=0, description="Seed of everything that the alignment draws at random.")
 
     @model_validator(mode="after")

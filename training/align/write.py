@@ -1,12 +1,20 @@
 """Writing an aligned feature set: every utterance with its frame targets, and the manifest."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from featurize.rejects import REJECTS_NAME, Reject, write_rejects
+from featurize.rejects import (
+    REJECTS_NAME,
+    Reject,
+    check_reject_share,
+    check_sums,
+    count_rejects,
+    read_reject_counts,
+    write_rejects,
+)
 from featurize.schema import (
     SCHEMA_VERSION,
     AlignmentInfo,
@@ -19,7 +27,7 @@ from featurize.schema import (
 )
 from featurize.shard_writer import pack_row, write_shard
 from featurize.shards import read_rows
-from featurize.stage import Location, PipelineError, software_versions, timestamp
+from featurize.stage import Location, PipelineError, read_manifest, software_versions, timestamp
 from training.align.align_config import AlignConfig
 from training.align.job import AlignJob, silent_symbols, silent_targets
 from training.align.outcome import AlignedLabels, Unaligned
@@ -109,7 +117,28 @@ def write_aligned(
             f"no utterance of subset {empty[0]!r} could be aligned ({rejects[0].reason}: "
             f"{rejects[0].detail}); {target.child(REJECTS_NAME)} lists each"
         )
+    counts = count_rejects(rejects)
+    kept = _num_utterances(subsets)
+    check_sums(target, _num_utterances(job.manifest.subsets), kept, counts)
+    check_reject_share(target, job.manifest.splits, kept, counts, job.config.max_reject_share)
     return _manifest(job, name, tuple(shards), subsets, rejects, tally, states)
+
+
+def _num_utterances(subsets: Mapping[str, SubsetInfo]) -> dict[str, int]:
+    return {name: info.num_utterances for name, info in subsets.items()}
+
+
+def check_aligned(config: AlignConfig, location: Location) -> None:
+    """Hold a finished alignment's rejects against this run's share.
+
+    Raises:
+        PipelineError: when it cannot be read, or a split has lost more than that.
+    """
+    manifest = read_manifest(location, FeaturizeManifest)
+    if manifest.reject_counts:
+        kept = _num_utterances(manifest.subsets)
+        counts = read_reject_counts(location)
+        check_reject_share(location, manifest.splits, kept, counts, config.max_reject_share)
 
 
 def _manifest(
