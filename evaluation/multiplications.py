@@ -5,8 +5,8 @@ presynaptic outputs) x (fan-out); a dense activation counts whole. Padding never
 *audited* count is the sum of the matrix terms; ``training.models.counting`` writes them down, and
 each model states its own numbers (``training.models.families`` for those that are built in):
 
-    g rows of W per neuron: conventional 1, v1 and v2 2, GRU 3, LSTM 4
-    r rows of U per neuron: g for v2, GRU and LSTM, else there is no such term
+    g rows of W per neuron: conventional 1; v1, v2, v3 2; GRU 3; LSTM 4
+    r rows of U per neuron: g for v2, v3, GRU and LSTM; conventional and v1 have no such term
 
 with site 0 the input encoder (a dense model: the F features themselves) and sites 1 to L the
 layers. Batch norm is an affine map at inference and folds into the weights beside it; the
