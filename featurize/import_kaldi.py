@@ -20,13 +20,12 @@ import random
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from featurize.cmvn import MomentSums, add_moments, cmvn_statistics
+from featurize.import_kaldi_config import KaldiImportConfig, KaldiSubset
 from featurize.kaldi_archives import (
     BadRecord,
     ScriptEntry,
@@ -47,7 +46,6 @@ from featurize.rejects import (
 )
 from featurize.schema import (
     SCHEMA_VERSION,
-    FeatureDtype,
     FeatureRow,
     FeaturizeManifest,
     LabelInventory,
@@ -57,11 +55,9 @@ from featurize.schema import (
 )
 from featurize.shard_writer import pack_row, unpacked_features, write_shard
 from featurize.stage import (
-    InFingerprint,
     Location,
     PipelineError,
     StageResult,
-    TypedConfig,
     fingerprint,
     run_stage,
     sha256_of,
@@ -74,70 +70,10 @@ logger = logging.getLogger(__name__)
 STAGE = "import"
 STAGE_VERSION = 1
 SAMPLE_RATE_HZ = 16000
+DURATION_TOLERANCE_S = 0.1
+"""Of utt2dur; a window that does not fit at the end costs less."""
 _MAX_PDFS = 100_000
 _NOT_SCORED = frozenset({"SIL", "SPN", "NSN", "LAU"})
-
-
-class KaldiSubset(TypedConfig):
-    """One data folder of Kaldi's, with its alignment."""
-
-    name: str = Field(min_length=1, description="Name of the subset in the feature set.")
-    split: Literal["train", "dev", "test"] = Field(
-        description="What the subset is used for: to train, to choose the best epoch (dev) or "
-        "to score."
-    )
-    data: str = Field(description="Folder with feats.scp and utt2spk; text, if it is there.")
-    pdfs: str = Field(description="Archive of each frame's pdf, from ali-to-pdf.")
-    phones: str = Field(
-        description="Archive of each frame's phone, from ali-to-phones --per-frame=true."
-    )
-
-
-class KaldiImportConfig(TypedConfig):
-    """Everything that determines an imported feature set."""
-
-    subsets: tuple[KaldiSubset, ...] = Field(
-        min_length=1, description="Kaldi data folders to import, each as a subset of its own."
-    )
-    phone_table: str = Field(description="Kaldi's phones.txt: a phone and its number a line.")
-    root: Annotated[str | None, InFingerprint.EVEN_WHEN_OFF] = Field(
-        None, description="Where relative paths in feats.scp begin; empty: at that file's folder."
-    )
-    frame_shift_s: float = Field(
-        0.010,
-        gt=0,
-        le=0.2,
-        description="Seconds from one frame to the next in the features that are imported.",
-    )
-    cmvn: Literal["none", "global", "speaker"] = Field(
-        "global", description="Normalisation on reading; fMLLR features are normalised already."
-    )
-    feature_dtype: FeatureDtype = Field(
-        "float16",
-        description="Precision in which features are stored: float16 halves their size on disk.",
-    )
-    utterances_per_shard: int = Field(
-        512, ge=1, le=65536, description="Most utterances in one shard file of the feature set."
-    )
-    row_group_size: int = Field(
-        8,
-        ge=1,
-        le=4096,
-        description="Utterances of similar length that are stored, and later read, together.",
-    )
-    max_reject_share: float = Field(
-        0.01, ge=0, le=1, description="The import fails past this share of unusable utterances."
-    )
-    seed: int = Field(0, ge=0, description="Seed of the assignment of utterances to shards.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        names = [subset.name for subset in self.subsets]
-        if len(set(names)) != len(names):
-            raise ValueError("subsets: a name is given twice; name each subset once")
-        if {"train", "dev"} - {subset.split for subset in self.subsets}:
-            raise ValueError("subsets: at least one is needed with split=train and one with dev")
-        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,12 +81,14 @@ class _Subset:
     """A subset's tables, read.
 
     Attributes:
+        durations_s: of the audio, by ``utt2dur``; empty where there is no such file.
         texts: None where the folder has no transcripts at all.
     """
 
     config: KaldiSubset
     script: dict[str, ScriptEntry]
     speakers: dict[str, str]
+    durations_s: dict[str, str]
     texts: dict[str, str] | None
     pdfs: dict[str, NDArray[np.int32]]
     phones: dict[str, NDArray[np.int32]]
@@ -207,8 +145,8 @@ def _tables_digest(config: KaldiImportConfig) -> str:
             if not file.exists() or file.is_dir():
                 raise PipelineError(f"{file} is missing; check subsets of the configuration")
             digest.update(sha256_of(file)[0].encode())
-        text = data.child("text")
-        digest.update(sha256_of(text)[0].encode() if text.exists() else b"no text")
+        for file in (data.child("text"), data.child("utt2dur")):
+            digest.update(sha256_of(file)[0].encode() if file.exists() else b"none")
         archives = {entry.file for entry in read_script(script, _root_of(config, subset)).values()}
         for archive in sorted(archives, key=str):
             digest.update(f"{archive} {archive_mark(archive)}\n".encode())
@@ -267,11 +205,12 @@ class _Import:
 
     def _read(self, config: KaldiSubset) -> _Subset:
         data = Location.of(config.data)
-        text = data.child("text")
+        text, durations = data.child("text"), data.child("utt2dur")
         return _Subset(
             config,
             read_script(data.child("feats.scp"), _root_of(self.config, config)),
             read_table(data.child("utt2spk")),
+            read_table(durations) if durations.exists() else {},
             read_table(text) if text.exists() else None,
             dict(read_integer_vectors(Location.of(config.pdfs))),
             dict(read_integer_vectors(Location.of(config.phones))),
@@ -361,6 +300,7 @@ class _Import:
                 f"{len(features)} frames, {len(pdfs)} pdfs and {len(numbers)} phones do not fit",
                 "bad_alignment",
             )
+        self._check_duration(subset.durations_s.get(key), len(features))
         limit = np.finfo(self.config.feature_dtype).max
         if not np.abs(features).max() <= limit:
             raise BadRecord(f"values that {self.config.feature_dtype} does not hold")
@@ -378,6 +318,22 @@ class _Import:
             features=features,
             alignment=pdfs.astype(np.int32),
         )
+
+    def _check_duration(self, seconds: str | None, num_frames: int) -> None:
+        """Hold the frames against the length of the audio, where Kaldi says it."""
+        if seconds is None:
+            return
+        try:
+            duration_s = float(seconds)
+        except ValueError as error:
+            raise BadRecord(f"{seconds[:20]!r} in utt2dur is no number of seconds") from error
+        shift_s = self.config.frame_shift_s
+        if not abs(num_frames * shift_s - duration_s) <= DURATION_TOLERANCE_S + shift_s:
+            raise BadRecord(
+                f"{num_frames} frames every {shift_s} s are {num_frames * shift_s:.2f} s, and by "
+                f"utt2dur its audio is {duration_s:.2f} s long; check frame_shift_s",
+                "bad_alignment",
+            )
 
     def _count(self, subset: str, speaker: str, packed: dict[str, object]) -> None:
         own = MomentSums.of(unpacked_features(packed))

@@ -43,11 +43,13 @@ class Labels:
         ids: (num_labels,) int32.
         alignment: (T,) int32, or None.
         out_of_vocabulary: words the lexicon lacks, with their number.
+        end_sample: where a ``.PHN`` ends, at the configured rate; None without one.
     """
 
     ids: NDArray[np.int32]
     alignment: NDArray[np.int32] | None = None
     out_of_vocabulary: Counter[str] = field(default_factory=Counter)
+    end_sample: int | None = None
 
 
 class Labeller(Protocol):
@@ -205,19 +207,20 @@ class SegmentLabeller:
         """Fold the segments to ids; with ``alignment``, also read them off at the row centres."""
         if entry.alignment is None:
             raise RejectedUtterance("missing_alignment", "no .PHN file beside the audio")
-        segments = rescale_segments(
-            fold_segments_to_48(read_alignment(root.child(entry.alignment))),
-            audio_rate_hz,
-            self._sample_rate_hz,
+        heard = rescale_segments(
+            read_alignment(root.child(entry.alignment)), audio_rate_hz, self._sample_rate_hz
         )
+        end_sample = heard[-1].end_sample
+        segments = fold_segments_to_48(heard)
         if not segments:
             raise RejectedUtterance("bad_alignment", "no phones")
         ids = np.array([self._ids[segment.phone] for segment in segments], dtype=np.int32)
         merged = ids[np.flatnonzero(np.diff(ids, prepend=-1))]
         if not self._with_alignment:
-            return Labels(merged)
+            return Labels(merged, end_sample=end_sample)
         # A centre on a boundary belongs to the segment that begins there. In a hole, and past
         # the last end, where TIMIT leaves a few samples unlabelled, the next and the last count.
         ends = np.array([segment.end_sample for segment in segments], dtype=np.int64)
         where = np.searchsorted(ends, centres, side="right")
-        return Labels(merged, ids[np.minimum(where, len(ids) - 1)])
+        targets = ids[np.minimum(where, len(ids) - 1)]
+        return Labels(merged, targets, end_sample=end_sample)

@@ -17,7 +17,7 @@ from featurize.cmvn import MomentSums, add_moments
 from featurize.corpora.entry import CorpusEntry
 from featurize.features import FeatureExtractor
 from featurize.featurize_config import FeaturizeConfig
-from featurize.labels import Labeller, frames_needed, labeller
+from featurize.labels import Labeller, Labels, frames_needed, labeller
 from featurize.plan_shards import ShardPlan
 from featurize.rejected import RejectedUtterance
 from featurize.rejects import Reject
@@ -27,6 +27,8 @@ from featurize.shards import verify_shard
 from featurize.speed import play, recorded_samples
 from featurize.stage import PipelineError, TypedConfig
 
+ALIGNMENT_TOLERANCE_S = 0.25
+"""A ``.PHN`` may end this far from the end of its audio, as some of TIMIT's own do."""
 _MAX_SIDECAR_BYTES = 256 * 2**20
 
 logger = logging.getLogger(__name__)
@@ -127,6 +129,7 @@ def _featurize_utterance(
         raise RejectedUtterance("too_short", f"{num_samples} samples at {config.sample_rate_hz} Hz")
     centres = recorded_samples(extractor.centre_samples(num_frames), entry.speed)
     labels = label(entry, plan.corpus, centres, audio.native_rate_hz)
+    _check_end(labels, len(audio.samples), config.sample_rate_hz)
     if frames_needed(labels.ids) > num_frames:
         raise RejectedUtterance(
             "too_short", f"{num_frames} frames cannot spell {len(labels.ids)} labels"
@@ -146,6 +149,18 @@ def _featurize_utterance(
         alignment=labels.alignment,
     )
     return row, labels.out_of_vocabulary, audio.was_resampled
+
+
+def _check_end(labels: Labels, num_samples: int, rate_hz: int) -> None:
+    """Refuse an alignment of other audio, or by another clock."""
+    if labels.end_sample is None:
+        return
+    if abs(labels.end_sample - num_samples) > ALIGNMENT_TOLERANCE_S * rate_hz:
+        raise RejectedUtterance(
+            "bad_alignment",
+            f"the .PHN ends at {labels.end_sample / rate_hz:.2f} s, the audio at "
+            f"{num_samples / rate_hz:.2f} s",
+        )
 
 
 @lru_cache(maxsize=4)

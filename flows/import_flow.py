@@ -3,7 +3,8 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from featurize.import_kaldi import KaldiImportConfig, import_kaldi
+from featurize.import_kaldi import import_kaldi
+from featurize.import_kaldi_config import KaldiImportConfig
 from featurize.stage import Location, StageResult
 from flows.featurize_flow import publish_features
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors

@@ -13,7 +13,7 @@ from evaluation.config import EvaluateConfig
 from featurize.corpora.archive import is_archive
 from featurize.corpora.scan import subsets_at
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
-from featurize.import_kaldi import KaldiImportConfig
+from featurize.import_kaldi_config import KaldiImportConfig
 from featurize.schema import FeaturizeManifest
 from featurize.stage import (
     MANIFEST_NAME,

@@ -21,6 +21,9 @@ from training.collectives import rank, world_size
 from training.spec_augment import spec_augment
 from training.train_config import TrainConfig
 
+MAX_TOO_SHORT_SHARE = 0.01
+"""Of a split's utterances, that may be left out because CTC cannot fit their labels."""
+
 logger = logging.getLogger(__name__)
 
 _BATCHES_AHEAD = 2
@@ -132,12 +135,19 @@ def index_split(
             )
     if not rows:
         raise PipelineError(f"the {split} split of {features} has no usable utterance")
+    total = num_too_short + len(rows)
+    if num_too_short > MAX_TOO_SHORT_SHARE * total:
+        raise PipelineError(
+            f"{num_too_short} of {total} utterances of {split} have more labels than CTC fits into "
+            f"their frames, more than {MAX_TOO_SHORT_SHARE:.0%}; featurize with a shorter "
+            "frame_shift_s or stride, or use objective=frame"
+        )
     if num_too_short:
         logger.warning(
             "%s: %d of %d utterances left out: more labels than CTC fits into their frames",
             split,
             num_too_short,
-            num_too_short + len(rows),
+            total,
         )
     return SplitIndex(tuple(rows), num_too_short)
 

@@ -5,13 +5,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from featurize.import_kaldi import (
-    KaldiImportConfig,
-    KaldiSubset,
-    base_phone,
-    import_fingerprint,
-    import_kaldi,
-)
+from featurize.import_kaldi import base_phone, import_fingerprint, import_kaldi
+from featurize.import_kaldi_config import KaldiImportConfig, KaldiSubset
 from featurize.kaldi_archives import BadRecord, ScriptEntry, read_integer_vectors, read_matrix
 from featurize.kaldi_archives import read_script as script_of
 from featurize.schema import FeaturizeManifest
@@ -161,6 +156,28 @@ def test_a_table_of_half_of_the_utterances_is_no_import(tables, tmp_path, table,
     assert manifest.subsets["ev"].num_utterances == 4
 
 
+@pytest.mark.parametrize(("seconds", "is_rejected"), [(None, False), (0.01, True), (9.0, True)])
+def test_features_are_held_against_the_length_of_the_audio(tables, tmp_path, seconds, is_rejected):
+    config, made = tables
+    durations = {key: 0.01 * len(value) + 0.015 for key, value in made["dev"][0].items()}
+    longest = max(durations, key=lambda key: durations[key])
+    durations[longest] = seconds or durations[longest]
+    lines = (f"{key} {value:.3f}\n" for key, value in durations.items())
+    (tmp_path / "cv" / "utt2dur").write_text("".join(lines))
+    config = config.model_copy(update={"max_reject_share": 0.5, "frame_shift_s": 0.01})
+    location = import_kaldi(config, Location.of(tmp_path / "runs")).location
+    counts = read_manifest(location, FeaturizeManifest).reject_counts
+    assert counts == ({"bad_alignment": 1} if is_rejected else {})
+
+
+def test_a_wrong_frame_shift_is_noticed_where_the_length_is_known(tables, tmp_path):
+    config, made = tables
+    lines = (f"{key} {0.03 * len(value):.3f}\n" for key, value in made["train"][0].items())
+    (tmp_path / "tr" / "utt2dur").write_text("".join(lines))
+    with pytest.raises(PipelineError, match="check frame_shift_s"):
+        import_kaldi(config, Location.of(tmp_path / "runs"))
+
+
 def test_a_data_folder_without_any_transcripts_is_imported(tables, tmp_path):
     config, _ = tables
     (tmp_path / "tr" / "text").unlink()
@@ -182,6 +199,7 @@ def _touch(file):
     [
         *((f"tr/{name}", _append) for name in ("feats.scp", "utt2spk", "text", "feats.ark")),
         ("tr/pdfs.ark", _append),
+        ("tr/utt2dur", lambda file: file.write_text("tr0-000 1.0\n")),
         ("tr/phones.ark", _append),
         ("phones.txt", _append),
         ("tr/text", lambda file: file.unlink()),

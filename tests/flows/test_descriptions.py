@@ -7,7 +7,7 @@ from typing import Any, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from featurize.import_kaldi import KaldiImportConfig
+from featurize.import_kaldi_config import KaldiImportConfig
 from featurize.stage import FanOut
 from flows.recipes import Recipe
 
