@@ -205,9 +205,8 @@ def front_markdown(
     lines += [f"- {escape_markdown(text)} ({len(names)} entries)" for text, names in tuned.items()]
     if missing:
         lines += ["", "## Missing", ""]
-        lines += [
-            f"- {entry.name}: seed{'s' if len(entry.seeds) > 1 else ''} "
-            + ", ".join(map(str, entry.seeds))
-            for entry in missing
-        ]
+        for seeds in dict.fromkeys(entry.seeds for entry in missing):
+            names = ", ".join(entry.name for entry in missing if entry.seeds == seeds)
+            number = "Seeds" if len(seeds) > 1 else "Seed"
+            lines.append(f"- {number} {', '.join(map(str, seeds))} of: {names}.")
     return "\n".join(lines) + "\n"

@@ -18,7 +18,7 @@ from evaluation.figures import (
 from evaluation.front import FrontPoint, interval, undominated
 from evaluation.scoring import RateName
 
-_OTHER_COLOURS = ("#009E73", "#F0E442", "#7F7F7F", "#882255", "#44AA99", "#332288")
+_OTHER_COLOURS = ("#B15928", "#F0E442", "#7F7F7F", "#882255", "#44AA99", "#332288")
 _OTHER_MARKERS = ("X", "p", "h", "<", ">", "*")
 RATE_TITLES = {"per": "Phone error rate", "wer": "Word error rate", "cer": "Character error rate"}
 

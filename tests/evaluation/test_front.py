@@ -166,7 +166,7 @@ def test_the_page_says_who_leads_what_is_missing_and_what_is_of_one_seed():
     page = front_markdown(points, [Missing("v2-10ms-5M", (0, 2))], ["front_per.png"])
     assert "v3-10ms-5M (50 k/s, 31.0%)" in page
     assert "partial:** 2 trainings of 1 entries" in page
-    assert "- v2-10ms-5M: seeds 0, 2" in page
+    assert "- Seeds 0, 2 of: v2-10ms-5M." in page
     assert "Of one seed, so that nothing is claimed of them: lstm-10ms-25M." in page
     (lead,) = [line for line in page.splitlines() if line.startswith("| v3") and "-10.00" in line]
     assert "below gru-30ms-5M" in lead
