@@ -81,6 +81,8 @@ def start_server() -> EmbeddedServer:
         "PREFECT__SERVER_FINAL": "1",
         # The heartbeat and the migrations of a fresh database want the same lock.
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # The command keeps Prefect quiet on the screen; the log has to say why it cannot start.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
     }
     with listener, os.fdopen(descriptor, "wb") as log:
         process = subprocess.Popen(

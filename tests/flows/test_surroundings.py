@@ -118,6 +118,7 @@ def test_a_server_that_cannot_start_says_why(monkeypatch, tmp_path):
     home = tmp_path / "home"
     home.write_text("a file where a folder belongs")
     monkeypatch.setenv("PREFECT_HOME", str(home))
+    monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # as commands do
     server = start_server()
     with pytest.raises(
         PipelineError,
@@ -165,7 +166,14 @@ def test_a_hangup_is_an_interrupt_with_a_message(empty_folder):
         "cli.app = lambda **_: os.kill(os.getpid(), signal.SIGHUP) or signal.pause()\n"
         "sys.exit(cli.run([]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        # Whoever runs the tests may itself ignore hangups.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
     assert done.returncode == 130, done.stderr
     assert "interrupted; finished stages" in done.stderr
 
