@@ -11,7 +11,7 @@ from typing import Any
 
 from featurize.corpora.entry import CorpusEntry, CorpusListing
 from featurize.rejects import Reject
-from featurize.stage import Location, PipelineError
+from featurize.stage import Location, PipelineError, is_folder_marker
 
 # Both layouts are three folders deep below a subset; a loop of links ends here.
 _MAX_DEPTH = 6
@@ -71,7 +71,7 @@ def list_files(root: Location, folder: str) -> list[CorpusFile]:
     files = [
         CorpusFile(printable_path(str(path)[len(prefix) :]), int(info["size"]), content_mark(info))
         for path, info in found.items()
-        if str(path).startswith(prefix)
+        if str(path).startswith(prefix) and not is_folder_marker(str(path))
     ]
     wanted = [file for file in files if not is_macos_companion(file.name)]
     if len(wanted) < len(files):

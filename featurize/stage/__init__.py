@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         sha256_of,
     )
     from featurize.stage.lease import check_token, held_lease, held_token
-    from featurize.stage.locations import Location
+    from featurize.stage.locations import Location, is_folder_marker
     from featurize.stage.manifest import (
         MANIFEST_NAME,
         StageManifest,
@@ -72,6 +72,7 @@ __all__ = [
     "held_lease",
     "held_token",
     "is_finished",
+    "is_folder_marker",
     "ray_session",
     "read_checked",
     "read_manifest",

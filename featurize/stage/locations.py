@@ -184,9 +184,9 @@ class Location:
             return []
         names = self.filesystem.ls(self.path, detail=False)
         prefix = "" if self.is_local else "s3://"
-        return sorted(
-            (Location(prefix + str(name).rstrip("/")) for name in names), key=lambda loc: loc.uri
-        )
+        # Not the marker of this folder itself, see is_folder_marker.
+        found = {Location(prefix + str(name).rstrip("/")) for name in names} - {self}
+        return sorted(found, key=lambda loc: loc.uri)
 
     @contextmanager
     def open_read(self) -> Iterator[IO[bytes]]:
@@ -243,7 +243,7 @@ class Location:
         return {
             str(path)[len(prefix) :]: int(info["size"])
             for path, info in sorted(found.items())
-            if str(path).startswith(prefix)
+            if str(path).startswith(prefix) and not is_folder_marker(str(path))
         }
 
     def remove_partial(self) -> None:
@@ -281,6 +281,14 @@ class Location:
 
     def __str__(self) -> str:
         return self.uri
+
+
+def is_folder_marker(path: str) -> bool:
+    """Whether an object is only the sign of a folder, ``KEY/``, that consoles and tools put on S3.
+
+    A file's name has no slash at its end, so locally there are none.
+    """
+    return path.endswith("/")
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, int]]:

@@ -89,7 +89,7 @@ class ModelConfig(TypedConfig):
         None,
         ge=1,
         le=8192,
-        description="v3: a learned linear map of the features to so many values before the input "
+        description="In v3, a learned linear map of the features to so many values before the input "
         "encoder, whose products count; empty for none.",
     )
     backend: Annotated[Backend, InFingerprint.NEVER] = Field(
