@@ -89,8 +89,8 @@ class ModelConfig(TypedConfig):
         None,
         ge=1,
         le=8192,
-        description="In v3, a learned linear map of the features to so many values before the input "
-        "encoder, whose products count; empty for none.",
+        description="In v3, a learned linear map of the features to so many values before the "
+        "input encoder, whose products count; empty for none.",
     )
     backend: Annotated[Backend, InFingerprint.NEVER] = Field(
         "auto",
