@@ -103,5 +103,5 @@ def _clear_leftovers(location: Location, own_names: frozenset[str]) -> None:
     """Remove what is no part of the result: progress, and files of an interrupted run."""
     for child in location.children():
         if child.name not in own_names:
-            logger.info("removing %s: it is no part of the result", child)
+            logger.debug("removing %s: it is no part of the result", child)
             child.remove()
