@@ -74,7 +74,7 @@ def record_markdown(evaluation: Location, title: str, command: Sequence[str]) ->
 
 def main() -> None:
     """Print the record of the evaluation named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("evaluation", help="location of a finished evaluation")
     parser.add_argument("--title", required=True, help="heading of the file")
     parser.add_argument("--command", required=True, help="the command that made the result")

@@ -4,6 +4,7 @@ import re
 import tempfile
 import traceback
 from collections.abc import Iterator
+from importlib import metadata
 
 from pydantic import ValidationError
 
@@ -91,7 +92,67 @@ def _mendable(error: BaseException) -> str | None:
         )
     if from_botocore:
         return f"S3: {error}; check the address, AWS_ENDPOINT_URL and the credentials"
+    if isinstance(error, UnicodeError):
+        return _of_encoding(error)
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return (
+            "the memory is not enough; take a smaller batch_size, fewer workers, or a machine "
+            f"with more of it ({error or type(error).__name__})"
+        )
+    if isinstance(error, ImportError):
+        return _of_missing_package(error)
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         return f"{error.strerror or error}:{where} cannot be used; check the path, rights and space"
     return None
+
+
+def _of_encoding(error: UnicodeError) -> str | None:
+    if isinstance(error, UnicodeDecodeError):
+        around = error.object[max(0, error.start - 20) : error.end + 20]
+        return (
+            f"an input file or its name is not {error.encoding} text: byte {error.start} is "
+            f"0x{error.object[error.start]:02x}, in {around!r}; convert it to UTF-8"
+        )
+    if isinstance(error, UnicodeEncodeError):
+        if "surrogates" in error.reason:  # how Python holds the bytes of such a name
+            return f"a name is not UTF-8, in {error.object[:80]!a}; rename it"
+        return (
+            f"{error.encoding} has no {error.object[error.start]!a}, which is to be written; "
+            "set PYTHONUTF8=1 or a UTF-8 locale"
+        )
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Torch and Ray have errors of their own for it, and torch's of the CPU is a RuntimeError."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return "OutOfMemoryError" in names or "DefaultCPUAllocator: can't allocate" in str(error)
+
+
+def _of_missing_package(error: ImportError) -> str | None:
+    """What to install, where the package is one that ours asks for; else it is a bug."""
+    if error.name is None:
+        return None
+    module = _normal(error.name.partition(".")[0])
+    for requirement in _requirements():
+        package = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+        if _normal(package) != module:
+            continue
+        extra = re.search(r"extra == ['\"]([^'\"]+)", requirement)
+        wanted = f"'spikeline[{extra[1]}]'" if extra else f"--force-reinstall {package}"
+        return f"the package {package} is missing or broken ({error}); pip install {wanted}"
+    return None
+
+
+def _requirements() -> list[str]:
+    """Of our own distribution, those of every extra included."""
+    try:
+        found = metadata.requires("spikeline") or []
+    except metadata.PackageNotFoundError:
+        return []
+    return sorted(found, key=lambda line: "extra ==" in line)
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "_", name).lower()

@@ -146,7 +146,7 @@ def _ask_advisories() -> int:
 
 def main() -> None:
     """Audit, print every problem, and fail on any."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--online", action="store_true", help="ask for known vulnerabilities")
     options = parser.parse_args()
     pins = read_pins(_CONSTRAINTS.read_text())

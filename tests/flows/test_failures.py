@@ -1,7 +1,13 @@
+import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import botocore.exceptions
+import numpy as np
 import pytest
+import torch
 from pydantic import BaseModel
 
 from featurize.stage import PipelineError
@@ -50,6 +56,78 @@ def test_the_operating_systems_refusals_name_the_path(tmp_path: Path) -> None:
     message, code = explain(caught.value)
     assert str(tmp_path / "absent") in message
     assert code == 2
+
+
+def _decoding() -> None:
+    b"A caf\xe9 words".decode("utf-8")
+
+
+def _encoding() -> None:
+    "caf\u00e9".encode("ascii")
+
+
+def _odd_name() -> None:
+    b"caf\xe9.flac".decode("utf-8", "surrogateescape").encode()
+
+
+def _allocation() -> None:
+    np.empty(2**48)
+
+
+def _torch_allocation() -> None:
+    torch.empty(2**55)
+
+
+def _missing_extra() -> None:
+    raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime.capi")
+
+
+def _broken_requirement() -> None:
+    raise ImportError("libsndfile.so: cannot open", name="soundfile")
+
+
+@pytest.mark.parametrize(
+    ("fail", "told"),
+    [
+        (_decoding, r"not utf-8 text: byte 5 is 0xe9, in b'A caf\\xe9 words'; convert it to UTF-8"),
+        (_encoding, r"ascii has no '\\xe9'.*PYTHONUTF8=1"),
+        (_odd_name, r"a name is not UTF-8, in 'caf\\udce9.flac'; rename it"),
+        (_allocation, "the memory is not enough; take a smaller batch_size"),
+        (_torch_allocation, "the memory is not enough; take a smaller batch_size"),
+        (_missing_extra, r"onnxruntime is missing.*pip install 'spikeline\[export\]'"),
+        (_broken_requirement, "soundfile is missing or broken.*--force-reinstall soundfile"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_known_kinds_are_no_bugs(fail: Callable[[], None], told: str) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - each fails in its own way
+        fail()
+    message, code = explain(caught.value)
+    assert re.search(told, message), message
+    assert code == 2
+
+
+def test_a_missing_module_of_our_own_is_a_bug() -> None:
+    message, code = explain(ModuleNotFoundError("No module named 'flows.x'", name="flows.x"))
+    Path(message.rsplit(" ", 1)[1]).unlink()
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-c", "from flows.cli import main; main()", "recipes"],
+        ["-c", "from flows.cli import main; main()", "recipes", "mini-librispeech"],
+        ["-m", "evaluation.record", "--help"],
+    ],
+    ids=lambda command: " ".join(command[1:3])[-20:],
+)
+def test_python_without_docstrings_and_assertions_runs_it(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-OO", *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
 
 
 def test_a_bug_leaves_its_traceback_in_the_file_named() -> None:
