@@ -36,8 +36,8 @@ class FrontFeatures(TypedConfig):
     """A feature set of the front with its frame targets."""
 
     name: str = Field(min_length=1, description="Short name, such as 10ms.")
-    featurize: FeaturizeConfig = Field(description="Features and labels.")
-    align: AlignConfig = Field(description="Frame targets.")
+    featurize: FeaturizeConfig = Field(description="How its frames and labels are made.")
+    align: AlignConfig = Field(description="How the target of each frame is found.")
 
 
 class FrontEntry(TypedConfig):
@@ -63,8 +63,12 @@ class FrontEntry(TypedConfig):
 class FrontRecipe(TypedConfig):
     """Everything that the front is made of, except where its corpus lies."""
 
-    features: tuple[FrontFeatures, ...] = Field(min_length=1, description="Feature sets.")
-    entries: tuple[FrontEntry, ...] = Field(min_length=1, description="Families and budgets.")
+    features: tuple[FrontFeatures, ...] = Field(
+        min_length=1, description="The feature sets that entries name."
+    )
+    entries: tuple[FrontEntry, ...] = Field(
+        min_length=1, description="Each family at each of its budgets."
+    )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds of every training.")
     evaluate: EvaluateConfig = Field(description="Decoding and scoring, of every run alone.")
 

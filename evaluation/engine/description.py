@@ -94,7 +94,9 @@ class LeakyDescription(TypedConfig):
         "before it; empty where the encoder reads the features.",
     )
     unsigned_levels: bool = Field(description="Whether all levels of the layers are positive.")
-    has_leak: bool = Field(description="Whether residues leak.")
+    has_leak: bool = Field(
+        description="Whether a part of each residue is lost from frame to frame."
+    )
 
 
 class SearchDescription(TypedConfig):

@@ -86,7 +86,9 @@ def test_settings_files_that_do_not_parse_are_named(empty_folder, file, content)
 def test_settings_files_that_parse_do_not_matter(empty_folder):
     (empty_folder / "pyproject.toml").write_text("[project]\nname = 'theirs'\n")
     (empty_folder / ".env").write_text("NAME=café\n", encoding="utf-8")
-    settle_environment({})
+    environment = {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
+    settle_environment(environment)
+    assert environment["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
 
 
 @pytest.mark.parametrize("status", [403, 503])
@@ -103,7 +105,9 @@ def test_an_api_on_loopback_is_not_asked_of_the_proxy(monkeypatch, empty_folder)
     with answering(503) as proxy, answering(200, "application/json", "/api/health") as server:
         monkeypatch.setenv("http_proxy", proxy)
         monkeypatch.setenv("PREFECT_API_URL", f"{server}/api")
-        PrefectApi().ready()
+        api = PrefectApi()
+        api.ready()
+    assert api.api_url == f"{server}/api"
 
 
 def test_an_address_without_api_is_told_so(monkeypatch, empty_folder):
