@@ -96,7 +96,8 @@ def test_artifacts_are_published(first: PipelineOutcome, prefect_server: str) ->
         "overview",
     } <= set(by_key)
     for key, artifact in by_key.items():
-        if key.startswith("plot-") or key.endswith("-summary") or key == "overview":
+        is_training = key.startswith("train-") and key.endswith("-summary")
+        if key.startswith("plot-") or is_training or key == "overview":
             assert artifact["type"] == "markdown"
             assert "](data:image/png;base64," in artifact["data"]
             assert len(artifact["data"]) < 200_000

@@ -81,5 +81,5 @@ def test_stages_run_from_a_folder_of_namesakes(hostile, tmp_path):
         *("--set", "train.model.hidden_size=16"),
         *("--set", 'train.curriculum=[{"num_epochs":1,"chunk_frames":100}]'),
     )
-    location = model["location"] if "location" in model else next(iter(model["models"].values()))
+    location = model["models"]["gru"]["location"]
     run("evaluate", *recipe, "--model", location, "--features", features["location"])

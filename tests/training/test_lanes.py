@@ -17,7 +17,7 @@ STEP = """
 import sys, numpy, torch
 from training.models.model_config import ModelConfig
 from training.kernels.simd import LANES
-from training.models import build_network
+from training.models.build import build_network
 torch.set_num_threads(2)
 found = {"lanes": numpy.array(LANES)}
 for model in ("v2", "conventional"):
