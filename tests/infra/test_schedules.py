@@ -82,7 +82,9 @@ def test_a_schedule_switched_on_makes_runs_and_switched_off_none_follow(
     (schedule,) = stack.call("POST", place, [every_minute])
     try:
         assert scheduled_runs(stack, deployment) == []
-        stack.call("PATCH", f"{place}/{schedule['id']}", {"active": True})
+        # With its parameters: a change of a schedule without them empties them (Prefect 3.9).
+        switched_on = {"active": True, "parameters": pipeline.parameters}
+        stack.call("PATCH", f"{place}/{schedule['id']}", switched_on)
         upcoming = wait_for_a_run(stack, deployment, "SCHEDULED", 120)
         assert upcoming["expected_start_time"].endswith(("00Z", "00.000000Z", "00+00:00"))
         finished = wait_for_a_run(stack, deployment, "COMPLETED", 500)
