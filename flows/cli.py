@@ -46,6 +46,8 @@ app = typer.Typer(
 )
 corpus_app = typer.Typer(help="Make a corpus.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus", rich_help_panel=WHOLE)
+align_app = typer.Typer(epilog=f"Example: spikeline align {_EXAMPLES['align']}")
+app.add_typer(align_app, name="align", rich_help_panel=ONE)
 
 # Click's base of all mistakes in the arguments; typer carries a copy of Click of its own.
 _USAGE_ERROR: type[Exception] = next(
@@ -168,20 +170,53 @@ def featurize(
     run_featurize(recipe, corpus, runs, overrides or (), force, as_json)
 
 
-@_command("align", ONE)
+@align_app.callback(invoke_without_command=True)
 def align(
-    recipe: RecipeOption,
-    features: FeaturesOption,
-    runs: RunsOption,
+    context: typer.Context,
+    recipe: Annotated[str | None, typer.Option(help="Recipe; see spikeline recipes.")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="A finished feature set: path or s3://.")
+    ] = None,
+    runs: Annotated[str | None, typer.Option(help="Root of all results: path or s3://.")] = None,
     workers: WorkersOption = None,
     overrides: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find the phone of each frame from transcripts and lexicon."""
+    if context.invoked_subcommand is not None:
+        return
+    for name, value in (("recipe", recipe), ("features", features), ("runs", runs)):
+        if value is None:
+            context.fail(f"Missing option '--{name}'.")
     from flows.stage_commands import run_align
 
+    assert recipe is not None
+    assert features is not None
+    assert runs is not None
     run_align(recipe, features, runs, overrides or (), workers, force, as_json)
+
+
+@align_app.command(
+    "compare", epilog="Example: spikeline align compare runs/align/FP /data/mfa-textgrids"
+)
+def align_compare(
+    first: Annotated[
+        str,
+        typer.Argument(
+            help="Alignment to judge: an aligned feature set, or a folder of TextGrids or .PHN."
+        ),
+    ],
+    second: Annotated[str, typer.Argument(help="The same, of what it is held against.")],
+    phn_rate: Annotated[
+        int, typer.Option(min=1, help="Samples per second that .PHN counts in.")
+    ] = (16000),
+    as_json: JsonOption = False,
+) -> None:
+    """Say how far the boundaries of two alignments lie apart."""
+    from flows.compare_command import run_compare
+
+    run_compare(first, second, phn_rate, as_json)
 
 
 @_command("import-kaldi", ONE)

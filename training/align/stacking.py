@@ -50,6 +50,14 @@ class Stacking:
         return np.arange(num_rows, dtype=np.int64) * self.stride + (self.stack - 1) // 2
 
 
+def first_centre_s(manifest: FeaturizeManifest) -> float:
+    """Time at the centre of the middle frame of a feature set's first row, seconds."""
+    config = manifest.config
+    stack, stride = (int(str(config.get(key, 1))) for key in ("stack", "stride"))
+    middle_s = (stack - 1) // 2 * manifest.frame_shift_s / stride
+    return float(str(config.get("frame_length_s", 0.025))) / 2 + middle_s
+
+
 def splice(frames_tf: NDArray[np.float32], context: int) -> NDArray[np.float32]:
     """Join each frame with its neighbours, the outermost repeated: (t, (2 context + 1) f)."""
     padded = np.pad(frames_tf, ((context, context), (0, 0)), mode="edge")

@@ -19,6 +19,7 @@ from praatio.utilities import textgrid_io
 from featurize.schema import FeatureRow, FeaturizeManifest
 from featurize.stage import Location, PipelineError
 from training.align.outcome import AlignedLabels, Unaligned
+from training.align.stacking import first_centre_s
 
 SUFFIX = ".TextGrid"
 MAX_BYTES = 4 * 2**20
@@ -59,14 +60,8 @@ class TextGrids:
         self._files = list_textgrids(folder)
         self._ids = {symbol.upper(): number for number, symbol in enumerate(symbols)}
         self._silence = self._ids[silence.upper()]
-        config = manifest.config
-        stack, stride = int(str(config["stack"])), int(str(config["stride"]))
         self._shift_s = manifest.frame_shift_s
-        frame_shift_s = manifest.frame_shift_s / stride
-        # The centre of the middle frame of the first row.
-        self._first_centre_s = (
-            float(str(config["frame_length_s"])) / 2 + (stack - 1) // 2 * frame_shift_s
-        )
+        self._first_centre_s = first_centre_s(manifest)
         self._sample_rate_hz = manifest.sample_rate_hz
 
     def __call__(self, row: FeatureRow) -> AlignedLabels | Unaligned:
