@@ -1,7 +1,8 @@
 """Kaldi's features and alignments as a feature set: the paper's own fMLLR and tied states.
 
 What Kaldi made is taken as it is: rows of ``feats.scp`` are the features, and each frame's target
-is its pdf, the tied state of the model that aligned it. Two archives per subset say which::
+is its pdf, the tied state of the model that aligned it. Which one it is, the alignment's own folder
+says (``ali.*.gz`` and ``final.mdl``), or two archives per subset::
 
     ali-to-pdf final.mdl "ark:gunzip -c ali.*.gz |" ark:pdfs.ark
     ali-to-phones --per-frame=true final.mdl "ark:gunzip -c ali.*.gz |" ark:phones.ark
@@ -19,23 +20,14 @@ import logging
 import random
 import re
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurize.cmvn import MomentSums, add_moments, cmvn_statistics
-from featurize.import_kaldi_config import KaldiImportConfig, KaldiSubset
-from featurize.kaldi_archives import (
-    BadRecord,
-    ScriptEntry,
-    archive_mark,
-    read_integer_vectors,
-    read_lines,
-    read_matrix,
-    read_script,
-    read_table,
-)
+from featurize.import_kaldi_config import KaldiImportConfig
+from featurize.kaldi_archives import BadRecord, read_lines, read_matrix
+from featurize.kaldi_subset import SubsetTables, marks_of_subset, read_subset
 from featurize.phones import PHONE_48_TO_39
 from featurize.rejects import (
     Reject,
@@ -60,7 +52,6 @@ from featurize.stage import (
     StageResult,
     fingerprint,
     run_stage,
-    sha256_of,
     software_versions,
     timestamp,
 )
@@ -74,29 +65,6 @@ DURATION_TOLERANCE_S = 0.1
 """Of utt2dur; a window that does not fit at the end costs less."""
 _MAX_PDFS = 100_000
 _NOT_SCORED = frozenset({"SIL", "SPN", "NSN", "LAU"})
-
-
-@dataclass(frozen=True, eq=False)
-class _Subset:
-    """A subset's tables, read.
-
-    Attributes:
-        durations_s: of the audio, by ``utt2dur``; empty where there is no such file.
-        texts: None where the folder has no transcripts at all.
-    """
-
-    config: KaldiSubset
-    script: dict[str, ScriptEntry]
-    speakers: dict[str, str]
-    durations_s: dict[str, str]
-    texts: dict[str, str] | None
-    pdfs: dict[str, NDArray[np.int32]]
-    phones: dict[str, NDArray[np.int32]]
-
-    @property
-    def keys(self) -> list[str]:
-        """The utterances: those with features, and those that have a speaker but no features."""
-        return sorted({*self.script, *self.speakers})
 
 
 def import_kaldi(config: KaldiImportConfig, runs: Location, *, force: bool = False) -> StageResult:
@@ -130,32 +98,11 @@ def import_fingerprint(config: KaldiImportConfig) -> str:
 
 
 def _tables_digest(config: KaldiImportConfig) -> str:
-    """Over the content of every table and alignment; of feature archives, what marks them."""
     digest = hashlib.sha256(Location.of(config.phone_table).read_bytes())
     for subset in config.subsets:
-        data = Location.of(subset.data)
-        script = data.child("feats.scp")
-        needed = (
-            script,
-            data.child("utt2spk"),
-            Location.of(subset.pdfs),
-            Location.of(subset.phones),
-        )
-        for file in needed:
-            if not file.exists() or file.is_dir():
-                raise PipelineError(f"{file} is missing; check subsets of the configuration")
-            digest.update(sha256_of(file)[0].encode())
-        for file in (data.child("text"), data.child("utt2dur")):
-            digest.update(sha256_of(file)[0].encode() if file.exists() else b"none")
-        archives = {entry.file for entry in read_script(script, _root_of(config, subset)).values()}
-        for archive in sorted(archives, key=str):
-            digest.update(f"{archive} {archive_mark(archive)}\n".encode())
+        for mark in marks_of_subset(subset, config.root):
+            digest.update(mark)
     return digest.hexdigest()
-
-
-def _root_of(config: KaldiImportConfig, subset: KaldiSubset) -> Location:
-    """Where relative paths in a subset's feats.scp begin."""
-    return Location.of(subset.data if config.root is None else config.root)
 
 
 def base_phone(name: str) -> str:
@@ -195,26 +142,13 @@ class _Import:
 
     def run(self, name: str) -> FeaturizeManifest:
         """Read the tables, count pdfs, write shards and rejects."""
-        subsets = [self._read(subset) for subset in self.config.subsets]
+        subsets = [read_subset(subset, self.config.root) for subset in self.config.subsets]
         states = self._states(subsets)
         shards: list[ShardInfo] = []
         for subset in subsets:
             shards += self._write(subset, len(shards), len(states.phones))
         self._write_rejects(subsets, shards)
         return self._manifest(name, shards, states)
-
-    def _read(self, config: KaldiSubset) -> _Subset:
-        data = Location.of(config.data)
-        text, durations = data.child("text"), data.child("utt2dur")
-        return _Subset(
-            config,
-            read_script(data.child("feats.scp"), _root_of(self.config, config)),
-            read_table(data.child("utt2spk")),
-            read_table(durations) if durations.exists() else {},
-            read_table(text) if text.exists() else None,
-            dict(read_integer_vectors(Location.of(config.pdfs))),
-            dict(read_integer_vectors(Location.of(config.phones))),
-        )
 
     def _phones(self, numbers: NDArray[np.int32]) -> NDArray[np.int32]:
         """Symbol ids of Kaldi's phone numbers."""
@@ -224,7 +158,7 @@ class _Import:
         found = [self._ids[self.phone_table[number]] for number in numbers.tolist()]
         return np.array(found, np.int32)
 
-    def _states(self, subsets: list[_Subset]) -> StateInventory:
+    def _states(self, subsets: list[SubsetTables]) -> StateInventory:
         """The phone of each pdf, by the frames of the train split."""
         highest = max(
             (int(v.max()) for s in subsets for v in s.pdfs.values() if len(v)), default=-1
@@ -255,7 +189,7 @@ class _Import:
             right=((),) * len(phones),
         )
 
-    def _write(self, subset: _Subset, first_number: int, num_pdfs: int) -> list[ShardInfo]:
+    def _write(self, subset: SubsetTables, first_number: int, num_pdfs: int) -> list[ShardInfo]:
         keys = subset.keys
         random.Random(f"{self.config.seed} {subset.config.name}").shuffle(keys)  # noqa: S311
         shards: list[ShardInfo] = []
@@ -281,7 +215,7 @@ class _Import:
             )
         return shards
 
-    def _row(self, subset: _Subset, key: str, num_pdfs: int) -> FeatureRow:
+    def _row(self, subset: SubsetTables, key: str, num_pdfs: int) -> FeatureRow:
         if key not in subset.script:
             raise BadRecord("it is in utt2spk, and not in feats.scp")
         if key not in subset.speakers:
@@ -340,11 +274,11 @@ class _Import:
         so_far = self.moments.setdefault(subset, {})
         so_far[speaker] = add_moments([so_far[speaker], own]) if speaker in so_far else own
 
-    def _reject(self, subset: _Subset, key: str, problem: BadRecord) -> None:
+    def _reject(self, subset: SubsetTables, key: str, problem: BadRecord) -> None:
         path = subset.script[key].file.uri if key in subset.script else ""
         self.rejects.append(Reject(key, subset.config.name, path, problem.reason, str(problem)))
 
-    def _write_rejects(self, subsets: list[_Subset], shards: list[ShardInfo]) -> None:
+    def _write_rejects(self, subsets: list[SubsetTables], shards: list[ShardInfo]) -> None:
         write_rejects(self.target, self.rejects)
         kept = {
             subset.config.name: self._subset_info(subset.config.name, shards).num_utterances

@@ -19,10 +19,28 @@ class KaldiSubset(TypedConfig):
     data: str = Field(
         description="Folder with feats.scp and utt2spk; text and utt2dur, if they are there."
     )
-    pdfs: str = Field(description="Archive of each frame's pdf, from ali-to-pdf.")
-    phones: str = Field(
-        description="Archive of each frame's phone, from ali-to-phones --per-frame=true."
+    alignment: str | None = Field(
+        None,
+        description="Folder of Kaldi's alignment of it: ali.*.gz and the final.mdl that made "
+        "them. This, or pdfs and phones.",
     )
+    pdfs: str | None = Field(
+        None, description="Archive of each frame's pdf, from ali-to-pdf; plain or gzip."
+    )
+    phones: str | None = Field(
+        None,
+        description="Archive of each frame's phone, from ali-to-phones --per-frame=true; plain or "
+        "gzip.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        archives = [self.pdfs is not None, self.phones is not None]
+        if any(archives) if self.alignment is not None else not all(archives):
+            raise ValueError(
+                f"subset {self.name!r}: give either alignment alone, or both pdfs and phones"
+            )
+        return self
 
 
 class KaldiImportConfig(TypedConfig):

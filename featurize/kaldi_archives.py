@@ -5,6 +5,8 @@ file's pipes as commands and unpickle a record that says it is a pickle. So scri
 parsed here, a record's kind is looked at first, and no read is larger than a record may be.
 """
 
+import io
+import logging
 import re
 import struct
 from collections.abc import Iterator
@@ -17,16 +19,27 @@ from numpy.typing import NDArray
 
 from featurize.rejected import RejectReason
 from featurize.stage import Location, PipelineError
+from featurize.text_file import read_unzipped, text_lines
 
 MAX_RECORD_BYTES = 256 * 2**20
 MAX_SCRIPT_BYTES = 2**30
 MAX_KEY_BYTES = 256
-_SCRIPT_LINE = re.compile(r"(\S{1,256})\s+(\S+?)(?::(\d{1,18}))?")
+MAX_ARCHIVE_BYTES = 8 * 2**30
+_SCRIPT_LINE = re.compile(r"(\S{1,256})\s+(\S+?)(?::(\d{1,18}))?(?:\[(\d{1,9}):(\d{1,9})\])?")
+_RANGE = re.compile(r"(?::\d+|\.ark)\[[^\]/]*\]$")
+# Kaldi's ParseMatrixRangeSpecifier: two rows for windows at the edge, one for rounding of times.
+_MAX_ROWS_PAST_END = 3
+# From a data folder (data/train) over a recipe (s5) to a folder of recipes.
+_MAX_FOLDERS_ABOVE = 3
+_SIZED_INTEGER = np.dtype([("num_bytes", "u1"), ("value", "<i4")])
 # A parser of binary records fails in as many ways as there are records.
 _PARSER_ERRORS = (
     ValueError, AssertionError, TypeError, OverflowError, MemoryError, OSError, struct.error,
 )  # fmt: skip
 _MATRIX_KINDS = (b"FM ", b"DM ", b"CM ", b"CM2", b"CM3")
+
+
+logger = logging.getLogger(__name__)
 
 
 class BadRecord(Exception):
@@ -43,17 +56,28 @@ class BadRecord(Exception):
 
 @dataclass(frozen=True)
 class ScriptEntry:
-    """Where a record lies: a file, and the byte at which it begins."""
+    """Where a record lies.
+
+    Attributes:
+        file: the archive.
+        offset: the byte at which the record begins.
+        rows: first and last row that are meant, None for all.
+    """
 
     file: Location
     offset: int
+    rows: tuple[int, int] | None = None
 
 
 def read_script(file: Location, root: Location) -> dict[str, ScriptEntry]:
     """Read a script file (``.scp``): a key and ``FILE:OFFSET`` on each line.
 
+    ``FILE:OFFSET[FIRST:LAST]`` is rows of a record. An archive that is not where the line says is
+    looked for below the root, the script's folder and the folders above it, by the last parts of
+    its path, as many of them as fit.
+
     Args:
-        file: the script file.
+        file: the script file, plain or gzip.
         root: where relative paths begin.
 
     Raises:
@@ -61,6 +85,7 @@ def read_script(file: Location, root: Location) -> dict[str, ScriptEntry]:
             twice.
     """
     entries: dict[str, ScriptEntry] = {}
+    archives = _Archives(file.parent, root)
     for number, line in enumerate(read_lines(file), start=1):
         if "|" in line:
             raise PipelineError(
@@ -70,12 +95,46 @@ def read_script(file: Location, root: Location) -> dict[str, ScriptEntry]:
         match = _SCRIPT_LINE.fullmatch(line)
         if match is None:
             raise PipelineError(f"{file}, line {number} is not 'KEY FILE:OFFSET'")
-        key, path, offset = match[1], match[2], int(match[3] or 0)
+        key, path, offset, first, last = match.groups()
+        if first is None and _RANGE.search(path):
+            raise PipelineError(
+                f"{file}, line {number}: of ranges, only rows [FIRST:LAST] are read; write what is "
+                "meant to an archive with copy-feats and name that"
+            )
         if key in entries:
             raise PipelineError(f"{file}, line {number}: {key} comes twice")
-        here = path.startswith("/") or path.startswith("s3://")
-        entries[key] = ScriptEntry(Location.of(path) if here else root.child(path), offset)
+        rows = None if first is None else (int(first), int(last))
+        entries[key] = ScriptEntry(archives.at(path), int(offset or 0), rows)
     return entries
+
+
+class _Archives:
+    """The archives that a script file names, those that were moved with it too."""
+
+    def __init__(self, folder: Location, root: Location) -> None:
+        self._root = root
+        self._bases = [root, folder]
+        while len(self._bases) < 2 + _MAX_FOLDERS_ABOVE and "/" in self._bases[-1].path.strip("/"):
+            self._bases.append(self._bases[-1].parent)
+        self._found: dict[str, Location] = {}
+
+    def at(self, path: str) -> Location:
+        """Where an archive is; where it should be, if it is nowhere."""
+        if path not in self._found:
+            here = path.startswith("/") or path.startswith("s3://")
+            named = Location.of(path) if here else self._root.child(path)
+            self._found[path] = named if named.exists() else self._moved(named) or named
+        return self._found[path]
+
+    def _moved(self, named: Location) -> Location | None:
+        parts = named.path.strip("/").split("/")
+        for length in range(len(parts), 0, -1):
+            for base in self._bases:
+                candidate = base.child(*parts[-length:])
+                if candidate.exists() and not candidate.is_dir():
+                    logger.warning("%s is not there; %s is read in its place", named, candidate)
+                    return candidate
+        return None
 
 
 def archive_mark(file: Location) -> str:
@@ -88,26 +147,37 @@ def archive_mark(file: Location) -> str:
 
 
 def read_lines(file: Location) -> list[str]:
-    """The lines of a text file, without those that are empty.
+    """The lines of a text file, plain or gzip, without those that are empty.
 
     Raises:
         PipelineError: when it is missing, too large or not UTF-8.
     """
-    if not file.exists() or file.is_dir():
-        raise PipelineError(f"{file} is not a file; check the path")
-    if file.filesystem.size(file.path) > MAX_SCRIPT_BYTES:
-        raise PipelineError(f"{file} is larger than {MAX_SCRIPT_BYTES} bytes")
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        lines = text_lines(read_unzipped(file, "table", MAX_SCRIPT_BYTES))
     except UnicodeDecodeError as error:
         raise PipelineError(f"{file} is not UTF-8 text") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in lines if line.strip()]
 
 
-def read_table(file: Location) -> dict[str, str]:
-    """Key to the rest of each line, for ``utt2spk`` and ``text``."""
-    fields = (line.split(maxsplit=1) for line in read_lines(file))
-    return {parts[0]: parts[1] if len(parts) > 1 else "" for parts in fields}
+def read_table(file: Location, *, one_word: bool = False) -> dict[str, str]:
+    """Key to the rest of each line, for ``utt2spk`` and ``text``.
+
+    Args:
+        file: the table.
+        one_word: whether the rest is one word.
+
+    Raises:
+        PipelineError: when a key comes twice, or the rest is not the one word it should be.
+    """
+    table: dict[str, str] = {}
+    for number, line in enumerate(read_lines(file), start=1):
+        key, *rest = line.split(maxsplit=1)
+        if key in table:
+            raise PipelineError(f"{file}, line {number}: {key} comes twice; keep one")
+        table[key] = rest[0] if rest else ""
+        if one_word and len(table[key].split()) != 1:
+            raise PipelineError(f"{file}, line {number} is not 'KEY VALUE': {line[:60]!r}")
+    return table
 
 
 class _Bounded:
@@ -136,6 +206,7 @@ def read_matrix(entry: ScriptEntry) -> NDArray[np.float32]:
                 raise BadRecord(f"no binary matrix at byte {entry.offset} of {entry.file.name}")
             stream.seek(entry.offset)
             matrix = np.asarray(matio.read_matrix_or_vector(_Bounded(stream)), np.float32)
+            matrix = _rows_of(matrix, entry)
     except FileNotFoundError as error:
         raise BadRecord(f"{entry.file} is missing") from error
     except _PARSER_ERRORS as error:
@@ -145,22 +216,30 @@ def read_matrix(entry: ScriptEntry) -> NDArray[np.float32]:
     return matrix
 
 
+def _rows_of(matrix: NDArray[np.float32], entry: ScriptEntry) -> NDArray[np.float32]:
+    """The rows that are meant; as in Kaldi, the last may be past the end by a few, which lack."""
+    if entry.rows is None or matrix.ndim != 2:
+        return matrix
+    first, last = entry.rows
+    if not first <= last < len(matrix) + _MAX_ROWS_PAST_END or first >= len(matrix):
+        raise BadRecord(f"rows {first} to {last} of {len(matrix)} in {entry.file.name}")
+    return matrix[first : last + 1]
+
+
 def read_integer_vectors(file: Location) -> Iterator[tuple[str, NDArray[np.int32]]]:
-    """All records of an archive of integer vectors, binary or text, in order.
+    """All records of an archive of integer vectors, binary or text, plain or gzip, in order.
 
     Raises:
         PipelineError: when it is missing or damaged.
     """
-    if not file.exists() or file.is_dir():
-        raise PipelineError(f"{file} is not a file; check the path")
+    stream = io.BytesIO(read_unzipped(file, "archive", MAX_ARCHIVE_BYTES))
     try:
-        with file.open_read() as stream:
-            while (key := _read_key(stream)) is not None:
-                yield key, _read_vector(stream)
+        while (key := _read_key(stream)) is not None:
+            yield key, _read_vector(stream)
     except (BadRecord, *_PARSER_ERRORS) as error:
         raise PipelineError(
             f"{file} is not a whole archive of integer vectors ({error}); write it with ali-to-pdf "
-            "or ali-to-phones --per-frame=true, unzipped"
+            "or ali-to-phones --per-frame=true"
         ) from error
 
 
@@ -177,9 +256,16 @@ def _read_key(stream: IO[bytes]) -> str | None:
 
 def _read_vector(stream: IO[bytes]) -> NDArray[np.int32]:
     head = stream.read(3)
-    stream.seek(-len(head), 1)
     if head == b"\0B\4":
-        return np.asarray(matio.read_int32vector(_Bounded(stream)), np.int32)
+        (size,) = struct.unpack("<i", stream.read(4))
+        if not 0 <= size <= MAX_RECORD_BYTES:
+            raise BadRecord(f"a record says it has {size} numbers")
+        content = stream.read(size * _SIZED_INTEGER.itemsize)
+        values = np.frombuffer(content, _SIZED_INTEGER)
+        if len(values) != size or (values["num_bytes"] != 4).any():
+            raise BadRecord("a record that is cut off or no vector of integers")
+        return values["value"].astype(np.int32)
+    stream.seek(-len(head), 1)
     if head[:2] == b"\0B":
         raise BadRecord("a record that is no vector of integers")
     line = stream.readline(MAX_RECORD_BYTES)

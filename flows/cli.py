@@ -228,7 +228,12 @@ def import_kaldi(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take features and tied-state targets from Kaldi."""
+    """Take features and tied-state targets from Kaldi.
+
+    The file names the table of phones, and of each subset its split, its data folder (feats.scp,
+    utt2spk; text and utt2dur if they are there) and the folder of its alignment (ali.*.gz,
+    final.mdl); examples/kaldi.json is one. Relative paths begin where the command is started.
+    """
     from flows.stage_commands import run_import_kaldi
 
     run_import_kaldi(config, runs, force, as_json)

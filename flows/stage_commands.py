@@ -1,5 +1,6 @@
 """The commands that run flows: check what can be checked at once, run, show the result."""
 
+import codecs
 import logging
 import shlex
 from collections.abc import Sequence
@@ -66,7 +67,8 @@ def run_import_kaldi(config: str, runs: str, force: bool, as_json: bool) -> None
     if not file.exists() or file.is_dir():
         raise PipelineError(f"--config {config}: no such file")
     try:
-        wanted = KaldiImportConfig.model_validate_json(file.read_bytes())
+        content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+        wanted = KaldiImportConfig.model_validate_json(content)
     except ValidationError as error:
         raise PipelineError(f"--config {config}: {condense(error)}") from error
     with command(as_json) as running, prefect_api() as api:

@@ -1,4 +1,6 @@
+import gzip
 import os
+from pathlib import Path
 
 import kaldiio
 import numpy as np
@@ -12,6 +14,7 @@ from featurize.kaldi_archives import read_script as script_of
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows, verify_shard
 from featurize.stage import Location, PipelineError, read_manifest
+from tests.harness.kaldi import gzipped_alignment, transition_model
 
 PHONES = "<eps> 0\nSIL 1\nAH0_B 2\nAH1_I 3\nT_E 4\n#0 5\n"
 # Pdf to phone number: silence, two pdfs of AH (both stresses), two of T.
@@ -300,3 +303,148 @@ def test_base_phones():
     assert [base_phone(name) for name in ("AH0_B", "AH1", "SIL_S", "T_I", "sil", "ax")] == [
         "AH", "AH", "SIL", "T", "sil", "ax",
     ]  # fmt: skip
+
+
+def with_own_alignments(config, root):
+    """The same import, by ali.*.gz and final.mdl: pdf n is the one state of its own phone."""
+    model = transition_model(
+        [[[0, 1], []]], {1: 0, 2: 0, 3: 0, 4: 0}, [(p, 0, n, n) for n, p in enumerate(PDF_PHONES)]
+    )
+    subsets = []
+    for subset in config.subsets:
+        folder = root / f"{subset.name}_ali"
+        folder.mkdir()
+        (folder / "final.mdl").write_bytes(model)
+        pdfs = dict(read_integer_vectors(Location.of(subset.pdfs)))
+        # Two ids a pdf, from 1: its self-loop and the way on.
+        ids = {key: (2 * value + 1 + np.arange(len(value)) % 2) for key, value in pdfs.items()}
+        for job in (1, 2):
+            own = {key: value for key, value in ids.items() if int(key[-1]) % 2 == job % 2}
+            gzipped_alignment(folder / f"ali.{job}.gz", own)
+        subsets.append(
+            KaldiSubset(
+                name=subset.name, split=subset.split, data=subset.data, alignment=str(folder)
+            )
+        )
+    return config.model_copy(update={"subsets": tuple(subsets)})
+
+
+def test_alignments_and_their_model_say_the_same_as_their_pdfs_and_phones(tables, tmp_path):
+    config, _ = tables
+    own = import_kaldi(with_own_alignments(config, tmp_path), Location.of(tmp_path / "runs"))
+    other = import_kaldi(config, Location.of(tmp_path / "runs"))
+    assert own.fingerprint != other.fingerprint
+    expected = rows_of(other.location)
+    for name, row in rows_of(own.location).items():
+        assert row.alignment.tolist() == expected[name].alignment.tolist()
+        assert row.labels.tolist() == expected[name].labels.tolist()
+
+
+@pytest.mark.parametrize("file", ["tr_ali/final.mdl", "cv_ali/ali.1.gz", "cv_ali/ali.2.gz"])
+def test_every_file_of_an_alignment_names_the_import(tables, tmp_path, file):
+    config = with_own_alignments(tables[0], tmp_path)
+    before = import_fingerprint(config)
+    _append(tmp_path / file)
+    assert import_fingerprint(config) != before
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"pdfs": "p"}, {"pdfs": "p", "phones": "q", "alignment": "a"}]
+)
+def test_an_alignment_is_given_once(given):
+    with pytest.raises(ValueError, match="either alignment alone, or both pdfs and phones"):
+        KaldiSubset(name="a", split="train", data="d", **given)
+
+
+def test_tables_may_be_zipped_and_begin_with_a_mark(tables, tmp_path):
+    config, _ = tables
+    runs = Location.of(tmp_path / "runs")
+    plain = rows_of(import_kaldi(config, runs).location)
+    for subset in ("tr", "cv", "ev"):
+        for table in ("feats.scp", "utt2spk", "text"):
+            file = tmp_path / subset / table
+            content = b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n")
+            file.write_bytes(gzip.compress(content) if subset != "ev" else content)
+        for table in ("pdfs.ark", "phones.ark"):
+            file = tmp_path / subset / table
+            file.write_bytes(gzip.compress(file.read_bytes()))
+    marked = rows_of(import_kaldi(config, runs).location)
+    assert sorted(marked) == sorted(plain)
+    for name, row in plain.items():
+        assert (marked[name].speaker_id, marked[name].text) == (row.speaker_id, row.text)
+        assert marked[name].alignment.tolist() == row.alignment.tolist()
+
+
+def test_separators_within_a_transcript_end_no_line(tables, tmp_path):
+    config, _ = tables
+    text = tmp_path / "tr" / "text"
+    text.write_text(text.read_text().replace("AT UT", "AT\u2028UT \x85 AT"))
+    rows = rows_of(import_kaldi(config, Location.of(tmp_path / "runs")).location)
+    assert rows["tr0-000"].text == "AT\u2028UT \x85 AT"
+
+
+@pytest.mark.parametrize("table", ["text", "utt2spk", "utt2dur", "feats.scp"])
+def test_a_key_that_comes_twice_is_named(tables, tmp_path, table):
+    file = tmp_path / "cv" / table
+    if table == "utt2dur":
+        file.write_text("cv0-000 1.0\n")
+    file.write_text(file.read_text() + file.read_text().splitlines()[0] + "\n")
+    with pytest.raises(PipelineError, match=r"line \d+: cv0-000 comes twice"):
+        import_kaldi(tables[0], Location.of(tmp_path / "runs"))
+
+
+def test_a_table_of_speakers_that_is_none_is_named(tables, tmp_path):
+    """spk2utt, in the place of utt2spk."""
+    (tmp_path / "cv" / "utt2spk").write_text("cv0 cv0-000 cv0-002\ncv1 cv1-001\n")
+    with pytest.raises(PipelineError, match="line 1 is not 'KEY VALUE'"):
+        import_kaldi(tables[0], Location.of(tmp_path / "runs"))
+
+
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_archives_that_were_moved_are_found(tables, tmp_path, is_relative, caplog):
+    config, _ = tables
+    runs = Location.of(tmp_path / "runs")
+    before = rows_of(import_kaldi(config, runs).location)
+    features = tmp_path / "exp" / "fmllr"
+    features.mkdir(parents=True)
+    for subset in ("tr", "cv", "ev"):
+        script = tmp_path / subset / "feats.scp"
+        (tmp_path / subset / "feats.ark").rename(features / f"{subset}.ark")
+        named = f"{'' if is_relative else '/gone/egs/timit/s5/'}exp/fmllr/{subset}.ark"
+        content = script.read_text().replace(str(tmp_path / subset / "feats.ark"), named)
+        script.write_text(content)
+    after = rows_of(import_kaldi(config, runs).location)
+    assert sorted(after) == sorted(before)
+    assert all((after[name].features == before[name].features).all() for name in after)
+    assert f"{features / 'tr.ark'} is read in its place" in caplog.text
+
+
+def test_ranges_of_rows_are_read_and_others_named(tables, tmp_path):
+    _, made = tables
+    script = tmp_path / "tr" / "feats.scp"
+    entries = script_of(Location.of(script), Location.of(tmp_path))
+    whole = made["train"][0]["tr0-000"]
+    num_rows = len(whole)
+    lines = script.read_text().splitlines()
+    for given, expected in (
+        ("[1:2]", whole[1:3]),
+        (f"[0:{num_rows - 1}]", whole),
+        (f"[2:{num_rows + 2}]", whole[2:]),
+    ):
+        script.write_text("\n".join([lines[0] + given, *lines[1:]]))
+        found = script_of(Location.of(script), Location.of(tmp_path))
+        assert found.keys() == entries.keys()
+        assert (read_matrix(found["tr0-000"]) == expected).all()
+    for given in (f"[0:{num_rows + 3}]", f"[{num_rows}:{num_rows}]", "[2:1]"):
+        script.write_text("\n".join([lines[0] + given, *lines[1:]]))
+        with pytest.raises(BadRecord, match=f"rows .* of {num_rows} in feats.ark"):
+            read_matrix(script_of(Location.of(script), Location.of(tmp_path))["tr0-000"])
+    script.write_text("\n".join([lines[0] + "[:,0:2]", *lines[1:]]))
+    with pytest.raises(PipelineError, match=r"line 1: of ranges, only rows \[FIRST:LAST\]"):
+        script_of(Location.of(script), Location.of(tmp_path))
+
+
+def test_the_example_is_a_configuration():
+    example = Path(__file__).parents[2] / "examples" / "kaldi.json"
+    config = KaldiImportConfig.model_validate_json(example.read_bytes())
+    assert [subset.split for subset in config.subsets] == ["train", "dev", "test"]

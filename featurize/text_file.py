@@ -1,0 +1,53 @@
+"""Text files of other tools: plain or gzip, with or without a byte order mark, any line ends."""
+
+import gzip
+import re
+import zlib
+from typing import IO, cast
+
+from featurize.stage import Location, PipelineError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+# str.splitlines would also divide at separators that stand within a transcript, such as U+2028.
+_LINE_END = re.compile(r"\r\n?|\n")
+
+
+def read_unzipped(file: Location, what: str, max_bytes: int) -> bytes:
+    """The content of a file, unpacked where it is gzip.
+
+    Args:
+        file: path or ``s3://`` address.
+        what: what the file is, for messages.
+        max_bytes: of the content; more is refused.
+
+    Raises:
+        PipelineError: when it is missing, too large or a damaged gzip file.
+    """
+    if not file.exists() or file.is_dir():
+        raise PipelineError(f"{what} {file} is not a file; check the path")
+    try:
+        with file.open_read() as stream:
+            is_gzip = stream.read(2) == _GZIP_MAGIC
+            stream.seek(0)
+            plain = gzip.GzipFile(fileobj=stream) if is_gzip else stream
+            content = cast(IO[bytes], plain).read(max_bytes + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise PipelineError(
+            f"{what} {file} is a damaged gzip file ({error}); fetch it again"
+        ) from error
+    if len(content) > max_bytes:
+        raise PipelineError(f"{what} {file} is larger than {max_bytes} bytes")
+    return content
+
+
+def text_lines(content: bytes) -> list[str]:
+    """The lines of UTF-8 text, without its byte order mark.
+
+    Raises:
+        UnicodeDecodeError: when it is not UTF-8.
+
+    Example:
+        >>> text_lines("\\ufeffa one\\u2028two\\r\\nb three".encode())
+        ['a one\\u2028two', 'b three']
+    """
+    return _LINE_END.split(content.decode("utf-8-sig"))
