@@ -15,7 +15,7 @@ from evaluation.engine.build import EngineSearches, build_engine
 from evaluation.engine.description import FrontEndConfig, Precision
 from evaluation.engine.engine_file import EngineData
 from evaluation.recognise import check_weights
-from featurize.schema import FeaturizeManifest
+from featurize.schema import IMPORT_STAGE, FeaturizeManifest
 from featurize.stage import Location, PipelineError, read_manifest
 from training.manifest import TrainManifest
 from training.trained_model import TrainedModel, load_model
@@ -118,6 +118,12 @@ def front_end_of(model: TrainManifest, uri: str, features: str | None) -> FrontE
             f"model {uri} was trained on {address}, which says how frames are made: {error}; "
             "name a feature set made with the same configuration by --features"
         ) from None
+    if made.stage == IMPORT_STAGE:
+        raise PipelineError(
+            f"model {uri} was trained on features that Kaldi made ({address}), and how they are "
+            "made from samples stands in Kaldi alone: evaluate it on imported features, or train "
+            "on features of spikeline's own to transcribe and to export"
+        )
     fields = {name: made.config[name] for name in _FRONT_END_FIELDS if name in made.config}
     try:
         return FrontEndConfig.model_validate(

@@ -37,6 +37,7 @@ from featurize.rejects import (
     write_rejects,
 )
 from featurize.schema import (
+    IMPORT_STAGE,
     SCHEMA_VERSION,
     FeatureRow,
     FeaturizeManifest,
@@ -58,7 +59,6 @@ from featurize.stage import (
 
 logger = logging.getLogger(__name__)
 
-STAGE = "import"
 STAGE_VERSION = 1
 SAMPLE_RATE_HZ = 16000
 DURATION_TOLERANCE_S = 0.1
@@ -83,7 +83,7 @@ def import_kaldi(config: KaldiImportConfig, runs: Location, *, force: bool = Fal
     def work(location: Location) -> FeaturizeManifest:
         return _Import(config, location).run(name)
 
-    return run_stage(runs.child(STAGE, name), name, work, force=force)
+    return run_stage(runs.child(IMPORT_STAGE, name), name, work, force=force)
 
 
 def import_fingerprint(config: KaldiImportConfig) -> str:
@@ -308,7 +308,7 @@ class _Import:
         train = [m for subset in splits["train"] for m in self.moments[subset].values()]
         is_timit = set(self.symbols) <= set(PHONE_48_TO_39)
         return FeaturizeManifest(
-            stage=STAGE,
+            stage=IMPORT_STAGE,
             schema_version=SCHEMA_VERSION,
             fingerprint=name,
             created_at=timestamp(),

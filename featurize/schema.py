@@ -19,6 +19,8 @@ from featurize.rejects import REJECTS_NAME
 from featurize.stage import FileChecksum, StageManifest, TypedConfig
 
 SCHEMA_VERSION = 1
+IMPORT_STAGE = "import"
+"""Stage of feature sets whose features were made elsewhere."""
 
 FeatureDtype = Literal["float16", "float32"]
 STORED_DTYPES: dict[str, "np.dtype[np.floating]"] = {

@@ -8,7 +8,7 @@ from evaluation.evaluate import evaluate
 from evaluation.graph.store import GraphManifest, read_graph
 from evaluation.manifest import EvaluateManifest
 from featurize.repair import inspect_features, redo_features
-from featurize.schema import FeaturizeManifest
+from featurize.schema import IMPORT_STAGE, FeaturizeManifest
 from featurize.stage import (
     MANIFEST_NAME,
     Damage,
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 MANIFEST_TYPES: dict[str, type[StageManifest]] = {
     "featurize": FeaturizeManifest,
     "align": FeaturizeManifest,
-    "import": FeaturizeManifest,
+    IMPORT_STAGE: FeaturizeManifest,
     "training": TrainManifest,
     "evaluation": EvaluateManifest,
     "graph": GraphManifest,
