@@ -4,9 +4,7 @@ Pronunciations are the first listed, without stress marks, over the 39 phones of
 possessive whose stem is listed is derived by rule ("ANNA'S" from "ANNA"), not counted as missing.
 """
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,12 +14,12 @@ from featurize.featurize_config import OutOfVocabularyRule
 from featurize.phones import CMUDICT_39
 from featurize.rejected import RejectedUtterance
 from featurize.stage import Location, PipelineError
+from featurize.text_file import read_unzipped, text_lines
 
 UNKNOWN_PHONE = "spn"
 """Kaldi's name for spoken noise, its phone of an unknown word."""
 
 _MAX_LEXICON_BYTES = 256 * 2**20
-_GZIP_MAGIC = b"\x1f\x8b"
 # In Kaldi's lexica: words that are none, phones that no word is spelled with, and a probability.
 _NO_WORD = ("!", "<")
 _NOISES = frozenset({"SIL", "SPN", "NSN"})
@@ -147,11 +145,7 @@ def load_lexicon(path: str | None) -> Lexicon:
     if path is None:
         return _cmudict()
     file = Location.of(path)
-    if not file.exists() or file.is_dir():
-        raise PipelineError(f"lexicon {file} is not a file; give a path, or nothing for CMUdict")
-    if file.filesystem.size(file.path) > _MAX_LEXICON_BYTES:
-        raise PipelineError(f"lexicon {file} is larger than {_MAX_LEXICON_BYTES} bytes")
-    return _of_file(file, file.read_bytes())
+    return _of_file(file, read_unzipped(file, "lexicon", _MAX_LEXICON_BYTES))
 
 
 @lru_cache(maxsize=1)
@@ -164,13 +158,9 @@ def _cmudict() -> Lexicon:
 @lru_cache(maxsize=2)
 def _of_file(file: Location, content: bytes) -> Lexicon:
     try:
-        if content.startswith(_GZIP_MAGIC):
-            content = gzip.decompress(content)
-        lines = content.decode("utf-8-sig").splitlines()
+        lines = text_lines(content)
     except UnicodeDecodeError as error:
         raise PipelineError(f"lexicon {file} is not UTF-8 text; convert it") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise PipelineError(f"lexicon {file} is a damaged gzip file; fetch it again") from error
     found = _lexicon(_parsed(file, lines))
     if not found.pronunciations:
         raise PipelineError(f"lexicon {file} holds no words; write 'WORD PH PH ...' lines")

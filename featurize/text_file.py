@@ -40,8 +40,12 @@ def read_unzipped(file: Location, what: str, max_bytes: int) -> bytes:
     return content
 
 
-def text_lines(content: bytes) -> list[str]:
+def text_lines(content: bytes, errors: str = "strict") -> list[str]:
     """The lines of UTF-8 text, without its byte order mark.
+
+    Args:
+        content: the text.
+        errors: what becomes of bytes that are not UTF-8, as for ``bytes.decode``.
 
     Raises:
         UnicodeDecodeError: when it is not UTF-8.
@@ -50,4 +54,4 @@ def text_lines(content: bytes) -> list[str]:
         >>> text_lines("\\ufeffa one\\u2028two\\r\\nb three".encode())
         ['a one\\u2028two', 'b three']
     """
-    return _LINE_END.split(content.decode("utf-8-sig"))
+    return _LINE_END.split(content.decode("utf-8-sig", errors))

@@ -19,12 +19,14 @@ from featurize.corpora.listing import (
     make_listing,
     names_for_message,
     read_texts,
+    warn_of_unused,
 )
 from featurize.corpora.registry import CorpusReader
 from featurize.corpora.unpacked import scan_folders
 from featurize.rejected import RejectReason
 from featurize.rejects import Reject
 from featurize.stage import Location, PipelineError
+from featurize.text_file import text_lines
 
 SPEAKERS_FILE = "SPEAKERS.TXT"
 AUDIO_EXTENSIONS = frozenset({".flac", ".wav", ".sph", ".ogg", ".oga", ".opus"})
@@ -99,7 +101,7 @@ def read_speakers(location: Location) -> frozenset[str]:
     if len(content) > _MAX_SPEAKERS_BYTES:
         raise PipelineError(f"{location} is too large to be LibriSpeech's speaker table")
     speakers = set()
-    for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), start=1):
+    for number, line in enumerate(text_lines(content, "replace"), start=1):
         if not line.strip() or line.lstrip().startswith(";"):
             continue
         fields = [field.strip() for field in line.split("|", 4)]
@@ -153,6 +155,7 @@ class _Scanner:
         audio: dict[str, dict[str, CorpusFile]] = defaultdict(dict)
         alignments: dict[str, CorpusFile] = {}
         transcripts: list[CorpusFile] = []
+        unused: list[CorpusFile] = []
         for file in list_files(self.root, subset):
             self.files[file.path] = file
             stem, extension = PurePosixPath(file.path).stem, PurePosixPath(file.path).suffix.lower()
@@ -165,6 +168,9 @@ class _Scanner:
                 alignments[f"{file.folder}/{stem}"] = file
             elif file.name.endswith(".trans.txt"):
                 transcripts.append(file)
+            else:
+                unused.append(file)
+        warn_of_unused(self.root.child(subset), unused)
         return audio, alignments, transcripts
 
     def _scan_chapter(

@@ -4,7 +4,7 @@ import codecs
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -51,28 +51,19 @@ class CorpusFile:
 
 
 def list_files(root: Location, folder: str) -> list[CorpusFile]:
-    """List all files below one folder of a corpus with a single recursive call, sorted by path.
+    """List all files below one folder of a corpus, sorted by path.
 
     Companions that macOS leaves (``._NAME``, ``.DS_Store``) are passed over, and their number
     logged. A name that is not UTF-8 is given with its odd bytes written out, ``caf\\xe9.flac``:
-    it can be told and rejected, not opened.
+    it can be told and rejected, not opened. Links within the corpus are followed.
 
     Raises:
-        PipelineError: when a link leads out of the corpus.
+        PipelineError: when a link leads out of the corpus, or a folder cannot be entered or lies
+            too deep: what it holds would be missing without a word.
         OSError: when the store fails; s3fs lets some of botocore's own errors through as well.
     """
     location = root.child(folder)
-    if root.is_local:
-        _refuse_links_out(root, location)
-    prefix = root.path.rstrip("/") + "/"
-    found: Mapping[str, Mapping[str, Any]] = location.filesystem.find(
-        location.path, maxdepth=_MAX_DEPTH, detail=True
-    )
-    files = [
-        CorpusFile(printable_path(str(path)[len(prefix) :]), int(info["size"]), content_mark(info))
-        for path, info in found.items()
-        if str(path).startswith(prefix) and not is_folder_marker(str(path))
-    ]
+    files = list(_local_files(root, location) if root.is_local else _remote_files(root, location))
     wanted = [file for file in files if not is_macos_companion(file.name)]
     if len(wanted) < len(files):
         logger.warning(
@@ -81,6 +72,66 @@ def list_files(root: Location, folder: str) -> list[CorpusFile]:
             len(files) - len(wanted),
         )
     return sorted(wanted, key=lambda file: file.path)
+
+
+def warn_of_unused(location: Location, files: Sequence[CorpusFile]) -> None:
+    """Say how many files are neither audio nor transcripts nor alignments, and name some."""
+    if files:
+        logger.warning(
+            "%s: %d files are neither audio, transcript nor alignment by their names and are "
+            "passed over, such as %s",
+            location,
+            len(files),
+            names_for_message((file.name for file in files), limit=3),
+        )
+
+
+def _remote_files(root: Location, location: Location) -> Iterator[CorpusFile]:
+    prefix = root.path.rstrip("/") + "/"
+    found: Mapping[str, Mapping[str, Any]] = location.filesystem.find(location.path, detail=True)
+    for path, info in found.items():
+        if str(path).startswith(prefix) and not is_folder_marker(str(path)):
+            yield CorpusFile(
+                printable_path(str(path)[len(prefix) :]), int(info["size"]), content_mark(info)
+            )
+
+
+def _local_files(root: Location, location: Location) -> Iterator[CorpusFile]:
+    def refuse(error: OSError) -> None:
+        raise PipelineError(
+            f"{error.filename} cannot be entered ({error.strerror}), and its utterances would be "
+            "missing; mend its rights, or take it out of the corpus"
+        ) from error
+
+    top = os.path.realpath(root.path)
+    _refuse_link_out(top, location.path)
+    for directory, folders, names in os.walk(location.path, onerror=refuse, followlinks=True):
+        if folders and directory[len(location.path) :].count("/") >= _MAX_DEPTH:
+            raise PipelineError(
+                f"{directory} lies {_MAX_DEPTH} folders below {location} and has folders itself, "
+                "which are not read (a link to a folder above, perhaps); take it out of the corpus"
+            )
+        for name in (*folders, *names):
+            _refuse_link_out(top, os.path.join(directory, name))
+        for name in names:
+            path = os.path.join(directory, name)
+            try:
+                status = os.stat(path)
+            except FileNotFoundError:  # a link to nothing: reading it will say so
+                status = os.lstat(path)
+            relative = path[len(root.path.rstrip("/")) + 1 :]
+            yield CorpusFile(printable_path(relative), status.st_size, str(int(status.st_mtime)))
+
+
+def _refuse_link_out(top: str, path: str) -> None:
+    """A transcript that is a link to anything would have its first words published as a reject."""
+    if os.path.islink(path):
+        target = os.path.realpath(path)
+        if os.path.commonpath([top, target]) != top:
+            raise PipelineError(
+                f"{path} is a link that leads out of the corpus; put the file itself there, "
+                "or name the folder it leads to as the corpus"
+            )
 
 
 def is_macos_companion(name: str) -> bool:
@@ -94,21 +145,6 @@ def printable_path(path: str) -> str:
     Python holds such bytes as surrogates, which neither a digest nor Parquet can encode.
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _refuse_links_out(root: Location, folder: Location) -> None:
-    """A transcript that is a link to anything would have its first words published as a reject."""
-    top = os.path.realpath(root.path)
-    for directory, folders, names in os.walk(folder.path):
-        for entry in (directory, *(os.path.join(directory, name) for name in (*folders, *names))):
-            if not os.path.islink(entry):
-                continue
-            target = os.path.realpath(entry)
-            if os.path.commonpath([top, target]) != top:
-                raise PipelineError(
-                    f"{entry} is a link that leads out of the corpus; put the file itself there, "
-                    "or name the folder it leads to as the corpus"
-                )
 
 
 def content_mark(info: Mapping[str, Any]) -> str:

@@ -86,6 +86,13 @@ def subsets_at(kind: str, root: Location) -> tuple[str, ...]:
 def _unpacked(root: Location) -> list[Location]:
     """The folder of each archive at a root, unpacked."""
     archives = _archives_at(root)
+    others = [child.name for child in root.children() if child.name != EXTRACTED_FOLDER]
+    if passed_over := {*others} - {archive.name for archive in archives}:
+        _log.warning(
+            "%s: taken as a folder of archives; passed over: %s",
+            root,
+            names_for_message(passed_over),
+        )
     base = archives[0].parent.child(EXTRACTED_FOLDER)
     if not base.is_local:
         raise PipelineError(
@@ -106,12 +113,6 @@ def _archives_at(root: Location) -> list[Location]:
     others = [child for child in children if child not in archives]
     if not archives or any(child.is_dir() for child in others):
         return []  # folders beside archives: the corpus is unpacked already
-    if others:
-        _log.warning(
-            "%s: taken as a folder of archives; passed over: %s",
-            root,
-            names_for_message(child.name for child in others),
-        )
     return archives
 
 

@@ -23,6 +23,7 @@ from featurize.corpora.listing import (
     make_listing,
     names_for_message,
     read_texts,
+    warn_of_unused,
 )
 from featurize.corpora.registry import CorpusReader
 from featurize.corpora.timit_speakers import CORE_TEST_SPEAKERS, DEV_SPEAKERS
@@ -129,9 +130,13 @@ class _Scanner:
     def scan_folder(self, folder: str, subsets: Sequence[str]) -> None:
         """List TRAIN or TEST, and deal its speakers to the subsets wanted."""
         utterances: dict[tuple[str, str], dict[str, CorpusFile]] = defaultdict(dict)
+        unused: list[CorpusFile] = []
         for file in list_files(self.root, folder):
             match = _FILE_NAME.fullmatch(file.name)
-            if match is None or match[1].upper().startswith("SA"):
+            if match is None:
+                unused.append(file)
+                continue
+            if match[1].upper().startswith("SA"):
                 continue
             subset = _subset_of(_speaker_of(file), subsets)
             if subset is None:
@@ -144,6 +149,7 @@ class _Scanner:
             elif kind == "WAV":
                 identity = f"{_speaker_of(file)}_{match[1].upper()}"
                 self._reject(identity, subset, file.path, "duplicate_utterance", "two WAV files")
+        warn_of_unused(self.root.child(folder), unused)
         texts = read_texts(
             self.root, [kinds["TXT"] for kinds in utterances.values() if "TXT" in kinds]
         )

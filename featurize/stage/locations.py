@@ -292,7 +292,11 @@ def is_folder_marker(path: str) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, int]]:
-    for directory, folders, names in os.walk(folder):
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error  # else what cannot be read would be as if it were not there
+
+    for directory, folders, names in os.walk(folder, onerror=refuse):
         for name in (*folders, *names):
             path = Path(directory, name)
             if path.is_symlink():

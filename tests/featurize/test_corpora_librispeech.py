@@ -257,6 +257,60 @@ def test_a_corpus_on_s3_is_the_same_corpus(synthetic_corpus, s3_server):
         scan(f"{s3_server.uri}/nothing")
 
 
+def test_a_folder_that_cannot_be_entered_is_named(corpus, monkeypatch):
+    """Rights do not stop root, as which tests may run: the system's answer is made up."""
+    closed = min((corpus / "dev-synthetic").iterdir())
+    real = os.scandir
+
+    def scandir(path):
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PipelineError, match=f"{closed} cannot be entered .Permission denied."):
+        scan(corpus, ("dev-synthetic",))
+
+
+def test_links_within_the_corpus_are_followed_and_loops_are_named(corpus):
+    speaker = min((corpus / "dev-synthetic").iterdir())
+    plain = scan(corpus, ("dev-synthetic",))
+    (corpus / "elsewhere").mkdir()
+    speaker.rename(corpus / "elsewhere" / speaker.name)
+    speaker.symlink_to(corpus / "elsewhere" / speaker.name)
+    assert scan(corpus, ("dev-synthetic",)).entries == plain.entries
+    (corpus / "elsewhere" / speaker.name / "loop").symlink_to(speaker)
+    with pytest.raises(PipelineError, match="a link to a folder above, perhaps"):
+        scan(corpus, ("dev-synthetic",))
+
+
+def test_a_link_to_nothing_is_missing_audio(corpus):
+    flac = min((corpus / "dev-synthetic").rglob("*.flac"))
+    flac.unlink()
+    flac.symlink_to(corpus / "gone.flac")
+    found, _ = verdicts(scan(corpus, ("dev-synthetic",)))
+    assert found == {flac.stem: "missing_audio"}
+
+
+def test_files_that_lie_too_deep_are_named(corpus):
+    deep = corpus / "dev-synthetic" / "1/2/3/4/5/6/7"
+    deep.mkdir(parents=True)
+    with pytest.raises(PipelineError, match="lies 6 folders below"):
+        scan(corpus, ("dev-synthetic",))
+
+
+def test_files_of_no_use_are_counted(corpus, caplog):
+    chapter = min((corpus / "dev-synthetic").rglob("*.flac")).parent
+    for name in ("a.mp3", "trans.txt.bak", "cover.jpg", "notes"):
+        (chapter / name).write_text("x")
+    before = scan(corpus, ("test-synthetic",))
+    assert "passed over" not in caplog.text
+    scan(corpus, ("dev-synthetic",))
+    assert "4 files are neither audio, transcript nor alignment" in caplog.text
+    assert "a.mp3, cover.jpg, notes and 1 more" in caplog.text
+    assert before.rejects == ()
+
+
 def test_real_speech(librispeech_root):
     subsets = sorted(path.name for path in librispeech_root.iterdir() if path.is_dir())
     listing = scan(librispeech_root, subsets)

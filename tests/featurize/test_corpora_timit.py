@@ -161,3 +161,13 @@ def test_a_missing_folder_says_what_is_there(corpus):
     assert scan(corpus, "train").entries
     with pytest.raises(PipelineError, match=r"no TEST folder; it has: TRAIN"):
         scan(corpus, "dev")
+
+
+def test_files_of_no_use_are_counted(corpus, caplog):
+    wav = min((corpus / "TRAIN").rglob("*.WAV"))
+    scan(corpus)
+    assert "passed over" not in caplog.text
+    shutil.copy(wav, wav.with_name(wav.name + ".wav"))
+    wav.with_name("NOTES.DOC").write_text("x")
+    scan(corpus)
+    assert "2 files are neither audio, transcript nor alignment" in caplog.text

@@ -65,7 +65,7 @@ def read(planted_features, tmp_path):
 
 
 @pytest.mark.parametrize("tier", ["phones", "61-70968 - phones"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_rows_get_what_is_said_at_the_centre_of_their_middle_frame(read, tier, encoding):
     found = read(grid(SPOKEN, tier).encode(encoding))
     assert isinstance(found, AlignedLabels)

@@ -126,7 +126,9 @@ def read_phone_tier(file: Location) -> list[tuple[float, float, str]]:
     if len(content) > MAX_BYTES:
         raise BadTextGrid(f"{file.name} is larger than {MAX_BYTES} bytes")
     try:
-        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
+        text = content.decode(
+            "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        )
         tiers = textgrid_io.parseTextgridStr(text, includeEmptyIntervals=True)["tiers"]
         named = [t for t in tiers if str(t["name"]).split("- ")[-1].strip() == "phones"]
         if len(named) != 1:
