@@ -92,6 +92,8 @@ def _mendable(error: BaseException) -> str | None:
         )
     if from_botocore:
         return f"S3: {error}; check the address, AWS_ENDPOINT_URL and the credentials"
+    if server := _of_server(error):
+        return server
     if isinstance(error, UnicodeError):
         return _of_encoding(error)
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
@@ -105,6 +107,25 @@ def _mendable(error: BaseException) -> str | None:
         where = f" {error.filename}" if error.filename else ""
         return f"{error.strerror or error}:{where} cannot be used; check the path, rights and space"
     return None
+
+
+def _of_server(error: BaseException) -> str | None:
+    """Of httpx, by which Prefect alone is asked: it is gone, overloaded, or refuses us."""
+    if "TransportError" not in {c.__name__ for c in type(error).__mro__ if _is_of_httpx(c)}:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if not any(map(_is_of_httpx, type(error).__mro__)) or status is None:
+            return None
+        if status < 500 and status not in (401, 403):
+            return None  # a request of ours that is wrong
+    return (
+        f"the Prefect server stopped answering ({str(error) or type(error).__name__}); what is "
+        "finished is kept: look at that server where PREFECT_API_URL names one, then run the same "
+        "command again"
+    )
+
+
+def _is_of_httpx(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "httpx"
 
 
 def _of_encoding(error: UnicodeError) -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import botocore.exceptions
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -86,9 +87,24 @@ def _broken_requirement() -> None:
     raise ImportError("libsndfile.so: cannot open", name="soundfile")
 
 
+def _answered(status: int) -> None:
+    request = httpx.Request("POST", "http://127.0.0.1:4200/api/flow_runs/")
+    httpx.Response(status, request=request).raise_for_status()
+
+
+def _refused_server() -> None:
+    httpx.get("http://127.0.0.1:9/api", trust_env=False)
+
+
+def _overloaded_server() -> None:
+    _answered(503)
+
+
 @pytest.mark.parametrize(
     ("fail", "told"),
     [
+        (_refused_server, r"the Prefect server stopped answering .*run the same command again"),
+        (_overloaded_server, r"the Prefect server stopped answering .*503"),
         (_decoding, r"not utf-8 text: byte 5 is 0xe9, in b'A caf\\xe9 words'; convert it to UTF-8"),
         (_encoding, r"ascii has no '\\xe9'.*PYTHONUTF8=1"),
         (_odd_name, r"a name is not UTF-8, in 'caf\\udce9.flac'; rename it"),
@@ -105,6 +121,12 @@ def test_known_kinds_are_no_bugs(fail: Callable[[], None], told: str) -> None:
     message, code = explain(caught.value)
     assert re.search(told, message), message
     assert code == 2
+
+
+def test_a_wrong_request_is_a_bug() -> None:
+    with pytest.raises(httpx.HTTPStatusError) as caught:
+        _answered(422)
+    assert explain(caught.value)[1] == 1
 
 
 def test_a_missing_module_of_our_own_is_a_bug() -> None:
