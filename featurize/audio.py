@@ -1,6 +1,6 @@
-"""Reading one utterance's audio: FLAC, RIFF WAV, NIST SPHERE or Ogg (Opus, Vorbis).
+"""Reading one utterance's audio: FLAC, RIFF WAV, NIST SPHERE, Ogg (Opus, Vorbis) or MP3.
 
-libsndfile decodes all four. Of a file other than FLAC whose data end early it returns what there
+libsndfile decodes all five. Of a file other than FLAC whose data end early it returns what there
 is, without an error, so headers are read here too and compared with the file's size. Sizes in
 headers are bounded before anything is allocated by them.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from featurize.audio_container import check_container
 from featurize.rejected import RejectedUtterance
 from featurize.resampling import resample
+from featurize.segment import Segment
 from featurize.stage import Location
 
 MIN_NATIVE_RATE_HZ = 4_000
@@ -55,13 +56,19 @@ class Audio:
         return self.native_rate_hz != self.sample_rate_hz
 
 
-def read_audio(location: Location, sample_rate_hz: int, max_duration_s: float) -> Audio:
-    """Read, check and convert one audio file.
+def read_audio(
+    location: Location,
+    sample_rate_hz: int,
+    max_duration_s: float,
+    segment: Segment | None = None,
+) -> Audio:
+    """Read, check and convert one audio file, or a part of it.
 
     Args:
-        location: a FLAC, RIFF WAV, uncompressed SPHERE or Ogg file, local or on S3.
+        location: a FLAC, RIFF WAV, uncompressed SPHERE, Ogg or MP3 file, local or on S3.
         sample_rate_hz: the rate wanted; another rate is converted.
         max_duration_s: longer audio is rejected by its header, before it is decoded.
+        segment: which part; all of it where None.
 
     Returns:
         The audio. Floating-point files are clipped to [-1, 1].
@@ -76,11 +83,17 @@ def read_audio(location: Location, sample_rate_hz: int, max_duration_s: float) -
             with open(location.path, "rb") as stream:
                 _require_known_container(stream)
             # By path libsndfile reads the file itself, which is faster than through Python.
-            decoded = _decode(location.path, max_duration_s)
+            decoded = _decode(location.path, max_duration_s, segment)
+        elif segment is not None:
+            # The recording may be hours long, of which the store sends what is read.
+            with location.open_read() as stream:
+                _require_known_container(stream)
+                stream.seek(0)
+                decoded = _decode(stream, max_duration_s, segment)
         else:
             content = _bounded_content(location, max_duration_s)
             _require_known_container(io.BytesIO(content))
-            decoded = _decode(io.BytesIO(content), max_duration_s)
+            decoded = _decode(io.BytesIO(content), max_duration_s, None)
     except FileNotFoundError as error:
         raise RejectedUtterance("missing_audio", f"no file {location}") from error
     except (PermissionError, IsADirectoryError) as error:
@@ -90,10 +103,8 @@ def read_audio(location: Location, sample_rate_hz: int, max_duration_s: float) -
 
 def _require_known_container(stream: IO[bytes]) -> None:
     if not check_container(stream):
-        stream.seek(0)
-        raise RejectedUtterance(
-            "unreadable_audio", f"not FLAC, RIFF, SPHERE or Ogg: {stream.read(12)!r}"
-        )
+        # What the file begins with is not repeated: a table may name any file.
+        raise RejectedUtterance("unreadable_audio", "not FLAC, RIFF WAV, SPHERE, Ogg or MP3")
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,7 @@ def _bounded_content(location: Location, max_duration_s: float) -> bytes:
     return content
 
 
-def _decode(source: str | io.BytesIO, max_duration_s: float) -> _Decoded:
+def _decode(source: str | IO[bytes], max_duration_s: float, segment: Segment | None) -> _Decoded:
     try:
         with soundfile.SoundFile(source) as sound:
             rate_hz, num_channels, num_frames = sound.samplerate, sound.channels, sound.frames
@@ -135,31 +146,35 @@ def _decode(source: str | io.BytesIO, max_duration_s: float) -> _Decoded:
                 )
             if num_frames <= 0:
                 raise RejectedUtterance("zero_length_audio", "the file holds no samples")
-            if num_frames > max_duration_s * rate_hz:
+            start, stop = (segment or Segment()).bounds(num_frames, rate_hz)
+            num_wanted = stop - start
+            if num_wanted > max_duration_s * rate_hz:
                 raise RejectedUtterance(
                     "too_long",
-                    f"the header claims {num_frames / rate_hz:.1f} s, over {max_duration_s} s",
+                    f"{'the header' if segment is None else 'the segment'} claims "
+                    f"{num_wanted / rate_hz:.1f} s, over {max_duration_s} s",
                 )
             is_float = sound.subtype in _FLOAT_SUBTYPES
             try:
-                samples = sound.read(num_frames, dtype="float32", always_2d=True)
+                if start:
+                    sound.seek(start)
+                samples = sound.read(num_wanted, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError:
                 samples = np.zeros((0, num_channels), np.float32)
     except soundfile.LibsndfileError as error:
         message = error.error_string.rstrip(".")
         raise RejectedUtterance("unreadable_audio", f"the decoder says: {message}") from error
-    if len(samples) < num_frames:
+    if len(samples) < num_wanted:
+        decodable = len(samples) or (_num_decodable(source) if segment is None else 0)
         raise RejectedUtterance(
-            "truncated_audio",
-            f"decoding stops after {len(samples) or _num_decodable(source)} of {num_frames} "
-            "samples",
+            "truncated_audio", f"decoding stops after {decodable} of {num_wanted} samples"
         )
     return _Decoded(samples, rate_hz, is_float)
 
 
-def _num_decodable(source: str | io.BytesIO) -> int:
+def _num_decodable(source: str | IO[bytes]) -> int:
     """Count the samples before the decoder fails, for the reject's detail."""
-    if isinstance(source, io.BytesIO):
+    if not isinstance(source, str):
         source.seek(0)
     count = 0
     try:

@@ -1,6 +1,6 @@
 """The containers of audio files: told by their first bytes, their claims held against their size.
 
-FLAC, RIFF WAV, NIST SPHERE and Ogg. Headers are bounded before anything is allocated by them.
+FLAC, RIFF WAV, NIST SPHERE, Ogg and MP3. Headers are bounded before anything is allocated by them.
 """
 
 import io
@@ -15,6 +15,8 @@ _MAX_RIFF_CHUNKS = 64
 # Of a page of Ogg: its largest size, and the flag of the last one (RFC 3533, section 6).
 _MAX_OGG_PAGE_BYTES = 65_307
 _OGG_LAST_PAGE = 0x04
+# Encoders' own frame at the start of an MP3 states the stream's size within so many bytes.
+_MP3_STATED_WITHIN = 256
 # Writers to a pipe leave such sizes where they could not seek back.
 _UNKNOWN_RIFF_SIZE = 0x7FFF_F000
 
@@ -25,7 +27,7 @@ def check_container(stream: IO[bytes]) -> bool:
     libsndfile quietly shortens a file other than FLAC whose data end early.
 
     Returns:
-        Whether it is FLAC, RIFF WAV, SPHERE or Ogg; of others nothing is known.
+        Whether it is FLAC, RIFF WAV, SPHERE, Ogg or MP3; of others nothing is known.
 
     Raises:
         RejectedUtterance: ``zero_length_audio``, ``truncated_audio`` or ``unreadable_audio``.
@@ -41,6 +43,8 @@ def check_container(stream: IO[bytes]) -> bool:
         _check_sphere(stream)
     elif magic[:4] == b"OggS":
         _check_ogg(stream)
+    elif magic[:3] == b"ID3" or _is_mp3_frame(magic):
+        _check_mp3(stream, magic)
     else:
         return False
     return True
@@ -62,6 +66,35 @@ def _check_ogg(stream: IO[bytes]) -> None:
     lengths = tail[page + 27 : page + 27 + num_segments]
     if len(tail) < page + 27 + num_segments + sum(lengths):
         raise RejectedUtterance("truncated_audio", "the stream's last page is cut off")
+
+
+def _is_mp3_frame(head: bytes) -> bool:
+    """Whether a header of MPEG audio, layer III, stands here: eleven bits set, then the layer."""
+    return len(head) >= 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2
+
+
+def _check_mp3(stream: IO[bytes], magic: bytes) -> None:
+    """Where encoders state the size of the stream, in a first frame without sound, hold it to that.
+
+    Without that frame the end of an MP3 is wherever it ends.
+    """
+    start = 0
+    if magic[:3] == b"ID3":  # its size is in four bytes of seven bits
+        start = 10 + sum(
+            (byte & 0x7F) << shift for byte, shift in zip(magic[6:10], (21, 14, 7, 0), strict=False)
+        )
+    stream.seek(start)
+    head = stream.read(_MP3_STATED_WITHIN)
+    if not _is_mp3_frame(head):
+        raise RejectedUtterance("unreadable_audio", "no MP3 frame where the first should be")
+    tag = next((at for name in (b"Xing", b"Info") if (at := head.find(name)) > 0), -1)
+    if tag < 0 or len(head) < tag + 16:
+        return
+    (flags,) = struct.unpack(">I", head[tag + 4 : tag + 8])
+    if flags & 0b11 == 0b11:
+        (claimed,) = struct.unpack(">I", head[tag + 12 : tag + 16])
+        if start + claimed > _file_size(stream):
+            _raise_truncated(_file_size(stream) - start, claimed, 0)
 
 
 def _check_riff(stream: IO[bytes]) -> None:

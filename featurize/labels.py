@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.corpora.entry import CorpusEntry
+from featurize.corpora.entry import CorpusEntry, file_of
 from featurize.featurize_config import FeaturizeConfig
 from featurize.lexicon import UNKNOWN_PHONE, Lexicon, load_lexicon, pronounce
 from featurize.phones import (
@@ -208,7 +208,7 @@ class SegmentLabeller:
         if entry.alignment is None:
             raise RejectedUtterance("missing_alignment", "no .PHN file beside the audio")
         heard = rescale_segments(
-            read_alignment(root.child(entry.alignment)), audio_rate_hz, self._sample_rate_hz
+            read_alignment(file_of(root, entry.alignment)), audio_rate_hz, self._sample_rate_hz
         )
         end_sample = heard[-1].end_sample
         segments = fold_segments_to_48(heard)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from featurize.audio import read_audio
 from featurize.cmvn import MomentSums, add_moments
-from featurize.corpora.entry import CorpusEntry
+from featurize.corpora.entry import CorpusEntry, file_of
 from featurize.features import FeatureExtractor
 from featurize.featurize_config import FeaturizeConfig
 from featurize.labels import Labeller, Labels, frames_needed, labeller
@@ -121,7 +121,12 @@ def _featurize_utterance(
     plan: ShardPlan, entry: CorpusEntry, extractor: FeatureExtractor, label: Labeller
 ) -> tuple[FeatureRow, Counter[str], bool]:
     config = plan.config
-    audio = read_audio(plan.corpus.child(entry.audio), config.sample_rate_hz, config.max_duration_s)
+    audio = read_audio(
+        file_of(plan.corpus, entry.audio),
+        config.sample_rate_hz,
+        config.max_duration_s,
+        entry.segment,
+    )
     samples = play(audio.samples, entry.speed)
     num_samples = len(samples)
     num_frames = extractor.num_frames(num_samples)

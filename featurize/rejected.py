@@ -18,6 +18,7 @@ RejectReason = Literal[
     "unknown_speaker",  # not in SPEAKERS.TXT
     "duplicate_utterance",
     "unreadable_features",  # a Kaldi record that is damaged, or of another size than the others
+    "malformed_entry",  # a table's line that does not state an utterance
     "malformed_transcript",  # a line that is not "<id> <words>", or not UTF-8
 ]
 

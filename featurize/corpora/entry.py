@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from featurize.rejects import Reject
+from featurize.segment import Segment
 from featurize.stage import Location
 
 
@@ -11,9 +12,12 @@ class CorpusEntry:
     """One utterance of a corpus, before its audio is read.
 
     Attributes:
-        audio: path of the audio file, relative to the corpus root.
-        alignment: path of a ``.PHN`` file (start sample, end sample, phone), or None.
+        audio: path of the audio file, relative to the corpus root; or, where a table names it so,
+            an absolute path or an ``s3://`` address (:func:`file_of`).
+        alignment: path of a ``.PHN`` file (start sample, end sample, phone), or None; it counts
+            samples from where the utterance begins.
         speed: factor at which the audio is played; 1 as recorded.
+        segment: which part of the audio file is the utterance; None for all of it.
     """
 
     utterance_id: str
@@ -24,6 +28,12 @@ class CorpusEntry:
     audio: str
     alignment: str | None = None
     speed: float = 1.0
+    segment: Segment | None = None
+
+
+def file_of(root: Location, path: str) -> Location:
+    """A file that a corpus names: below its root, or where an absolute path or address says."""
+    return Location.of(path) if path.startswith(("/", "s3://")) else root.child(path)
 
 
 @dataclass(frozen=True)

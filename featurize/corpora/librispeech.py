@@ -29,7 +29,7 @@ from featurize.stage import Location, PipelineError
 from featurize.text_file import text_lines
 
 SPEAKERS_FILE = "SPEAKERS.TXT"
-AUDIO_EXTENSIONS = frozenset({".flac", ".wav", ".sph", ".ogg", ".oga", ".opus"})
+AUDIO_EXTENSIONS = frozenset({".flac", ".wav", ".sph", ".ogg", ".oga", ".opus", ".mp3"})
 _NESTED_FOLDER = "LibriSpeech"
 _MAX_SPEAKERS_BYTES = 16 * 2**20
 _UTTERANCE_ID = re.compile(r"(\d+)-(\d+)-\d+", re.ASCII)
@@ -304,5 +304,9 @@ def scored_subsets(folders: Sequence[Location]) -> tuple[str, ...]:
 
 
 READER = CorpusReader(
-    "librispeech", scan, scored_subsets, functools.partial(scan_folders, scan, subsets_of)
+    "librispeech",
+    scan,
+    scored_subsets,
+    functools.partial(scan_folders, scan, subsets_of),
+    recognises=lambda root: bool(find_root(root)),
 )

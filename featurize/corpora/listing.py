@@ -182,6 +182,7 @@ def make_listing(
     entries: Iterable[CorpusEntry],
     rejects: Iterable[Reject],
     files: Mapping[str, CorpusFile],
+    tables: str = "",
 ) -> CorpusListing:
     """Sort the entries and seal them with their digest.
 
@@ -190,9 +191,10 @@ def make_listing(
         entries: usable utterances.
         rejects: unusable ones.
         files: every listed file by its path; an entry's audio and alignment are among them.
+        tables: digest of the tables that state the entries, where tables do.
     """
     ordered = sorted(entries, key=lambda entry: (entry.subset, entry.utterance_id))
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(tables.encode())
     for entry in sorted(ordered, key=lambda entry: entry.audio):
         parts = [entry.subset, entry.utterance_id, entry.speaker_id, entry.text]
         for path in (entry.audio, entry.alignment):

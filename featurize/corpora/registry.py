@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from featurize.corpora.entry import CorpusListing
-from featurize.stage import Location, Registry
+from featurize.stage import Location, PipelineError, Registry
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class CorpusReader:
             the folder of each, and the subsets; None for a corpus that comes as one.
         whole_subsets: names the subsets at a root that together hold every speaker, for subsets
             by speaker; None where only the subsets that are asked for are looked through.
+        recognises: whether a root is of this kind (an error means no), for who does not say.
     """
 
     name: str
@@ -37,6 +38,7 @@ class CorpusReader:
         None
     )
     whole_subsets: Callable[[Location], tuple[str, ...]] | None = None
+    recognises: Callable[[Location], bool] = lambda _: False
 
 
 READERS = Registry(
@@ -46,8 +48,32 @@ READERS = Registry(
     {
         "librispeech": "featurize.corpora.librispeech:READER",
         "timit": "featurize.corpora.timit:READER",
+        "mls": "featurize.corpora.mls:READER",
+        "kaldi": "featurize.corpora.kaldi:READER",
+        "lhotse": "featurize.corpora.lhotse:READER",
+        "manifest": "featurize.corpora.manifest:READER",
+        "several": "featurize.corpora.several:READER",
     },
 )
+
+
+def recognised(root: Location) -> str:
+    """The name of the built-in reader of a root, by what stands there.
+
+    Raises:
+        PipelineError: when it is of none.
+    """
+    for name in READERS.built_in:
+        try:
+            if READERS.named(name).recognises(root):
+                return name
+        except (PipelineError, OSError):
+            continue  # not of this kind
+    raise PipelineError(
+        f"{root} is laid out as none of: {', '.join(READERS.built_in)}; name its reader with "
+        "--reader, or write a table of it (a CSV with the columns audio and text)"
+    )
+
 
 CorpusName = Annotated[str, AfterValidator(READERS.check), READERS]
 """Name of a corpus reader, checked."""

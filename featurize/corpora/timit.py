@@ -26,6 +26,7 @@ from featurize.corpora.listing import (
     warn_of_unused,
 )
 from featurize.corpora.registry import CorpusReader
+from featurize.corpora.text import normalise_text
 from featurize.corpora.timit_speakers import CORE_TEST_SPEAKERS, DEV_SPEAKERS
 from featurize.rejected import RejectedUtterance, RejectReason
 from featurize.rejects import Reject
@@ -43,8 +44,6 @@ SUBSETS: Mapping[str, tuple[str, frozenset[str] | None]] = {
 _FILE_NAME = re.compile(r"(S[AIX]\d{1,6})\.(WAV|PHN|TXT|WRD)", re.ASCII | re.IGNORECASE)
 _SPEAKER = re.compile(r"[MF][A-Z]{3}\d", re.ASCII)
 _TEXT = re.compile(r"\d+\s+\d+\s+(.*)", re.ASCII | re.DOTALL)
-_DROPPED = str.maketrans(dict.fromkeys('.,;:?!"()[]', ""))
-_DIVIDERS = str.maketrans("-\u2013\u2014", "   ")
 
 
 def find_root(root: Location) -> Location:
@@ -110,11 +109,6 @@ def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
         wanted = [subset for subset in dict.fromkeys(subsets) if SUBSETS[subset][0] == folder]
         scanner.scan_folder(folders[folder], wanted)
     return make_listing(base, scanner.entries, scanner.rejects, scanner.files)
-
-
-def normalise_text(text: str) -> str:
-    """Bring a TIMIT prompt into LibriSpeech's form; unusual symbols stay, to be noticed later."""
-    return " ".join(text.translate(_DIVIDERS).translate(_DROPPED).upper().split())
 
 
 class _Scanner:
@@ -236,4 +230,10 @@ def _parse_text(content: bytes | None) -> str:
     return text
 
 
-READER = CorpusReader("timit", scan, lambda _: ("test",), whole_subsets=whole_folders)
+READER = CorpusReader(
+    "timit",
+    scan,
+    lambda _: ("test",),
+    whole_subsets=whole_folders,
+    recognises=lambda root: bool(find_root(root)),
+)

@@ -131,7 +131,7 @@ def test_damage_inside_a_flac_is_noticed(tmp_path):
         (b"NIST_1A\n   9999999\n", "unreadable_audio", "plausible size"),
         (b"NIST_1A\n   1024\nend_head\n", "unreadable_audio", "does not state"),
         (encoded("OGG", subtype="VORBIS")[:-40], "truncated_audio", "cut off"),
-        (encoded("AIFF"), "unreadable_audio", "not FLAC, RIFF, SPHERE or Ogg"),
+        (encoded("AIFF"), "unreadable_audio", "not FLAC, RIFF WAV, SPHERE, Ogg or MP3"),
         (encoded("WAV", rate=200), "unreadable_audio", "200 Hz"),
         (encoded("WAV", rate=191_999), "unreadable_audio", "no usable ratio"),
         (encoded("WAV", np.zeros((10, 40), np.int16)), "unreadable_audio", "40 channels"),

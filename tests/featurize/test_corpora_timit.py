@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from featurize.corpora.scan import scan_corpus
-from featurize.corpora.timit import normalise_text
+from featurize.corpora.text import normalise_text
 from featurize.corpora.timit_speakers import CORE_TEST_SPEAKERS, DEV_SPEAKERS
 from featurize.stage import Location, PipelineError
 

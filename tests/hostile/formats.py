@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-from featurize.corpora import librispeech, timit
+from featurize.corpora import librispeech, manifest, timit
 from featurize.corpora.archive import ExtractionLimits, extract_archive
 from featurize.corpora.entry import CorpusEntry
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
@@ -392,6 +392,24 @@ def _damage_config(data: bytes, rng: random.Random) -> bytes:
     return content + b"\f" + mutate_text(assignment, rng)
 
 
+_TABLES = tuple(
+    table.encode()
+    for table in (
+        '{"audio": "a.wav", "text": "abc", "start": 0.1, "duration": 0.2, "speaker": 3}\n\f',
+        "\fAudio;Text;Start\na.wav;abc;0.1\n",
+    )
+)
+
+
+def _read_table(data: bytes, folder: Path) -> str:
+    _write(folder, "a.wav", b"")
+    lines, _, cells = data.partition(b"\f")
+    _write(folder, "tiny.jsonl", lines)
+    _write(folder, "other.csv", cells or b"audio,text\n")
+    listing = manifest.scan(Location.of(folder), ["tiny", "other"])
+    return listing.rejects[0].reason if listing.rejects else "read"
+
+
 _ASSIGNMENTS = (
     b"train.optimizer.learning_rate=5e-4",
     b'train.curriculum=[{"num_epochs": 2}]',
@@ -409,6 +427,10 @@ def make_formats(folder: Path, names: frozenset[str]) -> dict[str, Format]:
     formats = {
         "FLAC": Format(flac, mutate_bytes, partial(_read_audio, "a.flac")),
         "WAV": Format(wav, mutate_bytes, partial(_read_audio, "a.wav")),
+        "MP3": Format(
+            (_sound("MP3", "MPEG_LAYER_III"),), mutate_bytes, partial(_read_audio, "a.mp3")
+        ),
+        "table": Format(_TABLES, mutate_text, _read_table),
         "SPHERE": Format(sphere, mutate_bytes, partial(_read_audio, "a.wav")),
         "transcript": Format((corpus,), mutate_text, _read_transcript),
         ".PHN": Format((_PHN,), mutate_text, _read_phn),
@@ -444,7 +466,7 @@ def make_formats(folder: Path, names: frozenset[str]) -> dict[str, Format]:
 
 
 NAMES = (
-    "FLAC", "WAV", "SPHERE", "transcript", ".PHN", "archive", "lexicon", "ARPA",
+    "FLAC", "WAV", "MP3", "SPHERE", "transcript", "table", ".PHN", "archive", "lexicon", "ARPA",
     "configuration", "Parquet", "manifest", "model manifest", "checkpoint",
 )  # fmt: skip
 
