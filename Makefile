@@ -25,7 +25,7 @@ help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F '\t' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
-install: $(STAMP)  ## Make .venv with the pinned dependencies (again only when they change)
+install: $(STAMP)  ## Make .venv with the pinned dependencies
 
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || \
@@ -39,10 +39,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(INSTALL) -e '.[$(EXTRAS)]'
 	@touch $@
 
-demo: $(STAMP)  ## Run the whole pipeline on synthetic speech; ends on a table
+demo: $(STAMP)  ## Run the whole pipeline on synthetic speech
 	$(BIN)/spikeline demo
 
-up: $(STAMP)  ## Start Prefect with every deployment (PORT=4200 RUNS=runs CORPUS=); prints where to click
+up: $(STAMP)  ## Start Prefect, with a worker (PORT= RUNS= CORPUS=)
 	@$(BIN)/python -m infra.local_stack up --state $(STATE) --port $(PORT) --runs "$(RUNS)" --corpus "$(CORPUS)"
 
 down: $(STAMP)  ## Stop what make up started
@@ -51,7 +51,7 @@ down: $(STAMP)  ## Stop what make up started
 test: $(STAMP)  ## Run the tests
 	$(TEST_ENV) $(BIN)/python -m pytest
 
-test-infra: $(STAMP)  ## Run the tests that take minutes: worker and node loss, cancel and retry, browser
+test-infra: $(STAMP)  ## Run the tests that take minutes: lost nodes, browser
 	$(TEST_ENV) $(BIN)/python -m pytest -m cluster
 
 lint: $(STAMP)  ## Check style, formatting and types
@@ -71,13 +71,13 @@ BENCH = $(BIN)/python -m tests.benchmarks.bench_$(subst -,_,$(patsubst bench-%,%
 bench-recurrence: $(VENV)/.installed-bench  ## Training steps beside LSTM, GRU and spiking libraries
 	$(call BENCH,recurrence)
 
-bench-event-driven: $(VENV)/.installed-bench  ## The engine beside dense networks (MODEL=runs/training/FP)
+bench-event-driven: $(VENV)/.installed-bench  ## The engine beside others (MODEL=runs/training/FP)
 	$(call BENCH,event-driven) $(if $(MODEL),--model "$(MODEL)")
 
 bench-features: $(VENV)/.installed-bench  ## Feature extraction beside other tools
 	$(call BENCH,features)
 
-bench-epoch: $(VENV)/.installed-bench  ## An epoch through Ray Train, and where its time goes (FEATURES=runs/align/FP)
+bench-epoch: $(VENV)/.installed-bench  ## An epoch through Ray Train (FEATURES=runs/align/FP)
 	@test -n "$(FEATURES)" || { echo "make: name a feature set: make bench-epoch FEATURES=runs/align/FP" >&2; exit 2; }
 	$(call BENCH,epoch) "$(FEATURES)"
 
@@ -94,13 +94,13 @@ POINTS ?= 20
 SECONDS ?= 1800
 SEED ?= 0
 
-faults: $(STAMP)  ## Inject every fault for real and compare results (POINTS=20 SEED=0)
+faults: $(STAMP)  ## Inject every fault for real (POINTS=20 SEED=0)
 	$(TEST_ENV) $(BIN)/python -m tests.faults.run --points $(POINTS) --seed $(SEED) --record evaluation/results/faults.md
 
-fuzz: $(STAMP)  ## Read damaged inputs of every format (INPUTS=2000 SEED=0)
+fuzz: $(STAMP)  ## Read damaged inputs (INPUTS=2000 SEED=0)
 	$(TEST_ENV) $(BIN)/python -m tests.hostile.run --inputs $(INPUTS) --seed $(SEED) --record evaluation/results/damaged-inputs.md
 
-soak: $(STAMP)  ## Featurize and train in a loop with random kills (SECONDS=1800)
+soak: $(STAMP)  ## Train in a loop with random kills (SECONDS=1800)
 	$(TEST_ENV) $(BIN)/python -m tests.faults.soak --seconds $(SECONDS) --seed $(SEED) --record evaluation/results/soak.md
 
 # The tools of the supply chain stand apart, or the bill of materials would list them.
@@ -111,18 +111,18 @@ $(TOOLS)/.installed: infra/supply-chain.txt
 	$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet -r infra/supply-chain.txt
 	@touch $@
 
-audit: $(STAMP) $(if $(ONLINE),$(TOOLS)/.installed)  ## Hold .venv against its pins; ONLINE=1 asks for vulnerabilities
+audit: $(STAMP) $(if $(ONLINE),$(TOOLS)/.installed)  ## Hold .venv against its pins, ONLINE=1 for more
 	PATH="$(TOOLS)/bin:$$PATH" $(BIN)/python -m infra.audit $(if $(ONLINE),--online)
 
-sbom: $(STAMP) $(TOOLS)/.installed  ## Write the bill of materials of .venv, CycloneDX (build/sbom.json)
+sbom: $(STAMP) $(TOOLS)/.installed  ## Write the bill of materials (build/sbom.json)
 	@mkdir -p build
 	$(TOOLS)/bin/cyclonedx-py environment --output-reproducible --output-format JSON --output-file build/sbom.json $(BIN)/python
 
 # One resolution for Linux and Python 3.11 to 3.13; pins stay as they are unless UPGRADE=1.
-constraints: $(TOOLS)/.installed  ## Pin what pyproject.toml asks for in constraints.txt (UPGRADE=1: the newest)
+constraints: $(TOOLS)/.installed  ## Pin the dependencies again (UPGRADE=1: the newest)
 	$(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --only-binary :all: \
 	  --no-annotate --no-header --no-emit-index-url $(if $(UPGRADE),--upgrade) --output-file constraints.txt pyproject.toml
 	sed -i "s/ ; python_full_version < '3.14' and sys_platform == 'linux'$$//" constraints.txt
 
-clean:  ## Remove the environment and the caches; results are kept
+clean:  ## Remove the environment and the caches; results stay
 	rm -rf $(VENV) $(TOOLS) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -12,39 +12,26 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from flows.failures import INTERRUPT_EXIT_CODE, MISTAKE_EXIT_CODE, explain, one_line
+from flows.help_text import EXAMPLES, Command, Group
 from flows.surroundings import interrupt_on_hangup, open_closed_streams, settle_environment
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
-_EXAMPLES = {
-    "recipes": "mini-librispeech",
-    "demo": "--runs demo-runs",
-    "featurize": "--recipe timit --corpus /data/TIMIT --runs runs",
-    "align": "--recipe timit --features runs/featurize/FP --runs runs",
-    "import-kaldi": "--config kaldi.json --runs runs",
-    "train": "--recipe timit --features runs/align/FP --runs runs --model-name v2",
-    "evaluate": "--recipe timit --model runs/training/FP --features runs/align/FP --runs runs",
-    "front": "--corpus /data/LibriSpeech --runs runs --family v3 --family gru --budget 17",
-    "pipeline": "--recipe timit --corpus /data/TIMIT --runs runs --set models=v2,gru",
-    "verify": "runs",
-    "repair": "runs",
-    "transcribe": "--model runs/training/FP --stream speech.flac",
-    "export": "--model runs/training/FP --format onnx --out v2.onnx",
-}
-
 # Groups of commands in the help.
 WHOLE, ONE = "From speech to a comparison", "One stage of it"
-USE, KEEP = "With a trained model", "Results on disk"
+FINISHED = "With finished results"
 
 app = typer.Typer(
     name="spikeline",
+    cls=Group,
     help="Train spiking speech recognisers and count what their sparsity saves.",
+    epilog="Begin with: spikeline demo. Of one command: spikeline COMMAND --help",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-corpus_app = typer.Typer(help="Make a corpus.", no_args_is_help=True)
+corpus_app = typer.Typer(cls=Group, help="Make a corpus of synthetic speech.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus", rich_help_panel=WHOLE)
 align_app = typer.Typer(epilog=f"Example: spikeline align {_EXAMPLES['align']}")
 app.add_typer(align_app, name="align", rich_help_panel=ONE)
@@ -87,10 +74,11 @@ JsonOption = Annotated[
 
 def _command(name: str, group: str) -> Callable[[FunctionT], FunctionT]:
     """A command with its group in the help, and an example below its own."""
-    example = _EXAMPLES.get(name)
-    epilog = None if example is None else f"Example: spikeline {name} {example}"
     decorate: Callable[[FunctionT], FunctionT] = app.command(
-        name, rich_help_panel=group, epilog=epilog
+        name,
+        cls=Command,
+        rich_help_panel=group,
+        epilog=f"Example: spikeline {name} {EXAMPLES[name]}",
     )
     return decorate
 
@@ -137,7 +125,9 @@ def demo(
 
 
 @corpus_app.command(
-    "synthesize", epilog="Example: spikeline corpus synthesize speech --minutes 30 --layout timit"
+    "synthesize",
+    cls=Command,
+    epilog="Example: spikeline corpus synthesize speech --minutes 30 --layout timit",
 )
 def corpus_synthesize(
     out: Annotated[str, typer.Argument(help="Folder to write.")],
@@ -289,7 +279,7 @@ def evaluate(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare trained models on a feature set, or on speakers of another corpus."""
+    """Compare trained models, on their corpus or another."""
     from flows.stage_commands import Scored, run_evaluate
 
     run_evaluate(recipe, model, Scored(features, corpus), runs, overrides or (), force, as_json)
@@ -304,7 +294,7 @@ def pipeline(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run every stage that is not finished."""
+    """Run a recipe on a corpus, every stage that is not finished."""
     from flows.stage_commands import run_pipeline
 
     run_pipeline(recipe, corpus, runs, overrides or (), workers, as_json)
@@ -337,45 +327,14 @@ def front(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare families of models at equal multiplications per second."""
+    """Compare families of models at equal multiplications."""
     from flows.front_command import run_front
 
     chosen = (family or (), budget or (), seeds)
     run_front(corpus, runs, chosen, overrides or (), record, found_only=found, as_json=as_json)
 
 
-@_command("verify", KEEP)
-def verify(
-    location: Annotated[
-        str, typer.Argument(metavar="URI", help="A stage's result, or a runs folder.")
-    ],
-    as_json: JsonOption = False,
-) -> None:
-    """Check finished results, every byte of them."""
-    from flows.integrity_commands import run_verify
-
-    run_verify(location, as_json)
-
-
-@_command("repair", KEEP)
-def repair(
-    location: Annotated[
-        str, typer.Argument(metavar="URI", help="A stage's result, or a runs folder.")
-    ],
-    corpus: Annotated[
-        str | None,
-        typer.Option("--corpus", help="Where the corpus is now, if it was moved."),
-    ] = None,
-    workers: WorkersOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Redo what is broken in finished results."""
-    from flows.integrity_commands import run_repair
-
-    run_repair(location, corpus, workers, as_json)
-
-
-@_command("transcribe", USE)
+@_command("transcribe", FINISHED)
 def transcribe(
     files: Annotated[
         list[str],
@@ -410,7 +369,7 @@ def transcribe(
     run_transcribe(source, files, find_words=not symbols, stream=stream, as_json=as_json)
 
 
-@_command("export", USE)
+@_command("export", FINISHED)
 def export(
     model: Annotated[str, typer.Option("--model", help="A finished training run.")],
     out: Annotated[str, typer.Option("--out", help="File to write: path or s3://.")],
@@ -435,6 +394,37 @@ def export(
 
     source = EngineSource(model, features, evaluation, "int8" if int8 else "float32")
     run_export(source, out, file_format, as_json)
+
+
+@_command("verify", FINISHED)
+def verify(
+    location: Annotated[
+        str, typer.Argument(metavar="URI", help="A stage's result, or a runs folder.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Check finished results, every byte of them."""
+    from flows.integrity_commands import run_verify
+
+    run_verify(location, as_json)
+
+
+@_command("repair", FINISHED)
+def repair(
+    location: Annotated[
+        str, typer.Argument(metavar="URI", help="A stage's result, or a runs folder.")
+    ],
+    corpus: Annotated[
+        str | None,
+        typer.Option("--corpus", help="Where the corpus is now, if it was moved."),
+    ] = None,
+    workers: WorkersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Redo what is broken in finished results."""
+    from flows.integrity_commands import run_repair
+
+    run_repair(location, corpus, workers, as_json)
 
 
 def main() -> None:
@@ -473,12 +463,18 @@ def _explain_usage(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # which has printed it
         return MISTAKE_EXIT_CODE
     path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "spikeline"
-    message = error.format_message().rstrip(".")
-    return _fail(f"{message}; see {path} --help", MISTAKE_EXIT_CODE)
+    message = error.format_message().rstrip(".").replace(". Did you", "; did you")
+    see = " See" if message.endswith("?") else "; see"
+    return _fail(f"{message}{see} {path} --help", MISTAKE_EXIT_CODE)
 
 
 def _fail(message: str, code: int) -> int:
-    typer.echo(f"spikeline: {one_line(message)}", err=True)
+    from rich.console import Console
+    from rich.text import Text
+
+    from flows.terminal import print_line
+
+    print_line(Console(stderr=True, highlight=False), Text(f"spikeline: {one_line(message)}"))
     return code
 
 

@@ -16,9 +16,10 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from flows.embedded_server import PrefectApi
-from flows.terminal import Screen, open_screen, shortened
+from flows.terminal import Screen, open_screen, print_line, shortened
 
 # Read by Prefect at import. A person sees the pipeline's own account of the run; Prefect's goes
 # to its API. Set PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL=INFO to see it here as well.
@@ -67,7 +68,7 @@ class Command:
 
 def _print(console: Console, item: RenderableType) -> None:
     if isinstance(item, str):
-        console.print(shortened(item), markup=False, soft_wrap=True)
+        print_line(console, Text(shortened(item)))
     else:
         console.print(item)
 

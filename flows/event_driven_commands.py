@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurize.stage import Location, PipelineError
 from flows.command import command
+from flows.terminal import LiveLine
 
 if TYPE_CHECKING:
     from evaluation.engine.description import Precision
@@ -131,16 +132,17 @@ class _Listener:
             transcriber = self._transcribers.pop(rate, None)
             if transcriber is None:
                 transcriber = Transcriber(self._data, rate, self._find_words)
-            shown = ""
+            growing = LiveLine(sys.stderr)
             try:
                 for block in audio.blocks:
                     transcriber.feed(block)
-                    if self._stream and (partial := transcriber.partial()) != shown:
-                        sys.stderr.write(f"... {partial}\n")
-                        shown = partial
+                    if self._stream:
+                        growing.show(transcriber.partial())
                 heard = transcriber.result()
             except PipelineError as error:
                 raise PipelineError(f"{file}: {error}") from None
+            finally:
+                growing.end()
             self._transcribers[rate] = transcriber
             return heard
 

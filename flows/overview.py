@@ -54,6 +54,8 @@ class Stage:
         """The line as a row of a markdown table."""
         if self.share is None:
             state = "waiting"
+        elif self.share == 0.0 and not self.note:
+            state = "starting"
         elif self.share >= 1.0:
             state = "done"
         else:

@@ -8,7 +8,6 @@ from typing import cast
 
 from rich import box
 from rich.console import RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -49,11 +48,13 @@ def _table(recipes: Sequence[Recipe]) -> list[RenderableType]:
             what = re.split(r"[,:;](?=[^,:;]*$)", what[:_MOST_CHARACTERS])[0]
         epochs = max(config.num_epochs for config in recipe.models)
         table.add_row(recipe.name, what, str(len(recipe.trainings)), str(epochs))
-    return [table, Text("All of one: spikeline recipes NAME")]
+    return [table, Text("One in full: spikeline recipes NAME")]
 
 
 def _described(recipe: Recipe) -> list[RenderableType]:
-    differences = [Padding(Text(f"- {line}"), (0, 0, 0, 2)) for line in recipe.deviations]
+    differences = Table.grid(padding=(0, 1))
+    for line in recipe.deviations:
+        differences.add_row("  -", Text(line))
     first = recipe.models[0]
     sizes = f"{first.model.num_layers} layers of {first.model.hidden_size}"
     return [
@@ -62,7 +63,7 @@ def _described(recipe: Recipe) -> list[RenderableType]:
         Text(_trained(recipe)),
         Text(f"Each: {sizes}, {first.num_epochs} epochs, batches of {first.batch_size}."),
         Text("Differs from the paper:", style="bold"),
-        *differences,
+        differences,
         Text("Change a setting with --set, for example --set train.model.hidden_size=256"),
     ]
 

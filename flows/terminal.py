@@ -43,6 +43,12 @@ def shortened(text: str) -> str:
     return text
 
 
+def print_line(console: Console, text: Text) -> None:
+    """Print a line, broken between words on a terminal; a path is never broken, to be copied."""
+    fits = all(len(word) <= console.width for word in text.plain.split())
+    console.print(text, soft_wrap=not (console.is_terminal and fits))
+
+
 class _ScreenHandler(logging.Handler):
     """Prints records above the bars; a library's own format would repeat the time and name."""
 
@@ -58,7 +64,7 @@ class _ScreenHandler(logging.Handler):
         text = Text(shortened(record.getMessage()))
         if record.levelno >= logging.WARNING:
             text = Text(f"{record.levelname.lower()}: ", style="yellow") + text
-        self._console.print(text, soft_wrap=True)
+        print_line(self._console, text)
 
 
 class Screen:

@@ -191,7 +191,7 @@ Prefect is at {stack.ui_url}
                    overrides; a finished stage is found, force does it again.
   Rerun one stage  Deployments > stage-train (or stage-featurize, ...) > Run > Custom run.
   Stop and go on   Runs > the run > Cancel; Retry goes on from the last epoch.
-  Every night      Deployments > demo > Schedules: switch nightly on.
+  Every night      Deployments > demo > Schedules: switch it on, or add your own to any other.
 
   Results          {Location.of(runs).uri}
   Logs             {state.path}

@@ -1,17 +1,26 @@
 """Register everything with a Prefect server: work pool, queue of trainings, deployments.
 
 ``python -m infra.register`` against the server that ``PREFECT_API_URL`` or the active profile
-names. Repeating it brings the deployments up to date and leaves what people changed in the UI
-(limit, schedule switched on) as it is.
+names. Repeating it brings the deployments up to date, removes those that an earlier version
+registered and this one has not, and leaves what people changed in the UI (limit, schedules) as it
+is.
 """
 
 import os
 import subprocess
 from pathlib import Path
-from uuid import UUID
 
+import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    DeploymentUpdate,
+    VariableCreate,
+    VariableUpdate,
+    WorkPoolCreate,
+)
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists
 
 from featurize.stage import Location, PipelineError
@@ -23,6 +32,12 @@ PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
 RUNS_VARIABLE = "SPIKELINE_RUNS"
 CORPUS_VARIABLE = "SPIKELINE_CORPUS"
 TRAININGS_VARIABLE = "SPIKELINE_TRAININGS_AT_ONCE"
+NIGHTLY = DeploymentScheduleCreate(
+    schedule=CronSchedule(cron="0 3 * * *", timezone="UTC"), active=False, slug="nightly"
+)
+"""The demo's example of a schedule, off until a person switches it on."""
+REGISTERED = "spikeline_deployments"
+"""The variable of the server that names what was registered."""
 _DEPLOY_TIMEOUT_S = 300.0
 
 
@@ -40,9 +55,14 @@ def register(runs: str, corpus: str = "", num_trainings: int = 1) -> None:
     with get_client(sync_client=True) as client:
         _create_pool(client)
         _create_queue(client, num_trainings)
-        switched_on = _active_schedules(client)
+        stood = {deployment.id for deployment in client.read_deployments()}
         _deploy({RUNS_VARIABLE: Location.of(runs).uri, CORPUS_VARIABLE: corpus})
-        _switch_on(client, switched_on)
+        _remove_former(client)
+        for deployment in client.read_deployments():
+            _leave_fields_empty(client, deployment)
+            if deployment.name == "demo" and deployment.id not in stood:
+                # Not in prefect.yaml: what stands there would replace a person's own schedules.
+                client.create_deployment_schedules(deployment.id, [NIGHTLY])
 
 
 def _create_pool(client: SyncPrefectClient) -> None:
@@ -67,22 +87,35 @@ def _create_queue(client: SyncPrefectClient, num_trainings: int) -> None:
         return
 
 
-def _active_schedules(client: SyncPrefectClient) -> set[tuple[UUID, str | None]]:
-    """Deployment and slug of each schedule that is on."""
-    return {
-        (deployment.id, schedule.slug)
-        for deployment in client.read_deployments()
-        for schedule in deployment.schedules
-        if schedule.active
-    }
+def _leave_fields_empty(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
+    """Let a field that may be left out begin empty.
+
+    Where a default of None stands in a form's schema, the UI sends null for a field that nobody
+    touched, and the server refuses it as no number.
+    """
+    schema = deployment.parameter_openapi_schema or {}
+    fields = schema.get("properties", {}).values()
+    empty = [field for field in fields if "type" in field and field.get("default", 0) is None]
+    for field in empty:
+        del field["default"]
+    if empty:
+        client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=schema))
 
 
-def _switch_on(client: SyncPrefectClient, wanted: set[tuple[UUID, str | None]]) -> None:
-    """Switch on what was on before deploying switched it off."""
+def _remove_former(client: SyncPrefectClient) -> None:
+    """Delete what an earlier version registered and this one has not; a person's own stay."""
+    wanted = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
+    names = [deployment["name"] for deployment in wanted]
+    before = client.read_variable_by_name(REGISTERED)
+    if before is None:
+        client.create_variable(VariableCreate(name=REGISTERED, value=names))
+        return
+    assert isinstance(before.value, list)
+    former = set(before.value) - set(names)
     for deployment in client.read_deployments():
-        for schedule in deployment.schedules:
-            if (deployment.id, schedule.slug) in wanted and not schedule.active:
-                client.update_deployment_schedule(deployment.id, schedule.id, active=True)
+        if deployment.name in former and deployment.work_pool_name == POOL:
+            client.delete_deployment(deployment.id)
+    client.update_variable(VariableUpdate(name=REGISTERED, value=names))
 
 
 def _deploy(placeholders: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -85,11 +86,15 @@ def test_recipes_are_listed_with_explanations() -> None:
 
 
 def test_help_is_grouped_with_an_example_each() -> None:
-    shown = spikeline("--help").stdout
-    for group in ("From speech to a comparison", "One stage of it", "With a trained model"):
+    shown = spikeline("--help", COLUMNS="80").stdout
+    for group in ("From speech to a comparison", "One stage of it", "With finished results"):
         assert group in shown
+    # What a terminal of 24 lines shows of it holds every command.
+    assert "recipes" in "\n".join(shown.splitlines()[-23:])
     for name in ("featurize", "train", "evaluate", "transcribe", "verify"):
-        assert "Example: spikeline" in spikeline(name, "--help").stdout
+        of_one = spikeline(name, "--help").stdout
+        assert "Example: spikeline" in of_one
+        assert not re.search("<(bool|str|float|int|list)", of_one)
 
 
 def test_recipes_as_json_are_one_object() -> None:

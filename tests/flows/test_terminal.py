@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from flows import terminal
 from flows.command import command
-from flows.terminal import LineBar, LiveLine, Screen, bar, open_screen
+from flows.terminal import LineBar, LiveLine, Screen, bar, open_screen, print_line
 
 
 def test_records_of_our_packages_show_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
@@ -124,3 +125,19 @@ def test_progress_is_a_line_a_minute_without_a_terminal() -> None:
         "evaluating: 20%  v2: 2/10",
         "evaluating: 40%  v2: 4/10",
     ]
+
+
+@pytest.mark.parametrize(
+    ("terminal", "text", "shown"),
+    [
+        (True, "one line of words too long", ["one line of words", "too long"]),
+        (True, "at /a/path/longer/than/a/line here", ["at /a/path/longer/than/a/line here"]),
+        (False, "one line of words too long", ["one line of words too long"]),
+    ],
+)
+def test_a_terminal_breaks_lines_between_words_and_never_a_path(
+    terminal: bool, text: str, shown: list[str]
+) -> None:
+    stream = io.StringIO()
+    print_line(Console(file=stream, width=20, force_terminal=terminal), Text(text))
+    assert [line.rstrip() for line in stream.getvalue().splitlines()] == shown

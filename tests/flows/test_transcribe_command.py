@@ -1,5 +1,6 @@
 """Several files at once: what can be recognised is given, the rest named, the exit code says so."""
 
+import io
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from evaluation.engine.transcriber import Transcriber
 from featurize.featurize import featurize
 from featurize.stage import Location
 from flows.cli import run
@@ -65,3 +67,18 @@ def test_a_bad_file_does_not_change_what_follows(model, speech, capfd):
         return {one["file"]: one["text"] for one in files}
 
     assert texts("one", "bad", "cut", "two") == texts("one", "two")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_a_stream_is_written_in_place(model, speech, monkeypatch):
+    screen, heard = Terminal(), iter("abcdefghijklmnopqrstuvwxyz" * 99)
+    monkeypatch.setattr("sys.stderr", screen)
+    # So small a model hears nothing; a growing text stands in.
+    monkeypatch.setattr(Transcriber, "partial", lambda self: next(heard))
+    assert run(["transcribe", "--model", model, "--stream", speech["one"]]) == 0
+    assert "\ra\x1b[K\rb\x1b[K" in screen.getvalue()
+    assert screen.getvalue().endswith("\r\x1b[K")

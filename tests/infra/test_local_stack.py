@@ -101,25 +101,54 @@ def test_a_pipeline_started_from_its_form_finishes_with_its_artifacts(
     }
 
 
-def test_the_schedule_is_off_can_be_switched_and_up_again_leaves_it(stack: RunningStack) -> None:
+def test_a_number_that_may_be_left_out_begins_empty(stack: RunningStack) -> None:
+    """A default of null would be sent for a field that nobody touched, and refused."""
+    for name in ("demo", "stage-train"):
+        flow = "pipeline" if name == "demo" else name
+        fields = stack.deployment(flow, name)["parameter_openapi_schema"]["properties"]
+        assert fields["size"]["type"] == "integer"
+        assert [key for key, field in fields.items() if field.get("default", 0) is None] == []
+
+
+def test_up_again_leaves_schedules_and_limits_as_people_made_them(stack: RunningStack) -> None:
     deployment = stack.deployment("pipeline", "demo")
     (schedule,) = deployment["schedules"]
     assert schedule["active"] is False
     place = f"/deployments/{deployment['id']}/schedules"
-    stack.call("PATCH", f"{place}/{schedule['id']}", {"active": True})
+    stack.call("PATCH", f"{place}/{schedule['id']}", {"active": True, "parameters": {"epochs": 3}})
+    yearly = {"cron": "0 5 1 1 *", "timezone": "Europe/Berlin"}
+    stack.call("POST", place, [{"schedule": yearly, "active": True, "parameters": {"size": 8}}])
     queue = "/work_pools/spikeline/queues/training"
     stack.call("PATCH", queue, {"concurrency_limit": 3})
-    before = stack.record
+    before, schedules = stack.record, stack.deployment("pipeline", "demo")["schedules"]
+    assert len(schedules) == 2
 
     local_stack("up", stack.state, "--port", str(stack.port), "--runs", str(stack.runs))
     assert stack.record == before, "processes that ran were started again"
     assert stack.call("GET", queue)["concurrency_limit"] == 3
-    (schedule,) = stack.deployment("pipeline", "demo")["schedules"]
-    assert schedule["active"] is True
+    assert stack.deployment("pipeline", "demo")["schedules"] == schedules
 
-    stack.call("PATCH", f"{place}/{schedule['id']}", {"active": False})
+    own = next(found for found in schedules if found["id"] != schedule["id"])
+    stack.call("DELETE", f"{place}/{own['id']}")
+    stack.call("PATCH", f"{place}/{schedule['id']}", {"active": False, "parameters": {}})
     stack.call("PATCH", queue, {"concurrency_limit": 1})
     assert stack.deployment("pipeline", "demo")["schedules"][0]["active"] is False
+
+
+def test_up_removes_what_an_earlier_version_registered_and_nothing_of_a_persons(
+    stack: RunningStack,
+) -> None:
+    flow = stack.deployment("pipeline", "demo")["flow_id"]
+    for name in ("pipeline-of-yore", "my own"):
+        body = {"name": name, "flow_id": flow, "work_pool_name": "spikeline"}
+        stack.call("POST", "/deployments/", body)
+    known = "/variables/name/spikeline_deployments"
+    names = stack.call("GET", known)["value"]
+    stack.call("PATCH", known, {"value": [*names, "pipeline-of-yore"]})
+    local_stack("up", stack.state, "--port", str(stack.port), "--runs", str(stack.runs))
+    left = {d["name"] for d in stack.call("POST", "/deployments/filter", {})}
+    assert left == {*names, "my own"}
+    stack.call("DELETE", f"/deployments/{stack.deployment('pipeline', 'my own')['id']}")
 
 
 @pytest.mark.parametrize(
