@@ -33,7 +33,7 @@ app = typer.Typer(
 )
 corpus_app = typer.Typer(cls=Group, help="Make a corpus of synthetic speech.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus", rich_help_panel=WHOLE)
-align_app = typer.Typer(epilog=f"Example: spikeline align {_EXAMPLES['align']}")
+align_app = typer.Typer(cls=Group, epilog=f"Example: spikeline align {EXAMPLES['align']}")
 app.add_typer(align_app, name="align", rich_help_panel=ONE)
 
 # Click's base of all mistakes in the arguments; typer carries a copy of Click of its own.
@@ -188,7 +188,9 @@ def align(
 
 
 @align_app.command(
-    "compare", epilog="Example: spikeline align compare runs/align/FP /data/mfa-textgrids"
+    "compare",
+    cls=Command,
+    epilog="Example: spikeline align compare runs/align/FP /data/mfa-textgrids",
 )
 def align_compare(
     first: Annotated[
@@ -200,7 +202,7 @@ def align_compare(
     second: Annotated[str, typer.Argument(help="The same, of what it is held against.")],
     phn_rate: Annotated[
         int, typer.Option(min=1, help="Samples per second that .PHN counts in.")
-    ] = (16000),
+    ] = 16000,
     as_json: JsonOption = False,
 ) -> None:
     """Say how far the boundaries of two alignments lie apart."""
