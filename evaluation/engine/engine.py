@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from evaluation.engine.counts import ExecutedCounts
 from evaluation.engine.description import EngineDescription
 from evaluation.engine.engine_file import EngineData
-from evaluation.engine.kernels import CONVENTIONAL, GATED, advance
+from evaluation.engine.kernels import CONVENTIONAL, GATED, Network, State, advance
 from evaluation.engine.layout import lay_out, rows_at_once
 from training.constants import SATURATION
 from training.kernels.cpu_products import GATHER_WIDTH
@@ -63,25 +63,29 @@ class Stream:
 
     def __init__(self, description: EngineDescription) -> None:
         layout = lay_out(description)
+        num_sites = description.num_layers + 1
         self._description = description
-        self.current = np.zeros(layout.state_size, np.float32)
-        self.residue = np.zeros(layout.state_size, np.float32)
-        self.counts = np.zeros(description.num_layers + 1, np.int64)
-        self.indices = np.zeros(layout.list_size, np.int32)
-        self.values = np.zeros(layout.list_size, np.float32)
-        self.levels = np.zeros(layout.list_size, np.int16)
-        self.rows_added = np.zeros(len(layout.matrices), np.int64)
-        self.emitted = np.zeros(description.num_layers + 1, np.int64)
         self.num_frames = 0
-        self.drives = np.zeros(layout.widest, np.float32)
-        self.recurrent = np.zeros(layout.widest, np.float32)
-        self.integer_sums = np.zeros(layout.widest, np.int32)
-        self.scratch = np.zeros(WIDE, np.float32)
+        self.state = State(
+            current=np.zeros(layout.state_size, np.float32),
+            residue=np.zeros(layout.state_size, np.float32),
+            counts=np.zeros(num_sites, np.int64),
+            indices=np.zeros(layout.list_size, np.int32),
+            values=np.zeros(layout.list_size, np.float32),
+            levels=np.zeros(layout.list_size, np.int16),
+            rows_added=np.zeros(len(layout.matrices), np.int64),
+            emitted=np.zeros(num_sites, np.int64),
+            drives=np.zeros(layout.widest, np.float32),
+            recurrent=np.zeros(layout.widest, np.float32),
+            integer_sums=np.zeros(layout.widest, np.int32),
+            scratch=np.zeros(WIDE, np.float32),
+        )
 
     @property
     def executed(self) -> ExecutedCounts:
         """What has been executed since the stream began."""
-        return ExecutedCounts.of(self._description, self.num_frames, self.rows_added, self.emitted)
+        rows_added, emitted = self.state.rows_added, self.state.emitted
+        return ExecutedCounts.of(self._description, self.num_frames, rows_added, emitted)
 
     def spikes(self, site: int) -> Floats:
         """The last frame's outputs of a site (0 the encoder), zeros included."""
@@ -92,8 +96,8 @@ class Stream:
     def write_spikes(self, site: int, outputs: Floats) -> None:
         """Write the last frame's non-zero outputs of a site to their places."""
         first = sum(self._description.site_sizes[:site])
-        listed = slice(first, first + int(self.counts[site]))
-        outputs[self.indices[listed]] = self.values[listed]
+        listed = slice(first, first + int(self.state.counts[site]))
+        outputs[self.state.indices[listed]] = self.state.values[listed]
 
 
 class Engine:
@@ -109,27 +113,22 @@ class Engine:
         description, arrays = data.description, data.arrays
         is_int8 = description.precision == "int8"
         no_floats = np.zeros(0, np.float32)
-        self._kind = CONVENTIONAL if description.model == "conventional" else GATED
-        self._rows_at_once = rows_at_once(description.num_level_bits) if is_int8 else 0
-        self._width = layout.matrices[-1].width
-        self._constants: tuple[NDArray[Any], ...] = (
-            layout.matrix_table,
-            layout.sites,
-            no_floats if is_int8 else arrays["weights"],
-            arrays["weights"] if is_int8 else np.zeros(0, np.int8),
-            arrays.get("scales", no_floats),
-            arrays["biases"],
-            arrays.get("decays", no_floats),
-            arrays.get("leaks", no_floats),
-            firing_table(data),
+        self._network = Network(
+            kind=CONVENTIONAL if description.model == "conventional" else GATED,
+            is_binary=description.num_bits == 1,
+            rows_at_once=rows_at_once(description.num_level_bits) if is_int8 else 0,
+            saturation=np.float32(SATURATION),
+            matrices=layout.matrix_table,
+            sites=layout.sites,
+            float_weights=no_floats if is_int8 else arrays["weights"],
+            byte_weights=arrays["weights"] if is_int8 else np.zeros(0, np.int8),
+            scales=arrays.get("scales", no_floats),
+            biases=arrays["biases"],
+            decays=arrays.get("decays", no_floats),
+            leaks=arrays.get("leaks", no_floats),
+            firing=firing_table(data),
         )
         self._project = _projection(data)
-
-    @property
-    def state_offsets(self) -> list[int]:
-        """Where each site's neurons begin in a stream's state arrays."""
-        offsets: list[int] = self._constants[1][:, 1].tolist()
-        return offsets
 
     def stream(self) -> Stream:
         """A new stream, before its first frame."""
@@ -155,28 +154,10 @@ class Engine:
             )
         num_frames = features_TF.shape[0]
         encoded_TP = self._project(np.ascontiguousarray(features_TF, np.float32))
-        scores = np.empty((num_frames, self._width), np.float32)
-        is_binary = self.description.num_bits == 1
+        width = int(self._network.matrices[-1, 1])
+        scores = np.empty((num_frames, width), np.float32)
         step: Any = advance
-        step(
-            encoded_TP.reshape(-1),
-            (num_frames, self._kind, is_binary, self._rows_at_once),
-            *self._constants,
-            np.float32(SATURATION),
-            stream.current,
-            stream.residue,
-            stream.counts,
-            stream.indices,
-            stream.values,
-            stream.levels,
-            stream.rows_added,
-            stream.emitted,
-            stream.drives,
-            stream.recurrent,
-            stream.integer_sums,
-            stream.scratch,
-            scores.reshape(-1),
-        )
+        step(self._network, stream.state, encoded_TP.reshape(-1), num_frames, scores.reshape(-1))
         stream.num_frames += num_frames
         return scores[:, : self.description.num_outputs]
 

@@ -7,14 +7,10 @@ sums of a few columns stay in registers. Everything elementwise is ``training.ke
 the order of the sums is that of the training model in evaluation: in float32 the spikes are the
 training model's bit by bit.
 
-Layout, all arrays flat. ``matrices`` has a row for W and U of every layer, then W_o: offset of its
-weights, elements per row (fan-out, padded), offset of its bias. Without a U the row length is 0.
-``sites`` has a row for the encoder and every layer: neurons, offset of its state (padded to
-``WIDE``), offset of its list of spikes. The fan-out of a gated layer is its forget drives, padded
-to ``WIDE``, then its cell drives.
-
-A list of spikes holds the positions of the non-zero outputs of the last frame in rising order,
-their values, and for 8-bit weights their integer levels.
+All arrays are flat. The fan-out of a gated layer is its forget drives, padded to ``WIDE``, then
+its cell drives. A site is the encoder or a layer. Its list of spikes holds the positions of the
+non-zero outputs of the last frame in rising order, their values, and their integer levels, which
+8-bit weights are multiplied by.
 
 Everything is in this one file, because numba looks at a kernel's own file alone to see whether
 machine code on disk is stale.
@@ -22,9 +18,10 @@ machine code on disk is stale.
 Shape legend: T frames, F features, H neurons, O outputs, L layers.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 import evaluation.engine.quick_start  # noqa: F401 - before numba looks for SciPy
 from training.kernels.cpu_firing import ONE, ZERO, clamped, fire, larger, logistic, read, smaller
@@ -48,13 +45,84 @@ ROWS_AT_ONCE = 8
 
 CONVENTIONAL, GATED = 0, 1
 
+Array = NDArray[Any]
 
-@helper
-def add_float_rows(  # type: ignore[no-untyped-def]
-    weights, matrix, indices, values, first, count, is_binary, sums
-):
+
+class Network(NamedTuple):
+    """What no frame changes.
+
+    Attributes:
+        kind: ``CONVENTIONAL`` or ``GATED``.
+        is_binary: whether spikes are +-1, with the weights scaled for them.
+        rows_at_once: how many products of an 8-bit weight and a level fit in 16 bits when added up;
+            0 for float32 weights.
+        saturation: largest magnitude of a current or potential.
+        matrices: (2 L + 1, 3), a row for W and U of every layer, then W_o: offset of its weights,
+            elements per row (fan-out, padded; 0 where there is no U), offset of its bias.
+        sites: (L + 1, 3), a row for the encoder and every layer: neurons, offset of its state
+            (padded to ``WIDE``), offset of its list of spikes.
+        float_weights: weights; empty for 8-bit weights.
+        byte_weights: 8-bit weights; else empty.
+        scales: of each output of each matrix, at the offsets of its bias; 8-bit weights only.
+        biases: folded batch norm of each output of each matrix, padded with 0.
+        decays: tau of every layer, at the offsets of its state; conventional only.
+        leaks: lambda of every site, at the offsets of its state; empty for no leak.
+        firing: (L + 1, 6): lowest and highest potential in the clip, scale, threshold in levels,
+            whether quantised, the largest cell.
+    """
+
+    kind: int
+    is_binary: bool
+    rows_at_once: int
+    saturation: np.float32
+    matrices: Array
+    sites: Array
+    float_weights: Array
+    byte_weights: Array
+    scales: Array
+    biases: Array
+    decays: Array
+    leaks: Array
+    firing: Array
+
+
+class State(NamedTuple):
+    """What a frame changes, and room to work in.
+
+    Attributes:
+        current: I of every neuron.
+        residue: R of every neuron.
+        counts: spikes of every site's last frame.
+        indices: their positions.
+        values: their values.
+        levels: their integer levels; 8-bit weights only.
+        rows_added: rows of every matrix that were added up since the stream began.
+        emitted: spikes of every site since the stream began.
+        drives: room for the widest row.
+        recurrent: room for the widest row.
+        integer_sums: room for the widest row, int32; 8-bit weights only.
+        scratch: room for a vector of floats.
+    """
+
+    current: Array
+    residue: Array
+    counts: Array
+    indices: Array
+    values: Array
+    levels: Array
+    rows_added: Array
+    emitted: Array
+    drives: Array
+    recurrent: Array
+    integer_sums: Array
+    scratch: Array
+
+
+@helper(allocates=False)
+def add_float_rows(network, state, matrix, first, count, sums):  # type: ignore[no-untyped-def]
     """``sums[j] = sum_n values[n] weights[indices[n], j]`` in order; binary spikes add or take."""
-    offset, width = matrix[0], matrix[1]
+    offset, width = network.matrices[matrix, 0], network.matrices[matrix, 1]
+    weights, indices, values = network.float_weights, state.indices, state.values
     for start in range(first, first + max(count, 1), ROWS_AT_ONCE):
         end = min(start + ROWS_AT_ONCE, first + count)
         for j in range(0, width, FLOAT_COLUMNS):
@@ -67,7 +135,7 @@ def add_float_rows(  # type: ignore[no-untyped-def]
                 sum3 = load(sums, j + 3 * LANES)
             for n in range(start, end):
                 row = offset + np.int64(indices[n]) * width + j
-                if not is_binary:
+                if not network.is_binary:
                     value = splat(values[n])
                     sum0 = fused_multiply_add(value, load(weights, row), sum0)
                     sum1 = fused_multiply_add(value, load(weights, row + LANES), sum1)
@@ -89,15 +157,15 @@ def add_float_rows(  # type: ignore[no-untyped-def]
             store(sums, j + 3 * LANES, sum3)
 
 
-@helper
-def add_byte_rows(  # type: ignore[no-untyped-def]
-    weights, matrix, indices, levels, first, count, rows_at_once, integer_sums, scales, sums
-):
+@helper(allocates=False)
+def add_byte_rows(network, state, matrix, first, count, sums):  # type: ignore[no-untyped-def]
     """``sums[j] = scales[j] * sum_n levels[n] * weights[indices[n], j]``, the sum in integers.
 
     ``rows_at_once`` products fit in 16 bits; their sum is then added to 32 bits.
     """
-    offset, width, at = matrix[0], matrix[1], matrix[2]
+    offset, width, at = network.matrices[matrix]
+    weights, scales, rows_at_once = network.byte_weights, network.scales, network.rows_at_once
+    indices, levels, integer_sums = state.indices, state.levels, state.integer_sums
     integer_sums[:width] = 0
     for start in range(first, first + count, rows_at_once):
         end = min(start + rows_at_once, first + count)
@@ -118,10 +186,36 @@ def add_byte_rows(  # type: ignore[no-untyped-def]
         sums[j] = np.float32(integer_sums[j]) * scales[at + j]
 
 
+@helper(allocates=False)
+def add_rows(network, state, matrix, site, sums):  # type: ignore[no-untyped-def]
+    """The rows of a matrix that the last spikes of a site choose, added up and counted."""
+    first, count = network.sites[site, 2], state.counts[site]
+    state.rows_added[matrix] += count
+    if network.rows_at_once > 0:
+        add_byte_rows(network, state, matrix, first, count, sums)
+    else:
+        add_float_rows(network, state, matrix, first, count, sums)
+
+
+class EngineFiring(NamedTuple):
+    """What ``fire`` reads (``training.kernels.cpu_layer.Firing``), and the bound of a cell."""
+
+    lowest: np.float32
+    highest: np.float32
+    scale: np.float32
+    threshold: np.float32
+    is_quantized: bool
+    largest_cell: np.float32
+
+
 @helper
-def list_spikes(  # type: ignore[no-untyped-def]
-    spike, h, num_neurons, scratch, scale, has_levels, found, indices, values, levels
-):
+def firing_of(row):  # type: ignore[no-untyped-def]
+    """A row of ``firing``."""
+    return EngineFiring(row[0], row[1], row[2], row[3], row[4] != ZERO, row[5])
+
+
+@helper(allocates=False)
+def list_spikes(spike, h, num_neurons, scale, state, found):  # type: ignore[no-untyped-def]
     """Append the non-zeros of a vector of outputs to a list; returns its new end.
 
     Lanes behind the last neuron are none, whatever a file has in their place.
@@ -130,266 +224,98 @@ def list_spikes(  # type: ignore[no-untyped-def]
     if num_neurons - h < LANES:
         bits = bits & ((np.uint64(1) << np.uint64(num_neurons - h)) - np.uint64(1))
     if bits != 0:
-        store(scratch, 0, spike)
+        store(state.scratch, 0, spike)
         while bits != 0:
             lane = lowest_bit(bits)
-            indices[found] = h + lane
-            values[found] = scratch[lane]
-            if has_levels:
-                levels[found] = np.int16(np.rint(scratch[lane] * scale))
+            state.indices[found] = h + lane
+            state.values[found] = state.scratch[lane]
+            state.levels[found] = np.int16(np.rint(state.scratch[lane] * scale))
             found += 1
             bits = bits & (bits - np.uint64(1))
     return found
 
 
-class EngineFiring(NamedTuple):
-    """What ``fire`` reads; see ``training.kernels.cpu_layer.Firing``."""
-
-    lowest: np.float32
-    highest: np.float32
-    scale: np.float32
-    threshold: np.float32
-    is_quantized: bool
-
-
-@helper
-def firing_of(row):  # type: ignore[no-untyped-def]
-    """A row of ``firing``."""
-    return EngineFiring(row[0], row[1], row[2], row[3], row[4] != ZERO)
+@helper(allocates=False)
+def fire_vector(network, state, site, firing, h, flow, found):  # type: ignore[no-untyped-def]
+    """A vector of neurons: integrate, fire, keep the residue, list; returns the list's new end."""
+    num_neurons, at = network.sites[site, 0], network.sites[site, 1] + h
+    potential = clamped(load(state.residue, at) + flow, splat(network.saturation))
+    spike, _ = fire(potential, firing)
+    left = potential - spike
+    if len(network.leaks) > 0:
+        left = load(network.leaks, at) * left
+    store(state.residue, at, left)
+    return list_spikes(spike, h, num_neurons, firing.scale, state, found)
 
 
-@helper
-def left_over(potential, spike, leaks, at):  # type: ignore[no-untyped-def]
-    """The residue of a vector of neurons."""
-    if len(leaks) > 0:
-        return load(leaks, at) * (potential - spike)
-    return potential - spike
+@helper(allocates=False)
+def keep_count(network, state, site, found):  # type: ignore[no-untyped-def]
+    """Note how many spikes a site's list holds, and that so many were emitted."""
+    state.counts[site] = found - network.sites[site, 2]
+    state.emitted[site] += state.counts[site]
 
 
-@helper
-def encode(  # type: ignore[no-untyped-def]
-    features,
-    at,
-    site,
-    firing,
-    leaks,
-    residue,
-    scratch,
-    has_levels,
-    indices,
-    values,
-    levels,
-    saturation,
-):
-    """The input encoder, one frame: integrate, fire, list; returns the number of spikes."""
-    num_neurons, state, first = site[0], site[1], site[2]
-    scale = firing[2]
-    limit = splat(saturation)
-    found = first
+@helper(allocates=False)
+def encode(network, state, features, at):  # type: ignore[no-untyped-def]
+    """The input encoder, one frame, whose features begin at ``at``."""
+    num_neurons, found = network.sites[0, 0], network.sites[0, 2]
+    firing = firing_of(network.firing[0])
     for h in range(0, num_neurons, LANES):
         flow = read(features, at + h, num_neurons - h)
-        potential = clamped(load(residue, state + h) + flow, limit)
-        spike, _ = fire(potential, firing_of(firing))
-        store(residue, state + h, left_over(potential, spike, leaks, state + h))
-        found = list_spikes(
-            spike, h, num_neurons, scratch, scale, has_levels, found, indices, values, levels
-        )
-    return found - first
+        found = fire_vector(network, state, 0, firing, h, flow, found)
+    keep_count(network, state, 0, found)
 
 
-@helper
-def fire_layer(  # type: ignore[no-untyped-def]
-    kind,
-    site,
-    firing,
-    leaks,
-    drives,
-    biases,
-    bias_at,
-    recurrent,
-    has_recurrence,
-    decays,
-    decay_at,
-    current,
-    residue,
-    scratch,
-    has_levels,
-    indices,
-    values,
-    levels,
-    saturation,
-):
-    """The cells of one layer, one frame; returns the number of spikes."""
-    num_neurons, state, first = site[0], site[1], site[2]
+@helper(allocates=False)
+def fire_layer(network, state, layer):  # type: ignore[no-untyped-def]
+    """The cells of one layer, one frame, once their drives are there."""
+    site = layer + 1
+    num_neurons, at, found = network.sites[site]
     padded = (num_neurons + WIDE - 1) // WIDE * WIDE
-    scale = firing[2]
-    limit = splat(saturation)
-    one, zero = splat(ONE), splat(ZERO)
-    found = first
+    bias_at = network.matrices[2 * layer, 2]
+    has_recurrence = network.matrices[2 * layer + 1, 1] > 0
+    firing = firing_of(network.firing[site])
+    limit, one, zero = splat(network.saturation), splat(ONE), splat(ZERO)
     for h in range(0, num_neurons, LANES):
-        flow = load(drives, h) + load(biases, bias_at + h)
-        before = load(current, state + h)
-        if kind == CONVENTIONAL:
-            flow = clamped(flow + load(decays, decay_at + h) * before, limit)
+        flow = load(state.drives, h) + load(network.biases, bias_at + h)
+        before = load(state.current, at + h)
+        if network.kind == CONVENTIONAL:
+            flow = clamped(flow + load(network.decays, at + h) * before, limit)
         else:
-            cell = load(drives, padded + h) + load(biases, bias_at + padded + h)
+            cell = load(state.drives, padded + h) + load(network.biases, bias_at + padded + h)
             if has_recurrence:
-                flow = flow + load(recurrent, h)
-                cell = cell + load(recurrent, padded + h)
+                flow = flow + load(state.recurrent, h)
+                cell = cell + load(state.recurrent, padded + h)
             gate = logistic(flow)
-            cell = smaller(larger(cell, zero), splat(firing[5]))
+            cell = smaller(larger(cell, zero), splat(firing.largest_cell))
             flow = clamped(gate * before + (one - gate) * cell, limit)
-        store(current, state + h, flow)
-        potential = clamped(load(residue, state + h) + flow, limit)
-        spike, _ = fire(potential, firing_of(firing))
-        store(residue, state + h, left_over(potential, spike, leaks, state + h))
-        found = list_spikes(
-            spike, h, num_neurons, scratch, scale, has_levels, found, indices, values, levels
-        )
-    return found - first
+        store(state.current, at + h, flow)
+        found = fire_vector(network, state, site, firing, h, flow, found)
+    keep_count(network, state, site, found)
 
 
-@kernel
-def advance(  # type: ignore[no-untyped-def]
-    features,
-    shape,
-    matrices,
-    sites,
-    float_weights,
-    byte_weights,
-    scales,
-    biases,
-    decays,
-    leaks,
-    firing,
-    saturation,
-    current,
-    residue,
-    counts,
-    indices,
-    values,
-    levels,
-    rows_added,
-    emitted,
-    drives,
-    recurrent,
-    integer_sums,
-    scratch,
-    scores,
-):
+@kernel(allocates=False)
+def advance(network, state, features, num_frames, scores):  # type: ignore[no-untyped-def]
     """Advance one stream by T frames.
 
     Args:
+        network: ``Network``.
+        state: ``State``, in and out.
         features: (T, F), flat.
-        shape: T, kind (``CONVENTIONAL`` or ``GATED``), whether spikes are +-1 with the weights
-            scaled for them, and how many products of an 8-bit weight and a level fit in 16 bits
-            when added up; 0 for float32 weights.
-        matrices: (2 L + 1, 3); see above.
-        sites: (L + 1, 3); see above.
-        float_weights: weights; empty for 8-bit weights.
-        byte_weights: 8-bit weights, with a scale per output; else empty.
-        scales: scale of each output of each matrix, at the offsets of its bias; 8-bit only.
-        biases: folded batch norm of each output of each matrix, padded with 0.
-        decays: tau of every layer, at the offsets of its state; conventional only.
-        leaks: lambda of every site, at the offsets of its state; empty for no leak.
-        firing: (L + 1, 6): lowest and highest potential in the clip, scale, threshold in levels,
-            whether quantised, the largest cell.
-        saturation: largest magnitude of a current or potential.
-        current: I, state in and out.
-        residue: R, state in and out.
-        counts: spikes of every site's last frame, in and out.
-        indices: their positions, in and out; likewise ``values`` and ``levels``.
-        rows_added: rows of every matrix that were added up; counted on.
-        emitted: spikes of every site; counted on.
-        drives: room for the widest row.
-        recurrent: room for the widest row.
-        integer_sums: room for the widest row, int32; 8-bit weights only.
-        scratch: room for a vector of floats.
+        num_frames: T.
         scores: (T, width of W_o), flat, written: BN(W_o Y) before the softmax.
     """
-    num_frames, kind, is_binary, rows_at_once = shape
-    has_levels = rows_at_once > 0
-    num_layers = sites.shape[0] - 1
+    num_layers = network.sites.shape[0] - 1
     last = 2 * num_layers
-    width = matrices[last, 1]
+    width, bias_at = network.matrices[last, 1], network.matrices[last, 2]
     for t in range(num_frames):
-        count = encode(
-            features,
-            t * sites[0, 0],
-            sites[0],
-            firing[0],
-            leaks,
-            residue,
-            scratch,
-            has_levels,
-            indices,
-            values,
-            levels,
-            saturation,
-        )
-        counts[0] = count
-        emitted[0] += count
+        encode(network, state, features, t * network.sites[0, 0])
         for layer in range(num_layers):
-            feed, back = matrices[2 * layer], matrices[2 * layer + 1]
-            below, own = sites[layer], sites[layer + 1]
-            has_recurrence = back[1] > 0
-            rows_added[2 * layer] += counts[layer]
-            if has_levels:
-                add_byte_rows(
-                    byte_weights, feed, indices, levels, below[2], counts[layer],
-                    rows_at_once, integer_sums, scales, drives,
-                )  # fmt: skip
-            else:
-                add_float_rows(
-                    float_weights, feed, indices, values, below[2], counts[layer], is_binary, drives
-                )
-            if has_recurrence:
-                rows_added[2 * layer + 1] += counts[layer + 1]
-                if has_levels:
-                    add_byte_rows(
-                        byte_weights, back, indices, levels, own[2], counts[layer + 1],
-                        rows_at_once, integer_sums, scales, recurrent,
-                    )  # fmt: skip
-                else:
-                    add_float_rows(
-                        float_weights, back, indices, values, own[2], counts[layer + 1],
-                        is_binary, recurrent,
-                    )  # fmt: skip
-            count = fire_layer(
-                kind,
-                own,
-                firing[layer + 1],
-                leaks,
-                drives,
-                biases,
-                feed[2],
-                recurrent,
-                has_recurrence,
-                decays,
-                own[1],
-                current,
-                residue,
-                scratch,
-                has_levels,
-                indices,
-                values,
-                levels,
-                saturation,
-            )
-            counts[layer + 1] = count
-            emitted[layer + 1] += count
-        rows_added[last] += counts[num_layers]
-        top = sites[num_layers, 2]
-        if has_levels:
-            add_byte_rows(
-                byte_weights, matrices[last], indices, levels, top, counts[num_layers],
-                rows_at_once, integer_sums, scales, drives,
-            )  # fmt: skip
-        else:
-            add_float_rows(
-                float_weights, matrices[last], indices, values, top, counts[num_layers],
-                is_binary, drives,
-            )  # fmt: skip
-        bias_at = matrices[last, 2]
+            add_rows(network, state, 2 * layer, layer, state.drives)
+            if network.matrices[2 * layer + 1, 1] > 0:
+                add_rows(network, state, 2 * layer + 1, layer + 1, state.recurrent)
+            fire_layer(network, state, layer)
+        add_rows(network, state, last, num_layers, state.drives)
         for j in range(0, width, LANES):
-            store(scores, t * width + j, load(drives, j) + load(biases, bias_at + j))
+            out = load(state.drives, j) + load(network.biases, bias_at + j)
+            store(scores, t * width + j, out)

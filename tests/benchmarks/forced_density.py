@@ -80,11 +80,12 @@ def forced_step(
     size: EngineSize, density: float, precision: Precision, weights: NDArray[Any], num_frames: int
 ) -> ForcedStep:
     """Some frames, one at a time, through a network that fires at a density."""
-    engine = Engine(forced_data(size, density, precision, weights))
+    data = forced_data(size, density, precision, weights)
+    engine = Engine(data)
     stream = engine.stream()
     rng = np.random.default_rng(1)
-    for neurons, at in zip(engine.description.site_sizes, engine.state_offsets, strict=True):
-        stream.residue[at : at + neurons] = rng.random(neurons, np.float32) / _LEVELS_PER_UNIT
+    for neurons, at, _ in data.layout.sites:
+        stream.state.residue[at : at + neurons] = rng.random(neurons, np.float32) / _LEVELS_PER_UNIT
     frame = np.full((1, size.num_features), _current(density), np.float32)
 
     def step() -> None:

@@ -260,9 +260,9 @@ def test_what_a_file_holds_behind_the_last_neuron_never_spikes(precision, hidden
         for size, first, count in zip(
             description.site_sizes,
             np.cumsum([0, *description.site_sizes]),
-            stream.counts,
+            stream.state.counts,
             strict=False,
         )
-        for index in stream.indices[first : first + count]
+        for index in stream.state.indices[first : first + count]
     )
-    assert (stream.counts <= description.site_sizes).all()
+    assert (stream.state.counts <= description.site_sizes).all()

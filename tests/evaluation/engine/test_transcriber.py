@@ -282,7 +282,7 @@ def test_whatever_is_fed_in_gives_an_answer(engine_data, samples):
     transcriber.feed(samples)
     heard = transcriber.result()
     assert heard.audio_s == len(samples) / RATE
-    assert np.isfinite(transcriber._stream.residue).all()
+    assert np.isfinite(transcriber._stream.state.residue).all()
     assert all(0 <= share <= 1 for share in heard.executed.density)
 
 
