@@ -55,7 +55,6 @@ class HostileFolder:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=900,
         )
         assert not self.mark.exists(), command
         assert done.returncode == 0, done.stderr[-2000:]
