@@ -41,6 +41,33 @@ class MomentSums(TypedConfig):
         )
 
 
+class RunningMoments:
+    """Moments added one after the other; the same sums as ``add_moments`` of all at once."""
+
+    def __init__(self) -> None:
+        """Begin with no frames."""
+        self._count = 0
+        self._sums = np.zeros((2, 0))
+
+    def add(self, moments: MomentSums) -> None:
+        """Take in further frames.
+
+        Raises:
+            ValueError: when they have another number of features than those before.
+        """
+        sums = np.array([moments.total, moments.squares])
+        if self._count and sums.shape != self._sums.shape:
+            raise ValueError("moments of different feature sizes")
+        self._sums = self._sums + sums if self._count else sums
+        self._count += moments.count
+
+    @property
+    def sums(self) -> MomentSums:
+        """Of all frames so far."""
+        total, squares = self._sums.tolist()
+        return MomentSums(count=self._count, total=tuple(total), squares=tuple(squares))
+
+
 def add_moments(moments: Iterable[MomentSums]) -> MomentSums:
     """Moments of the union.
 

@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from featurize.cmudict import CMUDICT_RELEASE
-from featurize.cmvn import MomentSums, add_moments, cmvn_statistics
+from featurize.cmvn import RunningMoments, cmvn_statistics
 from featurize.corpora.scan import scan_corpus
 from featurize.featurize_config import FeaturizeConfig
 from featurize.labels import labeller
-from featurize.make_shard import ShardResult, make_shard
+from featurize.make_shard import ShardResult, make_shard, read_sidecar
 from featurize.plan_shards import ShardPlan, plan_shards
 from featurize.rejects import (
     REJECTS_NAME,
@@ -46,6 +48,7 @@ from featurize.stage import (
     software_versions,
     timestamp,
 )
+from featurize.utterance_index import INDEX_SCHEMA, write_index
 
 STAGE = "featurize"
 STAGE_VERSION = 1
@@ -112,7 +115,7 @@ def plan_featurize(config: FeaturizeConfig, corpus: Location, runs: Location) ->
 
 
 def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> FeaturizeManifest:
-    """Write the rejects, check their number, and describe the feature set.
+    """Write the rejects, check their number, write the index, and describe the feature set.
 
     Args:
         plan: what was to be done.
@@ -125,8 +128,10 @@ def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> Fea
     rejects = [*plan.rejects, *(reject for result in results for reject in result.rejects)]
     write_rejects(plan.location, sorted(rejects, key=place_among_rejects))
     counts = Counter(str(reject.reason) for reject in rejects)
+    train, by_speaker, speakers = _gather_sidecars(plan)
     subsets = {
-        name: _subset_info(name, results, plan.config) for name in plan.config.splits.subsets
+        name: _subset_info(name, results, speakers[name], plan.config)
+        for name in plan.config.splits.subsets
     }
     by_subset = count_rejects(rejects)
     came_in = Counter(reject.subset for reject in plan.rejects)
@@ -136,10 +141,6 @@ def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> Fea
     check_sums(plan.location, came_in, kept, by_subset)
     _check_rejects(plan.config, plan.location, subsets, by_subset)
     config = plan.config
-    by_speaker = _speaker_moments(results)
-    # Without a train split nothing is trained here, and a model's own statistics will be used.
-    counted = config.splits.train or config.splits.subsets
-    train = [m for r in results if r.subset in counted for m in r.moments.values()]
     missing = sum((Counter(result.out_of_vocabulary) for result in results), Counter[str]())
     shards = tuple(result.shard for result in results if result.shard is not None)
     return FeaturizeManifest(
@@ -155,7 +156,9 @@ def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> Fea
         frame_shift_s=config.stored_frame_shift_s,
         num_features=config.num_features,
         labels=labeller(config).inventory,
-        cmvn=cmvn_statistics(config.cmvn, train, by_speaker),
+        cmvn=cmvn_statistics(
+            config.cmvn, [train.sums], {name: own.sums for name, own in by_speaker.items()}
+        ),
         subsets=subsets,
         shards=shards,
         reject_counts=dict(sorted(counts.items())),
@@ -227,15 +230,44 @@ def _lexicon_digest(config: FeaturizeConfig) -> str | None:
     return hashlib.sha256(Location.of(config.lexicon).read_bytes()).hexdigest()
 
 
+def _gather_sidecars(
+    plan: FeaturizePlan,
+) -> tuple[RunningMoments, dict[str, RunningMoments], dict[str, set[str]]]:
+    """Write the index, and add up the moments, one shard's in memory at a time.
+
+    Returns:
+        Moments of the train split; of each speaker, where they normalise; speakers by subset.
+    """
+    splits = plan.config.splits
+    # Without a train split nothing is trained here, and a model's own statistics will be used.
+    counted = splits.train or splits.subsets
+    train = RunningMoments()
+    by_speaker: dict[str, RunningMoments] = {}
+    speakers: dict[str, set[str]] = {name: set() for name in splits.subsets}
+    index = []
+    for shard in plan.shards:
+        kept = read_sidecar(shard)
+        if kept.index:
+            index.append(pa.table(kept.index, schema=INDEX_SCHEMA))
+        for speaker, moments in kept.moments.items():
+            speakers[shard.subset].add(speaker)
+            if shard.subset in counted:
+                train.add(moments)
+            if plan.config.cmvn == "speaker":
+                by_speaker.setdefault(speaker, RunningMoments()).add(moments)
+    write_index(plan.location, index)
+    return train, by_speaker, speakers
+
+
 def _subset_info(
-    subset: str, results: Sequence[ShardResult], config: FeaturizeConfig
+    subset: str, results: Sequence[ShardResult], speakers: set[str], config: FeaturizeConfig
 ) -> SubsetInfo:
     own = [result for result in results if result.subset == subset]
     shards = [result.shard for result in own if result.shard is not None]
     num_samples = sum(result.num_samples for result in own)
     return SubsetInfo(
         num_utterances=sum(shard.num_utterances for shard in shards),
-        num_speakers=len({speaker for result in own for speaker in result.moments}),
+        num_speakers=len(speakers),
         num_frames=sum(shard.num_frames for shard in shards),
         hours=num_samples / config.sample_rate_hz / 3600,
     )
@@ -257,11 +289,3 @@ def _check_rejects(
                 f"every utterance of subset {name!r} was rejected; most often: {reasons}. "
                 f"{location.child(REJECTS_NAME)} lists each with its reason"
             )
-
-
-def _speaker_moments(results: Sequence[ShardResult]) -> dict[str, MomentSums]:
-    by_speaker: dict[str, list[MomentSums]] = {}
-    for result in results:
-        for speaker, moments in result.moments.items():
-            by_speaker.setdefault(speaker, []).append(moments)
-    return {speaker: add_moments(parts) for speaker, parts in by_speaker.items()}

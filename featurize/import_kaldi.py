@@ -56,6 +56,7 @@ from featurize.stage import (
     software_versions,
     timestamp,
 )
+from featurize.utterance_index import index_shard, write_index
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +148,7 @@ class _Import:
         shards: list[ShardInfo] = []
         for subset in subsets:
             shards += self._write(subset, len(shards), len(states.phones))
+        write_index(self.target, [index_shard(self.target, shard) for shard in shards])
         self._write_rejects(subsets, shards)
         return self._manifest(name, shards, states)
 

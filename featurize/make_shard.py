@@ -26,6 +26,7 @@ from featurize.shard_writer import pack_row, unpacked_features, write_shard
 from featurize.shards import verify_shard
 from featurize.speed import play, recorded_samples
 from featurize.stage import PipelineError, TypedConfig
+from featurize.utterance_index import index_shard
 
 ALIGNMENT_TOLERANCE_S = 0.25
 """A ``.PHN`` may end this far from the end of its audio, as some of TIMIT's own do."""
@@ -39,7 +40,6 @@ class ShardResult(TypedConfig):
 
     Attributes:
         shard: None where every utterance was rejected, and no file written.
-        moments: speaker id to that speaker's moments within the shard.
         num_samples: of all accepted utterances together.
         num_resampled: accepted utterances whose sample rate was not the configured one.
         out_of_vocabulary: word to occurrences among the accepted utterances.
@@ -48,10 +48,23 @@ class ShardResult(TypedConfig):
     subset: str
     shard: ShardInfo | None
     rejects: tuple[Reject, ...]
-    moments: dict[str, MomentSums]
     num_samples: int
     num_resampled: int
     out_of_vocabulary: dict[str, int]
+
+
+class ShardSidecar(TypedConfig):
+    """What is kept of a shard until the feature set is finished.
+
+    Attributes:
+        result: what came of it.
+        moments: speaker id to that speaker's moments within the shard.
+        index: columns of its part of the index; empty where no file was written.
+    """
+
+    result: ShardResult
+    moments: dict[str, MomentSums]
+    index: dict[str, tuple[bool | int, ...]]
 
 
 def make_shard(plan: ShardPlan) -> ShardResult:
@@ -65,7 +78,7 @@ def make_shard(plan: ShardPlan) -> ShardResult:
     kept = _kept_result(plan)
     if kept is not None:
         logger.info("%s is already made", plan.file)
-        return kept
+        return kept.result
     extractor, label = _extractor(plan.config), labeller(plan.config)
     rows: list[dict[str, object]] = []
     rejects: list[Reject] = []
@@ -86,19 +99,37 @@ def make_shard(plan: ShardPlan) -> ShardResult:
         missing.update(words)
         num_samples += row.num_samples
         num_resampled += was_resampled
+    shard, index = None, {}
+    if rows:
+        group_size = plan.config.row_group_size
+        shard = write_shard(plan.location, plan.file, plan.subset, rows, group_size)
+        index = index_shard(plan.location, shard).to_pydict()
     result = ShardResult(
         subset=plan.subset,
-        shard=write_shard(plan.location, plan.file, plan.subset, rows, plan.config.row_group_size)
-        if rows
-        else None,
+        shard=shard,
         rejects=tuple(rejects),
-        moments=moments,
         num_samples=num_samples,
         num_resampled=num_resampled,
         out_of_vocabulary=dict(sorted(missing.items())),
     )
-    plan.sidecar.write_bytes(result.model_dump_json().encode())
+    sidecar = ShardSidecar(result=result, moments=moments, index=index)
+    plan.sidecar.write_bytes(sidecar.model_dump_json().encode())
     return result
+
+
+def read_sidecar(plan: ShardPlan) -> ShardSidecar:
+    """What is kept of a shard that was made.
+
+    Raises:
+        PipelineError: when it is missing or damaged.
+    """
+    try:
+        return ShardSidecar.model_validate_json(plan.sidecar.read_bytes())
+    except (FileNotFoundError, ValidationError) as error:
+        raise PipelineError(
+            f"{plan.sidecar} is missing or damaged: something else writes there; run the stage "
+            "again"
+        ) from error
 
 
 def rejects_of(plan: ShardPlan, entries: Iterable[CorpusEntry]) -> tuple[Reject, ...]:
@@ -174,17 +205,17 @@ def _extractor(config: FeaturizeConfig) -> FeatureExtractor:
     return FeatureExtractor(config)
 
 
-def _kept_result(plan: ShardPlan) -> ShardResult | None:
-    """The result of an interrupted run, where its sidecar and file are whole."""
+def _kept_result(plan: ShardPlan) -> ShardSidecar | None:
+    """What an interrupted run kept, where it and the shard's file are whole."""
     try:
         if not plan.sidecar.exists():
             return None
         if plan.sidecar.filesystem.size(plan.sidecar.path) > _MAX_SIDECAR_BYTES:
             return None
-        result = ShardResult.model_validate_json(plan.sidecar.read_bytes())
-        if result.shard is not None:
-            verify_shard(plan.location, result.shard)
-    except (ValidationError, PipelineError) as error:
+        kept = read_sidecar(plan)
+        if kept.result.shard is not None:
+            verify_shard(plan.location, kept.result.shard)
+    except PipelineError as error:
         logger.warning("%s is made again: %s", plan.file, error)
         return None
-    return result
+    return kept

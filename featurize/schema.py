@@ -21,6 +21,8 @@ from featurize.stage import FileChecksum, StageManifest, TypedConfig
 SCHEMA_VERSION = 1
 IMPORT_STAGE = "import"
 """Stage of feature sets whose features were made elsewhere."""
+INDEX_NAME = "index.parquet"
+"""What training needs to know of every utterance (``featurize.utterance_index``)."""
 
 FeatureDtype = Literal["float16", "float32"]
 STORED_DTYPES: dict[str, "np.dtype[np.floating]"] = {
@@ -243,8 +245,8 @@ class FeaturizeManifest(StageManifest):
         }
 
     def own_names(self) -> frozenset[str]:
-        """The shards and the rejects."""
-        return frozenset({REJECTS_NAME, *(shard.file for shard in self.shards)})
+        """The shards, their index and the rejects."""
+        return frozenset({REJECTS_NAME, INDEX_NAME, *(shard.file for shard in self.shards)})
 
     @property
     def num_frame_targets(self) -> int:

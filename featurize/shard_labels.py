@@ -1,37 +1,23 @@
 """The label columns of a shard, read without its features."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurize.schema import ShardInfo
 from featurize.shards import damaged, int_lists, open_shard
 from featurize.stage import Location
 
+_ROWS_AT_ONCE = 1024
 
-@dataclass(frozen=True, eq=False)
-class LabelledRow:
-    """An utterance's place in its shard, and its targets.
-
-    Attributes:
-        row_group: row group within the shard.
-        row: row within the row group.
-        num_frames: T.
-        labels: (num_labels,) int32.
-        alignment: (T,) int32, or None.
-    """
-
-    row_group: int
-    row: int
-    num_frames: int
-    labels: NDArray[np.int32]
-    alignment: NDArray[np.int32] | None
+Targets = tuple[NDArray[np.int32], NDArray[np.int32] | None]
+"""An utterance's labels, (num_labels,), and its alignment, (T,), or None."""
 
 
-def read_label_columns(features: Location, shard: ShardInfo) -> Iterator[LabelledRow]:
-    """Yield every utterance's targets, one row group in memory at a time.
+def read_targets(features: Location, shard: ShardInfo) -> Iterator[Targets]:
+    """Yield every utterance's labels and alignment, in file order.
 
     Args:
         features: the feature set.
@@ -40,22 +26,33 @@ def read_label_columns(features: Location, shard: ShardInfo) -> Iterator[Labelle
     Raises:
         PipelineError: when the file is missing, damaged, or has other counts than its manifest.
     """
+    for table in read_label_columns(features, shard):
+        alignments = int_lists(table["alignment"])
+        for labels, alignment in zip(int_lists(table["labels"]), alignments, strict=True):
+            assert labels is not None  # looked at by read_label_columns
+            yield labels, alignment
+
+
+def read_label_columns(features: Location, shard: ShardInfo) -> Iterator[pa.Table]:
+    """Yield the columns ``num_frames``, ``labels`` and ``alignment``, some rows at a time.
+
+    Args:
+        features: the feature set.
+        shard: which of its shards.
+
+    Raises:
+        PipelineError: as ``read_targets``, which also names the columns' meaning.
+    """
     file = features.child(shard.file)
-    num_rows = num_all_frames = 0
+    num_rows = num_frames = 0
     with open_shard(file, shard) as parquet:
-        for group in range(parquet.num_row_groups):
-            table = parquet.read_row_group(
-                group, columns=["num_frames", "labels", "alignment"], use_threads=False
-            )
-            num_frames = table["num_frames"].to_pylist()
-            columns = (int_lists(table["labels"]), int_lists(table["alignment"]))
+        columns = ["num_frames", "labels", "alignment"]
+        for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False):
+            table = pa.Table.from_batches([batch])
+            if table["labels"].null_count:
+                raise damaged(file, "an utterance has no labels")
             num_rows += len(table)
-            num_all_frames += sum(num_frames)
-            for row, (frames, labels, alignment) in enumerate(
-                zip(num_frames, *columns, strict=True)
-            ):
-                if labels is None:
-                    raise damaged(file, "an utterance has no labels")
-                yield LabelledRow(group, row, frames, labels, alignment)
-    if (num_rows, num_all_frames) != (shard.num_utterances, shard.num_frames):
+            num_frames += int(table["num_frames"].to_numpy().sum())
+            yield table
+    if (num_rows, num_frames) != (shard.num_utterances, shard.num_frames):
         raise damaged(file, "its counts are not the manifest's")

@@ -8,7 +8,7 @@ from evaluation.evaluate import evaluate
 from evaluation.graph.store import GraphManifest, read_graph
 from evaluation.manifest import EvaluateManifest
 from featurize.repair import inspect_features, redo_features
-from featurize.schema import IMPORT_STAGE, FeaturizeManifest
+from featurize.schema import IMPORT_STAGE, INDEX_NAME, FeaturizeManifest
 from featurize.stage import (
     MANIFEST_NAME,
     Damage,
@@ -18,6 +18,7 @@ from featurize.stage import (
     StageManifest,
     held_lease,
 )
+from featurize.utterance_index import index_shard, write_index
 from flows.comparison import read_metrics
 from training.align.align import align
 from training.align.align_config import AlignConfig
@@ -154,8 +155,15 @@ def _redo(
 ) -> bool:
     """Redo files under the lease; False where the whole stage has to run."""
     location = result.location
-    if isinstance(manifest, FeaturizeManifest) and manifest.stage == "featurize":
-        changed: StageManifest = redo_features(location, manifest, files, corpus)
+    if isinstance(manifest, FeaturizeManifest):
+        features, others = manifest, files - {INDEX_NAME}
+        if others and manifest.stage != "featurize":
+            return False
+        if others:
+            features = redo_features(location, manifest, others, corpus)
+        if INDEX_NAME in files:
+            write_index(location, (index_shard(location, shard) for shard in features.shards))
+        changed: StageManifest = features
     elif isinstance(manifest, TrainManifest):
         if not redo_training(location, manifest, files):
             return False

@@ -6,59 +6,38 @@ contiguous slice of every global batch, so it reads only the row groups of its o
 and each utterance is seen once an epoch over all workers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurize.stage import PipelineError
 
 _LENGTH_JITTER = 0.1
 
-
-class IndexedRow(NamedTuple):
-    """Where an utterance lies and what the plan needs to know of it.
-
-    Attributes:
-        shard: number of the shard in the feature manifest.
-        row_group: row group within the shard.
-        row: row within the row group.
-        num_frames: T.
-        num_targets: labels for CTC, frames for the frame objective.
-    """
-
-    shard: int
-    row_group: int
-    row: int
-    num_frames: int
-    num_targets: int
+GlobalBatch = NDArray[np.int32]
+"""(sequences, 3): for each the utterance's number in its split, first frame, end frame."""
 
 
 class TrainingSequence(NamedTuple):
-    """Frames ``start`` to ``stop`` of the utterance ``row`` of the index."""
+    """Frames ``start`` to ``stop`` of the utterance ``row`` of a split."""
 
     row: int
     start: int
     stop: int
 
 
-GlobalBatch = tuple[TrainingSequence, ...]
+@dataclass(frozen=True, eq=False)
+class EpochPlan:
+    """The global batches of one epoch, drawn window by window as they are asked for.
 
+    Shape legend: N utterances.
 
-def plan_epoch(
-    index: Sequence[IndexedRow],
-    *,
-    batch_size: int,
-    max_frames: int | None,
-    cut: bool,
-    window_rows: int,
-    seed: int,
-    epoch: int,
-) -> list[GlobalBatch]:
-    """Draw the global batches of one epoch.
-
-    Args:
-        index: all training utterances.
+    Attributes:
+        group_N: row group of each utterance, counted over the split; ascending.
+        num_frames_N: its frames.
         batch_size: sequences per global batch.
         max_frames: the curriculum's sequence length; None for whole utterances.
         cut: cut longer utterances into chunks of ``max_frames`` (frame targets), rather than
@@ -70,62 +49,81 @@ def plan_epoch(
     Raises:
         PipelineError: when no utterance is short enough for the stage.
     """
-    rng = np.random.default_rng([seed, epoch])
-    groups: dict[tuple[int, int], list[int]] = {}
-    for number, row in enumerate(index):
-        if cut or max_frames is None or row.num_frames <= max_frames:
-            groups.setdefault((row.shard, row.row_group), []).append(number)
-    if not groups:
-        shortest = min((row.num_frames for row in index), default=0)
-        raise PipelineError(
-            f"curriculum: no utterance has at most chunk_frames={max_frames} frames (the shortest "
-            f"has {shortest}); raise chunk_frames of this stage"
-        )
-    keys = sorted(groups)
-    batches: list[GlobalBatch] = []
-    waiting: list[TrainingSequence] = []
-    num_rows = 0
-    for position, key in enumerate(rng.permutation(len(keys))):
-        members = groups[keys[key]]
-        num_rows += len(members)
-        for member in members:
-            waiting.extend(
-                _sequences(member, index[member].num_frames, max_frames if cut else None)
+
+    group_N: NDArray[np.int32]
+    num_frames_N: NDArray[np.int32]
+    batch_size: int
+    max_frames: int | None
+    cut: bool
+    window_rows: int
+    seed: int
+    epoch: int
+
+    def __post_init__(self) -> None:
+        if not self._fits().any():
+            shortest = self.num_frames_N.min() if len(self.num_frames_N) else 0
+            raise PipelineError(
+                f"curriculum: no utterance has at most chunk_frames={self.max_frames} frames (the "
+                f"shortest has {shortest}); raise chunk_frames of this stage"
             )
-        is_last = position == len(keys) - 1
-        if num_rows >= window_rows or is_last:
-            drawn, waiting = _draw(waiting, batch_size, rng, keep_rest=not is_last)
-            batches.extend(drawn)
-            num_rows = 0
-    return batches
 
+    def __len__(self) -> int:
+        """Number of batches; only the last may hold fewer sequences than the others."""
+        lengths = self.num_frames_N[self._fits()]
+        num_sequences = int((-(-lengths // self._chunk)).sum()) if self.cut else len(lengths)
+        return -(-num_sequences // self.batch_size)
 
-def _sequences(row: int, num_frames: int, chunk: int | None) -> list[TrainingSequence]:
-    if chunk is None:
-        return [TrainingSequence(row, 0, num_frames)]
-    return [
-        TrainingSequence(row, start, min(start + chunk, num_frames))
-        for start in range(0, num_frames, chunk)
-    ]
+    def __iter__(self) -> Iterator[GlobalBatch]:
+        """Draw the batches; every time the same."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        rows = np.flatnonzero(self._fits()).astype(np.int32)
+        starts = np.flatnonzero(np.diff(self.group_N[rows], prepend=-1, append=-1))
+        waiting = np.empty((0, 3), np.int32)
+        window: list[NDArray[np.int32]] = []
+        num_rows = 0
+        order = rng.permutation(len(starts) - 1)
+        for position, group in enumerate(order):
+            window.append(rows[starts[group] : starts[group + 1]])
+            num_rows += len(window[-1])
+            is_last = position == len(order) - 1
+            if num_rows >= self.window_rows or is_last:
+                waiting = np.concatenate([waiting, self._sequences(np.concatenate(window))])
+                drawn, waiting = _draw(waiting, self.batch_size, rng, keep_rest=not is_last)
+                yield from drawn
+                window, num_rows = [], 0
+
+    @property
+    def _chunk(self) -> int:
+        """Frames of the longest sequence, where utterances are cut."""
+        return self.max_frames or np.iinfo(np.int32).max
+
+    def _fits(self) -> NDArray[np.bool_]:
+        """Which utterances take part, (N,)."""
+        limit = None if self.cut else self.max_frames
+        return self.num_frames_N <= (np.iinfo(np.int32).max if limit is None else limit)
+
+    def _sequences(self, rows: NDArray[np.int32]) -> GlobalBatch:
+        """The sequences of some utterances, in order."""
+        lengths = self.num_frames_N[rows]
+        chunk = self._chunk if self.cut else np.iinfo(np.int32).max
+        counts = -(-lengths // chunk)
+        number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        starts = number * chunk
+        stops = np.minimum(starts + chunk, np.repeat(lengths, counts))
+        return np.stack([np.repeat(rows, counts), starts, stops], axis=1).astype(np.int32)
 
 
 def _draw(
-    waiting: list[TrainingSequence],
-    batch_size: int,
-    rng: np.random.Generator,
-    *,
-    keep_rest: bool,
-) -> tuple[list[GlobalBatch], list[TrainingSequence]]:
+    waiting: GlobalBatch, batch_size: int, rng: np.random.Generator, *, keep_rest: bool
+) -> tuple[Iterator[GlobalBatch], GlobalBatch]:
     """Cut a window into batches of like length; the shortest rest may wait for the next window."""
-    lengths = np.array([sequence.stop - sequence.start for sequence in waiting], dtype=np.float64)
+    lengths = (waiting[:, 2] - waiting[:, 1]).astype(np.float64)
     jittered = lengths * rng.uniform(1.0 - _LENGTH_JITTER, 1.0 + _LENGTH_JITTER, len(lengths))
-    ordered = [waiting[i] for i in np.argsort(-jittered, kind="stable")]
-    rest: list[TrainingSequence] = []
-    if keep_rest and len(ordered) % batch_size:
-        cut_at = len(ordered) - len(ordered) % batch_size
-        ordered, rest = ordered[:cut_at], ordered[cut_at:]
-    batches = [tuple(ordered[i : i + batch_size]) for i in range(0, len(ordered), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))], rest
+    ordered = waiting[np.argsort(-jittered, kind="stable")]
+    cut_at = len(ordered) - (len(ordered) % batch_size if keep_rest else 0)
+    starts = np.arange(0, cut_at, batch_size)[rng.permutation(-(-cut_at // batch_size))]
+    batches = (ordered[start : min(start + batch_size, cut_at)] for start in starts)
+    return batches, ordered[cut_at:]
 
 
 def worker_slice(batch_size: int, rank: int, world_size: int) -> slice:

@@ -4,18 +4,18 @@ import logging
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurize.cmvn import Normaliser
-from featurize.labels import frames_needed
 from featurize.schema import FeatureRow, FeaturizeManifest
-from featurize.shard_labels import read_label_columns
 from featurize.shards import read_rows
 from featurize.stage import Location, PipelineError
-from training.batch_plan import GlobalBatch, IndexedRow, TrainingSequence, plan_epoch, worker_slice
+from featurize.utterance_index import read_index_of
+from training.batch_plan import EpochPlan, GlobalBatch, TrainingSequence, worker_slice
 from training.batching import Batch, Example, delayed, pad
 from training.collectives import rank, world_size
 from training.spec_augment import spec_augment
@@ -54,17 +54,36 @@ class GlobalStep:
     batch: Batch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SplitIndex:
-    """The usable utterances of a split.
+    """The usable utterances of a split, in shard order: at most 17 bytes each.
+
+    Shape legend: N utterances, G row groups.
 
     Attributes:
-        rows: what the batch plan needs, in shard order.
+        groups_G2: of each row group, its shard's number in the manifest and its number there.
+        group_N: of each utterance, its row group.
+        row_N: its row within that.
+        num_frames_N: T.
+        num_targets_N: labels for CTC, frames for the frame objective.
         num_too_short: utterances left out because CTC cannot fit their labels.
     """
 
-    rows: tuple[IndexedRow, ...]
+    groups_G2: NDArray[np.int32]
+    group_N: NDArray[np.int32]
+    row_N: NDArray[np.int32]
+    num_frames_N: NDArray[np.int32]
+    num_targets_N: NDArray[np.int32]
     num_too_short: int
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.group_N)
+
+    def place(self, number: int) -> tuple[int, int, int]:
+        """Shard, row group and row of an utterance."""
+        shard, row_group = self.groups_G2[self.group_N[number]].tolist()
+        return shard, row_group, int(self.row_N[number])
 
 
 class RowCache:
@@ -83,14 +102,14 @@ class RowCache:
         self._num_rows = 0
         self._groups: OrderedDict[tuple[int, int], list[FeatureRow]] = OrderedDict()
 
-    def row(self, where: IndexedRow) -> FeatureRow:
+    def row(self, shard: int, row_group: int, row: int) -> FeatureRow:
         """The row at a place of the index."""
-        key = (where.shard, where.row_group)
+        key = (shard, row_group)
         if key not in self._groups:
             rows = read_rows(
                 self._features,
-                self._manifest.shards[where.shard],
-                [where.row_group],
+                self._manifest.shards[shard],
+                [row_group],
                 inventory=self._manifest.labels,
                 states=self._manifest.states,
             )
@@ -100,42 +119,49 @@ class RowCache:
                 _, dropped = self._groups.popitem(last=False)
                 self._num_rows -= len(dropped)
         self._groups.move_to_end(key)
-        return self._groups[key][where.row]
+        return self._groups[key][row]
 
 
 def index_split(
     features: Location, manifest: FeaturizeManifest, split: str, objective: str
 ) -> SplitIndex:
-    """Index a split by its label columns alone, without reading features.
+    """Index a split by the feature set's own index, without reading features.
 
     Raises:
         PipelineError: when the split is empty, or has no alignment for the frame objective.
     """
     subsets = set(manifest.splits.get(split, ()))
-    rows: list[IndexedRow] = []
-    num_too_short = 0
-    for shard, info in enumerate(manifest.shards):
-        if info.subset not in subsets:
-            continue
-        for entry in read_label_columns(features, info):
-            if objective == "frame":
-                if entry.alignment is None:
-                    raise PipelineError(
-                        f"objective=frame needs alignments and {info.file} has none; featurize "
-                        "with labels=alignment, or use objective=ctc"
-                    )
-                num_targets = entry.num_frames
-            else:
-                num_targets = len(entry.labels)
-                if frames_needed(entry.labels) > entry.num_frames:
-                    num_too_short += 1
-                    continue
-            rows.append(
-                IndexedRow(shard, entry.row_group, entry.row, entry.num_frames, num_targets)
+    shards = [number for number, info in enumerate(manifest.shards) if info.subset in subsets]
+    table = read_index_of(features, manifest, shards)
+    total = len(table)
+    shard_N = np.repeat(
+        np.array(shards, np.int32), [manifest.shards[number].num_utterances for number in shards]
+    )
+    row_group_N, num_frames_N = table["row_group"].to_numpy(), table["num_frames"].to_numpy()
+    is_first_N = np.ones(total, np.bool_)
+    is_first_N[1:] = (np.diff(shard_N) != 0) | (np.diff(row_group_N) != 0)
+    firsts = np.flatnonzero(is_first_N)
+    groups_G2 = np.stack([shard_N[firsts], row_group_N[firsts]], axis=1)
+    group_N = np.cumsum(is_first_N, dtype=np.int32) - np.int32(1)
+    row_N = np.arange(total, dtype=np.int32) - firsts.astype(np.int32)[group_N]
+    if objective == "frame":
+        unaligned = np.flatnonzero(~table["is_aligned"].to_numpy())
+        if len(unaligned):
+            file = manifest.shards[shard_N[unaligned[0]]].file
+            raise PipelineError(
+                f"objective=frame needs alignments and {file} has none; featurize with "
+                "labels=alignment, or use objective=ctc"
             )
-    if not rows:
+        index = SplitIndex(groups_G2, group_N, row_N, num_frames_N, num_frames_N, 0)
+    else:
+        fits_N = table["frames_needed"].to_numpy() <= num_frames_N
+        columns = (group_N, row_N, num_frames_N, table["num_labels"].to_numpy())
+        index = SplitIndex(
+            groups_G2, *(column[fits_N] for column in columns), total - int(fits_N.sum())
+        )
+    num_too_short = index.num_too_short
+    if not len(index):
         raise PipelineError(f"the {split} split of {features} has no usable utterance")
-    total = num_too_short + len(rows)
     if num_too_short > MAX_TOO_SHORT_SHARE * total:
         raise PipelineError(
             f"{num_too_short} of {total} utterances of {split} have more labels than CTC fits into "
@@ -149,7 +175,7 @@ def index_split(
             num_too_short,
             total,
         )
-    return SplitIndex(tuple(rows), num_too_short)
+    return index
 
 
 class TrainingData:
@@ -175,8 +201,9 @@ class TrainingData:
 
     def train_steps(self, epoch: int) -> Iterator[GlobalStep]:
         """The steps of a training epoch; the next batches are read while one is used."""
-        plan = plan_epoch(
-            self.train.rows,
+        plan = EpochPlan(
+            self.train.group_N,
+            self.train.num_frames_N,
             batch_size=self.config.batch_size,
             max_frames=self.config.chunk_frames(epoch),
             cut=self.config.objective == "frame",
@@ -184,43 +211,47 @@ class TrainingData:
             seed=self.config.seed,
             epoch=epoch,
         )
-        return read_ahead(self._steps(plan, self.train, self._cache, epoch))
+        return read_ahead(self._steps(plan, len(plan), self.train, self._cache, epoch))
 
     def dev_steps(self) -> Iterator[GlobalStep]:
         """The dev split, whole utterances, longest first."""
-        rows = self.dev.rows
-        order = sorted(range(len(rows)), key=lambda number: -rows[number].num_frames)
-        size = self.config.batch_size
-        whole = [TrainingSequence(number, 0, rows[number].num_frames) for number in order]
-        plan = [tuple(whole[start : start + size]) for start in range(0, len(whole), size)]
-        return read_ahead(self._steps(plan, self.dev, self._dev_cache, None))
+        order = np.argsort(-self.dev.num_frames_N, kind="stable").astype(np.int32)
+        whole = np.stack([order, np.zeros_like(order), self.dev.num_frames_N[order]], axis=1)
+        starts = range(0, len(whole), self.config.batch_size)
+        plan = (whole[start : start + self.config.batch_size] for start in starts)
+        return read_ahead(self._steps(plan, len(starts), self.dev, self._dev_cache, None))
 
     def _steps(
-        self, plan: Sequence[GlobalBatch], split: SplitIndex, cache: RowCache, epoch: int | None
+        self,
+        plan: Iterable[GlobalBatch],
+        num_steps: int,
+        split: SplitIndex,
+        cache: RowCache,
+        epoch: int | None,
     ) -> Iterator[GlobalStep]:
         is_ctc = self.config.objective == "ctc"
         for number, sequences in enumerate(plan):
             local = worker_slice(len(sequences), rank(), world_size())
-            examples = [self._example(s, split, cache, epoch) for s in sequences[local]]
-            num_frames = sum(s.stop - s.start for s in sequences)
-            num_named = sum(max(0, s.stop - s.start - self._delay) for s in sequences)
+            own = (TrainingSequence(*sequence) for sequence in sequences[local].tolist())
+            examples = [self._example(sequence, split, cache, epoch) for sequence in own]
+            rows, starts, stops = sequences.T
+            lengths = stops - starts
+            num_named = int(np.maximum(0, lengths - self._delay).sum())
             yield GlobalStep(
                 number=number,
-                num_steps=len(plan),
+                num_steps=num_steps,
                 global_size=len(sequences),
                 local=local,
-                num_targets=sum(split.rows[s.row].num_targets for s in sequences)
-                if is_ctc
-                else max(1, num_named),
-                num_frames=num_frames,
-                num_whole_utterances=sum(s.start == 0 for s in sequences),
+                num_targets=int(split.num_targets_N[rows].sum()) if is_ctc else max(1, num_named),
+                num_frames=int(lengths.sum()),
+                num_whole_utterances=int((starts == 0).sum()),
                 batch=pad(examples, self.manifest.num_features),
             )
 
     def _example(
         self, sequence: TrainingSequence, split: SplitIndex, cache: RowCache, epoch: int | None
     ) -> Example:
-        row = cache.row(split.rows[sequence.row])
+        row = cache.row(*split.place(sequence.row))
         features = self._normalise(row)[sequence.start : sequence.stop]
         if epoch is not None and self.config.spec_augment is not None:
             rng = np.random.default_rng([self.config.seed, epoch, *sequence])

@@ -7,7 +7,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from featurize.schema import FeaturizeManifest
-from featurize.shard_labels import read_label_columns
+from featurize.shard_labels import read_targets
 from featurize.stage import (
     Location,
     PipelineError,
@@ -171,15 +171,10 @@ def write_label_statistics(run: Location, features: Location, manifest: Featuriz
 
 def _label_statistics(features: Location, manifest: FeaturizeManifest) -> dict[str, Tensor]:
     subsets = set(manifest.splits["train"])
-    entries = [
-        entry
+    targets = (
+        found
         for shard in manifest.shards
         if shard.subset in subsets
-        for entry in read_label_columns(features, shard)
-    ]
-    return label_statistics(
-        (entry.labels for entry in entries),
-        (entry.alignment for entry in entries if entry.alignment is not None),
-        len(manifest.labels.symbols),
-        manifest.num_frame_targets,
+        for found in read_targets(features, shard)
     )
+    return label_statistics(targets, len(manifest.labels.symbols), manifest.num_frame_targets)

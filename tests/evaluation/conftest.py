@@ -160,8 +160,7 @@ def write_model(tmp_path) -> Callable[..., Location]:
         target = Location.of(tmp_path / f"{model}-{objective}-{seed}")
         rows = [make_row(n, "clean-train", labels) for n in range(11)]
         statistics = label_statistics(
-            [row.labels for row in rows],
-            [row.alignment for row in rows],
+            [(row.labels, row.alignment) for row in rows],
             len(labels.symbols),
             None if states is None else outputs,
         )

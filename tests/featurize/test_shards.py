@@ -18,7 +18,7 @@ from featurize.schema import (
     LabelInventory,
     SubsetInfo,
 )
-from featurize.shard_labels import read_label_columns
+from featurize.shard_labels import read_targets
 from featurize.shard_writer import pack_row, write_shard
 from featurize.shards import iter_rows, read_index, read_rows, verify_shard
 from featurize.stage import Location, PipelineError
@@ -156,11 +156,10 @@ def test_index_says_where_each_row_is(tmp_path):
 def test_label_columns_are_those_of_the_rows(tmp_path):
     location = Location(str(tmp_path))
     shard = write(location, make_rows(20, with_alignment=True))
-    for labelled in read_label_columns(location, shard):
-        row = read_rows(location, shard, [labelled.row_group])[labelled.row]
-        assert labelled.num_frames == len(row.features)
-        np.testing.assert_array_equal(labelled.labels, row.labels)
-        np.testing.assert_array_equal(labelled.alignment, row.alignment)
+    rows = read_rows(location, shard)
+    for row, (labels, alignment) in zip(rows, read_targets(location, shard), strict=True):
+        np.testing.assert_array_equal(labels, row.labels)
+        np.testing.assert_array_equal(alignment, row.alignment)
 
 
 def test_index_reads_no_features(tmp_path):

@@ -258,7 +258,8 @@ def _rewrite_parquet(data: bytes, rng: random.Random) -> bytes:
 
 
 def _read_parquet(workshop: _Workshop, data: bytes, folder: Path) -> str:
-    from featurize.shard_labels import read_label_columns
+    from featurize.shard_labels import read_targets
+    from featurize.utterance_index import index_shard
 
     features = workshop.copy(workshop.features, folder)
     manifest = read_manifest(features, FeaturizeManifest)
@@ -271,7 +272,8 @@ def _read_parquet(workshop: _Workshop, data: bytes, folder: Path) -> str:
     for reader in (
         lambda: read_rows(features, shard, inventory=manifest.labels),
         lambda: read_index(features, manifest, manifest.subsets),
-        lambda: list(read_label_columns(features, shard)),
+        lambda: list(read_targets(features, shard)),
+        lambda: index_shard(features, shard),
     ):
         try:
             reader()

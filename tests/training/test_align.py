@@ -103,7 +103,7 @@ def test_a_finished_alignment_is_found_and_trained_on(librispeech, runs):
     unused = FEW.model_copy(update={"network": TrainConfig(objective="frame")})
     assert align(unused, librispeech, runs, HERE).fingerprint == first.fingerprint
     manifest = read_manifest(first.location, FeaturizeManifest)
-    assert index_split(first.location, manifest, "dev", "frame").rows
+    assert index_split(first.location, manifest, "dev", "frame")
     config = TrainConfig(model=ModelConfig(model="lstm", hidden_size=8), objective="frame")
     config = config.model_copy(update={"curriculum": (CurriculumStage(num_epochs=1),)})
     assert not train(config, first.location, runs, HERE).skipped

@@ -4,16 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurize.stage import PipelineError
-from training.batch_plan import IndexedRow, plan_epoch, worker_slice
+from training.batch_plan import EpochPlan, TrainingSequence, worker_slice
 
 lengths = st.lists(st.integers(1, 300), min_size=1, max_size=80)
-
-
-def make_index(frames, group_size=4):
-    return [
-        IndexedRow(0, number // group_size, number % group_size, length, length)
-        for number, length in enumerate(frames)
-    ]
 
 
 def plan(frames, **changes):
@@ -25,7 +18,11 @@ def plan(frames, **changes):
         "seed": 0,
         "epoch": 0,
     }
-    return plan_epoch(make_index(frames), **(settings | changes))
+    groups = np.arange(len(frames), dtype=np.int32) // 4
+    drawn = EpochPlan(groups, np.array(frames, np.int32), **(settings | changes))
+    batches = [[TrainingSequence(*row) for row in batch.tolist()] for batch in drawn]
+    assert len(drawn) == len(batches)
+    return batches
 
 
 @given(frames=lengths, batch_size=st.integers(1, 20), window=st.integers(1, 100))

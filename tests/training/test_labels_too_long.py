@@ -30,7 +30,7 @@ def split_with(planted_features, tmp_path):
 
 def test_few_utterances_that_ctc_cannot_fit_are_left_out_and_counted(split_with):
     found = split_with(100, 1)
-    assert (found.num_too_short, len(found.rows)) == (1, 99)
+    assert (found.num_too_short, len(found)) == (1, 99)
 
 
 def test_many_are_no_training(split_with):

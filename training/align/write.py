@@ -28,6 +28,7 @@ from featurize.schema import (
 from featurize.shard_writer import pack_row, write_shard
 from featurize.shards import read_rows
 from featurize.stage import Location, PipelineError, read_manifest, software_versions, timestamp
+from featurize.utterance_index import index_shard, write_index
 from training.align.align_config import AlignConfig
 from training.align.job import AlignJob, silent_symbols, silent_targets
 from training.align.outcome import AlignedLabels, Unaligned
@@ -81,6 +82,7 @@ def write_aligned(
     """
     tally = _Tally(job.manifest.frame_shift_s)
     shards: list[ShardInfo] = []
+    index = []
     rejects: list[Reject] = []
     num_samples: Counter[str] = Counter()
     speakers: dict[str, set[str]] = {subset: set() for subset in job.manifest.subsets}
@@ -105,6 +107,8 @@ def write_aligned(
             group_size = int(str(job.manifest.config["row_group_size"]))
             info = write_shard(target, shard.file, shard.subset, packed, group_size)
             shards.append(info)
+            index.append(index_shard(target, info))
+    write_index(target, index)
     write_rejects(target, rejects)
     rate = job.manifest.sample_rate_hz
     subsets = {
