@@ -189,13 +189,17 @@ def _sentence(ours: Contestant, other: Contestant, apart: RateDifference) -> str
             f"The {ours.title} is as accurate as the {other.title} within noise, and "
             f"{_needs(ours, other)}."
         )
-    points = f"{abs(100 * apart.value):.1f} points {'more' if apart.value > 0 else 'fewer'} errors"
+    compared = (
+        f"makes {'more' if apart.value > 0 else 'fewer'} errors than the {other.title} "
+        f"({ours.error:.1%} against {other.error:.1%})"
+    )
     if apart.value > 0 and other.cost < ours.cost and not _is_equal_cost(ours, other):
         return (
-            f"The {ours.title} makes {points} than the {other.title}, which {_needs(other, ours)}: "
-            "spikes save nothing here."
+            f"The {ours.title} {compared}, which {_needs(other, ours)}: spikes save nothing here."
         )
-    return f"The {ours.title} makes {points} than the {other.title}, and {_needs(ours, other)}."
+    # One is better in errors, the other in multiplications.
+    is_bargain = (apart.value > 0) == (ours.cost < other.cost) and not _is_equal_cost(ours, other)
+    return f"The {ours.title} {compared}, {'but' if is_bargain else 'and'} {_needs(ours, other)}."
 
 
 def _needs(one: Contestant, other: Contestant) -> str:
@@ -234,8 +238,8 @@ def _reservation(
     if not any(one.cost <= _EQUAL_COST * ours.cost for one in dense):
         kind = other.first.model.upper()
         return (
-            f"No dense network of so few multiplications was tried: a smaller {kind} might do as "
-            "well."
+            f"A smaller {kind} might do as well: no dense network of so few multiplications was "
+            "tried."
         )
     rivals = [one for one in dense if one is not other and _is_equal_cost(ours, one)]
     if not rivals:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
+from evaluation.claims import title_of
 from evaluation.figures import (
     INK,
     PAPER,
@@ -94,10 +95,10 @@ def error_against_cost(findings: Findings) -> tuple[Plot, ...]:
             markersize=9,
             capsize=4,
             color=colour_of(model.model),
-            label=model.label,
+            label=title_of(model),
         )
-        spoken.append(f"{model.label} {rate.value:.1%} at {short_count(cost)}")
-    legend_below(figure, min(5, len(metrics.models)))
+        spoken.append(f"{title_of(model)} {rate.value:.1%} at {short_count(cost)}")
+    legend_below(figure, min(4, len(metrics.models)))
     axes.set_xscale("log")
     axes.set_xlim(min(costs) / 1.7, max(costs) * 1.7)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))

@@ -55,7 +55,8 @@ def draw_raster(raster: SpikeRaster) -> Plot:
             fontsize=11.5,
         )
         name = re.sub(r"\W+", "_", f"spike_raster_{raster.label}")
-        return finish(figure, name, title, _alt(raster, title))
+        shown = f"{title}, from sound to recognised symbols"
+        return finish(figure, name, shown, _alt(raster, title))
 
 
 def _site_title(number: int) -> str:

@@ -6,6 +6,7 @@ transcripts, addresses), and the page allows no script at all.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from html import escape
 from typing import Any
 
@@ -13,7 +14,7 @@ import kaldialign
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from evaluation.claims import paper_claims, summary_lines
+from evaluation.claims import paper_claims, summary_lines, title_of
 from evaluation.comparison import (
     claims_table,
     comparison_table,
@@ -70,7 +71,7 @@ def _comparison(metrics: EvaluationMetrics) -> list[dict[str, str]]:
     """One row per model, at most seven columns."""
     rows = []
     for model in metrics.models:
-        row = {"Model": model.label}
+        row = {"Model": title_of(model)}
         for title, name in rate_columns(metrics).items():
             rate = getattr(model.error_rates, name)
             row[title] = "-" if rate is None else format_rate(rate)
@@ -194,7 +195,7 @@ def render_report(
         .get_template("report.html")
         .render(
             title=f"Speech recognisers compared on {', '.join(metrics.subsets)}",
-            created_at=created_at,
+            created_at=f"{datetime.fromisoformat(created_at):%-d %B %Y, %H:%M} UTC",
             css=REPORT_CSS,
             metrics=metrics,
             headline=headline(metrics),

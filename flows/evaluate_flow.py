@@ -7,12 +7,14 @@ from prefect.cache_policies import NO_CACHE
 
 from evaluation.comparison import (
     comparison_table,
+    escape_markdown,
     pareto_table,
     settings_table,
     summary_markdown,
 )
 from evaluation.config import EvaluateConfig
 from evaluation.evaluate import evaluate
+from evaluation.figures import plot_words
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics
 from featurize.stage import Location, StageResult, read_manifest
@@ -140,9 +142,13 @@ def _scored(metrics: EvaluationMetrics) -> str:
 
 
 def illustrated_summary(location: Location, metrics: EvaluationMetrics) -> str:
-    """The summary with its plots below it; an image in markdown is shown as an image.
+    """The summary with its plots below it, each under its title.
 
     Prefect's page gives it half of the window's width; the table of every column stands beside it.
     """
-    pictures = (picture(plot.read_bytes()) for plot in _plots(location))
-    return "\n\n".join([summary_markdown(metrics, narrow=True), *pictures])
+    parts = [summary_markdown(metrics, narrow=True)]
+    for plot in _plots(location):
+        png = plot.read_bytes()
+        title, _ = plot_words(png)
+        parts += [f"### {escape_markdown(title)}", picture(png)]
+    return "\n\n".join(parts)

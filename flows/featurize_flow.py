@@ -75,6 +75,8 @@ def featurize_and_publish(
     result = run_stage(plan.location, plan.fingerprint, work, force=force and is_first_attempt())
     if result.skipped:
         check_finished(plan)
+        with stage_progress(FEATURIZING, "featurize") as shown:
+            shown.update(1.0, "already made")
     publish_features(result)
     return result
 

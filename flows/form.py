@@ -29,7 +29,7 @@ Count = Annotated[int, Field(ge=1)] | SkipJsonSchema[None]
 
 Seed = Annotated[int, Field(ge=0)]
 
-Override = Annotated[str, Field(pattern=r"^\s*[A-Za-z_][\w.]*\s*=")]
+Override = Annotated[str, Field(pattern=r".+=.*")]
 """``key=value``, as ``--set`` takes it."""
 
 

@@ -80,7 +80,6 @@ class Overview:
         self._explanation = explanation
         self._stages = [Stage(title) for title in stages]
         self._curves: dict[str, Curve] = {}
-        self._lines: dict[str, list[str]] = {}
         self._drawn = ""
         self._result = ""
         self._last_update_s = 0.0
@@ -113,11 +112,14 @@ class Overview:
         stage.share, stage.note = share, note
         self._publish(at_once=share >= 1.0)
 
-    def add_epoch(self, training: str, curve: Curve, line: str) -> None:
-        """Add a finished epoch of a training to the lines and curves."""
+    def add_epoch(self, training: str, curve: Curve) -> None:
+        """Show a training as far as it is; two of one title are told apart by a number."""
         with self._lock:
-            self._curves[training] = curve
-            self._lines.setdefault(training, []).append(line)
+            name, number = training, 1
+            while name in self._curves and self._curves[name].config != curve.config:
+                number += 1
+                name = f"{training} ({number})"
+            self._curves[name] = curve
             self._drawn = picture(draw_learning_curves(self._curves).png)
         self._publish(at_once=True)
 
@@ -134,8 +136,8 @@ class Overview:
         parts += ["## Stages", "\n".join([*table, *(stage.row() for stage in self._stages)])]
         if self._drawn:
             parts += ["## Training, epoch by epoch", self._drawn]
-            for training, lines in self._lines.items():
-                parts.append("\n".join([f"**{escape_markdown(training)}**", "```", *lines, "```"]))
+            for training, curve in self._curves.items():
+                parts += [f"**{escape_markdown(training)}**", _epochs(curve)]
         return "\n\n".join(parts)
 
     def _publish(self, at_once: bool) -> None:
@@ -151,6 +153,18 @@ class Overview:
             except Exception as error:
                 self._is_unreachable = True
                 _LOGGER.warning("progress is no longer published to Prefect: %s", error)
+
+
+def _epochs(curve: Curve) -> str:
+    """A training's epochs as a table, which fits the column that Prefect's page leaves."""
+    rows = ["| Epoch | Loss | Dev error | Frames/s | Spikes |", "| --- | --- | --- | --- | --- |"]
+    for metrics in curve.metrics:
+        spikes = " ".join(f"{density:.0%}" for density in metrics.spike_density) or "dense"
+        rows.append(
+            f"| {metrics.epoch + 1}/{curve.config.num_epochs} | {metrics.train_loss:.3f} "
+            f"| {metrics.dev_error:.1%} | {metrics.frames_per_s:,.0f} | {spikes} |"
+        )
+    return "\n".join(rows)
 
 
 _current: ContextVar[Overview | None] = ContextVar("overview", default=None)

@@ -86,8 +86,7 @@ class StageProgress:
     def add_epoch(self, training: str, curve: Curve) -> None:
         """Add a training's newest epoch to the page of the pipeline around it."""
         if self._page is not None:
-            line = epoch_line(curve.metrics[-1], curve.config.num_epochs)
-            self._page.add_epoch(training, curve, line)
+            self._page.add_epoch(training, curve)
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def test_as_accurate_within_noise_at_fewer_multiplications():
         "multiplications."
     )
     assert found.reservation == (
-        "No dense network of so few multiplications was tried: a smaller GRU might do as well."
+        "A smaller GRU might do as well: no dense network of so few multiplications was tried."
     )
     assert [number.value for number in found.numbers] == ["3.2%", "2.9%", "5.5x"]
     assert found.numbers[2].meaning.endswith("3.06\u00a0M in place of 16.9\u00a0M")
@@ -102,13 +102,13 @@ def test_more_errors_are_said_and_equal_multiplications_come_first():
     everyone = (a_model("v2", 0.40, 5.0), a_model("gru", 0.30, 50.0, "gru-large"))
     apart = headline(an_evaluation(*everyone))
     assert apart.sentence == (
-        "The SNN v2 makes 10.0 points more errors than the GRU large, and needs 10.0 times fewer "
-        "multiplications."
+        "The SNN v2 makes more errors than the GRU large (40.0% against 30.0%), but needs 10.0 "
+        "times fewer multiplications."
     )
     beside = headline(an_evaluation(*everyone, a_model("gru", 0.45, 5.5, "gru-small")))
     assert beside.sentence == (
-        "The SNN v2 makes 5.0 points fewer errors than the GRU small, and needs about as many "
-        "multiplications."
+        "The SNN v2 makes fewer errors than the GRU small (40.0% against 45.0%), and needs about "
+        "as many multiplications."
     )
     assert beside.reservation == ""
 
@@ -120,9 +120,18 @@ def test_a_smaller_dense_network_that_does_as_well_is_said():
         "multiplications: spikes save nothing here."
     )
     better = headline(an_evaluation(a_model("v2", 0.40, 5.0), a_model("gru", 0.30, 2.0)))
-    assert "makes 10.0 points more errors than the GRU, which needs 2.5 times fewer" in (
-        better.sentence
+    assert better.sentence == (
+        "The SNN v2 makes more errors than the GRU (40.0% against 30.0%), which needs 2.5 times "
+        "fewer multiplications: spikes save nothing here."
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "cost", "word"), [(0.3, 5.0, "and"), (0.3, 20.0, "but"), (0.5, 5.0, "but")]
+)
+def test_what_is_won_and_what_is_lost_are_joined_by_but(error, cost, word):
+    found = headline(an_evaluation(a_model("v2", error, cost), a_model("gru", 0.4, 10.0)))
+    assert f"%), {word} needs 2.0 times" in found.sentence
 
 
 def test_an_interval_that_tells_nothing_apart_is_no_equality():

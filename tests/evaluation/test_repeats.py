@@ -184,7 +184,7 @@ def test_the_report_has_the_tables_that_apply(seeded, sweep, write_model):
 
     def headings(metrics):
         trainings = {model.label: training for model in metrics.models}
-        return re.findall("<h2>(.*?)</h2>", render_report(metrics, (), {}, trainings, "now"))
+        return re.findall("<h2>(.*?)</h2>", render_report(metrics, (), {}, trainings, "2026-11-25"))
 
     assert "Over seeds" in headings(seeded)
     assert "Settings" in headings(sweep)

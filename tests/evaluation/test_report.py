@@ -176,7 +176,7 @@ def test_words_are_said_beside_phones(metrics, write_model):
         "+3.00)"
     )
     assert close.verdict == paper_claims(metrics)[0].verdict
-    page = render_report(both, (), {}, trained(both, write_model), "now")
+    page = render_report(both, (), {}, trained(both, write_model), "2026-11-25T12:00:00+00:00")
     assert "words with lm_weight 0.75, word_score -1, chosen on dev" in page
     assert comparison_table(both)[4]["WER"] == "31.00% (30.00 to 32.00)"
     assert comparison_table(both)[0]["WER"] == ""
@@ -185,11 +185,11 @@ def test_words_are_said_beside_phones(metrics, write_model):
 def test_verdicts_stand_on_the_papers_corpora_alone(metrics, write_model):
     assert "Verdict here" not in summary_markdown(metrics)
     assert "there is no verdict" in render_report(
-        metrics, (), {}, trained(metrics, write_model), "now"
+        metrics, (), {}, trained(metrics, write_model), "2026-11-25T12:00:00+00:00"
     )
     timit = metrics.model_copy(update={"paper_corpus": "timit"})
     assert "Verdict here" in summary_markdown(timit)
-    page = render_report(timit, (), {}, trained(timit, write_model), "now")
+    page = render_report(timit, (), {}, trained(timit, write_model), "2026-11-25T12:00:00+00:00")
     assert '<td class="holds">' in page
     assert '<td class="fails">' in page
 
@@ -199,7 +199,7 @@ def test_claims_need_their_models(metrics, write_model):
     assert paper_claims(alone) == []
     assert "Beside the paper" not in summary_markdown(alone)
     assert "Beside the paper" not in render_report(
-        alone, (), {}, trained(alone, write_model), "now"
+        alone, (), {}, trained(alone, write_model), "2026-11-25T12:00:00+00:00"
     )
 
 

@@ -46,10 +46,11 @@ def report(write_features, write_model, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_report_opens_from_disk_clean_and_accessible(browser, report, scheme):
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_report_opens_from_disk_clean_and_accessible(browser, report, scheme, width):
     from axe_playwright_python.sync_playwright import Axe
 
-    page = browser.new_page(color_scheme=scheme, viewport={"width": 1280, "height": 900})
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))

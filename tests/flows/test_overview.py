@@ -6,9 +6,8 @@ import pytest
 
 from flows import overview
 from flows.overview import Curve, current_overview
-from flows.progress import epoch_line
 from training.manifest import EpochMetrics
-from training.train_config import CurriculumStage, TrainConfig
+from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
 
 
 @pytest.fixture
@@ -59,8 +58,8 @@ def test_the_page_grows_and_ends_with_the_result_first(told: list[str]) -> None:
         assert "| training v2 | starting |" in told[-1], "a stage that begins is shown at once"
         for number in range(2):
             metrics = tuple(epoch(n) for n in range(number + 1))
-            page.add_epoch("v2", Curve(config, metrics), epoch_line(metrics[-1], 3))
-        assert "epoch  2/3" in told[-1]
+            page.add_epoch("v2", Curve(config, metrics))
+        assert "| 2/3 | 1.250 | 25.0% | 1,000 | 50% 25% |" in told[-1]
         assert told[-1].count("data:image/png;base64,") == 1
         assert told[-1] != told[-2], "curves grow"
         page.update(line, 1.0, "trained, dev error 25%")
@@ -73,8 +72,13 @@ def test_the_page_grows_and_ends_with_the_result_first(told: list[str]) -> None:
 
 def test_two_trainings_of_one_title_have_a_line_each(told: list[str]) -> None:
     with overview.overview("sweep", "x", ["training v2", "training v2"]) as page:
+        for learning_rate in (1e-3, 2e-3):
+            optimizer = OptimizerConfig(learning_rate=learning_rate)
+            page.add_epoch("v2", Curve(TrainConfig(optimizer=optimizer), (epoch(0),)))
         page.update(page.begin("training v2"), 1.0, "one")
         page.update(page.begin("training v2"), 1.0, "two")
     assert "done | one |" in told[-1]
     assert "done | two |" in told[-1]
     assert told[-1].count("training v2") == 2
+    assert "**v2**" in told[-1]
+    assert "**v2 (2)**" in told[-1]

@@ -114,12 +114,12 @@ def test_a_run_is_started_from_the_form_and_watched_while_it_trains(
     said = stack.artifacts(run)["overview"]["updated"]
     waited = datetime.fromisoformat(said) - datetime.fromisoformat(training["created"])
     assert waited.total_seconds() < 20
-    while "epoch  3/60" not in overview(stack, run):
+    while "| 3/60 |" not in overview(stack, run):
         assert stack.state_of(run)["type"] not in FINAL, stack.worker_log()
         time.sleep(0.2)
     artifact = stack.artifacts(run)["overview"]["id"]
     browser.open(f"{stack.ui_url}/v2/artifacts/artifact/{artifact}")
-    browser.wait_for("training v2", "epoch  2/60")
+    browser.wait_for("training v2", "2/60")
     assert pictures(browser) >= 1
     browser.screenshot(tmp_path / "training.png")
     stack.complete(run)
