@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from featurize.audio import read_audio
@@ -79,7 +80,7 @@ def make_shard(plan: ShardPlan) -> ShardResult:
     if kept is not None:
         logger.info("%s is already made", plan.file)
         return kept.result
-    extractor, label = _extractor(plan.config), labeller(plan.config)
+    extractor, label = extractor_of(plan.config), labeller(plan.config)
     rows: list[dict[str, object]] = []
     rejects: list[Reject] = []
     moments: dict[str, MomentSums] = {}
@@ -89,7 +90,7 @@ def make_shard(plan: ShardPlan) -> ShardResult:
         try:
             row, words, was_resampled = _featurize_utterance(plan, entry, extractor, label)
         except RejectedUtterance as refused:
-            rejects.append(_reject(entry, refused))
+            rejects.append(reject_of(entry, refused))
             continue
         packed = pack_row(row, plan.config.feature_dtype)
         own = MomentSums.of(unpacked_features(packed))
@@ -134,23 +135,51 @@ def read_sidecar(plan: ShardPlan) -> ShardSidecar:
 
 def rejects_of(plan: ShardPlan, entries: Iterable[CorpusEntry]) -> tuple[Reject, ...]:
     """Why some of a shard's utterances are rejected; writes nothing."""
-    extractor, label = _extractor(plan.config), labeller(plan.config)
+    extractor, label = extractor_of(plan.config), labeller(plan.config)
     rejects = []
     for entry in entries:
         try:
             _featurize_utterance(plan, entry, extractor, label)
         except RejectedUtterance as refused:
-            rejects.append(_reject(entry, refused))
+            rejects.append(reject_of(entry, refused))
     return tuple(rejects)
 
 
-def _reject(entry: CorpusEntry, refused: RejectedUtterance) -> Reject:
+def reject_of(entry: CorpusEntry, refused: RejectedUtterance) -> Reject:
+    """The row of an utterance that cannot be used."""
     return Reject(entry.utterance_id, entry.subset, entry.audio, refused.reason, refused.detail)
 
 
 def _featurize_utterance(
     plan: ShardPlan, entry: CorpusEntry, extractor: FeatureExtractor, label: Labeller
 ) -> tuple[FeatureRow, Counter[str], bool]:
+    samples, labels, was_resampled = usable_speech(plan, entry, extractor, label)
+    features = extractor(samples, entry.utterance_id)
+    if not np.isfinite(features).all():
+        raise RejectedUtterance("non_finite_audio", "samples so large that features overflow")
+    row = FeatureRow(
+        utterance_id=entry.utterance_id,
+        speaker_id=entry.speaker_id,
+        chapter_id=entry.chapter_id,
+        subset=entry.subset,
+        text=entry.text,
+        labels=labels.ids,
+        num_samples=len(samples),
+        features=features,
+        alignment=labels.alignment,
+    )
+    return row, labels.out_of_vocabulary, was_resampled
+
+
+def usable_speech(
+    plan: ShardPlan, entry: CorpusEntry, extractor: FeatureExtractor, label: Labeller
+) -> tuple[NDArray[np.float32], Labels, bool]:
+    """One utterance's samples and labels, and whether the rate was converted.
+
+    Raises:
+        RejectedUtterance: when it cannot be used; only features too large for their type are
+            found later.
+    """
     config = plan.config
     audio = read_audio(
         file_of(plan.corpus, entry.audio),
@@ -170,21 +199,7 @@ def _featurize_utterance(
         raise RejectedUtterance(
             "too_short", f"{num_frames} frames cannot spell {len(labels.ids)} labels"
         )
-    features = extractor(samples, entry.utterance_id)
-    if not np.isfinite(features).all():
-        raise RejectedUtterance("non_finite_audio", "samples so large that features overflow")
-    row = FeatureRow(
-        utterance_id=entry.utterance_id,
-        speaker_id=entry.speaker_id,
-        chapter_id=entry.chapter_id,
-        subset=entry.subset,
-        text=entry.text,
-        labels=labels.ids,
-        num_samples=num_samples,
-        features=features,
-        alignment=labels.alignment,
-    )
-    return row, labels.out_of_vocabulary, audio.was_resampled
+    return samples, labels, audio.was_resampled
 
 
 def _check_end(labels: Labels, num_samples: int, rate_hz: int) -> None:
@@ -200,7 +215,7 @@ def _check_end(labels: Labels, num_samples: int, rate_hz: int) -> None:
 
 
 @lru_cache(maxsize=4)
-def _extractor(config: FeaturizeConfig) -> FeatureExtractor:
+def extractor_of(config: FeaturizeConfig) -> FeatureExtractor:
     """The extractor of a configuration, built once per process."""
     return FeatureExtractor(config)
 

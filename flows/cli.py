@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-corpus_app = typer.Typer(cls=Group, help="Make a corpus of synthetic speech.", no_args_is_help=True)
+corpus_app = typer.Typer(cls=Group, help="Look at a corpus, or make one.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus", rich_help_panel=WHOLE)
 align_app = typer.Typer(cls=Group, epilog=f"Example: spikeline align {EXAMPLES['align']}")
 app.add_typer(align_app, name="align", rich_help_panel=ONE)
@@ -45,7 +45,9 @@ _INTERRUPTED = (
     "interrupted; finished stages and epochs are kept, the same command goes on from there"
 )
 
-RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe; see spikeline recipes.")]
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", help="Recipe: see spikeline recipes; or a YAML file of your own.")
+]
 CorpusOption = Annotated[str, typer.Option("--corpus", help="Root of the corpus: path or s3://.")]
 FeaturesOption = Annotated[
     str, typer.Option("--features", help="A finished feature set: path or s3://.")
@@ -100,15 +102,26 @@ def root(
 
 @_command("recipes", WHOLE)
 def recipes(
-    name: Annotated[
-        str | None, typer.Argument(help="Recipe to explain; without one, all as a table.")
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[show] [NAME]",
+            help="Recipe to explain; without one, all as a table. With show, one as a file to "
+            "edit, for --recipe.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the recipes, or explain one."""
-    from flows.recipe_commands import list_recipes
+    """List the recipes, explain one, or write one to edit."""
+    from flows.recipe_commands import list_recipes, show_recipe
 
-    list_recipes(name, as_json)
+    match names or []:
+        case ["show", name]:
+            show_recipe(name)
+        case [] | [_] as chosen:
+            list_recipes(chosen[0] if chosen else None, as_json)
+        case _:
+            raise typer.BadParameter("give one recipe, or show and one recipe")
 
 
 @_command("demo", WHOLE)
@@ -143,6 +156,58 @@ def corpus_synthesize(
     from flows.recipe_commands import synthesize
 
     synthesize(out, layout, minutes, seed, speakers, as_json)
+
+
+@corpus_app.command("check", epilog="Example: spikeline corpus check recordings")
+def corpus_check(
+    corpus: Annotated[str, typer.Argument(metavar="ROOT", help="Root of a corpus: path or s3://.")],
+    reader: Annotated[
+        str | None,
+        typer.Option("--reader", help="How it is laid out; found out where it is not said."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            help="Check the subsets and labels of this recipe; else all subsets, for their "
+            "characters.",
+        ),
+    ] = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what would be read, how long it is, and what would be rejected; makes nothing."""
+    from flows.corpus_commands import run_check
+
+    run_check(corpus, reader, recipe, overrides or (), as_json)
+
+
+@corpus_app.command("split", epilog="Example: spikeline corpus split recordings/speech.csv")
+def corpus_split(
+    table: Annotated[str, typer.Argument(help="CSV or JSON lines with audio and text.")],
+    dev: Annotated[float, typer.Option("--dev", help="Share to choose by.")] = 0.1,
+    test: Annotated[float, typer.Option("--test", help="Share to score on.")] = 0.1,
+    seed: Annotated[int, typer.Option("--seed", help="Another number deals otherwise.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Deal one table of utterances to train, dev and test, by speaker where there are enough."""
+    from flows.corpus_commands import run_split
+
+    run_split(table, dev, test, seed, as_json)
+
+
+@corpus_app.command(
+    "download", epilog="Example: spikeline corpus download /data train-clean-100 dev-clean"
+)
+def corpus_download(
+    target: Annotated[str, typer.Argument(help="Folder to write LibriSpeech into.")],
+    subsets: Annotated[list[str], typer.Argument(help="Subsets of LibriSpeech.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch subsets of LibriSpeech, checked against their SHA-256."""
+    from flows.corpus_commands import run_download
+
+    run_download(target, subsets, as_json)
 
 
 @_command("featurize", ONE)

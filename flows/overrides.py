@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from featurize.stage import PipelineError
 from flows.failures import condense
-from flows.recipes import Recipe
+from flows.recipe_config import Recipe, training_named
 from flows.suggestions import did_you_mean
 from training.models.model_config import ModelConfig
 from training.models.registry import known_models, model_named
@@ -108,16 +108,13 @@ def _select_models(content: dict[str, Any], recipe: Recipe, text: str, source: s
         raise PipelineError(f"{source}models={text}: name at least one of {known}")
     trainings = []
     for name in names:
-        own = [config for config in recipe.models if config.model.model == name]
-        template = own[0] if own else recipe.models[0]
         try:
-            model = template.model.for_model(name)
+            trainings.append(training_named(recipe, name).model_dump())
         except PipelineError as error:
             meant = did_you_mean(name, known_models())
             raise PipelineError(f"{source}models={text}: {error}{meant}") from error
         except ValidationError as error:
             raise PipelineError(f"{source}models={text}: {condense(error)}") from error
-        trainings.append(template.model_dump() | {"model": model.model_dump()})
     content["models"] = trainings
 
 

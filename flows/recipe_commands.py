@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,7 @@ from featurize.corpora.synthetic import Layout, SyntheticConfig, SyntheticSummar
 from featurize.stage import Location, PipelineError
 from flows import terminal
 from flows.command import command
+from flows.recipe_file import recipe_text
 from flows.recipes import RECIPES, Recipe, recipe_named
 from flows.suggestions import did_you_mean
 
@@ -24,6 +26,11 @@ _MOST_CHARACTERS = 90
 """Of a recipe's line in the table."""
 
 LAYOUTS = ("librispeech", "timit")
+
+
+def show_recipe(name: str) -> None:
+    """Print a recipe as a file to edit."""
+    sys.stdout.write(recipe_text(recipe_named(name)))
 
 
 def list_recipes(name: str | None, as_json: bool) -> None:
@@ -48,7 +55,8 @@ def _table(recipes: Sequence[Recipe]) -> list[RenderableType]:
             what = re.split(r"[,:;](?=[^,:;]*$)", what[:_MOST_CHARACTERS])[0]
         epochs = max(config.num_epochs for config in recipe.models)
         table.add_row(recipe.name, what, str(len(recipe.trainings)), str(epochs))
-    return [table, Text("One in full: spikeline recipes NAME")]
+    said = "One in full: spikeline recipes NAME; to edit: spikeline recipes show NAME > mine.yaml"
+    return [table, Text(said)]
 
 
 def _described(recipe: Recipe) -> list[RenderableType]:

@@ -175,3 +175,14 @@ def trainings_of(
         return template.model.for_model(name).model_copy(update=own)
 
     return tuple(template.model_copy(update={"model": model(name)}) for name in models)
+
+
+def training_named(recipe: Recipe, name: str) -> TrainConfig:
+    """The training of a model as the recipe has it, or else as it has its first model's.
+
+    Raises:
+        PipelineError: when there is no such model.
+    """
+    own = [config for config in recipe.models if config.model.model == name]
+    template = own[0] if own else recipe.models[0]
+    return template.model_copy(update={"model": template.model.for_model(name)})

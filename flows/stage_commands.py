@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from rich.console import RenderableType
 
 from evaluation.config import EvaluateConfig
-from featurize.corpora.archive import is_archive
 from featurize.corpora.scan import subsets_at
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.import_kaldi_config import KaldiImportConfig
@@ -25,6 +24,7 @@ from featurize.stage import (
     read_manifest,
 )
 from flows.command import Command, command, prefect_api
+from flows.corpus_commands import corpus_root
 from flows.failures import condense
 from flows.overrides import apply_overrides
 from flows.recipes import Recipe, recipe_named
@@ -47,7 +47,7 @@ def run_featurize(
 ) -> None:
     """Run the featurization flow."""
     recipe = apply_overrides(recipe_named(name), overrides)
-    root, results = _corpus(corpus), Location.of(runs)
+    root, results = corpus_root(corpus), Location.of(runs)
     with command(as_json) as running, prefect_api() as api:
         from flows.featurize_flow import featurize_flow
 
@@ -170,7 +170,7 @@ def run_evaluate(
     upstream = None
     if scored.features is not None:
         upstream = _finished(scored.features, "feature set", "featurize")
-    root = None if scored.corpus is None else _corpus(scored.corpus)
+    root = None if scored.corpus is None else corpus_root(scored.corpus)
     with command(as_json) as running, prefect_api() as api:
         from flows.evaluate_flow import evaluate_flow
         from flows.featurize_flow import featurize_flow
@@ -278,7 +278,7 @@ def run_pipeline(
 ) -> None:
     """Run every stage and show the comparison."""
     apply_overrides(recipe_named(name), overrides)  # a mistake is told at once
-    root, results = _corpus(corpus), Location.of(runs)
+    root, results = corpus_root(corpus), Location.of(runs)
     with command(as_json) as running, prefect_api() as api:
         from flows.pipeline_flow import pipeline_flow
 
@@ -330,16 +330,6 @@ def _finish_pipeline(running: Command, outcome: "PipelineOutcome") -> None:
             else f"took {took}"
         ),
     )
-
-
-def _corpus(corpus: str) -> Location:
-    location = Location.of(corpus)
-    if not location.is_dir() and not (is_archive(location) and location.exists()):
-        raise PipelineError(
-            f"--corpus {corpus}: no such folder or archive; name the root of the corpus, or make "
-            "one with spikeline corpus synthesize"
-        )
-    return location
 
 
 def _finished(address: str, what: str, stage_command: str) -> Location:

@@ -9,6 +9,7 @@ least. An utterance belongs to the subset it names, or else to its table's.
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -75,11 +76,7 @@ def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
         for number, content in _records(tables[name], corpus.lines(tables[name])):
             where = f"line {number} of {tables[name].name}"
             try:
-                utterance = (
-                    StatedUtterance.model_validate_json(content)
-                    if isinstance(content, bytes)
-                    else StatedUtterance.model_validate(content)
-                )
+                utterance = StatedUtterance.of(content)
             except ValidationError as error:
                 said = f"{where}: {first_fault(error)}"
                 corpus.reject(where, name, tables[name].name, "malformed_entry", said)
@@ -95,19 +92,18 @@ def subsets_at(folders: Sequence[Location]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for root in folders:
         for name, table in find_tables(root).items():
-            for _, content in _records(table, read_lines(table)):
-                try:
-                    if isinstance(content, bytes):
-                        said = StatedUtterance.model_validate_json(content).subset
-                    else:
-                        said = StatedUtterance.model_validate(content).subset
-                except ValidationError:
-                    continue
-                found[said or name] = None
+            for _, content in read_table(table):
+                with suppress(ValidationError):
+                    found[StatedUtterance.of(content).subset or name] = None
     if not found:
         where = ", ".join(map(str, folders))
         raise PipelineError(f"no table at {where} states an utterance with audio and text")
     return tuple(found)
+
+
+def read_table(table: Location) -> Iterator[tuple[int, bytes | dict[str, Any]]]:
+    """A table's utterances with their lines, to be validated by :meth:`StatedUtterance.of`."""
+    return _records(table, read_lines(table))
 
 
 def _records(

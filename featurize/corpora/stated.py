@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import PurePosixPath
-from typing import cast
+from typing import Any, Self, cast
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
@@ -99,6 +99,17 @@ class StatedUtterance(BaseModel):
         description="A .PHN file below the corpus root, which counts samples from the "
         "utterance's start.",
     )
+
+    @classmethod
+    def of(cls, content: bytes | dict[str, Any]) -> Self:
+        """From a line of JSON, or from a row of a CSV.
+
+        Raises:
+            ValidationError: when it states no utterance.
+        """
+        if isinstance(content, bytes):
+            return cls.model_validate_json(content)
+        return cls.model_validate(content)
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ def test_the_promised_recipes_are_there() -> None:
         "demo",
         "mini-librispeech",
         "mini-librispeech-sweep",
+        "own-speech",
         "librispeech-100h",
         "librispeech-100h-paper",
         "timit",
