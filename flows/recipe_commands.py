@@ -55,7 +55,7 @@ def _table(recipes: Sequence[Recipe]) -> list[RenderableType]:
             what = re.split(r"[,:;](?=[^,:;]*$)", what[:_MOST_CHARACTERS])[0]
         epochs = max(config.num_epochs for config in recipe.models)
         table.add_row(recipe.name, what, str(len(recipe.trainings)), str(epochs))
-    said = "One in full: spikeline recipes NAME; to edit: spikeline recipes show NAME > mine.yaml"
+    said = "One in full: spikeline recipes NAME; to edit: spikeline recipes show NAME"
     return [table, Text(said)]
 
 

@@ -142,7 +142,7 @@ def _parsed(file: Location) -> tuple[dict[str, Any], _Lines]:
 def _merged_with(base: Recipe | None, content: dict[str, Any], name: str) -> dict[str, Any]:
     models, train = content.pop("models", None), content.pop(_TRAIN, None)
     start = {} if base is None else base.model_dump(mode="json")
-    merged = _merged(start | {"name": name}, content)
+    merged: dict[str, Any] = _merged(start | {"name": name}, content)
     if models is not None:
         merged["models"] = models
         if isinstance(models, list):
@@ -161,9 +161,10 @@ def _training(base: Recipe | None, training: Any) -> Any:
             "the training out"
         )
     try:
-        return training_named(base, training).model_dump(mode="json")
+        named = training_named(base, training)
     except ValidationError as error:
         raise PipelineError(f"models: {training}: {condense(error)}") from error
+    return named.model_dump(mode="json")
 
 
 def _merged(base: Any, changes: Any) -> Any:

@@ -148,9 +148,10 @@ def _own_speech() -> Recipe:
     content = recipe.model_dump() | {
         "name": "own-speech",
         "explanation": (
-            "Recordings of your own, as tables train, dev and test of audio and text (spikeline "
-            "corpus split makes them of one). A spiking recogniser (v2) beside a GRU, trained as "
-            "in mini-librispeech, frame targets of phones by this pipeline's own alignment."
+            "Recordings of your own. They are tables train, dev and test of audio and text "
+            "(spikeline corpus split makes them of one). A spiking recogniser (v2) beside a GRU, "
+            "trained as in mini-librispeech, frame targets of phones by this pipeline's own "
+            "alignment."
         ),
         "deviations": (
             "as mini-librispeech, with speech of your own and a state for each phone, not senones",
