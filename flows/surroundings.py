@@ -1,15 +1,17 @@
 """What a machine's surroundings bring that has nothing to do with the work, and would stop it.
 
 Proxies that loopback must not be asked of, variables that name files which are gone, line ends of
-another system in an address, settings files of the working folder that Prefect reads and cannot,
-standard streams that are closed, a terminal that hangs up.
+another system in an address, a user id without a home, settings files of the working folder that
+Prefect reads and cannot, standard streams that are closed, a terminal that hangs up.
 """
 
 import importlib.util
 import logging
 import os
+import pwd
 import signal
 import sys
+import tempfile
 import tomllib
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -35,8 +37,9 @@ _SETTINGS_FILES = ("pyproject.toml", "prefect.toml", ".env")
 def settle_environment(environment: MutableMapping[str, str] | None = None) -> None:
     """Put right what can be, before Prefect and Ray read the environment.
 
-    Loopback addresses are taken out of the reach of proxies; a SOCKS proxy that this installation
-    cannot speak to is left out, with a warning; addresses lose blanks and line ends.
+    A home is found for a user id that has none. Loopback addresses are taken out of the reach of
+    proxies; a SOCKS proxy that this installation cannot speak to is left out, with a warning;
+    addresses lose blanks and line ends.
 
     Args:
         environment: changed in place; the process's own where None.
@@ -46,6 +49,7 @@ def settle_environment(environment: MutableMapping[str, str] | None = None) -> N
             folder has a settings file that Prefect reads and that does not parse.
     """
     environment = os.environ if environment is None else environment
+    _settle_home(environment)
     for name in _ADDRESSES:
         if name in environment:
             environment[name] = environment[name].strip()
@@ -60,6 +64,51 @@ def settle_environment(environment: MutableMapping[str, str] | None = None) -> N
             raise PipelineError(f"{name}={path}: no such file; unset it, or name one that is there")
     for file in _SETTINGS_FILES:
         _require_readable(Path(file))
+
+
+def _settle_home(environment: MutableMapping[str, str]) -> None:
+    """A user id that the machine does not know, as containers have it, has no home to write in."""
+    home = environment.get("HOME") or _home_by_user_id()
+    if home is None:
+        home = environment["HOME"] = str(_own_folder())
+    if environment.get("PREFECT_HOME") or _is_writable(Path(home, ".prefect")):
+        return
+    environment["PREFECT_HOME"] = str(_own_folder() / "prefect")
+    logger.warning(
+        "the home folder %s cannot be written; Prefect's records go to %s (PREFECT_HOME names "
+        "another place)",
+        home,
+        environment["PREFECT_HOME"],
+    )
+
+
+def _home_by_user_id() -> str | None:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return None
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether a folder can be written, or be made where it is not there yet."""
+    present = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    return not present.is_dir() or os.access(present, os.W_OK | os.X_OK)
+
+
+def _own_folder() -> Path:
+    """A folder that is this user's alone.
+
+    Raises:
+        PipelineError: when someone else has one of that name.
+    """
+    folder = Path(tempfile.gettempdir(), f"spikeline-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise PipelineError(
+            f"there is no home folder, and {folder} is someone else's; set HOME to a folder of "
+            "yours"
+        )
+    return folder
 
 
 def _leave_out_socks(environment: MutableMapping[str, str]) -> None:

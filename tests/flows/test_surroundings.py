@@ -1,9 +1,13 @@
 """What has nothing to do with the work does not stop it, or is named."""
 
 import http.server
+import os
+import pwd
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 
@@ -50,6 +54,56 @@ def test_loopback_is_out_of_the_reach_of_proxies(empty_folder):
     assert environment["NO_PROXY"] == "intranet,localhost,127.0.0.1,::1"
     assert environment["no_proxy"] == "localhost,127.0.0.1,::1"
     assert environment["http_proxy"] == "http://proxy:3128"
+
+
+@pytest.fixture
+def stranger(monkeypatch, tmp_path):
+    """A user id that the machine does not know."""
+
+    def unknown(_user_id):
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"spikeline-{os.getuid()}"
+
+
+def test_a_user_id_without_a_home_gets_one(empty_folder, stranger):
+    environment = {}
+    settle_environment(environment)
+    assert environment["HOME"] == str(stranger)
+    assert stat.S_IMODE(stranger.stat().st_mode) == 0o700
+    assert "PREFECT_HOME" not in environment  # it is below that home
+    settle_environment(environment)
+    assert environment["HOME"] == str(stranger)
+
+
+def test_a_home_of_someone_elses_making_is_refused(empty_folder, stranger):
+    stranger.symlink_to(empty_folder)
+    with pytest.raises(PipelineError, match="is someone else's; set HOME"):
+        settle_environment({})
+
+
+def test_prefect_does_without_a_home_that_cannot_be_written(
+    empty_folder, stranger, monkeypatch, caplog
+):
+    """HOME=/ is what containers give an unknown user id; rights do not stop root."""
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "/" and may(path, mode))
+    environment = {"HOME": "/"}
+    settle_environment(environment)
+    assert environment == environment | {"HOME": "/", "PREFECT_HOME": str(stranger / "prefect")}
+    assert "the home folder / cannot be written" in caplog.text
+
+
+def test_a_home_that_can_be_written_or_is_chosen_stays(empty_folder, stranger):
+    environment = {"HOME": str(empty_folder)}
+    settle_environment(environment)
+    assert "PREFECT_HOME" not in environment
+    environment = {"HOME": "/", "PREFECT_HOME": "/chosen"}
+    settle_environment(environment)
+    assert environment["PREFECT_HOME"] == "/chosen"
+    assert not stranger.exists()
 
 
 def test_socks_is_left_out_with_a_word(empty_folder, caplog):
