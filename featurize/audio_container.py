@@ -12,6 +12,9 @@ from featurize.rejected import RejectedUtterance
 
 _MAX_SPHERE_HEADER_BYTES = 16_384
 _MAX_RIFF_CHUNKS = 64
+# Tags of WAV formats that hold a sample of each channel in a block: PCM, float, A-law, mu-law, and
+# the extensible one.
+_PLAIN_FORMATS = (1, 3, 6, 7, 0xFFFE)
 # Of a page of Ogg: its largest size, and the flag of the last one (RFC 3533, section 6).
 _MAX_OGG_PAGE_BYTES = 65_307
 _OGG_LAST_PAGE = 0x04
@@ -46,8 +49,26 @@ def check_container(stream: IO[bytes]) -> bool:
     elif magic[:3] == b"ID3" or _is_mp3_frame(magic):
         _check_mp3(stream, magic)
     else:
+        _check_total(stream)
         return False
     return True
+
+
+def _check_total(stream: IO[bytes]) -> None:
+    """Of the other chunked containers, the size that the first chunk states of the whole file."""
+    stream.seek(0)
+    head = stream.read(28).ljust(28, b"\0")
+    if head[:4] == b"RF64":  # EBU Tech 3306: the size is the first number of the chunk ds64
+        stated = 8 + struct.unpack("<Q", head[20:28])[0]
+    elif head[:4] == b"riff":  # Sony Wave64: sizes follow names of 16 bytes and count both
+        stated = struct.unpack("<Q", head[16:24])[0]
+    elif head[:4] == b"FORM" and head[8:11] == b"AIF":
+        stated = 8 + struct.unpack(">I", head[4:8])[0]
+    else:
+        return
+    size = _file_size(stream)
+    if size < stated < _UNKNOWN_RIFF_SIZE:
+        _raise_truncated(size, stated, 0)
 
 
 def _file_size(stream: IO[bytes]) -> int:
@@ -109,7 +130,7 @@ def _check_riff(stream: IO[bytes]) -> None:
         name, length = struct.unpack("<4sI", header)
         if name == b"fmt ":
             body = stream.read(14)
-            if len(body) == 14:
+            if len(body) == 14 and struct.unpack("<H", body[:2])[0] in _PLAIN_FORMATS:
                 bytes_per_frame = struct.unpack("<H", body[12:14])[0]
         elif name == b"data":
             if length < _UNKNOWN_RIFF_SIZE and position + 8 + length > size:

@@ -1,6 +1,7 @@
 """Reading an audio file of any format that soundfile knows, block by block."""
 
 import io
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -16,7 +17,11 @@ from featurize.audio_container import check_container
 from featurize.rejected import RejectedUtterance
 from featurize.stage import Location, PipelineError
 
+logger = logging.getLogger(__name__)
+
 _BLOCK_S = 0.5
+# libsndfile's answer where the header leaves the length open.
+_UNKNOWN_NUM_FRAMES = 2**62
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 192_000
 
 
@@ -54,7 +59,11 @@ def open_audio(path: str) -> Iterator[AudioFile]:
             rate = sound.samplerate
             if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
                 raise PipelineError(f"{path}: a sample rate of {rate} Hz")
-            yield AudioFile(rate, _blocks(sound))
+            if sound.frames >= _UNKNOWN_NUM_FRAMES:
+                raise PipelineError(f"{path}: its header states no length; encode it again")
+            if sound.frames <= 0:
+                raise PipelineError(f"{path}: its header states that it holds no samples")
+            yield AudioFile(rate, _blocks(path, sound))
         except RejectedUtterance as error:
             raise PipelineError(f"{path}: {error}") from None
         except OSError as error:
@@ -75,10 +84,21 @@ def _opened(path: str) -> AbstractContextManager[IO[bytes]]:
     return open(path, "rb")
 
 
-def _blocks(sound: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
+def _blocks(path: str, sound: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
     size = max(1, round(_BLOCK_S * sound.samplerate))
+    num_read = 0
     while True:
-        samples = sound.read(size, dtype="float32", always_2d=True)
+        try:
+            samples = sound.read(size, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise PipelineError(
+                f"{path}: decoding stops after {num_read} of {sound.frames} samples "
+                f"({error.error_string.rstrip('.')})"
+            ) from None
         if not len(samples):
-            return
+            break
+        num_read += len(samples)
         yield samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    if num_read < sound.frames:  # MP3 has no more to go by than an estimate
+        states = "%s ends after %d of the %d samples that its header states"
+        logger.warning(states, path, num_read, sound.frames)

@@ -202,3 +202,11 @@ def test_damaged_bytes_never_escape_as_another_error(tmp_path_factory, data):
         return
     assert np.isfinite(audio.samples).all()
     assert np.abs(audio.samples).max(initial=0) <= 1
+
+
+def test_blocks_of_a_compressed_wav_are_not_called_samples(tmp_path):
+    wav = tmp_path / "a.wav"
+    soundfile.write(wav, np.zeros(48_000), 16_000, format="WAV", subtype="IMA_ADPCM")
+    wav.write_bytes(wav.read_bytes()[:-9000])
+    with pytest.raises(RejectedUtterance, match=r"\d+ of 24576 bytes are there"):
+        read_audio(Location.of(wav), 16_000, 30.0)

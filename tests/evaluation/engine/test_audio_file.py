@@ -1,6 +1,7 @@
 """Audio as the recogniser reads it: whole, or refused with a name and a reason."""
 
 import io
+import re
 import sys
 
 import numpy as np
@@ -28,6 +29,77 @@ def test_a_cut_file_is_named(tmp_path, suffix):
         open_audio(str(cut)),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("cut.wav", "RF64"), ("cut.w64", "W64"), ("cut.aiff", "AIFF")],
+)
+def test_a_cut_file_of_another_container_is_named(tmp_path, name, form):
+    whole = tmp_path / f"whole.{name}"
+    samples = 0.1 * np.random.default_rng(0).standard_normal(48000)
+    soundfile.write(whole, samples, 16000, subtype="PCM_16", format=form)
+    with open_audio(str(whole)) as audio:
+        assert sum(map(len, audio.blocks)) == 48000
+    cut = tmp_path / name
+    cut.write_bytes(whole.read_bytes()[:-1000])
+    with pytest.raises(PipelineError, match=f"{name}: truncated_audio: "), open_audio(str(cut)):
+        pass
+
+
+def test_a_cut_flac_says_how_far_it_goes(tmp_path):
+    flac = tmp_path / "a.flac"
+    soundfile.write(flac, 0.1 * np.random.default_rng(0).standard_normal(48000), 16000)
+    flac.write_bytes(flac.read_bytes()[: flac.stat().st_size // 2])
+    with (
+        pytest.raises(PipelineError, match=r"stops after \d+ of 48000 samples"),
+        open_audio(str(flac)) as audio,
+    ):
+        list(audio.blocks)
+
+
+def test_a_cut_mp3_is_warned_of(tmp_path, caplog):
+    mp3 = tmp_path / "a.mp3"
+    soundfile.write(mp3, 0.1 * np.random.default_rng(0).standard_normal(48000), 16000)
+    with open_audio(str(mp3)) as audio:
+        assert sum(map(len, audio.blocks)) == 48000
+    assert not caplog.text
+    mp3.write_bytes(mp3.read_bytes()[: mp3.stat().st_size // 2])
+    with open_audio(str(mp3)) as audio:
+        assert 0 < sum(map(len, audio.blocks)) < 48000
+    assert re.search(r"a.mp3 ends after \d+ of the 48000 samples", caplog.text)
+
+
+def test_a_header_that_was_never_finished_is_named(tmp_path):
+    """As a recorder leaves it that was killed: no samples, says the header."""
+    file = wav(tmp_path / "killed.wav")
+    content = bytearray(file.read_bytes())
+    content[40:44] = bytes(4)
+    file.write_bytes(content)
+    with pytest.raises(PipelineError, match="header states that it holds no samples"):
+        open_audio(str(file)).__enter__()
+
+
+def test_a_header_without_a_length_is_named(tmp_path):
+    """As an encoder leaves it that writes to a pipe."""
+    flac = tmp_path / "piped.flac"
+    soundfile.write(flac, 0.1 * np.random.default_rng(0).standard_normal(48000), 16000)
+    content = bytearray(flac.read_bytes())
+    content[21] &= 0xF0  # the upper bits of the number of samples share a byte
+    content[22:26] = bytes(4)
+    flac.write_bytes(content)
+    with pytest.raises(PipelineError, match=r"header states no length; encode it again"):
+        open_audio(str(flac)).__enter__()
+
+
+@pytest.mark.parametrize("size", [0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_length_that_a_pipe_left_is_that_of_the_file(tmp_path, size):
+    file = wav(tmp_path / "piped.wav")
+    content = bytearray(file.read_bytes())
+    content[40:44] = size.to_bytes(4, "little")
+    file.write_bytes(content)
+    with open_audio(str(file)) as audio:
+        assert sum(map(len, audio.blocks)) == 8000
 
 
 def test_a_name_that_says_raw_is_read_by_what_it_holds(tmp_path):
