@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,13 +11,19 @@ from typing import cast
 from evaluation.arpa import read_arpa
 from evaluation.config import WordSearchConfig
 from evaluation.kneser_ney import estimate
-from evaluation.ngrams import NgramModel
+from evaluation.ngrams import SENTENCE_END, SENTENCE_START, UNKNOWN, NgramModel
 from evaluation.transcripts import read_transcripts, words_of
 from evaluation.word_lexicon import Speller, lexicon_of_features
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, PipelineError, sha256_of
 
 MAX_SENTENCE_BYTES = 2**20
+# As books have them; at a word's end they may be quotation marks.
+_APOSTROPHE = re.compile(r"(?<=\w)[\u2019\u02bc](?=\w)")
+_SIGNS = re.compile(r"[<\[\u2019\u02bc]")
+_NO_WORD = re.compile(r"<[^<>]*>|\[[^\[\]]*\]")
+_TEXT_VERSION = 2
+"""Raised whenever the same text would give other words."""
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -71,6 +78,8 @@ def digest_of_files(config: WordSearchConfig | None, features: FeaturizeManifest
         if not file.exists() or file.is_dir():
             raise PipelineError(f"words: {file} is not a file; check the address")
         found[kind], _ = sha256_of(file)
+    if "text" in found:
+        found["text_version"] = str(_TEXT_VERSION)
     return found
 
 
@@ -131,8 +140,24 @@ class _Counted:
                 yield self._speller.known_or_unknown(words)
 
 
+def _sentence(line: str) -> tuple[str, ...]:
+    """The words of a line, without the signs of other tools around and among them."""
+    if not _SIGNS.search(line):
+        return words_of(line)
+    words: list[str] = []
+    for token in _APOSTROPHE.sub("'", line).split():
+        if _NO_WORD.fullmatch(token):
+            words += [UNKNOWN] if token not in (SENTENCE_START, SENTENCE_END) else []
+        else:
+            words += words_of(token)
+    return tuple(words)
+
+
 def read_text(file: Location) -> Iterator[tuple[str, ...]]:
     """The words of each line of a text, plain or gzip.
+
+    ``<s>`` and ``</s>`` around a line are none, other marks in brackets (``<unk>``, ``[noise]``)
+    are unknown words, and typographic apostrophes within words are apostrophes.
 
     Raises:
         PipelineError: when it is damaged, not UTF-8, or a line is too long for a sentence.
@@ -149,7 +174,7 @@ def read_text(file: Location) -> Iterator[tuple[str, ...]]:
                         f"text {file}: a line of more than {MAX_SENTENCE_BYTES} bytes; write one "
                         "sentence a line"
                     )
-                yield words_of(line.decode("utf-8-sig"))
+                yield _sentence(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise PipelineError(f"text {file} is not UTF-8; convert it") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:

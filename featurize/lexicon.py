@@ -20,10 +20,11 @@ UNKNOWN_PHONE = "spn"
 """Kaldi's name for spoken noise, its phone of an unknown word."""
 
 _MAX_LEXICON_BYTES = 256 * 2**20
-# In Kaldi's lexica: words that are none, phones that no word is spelled with, and a probability.
+# In Kaldi's and MFA's lexica: words that are none, phones that no word is spelled with, and one to
+# four numbers (of the pronunciation, of silence beside it), which no phone looks like.
 _NO_WORD = ("!", "<")
 _NOISES = frozenset({"SIL", "SPN", "NSN"})
-_PROBABILITY = re.compile(r"(?:[01]?\.\d+|[01]\.|\d(?=[eE]))(?:[eE][-+]?\d+)?")
+_PROBABILITY = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _SIBILANTS = frozenset({"S", "Z", "SH", "ZH", "CH", "JH"})
 _VOICELESS = frozenset({"P", "T", "K", "F", "TH"})
 
@@ -136,8 +137,9 @@ def load_lexicon(path: str | None) -> Lexicon:
         path: local path or ``s3://`` address of a file, plain or gzip, with a word and its phones
             on each line, ``#`` and ``;;;`` starting comments; None for CMUdict. Of several
             pronunciations of a word, ``WORD`` then ``WORD(2)``, the first is the one of labels;
-            stress digits are removed. Kaldi's ``lexicon.txt`` and ``lexiconp.txt`` are read too,
-            their probabilities and words of silence or noise left aside.
+            stress digits are removed. Kaldi's ``lexicon.txt`` and ``lexiconp.txt`` and those of the
+            Montreal Forced Aligner are read too, their probabilities and words of silence or
+            noise left aside.
 
     Raises:
         PipelineError: when the file is missing, not UTF-8, empty, or uses an unknown phone.
@@ -186,7 +188,7 @@ def _parsed(file: Location, lines: list[str]) -> Iterator[tuple[str, tuple[str, 
         fields = line.split("#", 1)[0].split()
         if not fields:
             continue
-        if len(fields) > 2 and _PROBABILITY.fullmatch(fields[1]):
+        while len(fields) > 2 and _PROBABILITY.fullmatch(fields[1]):
             del fields[1]
         if fields[0].startswith(_NO_WORD) or (len(fields) == 2 and fields[1] in _NOISES):
             continue
