@@ -19,6 +19,7 @@ MODEL_NAME = "final.mdl"
 _JOBS_NAME = "num_jobs"
 _ALIGNMENT = re.compile(r"ali\.(\d+)(?:\.gz|\.ark)?")
 # The transition model is the beginning of the file; a network may follow.
+_MAX_TRANSITION_IDS = 10_000_000
 _MAX_MODEL_BYTES = 256 * 2**20
 
 
@@ -153,8 +154,10 @@ def _transition_model(reader: _Reader) -> TransitionModel:
     for _ in range(reader.integer()):
         phone, state, forward = reader.integer(), reader.integer(), reader.integer()
         self_loop = reader.integer() if kind == "<Tuples>" else forward
-        if min(phone, state, forward, self_loop) < 0:
+        if min(phone, state, forward, self_loop, topology_of[phone]) < 0:
             raise ValueError("a negative number")
+        if len(pdfs) > _MAX_TRANSITION_IDS:
+            raise ValueError(f"more than {_MAX_TRANSITION_IDS} transition ids")
         for target in topologies[topology_of[phone]][state]:
             pdfs.append(self_loop if target == state else forward)
             phones.append(phone)

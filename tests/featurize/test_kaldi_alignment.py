@@ -2,6 +2,8 @@ import gzip
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from featurize.kaldi_alignment import read_alignments, read_transition_model
 from featurize.kaldi_archives import read_integer_vectors
@@ -82,6 +84,21 @@ def test_sizes_beyond_the_file_are_refused(folder, position):
     (folder / "final.mdl").write_bytes(damaged)
     with pytest.raises(PipelineError, match="damaged"):
         read_transition_model(Location.of(folder / "final.mdl"))
+
+
+@given(data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_changed_bytes_are_refused_or_give_a_model(folder, data):
+    content = bytearray(transition_model(TOPOLOGIES, TOPOLOGY_OF, TUPLES))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (folder / "final.mdl").write_bytes(content)
+    try:
+        model = read_transition_model(Location.of(folder / "final.mdl"))
+    except PipelineError:
+        return
+    assert len(model.pdfs) == len(model.phones)
+    assert min(model.pdfs[1:], default=0) >= 0
 
 
 def test_text_and_cut_archives_are_named(folder):

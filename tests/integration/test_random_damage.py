@@ -16,7 +16,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurize.featurize import featurize
+from featurize.featurize import featurize, plan_featurize
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.import_kaldi import import_kaldi
 from featurize.import_kaldi_config import KaldiImportConfig, KaldiSubset
@@ -216,6 +216,13 @@ def test_featurize_accounts_for_every_utterance(synthetic_corpus, layout, data) 
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder, "corpus")
         by_subset = thinned(synthetic_corpus, layout, corpus)
+        shards = data.draw(st.integers(1, 4))
+        config = FeaturizeConfig(
+            corpus=layout, splits=SPLITS[layout], labels="alignment", max_reject_share=1.0,
+            utterances_per_shard=shards,
+        )  # fmt: skip
+        runs = Location.of(Path(folder, "runs"))
+        before = plan_featurize(config, Location.of(corpus), runs).fingerprint
         expected: dict[str, dict[str, str | None]] = {}
         for subset, utterances in by_subset.items():
             # The first of each stays: a subset without any is no feature set.
@@ -224,19 +231,11 @@ def test_featurize_accounts_for_every_utterance(synthetic_corpus, layout, data) 
                 damage = data.draw(st.sampled_from(list(DAMAGE)))
                 damage(utterance)
                 expected[subset][utterance.name] = DAMAGE[damage]
-        config = FeaturizeConfig(
-            corpus=layout, splits=SPLITS[layout], labels="alignment", max_reject_share=1.0,
-            utterances_per_shard=data.draw(st.integers(1, 4)),
-        )  # fmt: skip
-        check(
-            featurize(
-                config,
-                Location.of(corpus),
-                Location.of(Path(folder, "runs")),
-                fan_out=FanOut(kind="sequential"),
-            ),
-            expected,
-        )
+        result = featurize(config, Location.of(corpus), runs, fan_out=FanOut(kind="sequential"))
+        # What neither costs an utterance nor changes one is no other corpus.
+        is_damaged = any(reason for of_one in expected.values() for reason in of_one.values())
+        assert (result.fingerprint != before) == is_damaged
+        check(result, expected)
 
 
 GRIDS: dict[str, str | None] = {
