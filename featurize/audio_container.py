@@ -106,6 +106,8 @@ def _check_mp3(stream: IO[bytes], magic: bytes) -> None:
         )
     stream.seek(start)
     head = stream.read(_MP3_STATED_WITHIN)
+    if head[:4] == b"fLaC":
+        return  # some tools put such a tag before FLAC too
     if not _is_mp3_frame(head):
         raise RejectedUtterance("unreadable_audio", "no MP3 frame where the first should be")
     tag = next((at for name in (b"Xing", b"Info") if (at := head.find(name)) > 0), -1)

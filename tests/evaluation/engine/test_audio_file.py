@@ -58,16 +58,27 @@ def test_a_cut_flac_says_how_far_it_goes(tmp_path):
         list(audio.blocks)
 
 
-def test_a_cut_mp3_is_warned_of(tmp_path, caplog):
+def test_a_cut_mp3_that_does_not_state_its_size_is_warned_of(tmp_path, caplog):
     mp3 = tmp_path / "a.mp3"
     soundfile.write(mp3, 0.1 * np.random.default_rng(0).standard_normal(48000), 16000)
     with open_audio(str(mp3)) as audio:
         assert sum(map(len, audio.blocks)) == 48000
     assert not caplog.text
-    mp3.write_bytes(mp3.read_bytes()[: mp3.stat().st_size // 2])
+    content = bytearray(mp3.read_bytes()[: mp3.stat().st_size // 2])
+    tag = next(at for name in (b"Xing", b"Info") if (at := content.find(name)) > 0)
+    content[tag + 4 : tag + 8] = (1).to_bytes(4, "big")  # the number of frames alone, not of bytes
+    mp3.write_bytes(content)
     with open_audio(str(mp3)) as audio:
         assert 0 < sum(map(len, audio.blocks)) < 48000
-    assert re.search(r"a.mp3 ends after \d+ of the 48000 samples", caplog.text)
+    assert re.search(r"a.mp3 ends after \d+ of the \d+ samples", caplog.text)
+
+
+def test_a_tag_before_a_flac_does_not_matter(tmp_path):
+    flac = tmp_path / "a.flac"
+    soundfile.write(flac, 0.1 * np.random.default_rng(0).standard_normal(8000), 16000)
+    flac.write_bytes(b"ID3\x04\0\0\0\0\0\x0a" + bytes(10) + flac.read_bytes())
+    with open_audio(str(flac)) as audio:
+        assert sum(map(len, audio.blocks)) == 8000
 
 
 def test_a_header_that_was_never_finished_is_named(tmp_path):
