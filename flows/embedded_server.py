@@ -27,6 +27,7 @@ from email.message import Message
 from pathlib import Path
 
 from featurize.stage import PipelineError
+from flows import terminal
 from spikeline_start import module_command
 
 STARTUP_TIMEOUT_S = 180.0
@@ -206,7 +207,8 @@ class PrefectApi:
         if self._is_ready:
             return
         if self._server is not None:
-            wait_until_ready(self._server)
+            with terminal.bar("starting Prefect"):
+                wait_until_ready(self._server)
         elif not _answers(self.api_url, timeout_s=10.0):
             with_path = self.api_url.rstrip("/") + "/api"
             if _answers(with_path, timeout_s=10.0):

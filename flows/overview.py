@@ -54,7 +54,7 @@ class Stage:
         """The line as a row of a markdown table."""
         if self.share is None:
             state = "waiting"
-        elif self.share == 0.0 and not self.note:
+        elif self.share == 0.0:
             state = "starting"
         elif self.share >= 1.0:
             state = "done"
@@ -110,7 +110,7 @@ class Overview:
     def update(self, stage: Stage, share: float, note: str) -> None:
         """Move a stage's line."""
         stage.share, stage.note = share, note
-        self._publish(at_once=share >= 1.0)
+        self._publish(at_once=not 0.0 < share < 1.0)
 
     def add_epoch(self, training: str, curve: Curve) -> None:
         """Show a training as far as it is; two of one title are told apart by a number."""

@@ -68,6 +68,13 @@ class StageProgress:
         self._page = current_overview()
         self._line = None if self._page is None else self._page.begin(title)
 
+    def starting(self, what: str) -> None:
+        """Say what is waited for before the work begins."""
+        note = f"starting {what}"
+        self._bar.update(0.0, note)
+        if self._page is not None and self._line is not None:
+            self._page.update(self._line, 0.0, note)
+
     def update(self, share: float, note: str, details: str = "") -> None:
         """Move both.
 
@@ -103,13 +110,13 @@ def stage_progress(title: str, *key: str) -> Iterator[StageProgress]:
 
 
 def epoch_line(metrics: EpochMetrics, num_epochs: int) -> str:
-    """One finished epoch in one line."""
+    """One finished epoch in one line, which fits a terminal beside the training's title."""
     line = (
         f"epoch {metrics.epoch + 1:>2}/{num_epochs}  loss {metrics.train_loss:7.3f}  "
-        f"dev error {metrics.dev_error:6.1%}  {metrics.frames_per_s:>9,.0f} frames/s"
+        f"dev error {metrics.dev_error:6.1%}"
     )
     if metrics.spike_density:
-        line += "  spikes " + " ".join(f"{density:.2f}" for density in metrics.spike_density)
+        line += "  spikes " + " ".join(f"{density:.0%}" for density in metrics.spike_density)
     return line
 
 

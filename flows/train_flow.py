@@ -101,6 +101,8 @@ def train_model(
     tracked = TrackedTraining(tracking, config, Location.of(runs), name)
     title = training_title(config)
     with stage_progress(TRAINING + title, "train", title) as shown:
+        if not workers.in_process:
+            shown.starting("Ray's workers")
         result = train(
             config,
             Location.of(features),

@@ -161,7 +161,7 @@ def synthesize_corpus(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     spoken = ", ".join(f"{name} {value:.1f} min" for name, value in summary.minutes.items())
-    _log.info("synthesised %s: %s", final, spoken)
+    _log.debug("synthesised %s: %s", final, spoken)
     return summary
 
 

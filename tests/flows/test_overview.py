@@ -56,6 +56,8 @@ def test_the_page_grows_and_ends_with_the_result_first(told: list[str]) -> None:
         assert "| training v2 | waiting |" in told[-1]
         line = page.begin("training v2")
         assert "| training v2 | starting |" in told[-1], "a stage that begins is shown at once"
+        page.update(line, 0.0, "starting Ray's workers")
+        assert "| training v2 | starting | starting Ray's workers |" in told[-1]
         for number in range(2):
             metrics = tuple(epoch(n) for n in range(number + 1))
             page.add_epoch("v2", Curve(config, metrics))
