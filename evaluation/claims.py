@@ -123,7 +123,7 @@ def summary_lines(metrics: EvaluationMetrics) -> list[str]:
     hours = first.num_frames * first.frame_shift_s / 3600
     lines = [
         f"{len(models)} recogniser{'s' if len(models) > 1 else ''} on {first.num_utterances} "
-        f"utterances ({_spoken_duration(hours)}) of {', '.join(metrics.subsets)}."
+        f"utterances ({spoken_duration(hours)}) of {', '.join(metrics.subsets)}."
     ]
     lines += _heard_lines(metrics)
     best = min(models, key=lambda model: error_of(model, metrics))
@@ -157,7 +157,8 @@ def _heard_lines(metrics: EvaluationMetrics) -> list[str]:
     ]
 
 
-def _spoken_duration(hours: float) -> str:
+def spoken_duration(hours: float) -> str:
+    """Hours, minutes or seconds, in words."""
     if hours >= 1:
         return f"{hours:.1f} hours"
     return f"{60 * hours:.0f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.0f} seconds"

@@ -2,6 +2,7 @@
 
 import contextlib
 
+from evaluation.claims import spoken_duration
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, PipelineError, read_manifest
 from training.manifest import TrainManifest
@@ -22,9 +23,9 @@ def trained_on(model: Location) -> str:
         return f"the {name} was trained on {manifest.features}, which is not there any more"
     names = features.splits.get("train", ())
     subsets = [features.subsets[subset] for subset in names if subset in features.subsets]
-    hours = sum(subset.hours for subset in subsets)
+    spoken = spoken_duration(sum(subset.hours for subset in subsets))
     speakers = sum(subset.num_speakers for subset in subsets)
     return (
-        f"the {name} was trained on {hours:.1f} hours of {', '.join(names)} ({speakers} speakers); "
+        f"the {name} was trained on {spoken} of {', '.join(names)} ({speakers} speakers); "
         "expect more errors on other speech, noise or microphones"
     )
