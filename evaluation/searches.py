@@ -129,12 +129,13 @@ class SearchChooser:
         spoken = recogniser.manifest.labels
         tuned = tune_symbols(config, kept.graph, utterances, self._manifest.labels, spoken)
         logger.info(
-            "%s: bigram_weight=%g insertion_penalty=%g prior_scale=%g, by %d dev utterances",
+            "%s: search tuned on %d dev utterances: bigram_weight %g, insertion_penalty %g, "
+            "prior_scale %g",
             label,
+            len(utterances),
             tuned.bigram_weight,
             tuned.insertion_penalty,
             tuned.prior_scale,
-            len(utterances),
         )
         return tuned
 
@@ -148,12 +149,13 @@ class SearchChooser:
             return config
         tuned = tune_words(config, kept.graph, utterances)
         logger.info(
-            "%s: lm_weight=%g word_score=%g prior_scale=%g, by %d dev utterances",
+            "%s: search for words tuned on %d dev utterances: lm_weight %g, word_score %g, "
+            "prior_scale %g",
             label,
+            len(utterances),
             tuned.lm_weight,
             tuned.word_score,
             tuned.prior_scale,
-            len(utterances),
         )
         return tuned
 

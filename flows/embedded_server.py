@@ -11,6 +11,7 @@ set, nothing is started.
 """
 
 import atexit
+import contextlib
 import ipaddress
 import os
 import re
@@ -194,7 +195,9 @@ class PrefectApi:
         self._server = None if configured else start_server()
         self.api_url = configured or (self._server.api_url if self._server else "")
         self._is_ready = False
+        self._said = contextlib.ExitStack()
         if self._server is not None:
+            self._said.enter_context(terminal.bar("starting Prefect"))
             # Prefect reads its settings once, at import, from the environment.
             os.environ["PREFECT_API_URL"] = self._server.api_url
 
@@ -207,8 +210,7 @@ class PrefectApi:
         if self._is_ready:
             return
         if self._server is not None:
-            with terminal.bar("starting Prefect"):
-                wait_until_ready(self._server)
+            wait_until_ready(self._server)
         elif not _answers(self.api_url, timeout_s=10.0):
             with_path = self.api_url.rstrip("/") + "/api"
             if _answers(with_path, timeout_s=10.0):
@@ -220,9 +222,11 @@ class PrefectApi:
                 "(or the profile that sets it) to use the embedded one"
             )
         self._is_ready = True
+        self._said.close()
 
     def close(self) -> None:
         """Stop an embedded server; a configured one is left alone."""
+        self._said.close()
         if self._server is not None:
             _send_what_waits()
             self._server.stop()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from rich.console import RenderableType
+from rich.text import Text
 
 from evaluation.config import EvaluateConfig
 from featurize.corpora.scan import subsets_at
@@ -371,6 +372,7 @@ def _metrics_json(evaluation: Location) -> dict[str, Any]:
 def _shown_comparison(evaluation: Location) -> list[RenderableType]:
     """The table, what it says in sentences, and where the report is."""
     from evaluation.claims import summary_lines
+    from evaluation.headline import headline
     from flows.comparison import comparison_table, read_metrics, seeds_table
 
     metrics = read_metrics(evaluation)
@@ -378,6 +380,7 @@ def _shown_comparison(evaluation: Location) -> list[RenderableType]:
     return [
         *([over_seeds] if over_seeds is not None else []),
         comparison_table(metrics),
+        Text(headline(metrics).sentence, style="bold"),
         *summary_lines(metrics),
         "",
         f"report: {evaluation.child('report.html')}",

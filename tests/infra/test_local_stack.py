@@ -139,7 +139,7 @@ def test_up_removes_what_an_earlier_version_registered_and_nothing_of_a_persons(
     stack: RunningStack,
 ) -> None:
     flow = stack.deployment("pipeline", "demo")["flow_id"]
-    for name in ("pipeline-of-yore", "my own"):
+    for name in ("pipeline-of-yore", "my-own"):
         body = {"name": name, "flow_id": flow, "work_pool_name": "spikeline"}
         stack.call("POST", "/deployments/", body)
     known = "/variables/name/spikeline_deployments"
@@ -147,8 +147,8 @@ def test_up_removes_what_an_earlier_version_registered_and_nothing_of_a_persons(
     stack.call("PATCH", known, {"value": [*names, "pipeline-of-yore"]})
     local_stack("up", stack.state, "--port", str(stack.port), "--runs", str(stack.runs))
     left = {d["name"] for d in stack.call("POST", "/deployments/filter", {})}
-    assert left == {*names, "my own"}
-    stack.call("DELETE", f"/deployments/{stack.deployment('pipeline', 'my own')['id']}")
+    assert left == {*names, "my-own"}
+    stack.call("DELETE", f"/deployments/{stack.deployment('pipeline', 'my-own')['id']}")
 
 
 @pytest.mark.parametrize(
