@@ -186,6 +186,18 @@ def test_a_server_that_cannot_start_says_why(monkeypatch, tmp_path):
     assert "Fatal Python error" not in server.log.read_text()
 
 
+@pytest.mark.integration
+def test_servers_that_start_at_once_on_a_fresh_home_all_start(monkeypatch, tmp_path):
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    servers = [start_server() for _ in range(3)]
+    try:
+        for server in servers:
+            wait_until_ready(server)
+    finally:
+        for server in servers:
+            server.stop()
+
+
 @pytest.mark.parametrize(
     ("log", "cause"),
     [
