@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-OUR_PACKAGES = frozenset({"featurize", "training", "evaluation", "flows", "infra"})
+OUR_PACKAGES = frozenset({"featurize", "training", "evaluation", "flows", "infra", "spikeline"})
 _ROOT = os.path.dirname(os.path.abspath(__file__))
 
 

@@ -29,6 +29,7 @@ from featurize.import_kaldi_config import KaldiImportConfig
 from featurize.kaldi_archives import BadRecord, read_lines, read_matrix
 from featurize.kaldi_subset import SubsetTables, marks_of_subset, read_subset
 from featurize.phones import PHONE_48_TO_39
+from featurize.plan_shards import shard_name
 from featurize.rejects import (
     Reject,
     check_reject_share,
@@ -39,6 +40,7 @@ from featurize.rejects import (
 from featurize.schema import (
     IMPORT_STAGE,
     SCHEMA_VERSION,
+    SHARDS_FOLDER,
     FeatureRow,
     FeaturizeManifest,
     LabelInventory,
@@ -207,7 +209,7 @@ class _Import:
                 packed.append(pack_row(row, self.config.feature_dtype))
                 self._count(subset.config.name, row.speaker_id, packed[-1])
             if packed:
-                file = f"shard-{first_number + len(shards):05d}.parquet"
+                file = f"{SHARDS_FOLDER}/{shard_name(first_number + len(shards))}"
                 name, group = subset.config.name, self.config.row_group_size
                 shards.append(write_shard(self.target, file, name, packed, group))
         if not shards:

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from featurize.corpora.entry import CorpusEntry
 from featurize.featurize_config import FeaturizeConfig
+from featurize.schema import SHARDS_FOLDER
 from featurize.speed import at_speed
 from featurize.stage import Location
 
@@ -23,6 +24,7 @@ class ShardPlan:
         entries: utterances of one subset.
         corpus: where their audio is.
         location: the feature set.
+        folder: of the shards below it; empty in feature sets of earlier versions.
     """
 
     number: int
@@ -31,16 +33,22 @@ class ShardPlan:
     corpus: Location
     location: Location
     config: FeaturizeConfig
+    folder: str = SHARDS_FOLDER
 
     @property
     def file(self) -> str:
         """Name of the shard below the location."""
-        return f"shard-{self.number:05d}.parquet"
+        return "/".join(filter(None, (self.folder, shard_name(self.number))))
 
     @property
     def sidecar(self) -> Location:
         """Where the result is kept until the whole feature set is finished."""
         return self.location.child(SIDECARS, f"shard-{self.number:05d}.json")
+
+
+def shard_name(number: int) -> str:
+    """A shard's name within its folder."""
+    return f"shard-{number:05d}.parquet"
 
 
 def plan_shards(

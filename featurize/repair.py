@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 from pydantic import ValidationError
 
@@ -11,7 +12,7 @@ from featurize.featurize_config import FeaturizeConfig
 from featurize.make_shard import make_shard, rejects_of
 from featurize.plan_shards import SIDECARS
 from featurize.rejects import REJECTS_NAME, Reject, write_rejects
-from featurize.schema import FeaturizeManifest
+from featurize.schema import SHARDS_FOLDER, FeaturizeManifest
 from featurize.shards import checksum_of, read_index, read_rows
 from featurize.stage import Damage, Location, PipelineError
 
@@ -111,7 +112,9 @@ def _plan_again(
             f"the corpus at {plan.corpus} is not what {location} was made from (or the software "
             "is of another version); name the right one with --corpus, or featurize again"
         )
-    return plan
+    folder = manifest.shards[0].file.rpartition("/")[0] if manifest.shards else SHARDS_FOLDER
+    shards = tuple(replace(shard, folder=folder) for shard in plan.shards)
+    return replace(plan, shards=shards)
 
 
 def _find_rejects(

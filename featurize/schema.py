@@ -21,6 +21,8 @@ from featurize.stage import FileChecksum, StageManifest, TypedConfig
 SCHEMA_VERSION = 1
 IMPORT_STAGE = "import"
 """Stage of feature sets whose features were made elsewhere."""
+SHARDS_FOLDER = "shards"
+"""Folder of the shards and of nothing else, so that any reader of Parquet takes it for a table."""
 INDEX_NAME = "index.parquet"
 """What training needs to know of every utterance (``featurize.utterance_index``)."""
 

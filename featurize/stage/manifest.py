@@ -50,7 +50,9 @@ class StageManifest(TypedConfig):
         return {}
 
     def own_names(self) -> frozenset[str]:
-        """Names of the files and folders directly below the location that the result consists of.
+        """The files and folders below the location that the result consists of.
+
+        A name is of something directly below it, or with a slash of a file in a folder there.
 
         Whatever else stands there when the stage ends is removed: progress, and files of a run
         that was interrupted.

@@ -101,7 +101,14 @@ def run_stage(
 
 def _clear_leftovers(location: Location, own_names: frozenset[str]) -> None:
     """Remove what is no part of the result: progress, and files of an interrupted run."""
+    below: dict[str, set[str]] = {}
+    for name in own_names:
+        folder, _, file = name.partition("/")
+        below.setdefault(folder, set()).add(file)
     for child in location.children():
-        if child.name not in own_names:
+        names = below.get(child.name)
+        if names is None:
             logger.debug("removing %s: it is no part of the result", child)
             child.remove()
+        elif "" not in names:  # else all of it is the result's
+            _clear_leftovers(child, frozenset(names))

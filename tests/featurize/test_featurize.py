@@ -75,9 +75,8 @@ def run(configuration, corpus, runs, **options):
 
 def content_of(location: Location) -> dict[str, bytes]:
     return {
-        path.name: path.read_bytes()
-        for path in Path(location.path).iterdir()
-        if path.suffix == ".parquet"
+        str(path.relative_to(location.path)): path.read_bytes()
+        for path in Path(location.path).rglob("*.parquet")
     }
 
 
@@ -214,12 +213,12 @@ def test_an_interrupted_run_is_taken_up(pristine, tmp_path):
     kept = (folder / plan.shards[0].file).stat().st_mtime_ns
     (folder / plan.shards[1].file).write_bytes(b"PAR1 not")
     Path(plan.shards[2].sidecar.path).write_text("{}")
-    (folder / ".shard-00004.parquet.0123.partial").write_bytes(b"half")
-    (folder / "shard-00099.parquet").write_bytes(b"stray")
+    (folder / "shards" / ".shard-00004.parquet.0123.partial").write_bytes(b"half")
+    (folder / "shards" / "shard-00099.parquet").write_bytes(b"stray")
     result = run(config(), pristine, tmp_path / "runs")
     assert content_of(result.location) == whole
     assert (folder / plan.shards[0].file).stat().st_mtime_ns == kept
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == sorted(
         [*whole, "manifest.json", "manifest-copy.json"]
     )
 

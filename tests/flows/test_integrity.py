@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from evaluation.evaluate import evaluate
 from featurize.featurize import featurize
 from featurize.schema import FeaturizeManifest
 from featurize.stage import FanOut, Location, PipelineError, read_manifest
+from featurize.stage.manifest import write_sealed
 from flows.cli import run
 from flows.comparison import read_metrics
 from flows.integrity import inspect, repair, stage_locations
@@ -109,7 +111,7 @@ def _type(content):
 
 def test_readers_name_the_file_and_the_remedy(stage, tmp_path):
     names = {
-        "featurize": "shard-00000.parquet",
+        "featurize": "shards/shard-00000.parquet",
         "training": "weights.safetensors",
         "evaluation": "metrics.json",
     }
@@ -145,10 +147,31 @@ def test_repair_refuses_another_corpus(finished, tmp_path):
     location = finished["featurize"]
     other = make_corpus(tmp_path / "other")
     (other / "dev-tiny" / "1" / "7" / "1-7.trans.txt").write_text("")
-    flip(location, "shard-00001.parquet")
+    flip(location, "shards/shard-00001.parquet")
     with pytest.raises(PipelineError, match=r"is not what .* was made from"):
         repair(location, HERE, Location.of(other))
     assert repair(location, HERE)[1].is_sound
+
+
+def test_shards_of_an_earlier_version_lie_beside_the_manifest_and_are_read_and_redone(
+    finished, tmp_path
+):
+    runs = finished["featurize"].parent.parent
+    shutil.copytree(runs.path, tmp_path / "runs")
+    location = Location.of(tmp_path / "runs").child("featurize", finished["featurize"].name)
+    manifest = read_manifest(location, FeaturizeManifest)
+    old = [shard.model_copy(update={"file": Path(shard.file).name}) for shard in manifest.shards]
+    for shard in old:
+        Path(location.child("shards", shard.file).path).rename(location.child(shard.file).path)
+    Path(location.child("shards").path).rmdir()
+    sums = {name.removeprefix("shards/"): found for name, found in manifest.checksums.items()}
+    write_sealed(location, manifest.model_copy(update={"shards": tuple(old), "checksums": sums}))
+    assert inspect(location).is_sound
+    before = content_of(location)
+    flip(location, "shard-00001.parquet")
+    assert [damage.file for damage in inspect(location).damage] == ["shard-00001.parquet"]
+    assert repair(location, HERE)[1].is_sound
+    assert content_of(location) == before
 
 
 def test_an_old_manifest_without_checksums_still_verifies_its_shards(finished):
@@ -171,7 +194,7 @@ def test_the_commands(finished, capfd):
     assert len(stage_locations(runs)) == 3
     assert run(["verify", str(runs), "--json"]) == 0
     assert all(found["sound"] for found in json.loads(capfd.readouterr().out)["locations"])
-    flip(finished["featurize"], "shard-00002.parquet")
+    flip(finished["featurize"], "shards/shard-00002.parquet")
     assert run(["verify", str(runs)]) == 2
     said = capfd.readouterr()
     assert "shard-00002.parquet: its SHA-256 is not the manifest's" in said.out

@@ -128,7 +128,7 @@ def test_artifacts_are_published(first: PipelineOutcome, prefect_server: str) ->
     assert "data:image/png;base64," in by_key["summary"]["data"]
     names = {run["name"] for run in flow_runs}
     assert {"demo v2 gru", "train v2 2x8 seed 0", "evaluate 2 models on test"} <= names
-    shards = list(Path(first.features.location).glob("shard-*.parquet"))
+    shards = list(Path(first.features.location).glob("shards/*.parquet"))
     assert len(shards) > 3
     assert shard_runs == {path.stem for path in shards}
 

@@ -263,7 +263,7 @@ def _read_parquet(workshop: _Workshop, data: bytes, folder: Path) -> str:
 
     features = workshop.copy(workshop.features, folder)
     manifest = read_manifest(features, FeaturizeManifest)
-    features.child("shard-00000.parquet").write_bytes(data)
+    features.child(manifest.shards[0].file).write_bytes(data)
     shard = manifest.shards[0].model_copy(
         update={"num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     )
@@ -446,7 +446,7 @@ def make_formats(folder: Path, names: frozenset[str]) -> dict[str, Format]:
         settings = tuple(TRAINING.model_dump_json().encode() + b"\f" + a for a in _ASSIGNMENTS)
         formats["configuration"] = Format(settings, _damage_config, _read_config)
         shop = _Workshop(folder)
-        shard = shop.features.child("shard-00000.parquet").read_bytes()
+        shard = shop.features.child("shards", "shard-00000.parquet").read_bytes()
         sealed = partial(mutate_json, reseal=_reseal_manifest)
         formats |= {
             "Parquet": Format((shard,), _rewrite_parquet, partial(_read_parquet, shop)),

@@ -17,6 +17,7 @@ from featurize.rejects import (
 )
 from featurize.schema import (
     SCHEMA_VERSION,
+    SHARDS_FOLDER,
     AlignmentInfo,
     FeatureDtype,
     FeatureRow,
@@ -105,7 +106,8 @@ def write_aligned(
             speakers[row.subset].add(row.speaker_id)
         if packed:
             group_size = int(str(job.manifest.config["row_group_size"]))
-            info = write_shard(target, shard.file, shard.subset, packed, group_size)
+            file = f"{SHARDS_FOLDER}/{shard.file.rpartition('/')[2]}"
+            info = write_shard(target, file, shard.subset, packed, group_size)
             shards.append(info)
             index.append(index_shard(target, info))
     write_index(target, index)

@@ -47,7 +47,7 @@ def _featurize(place: Workplace, runs: str, server: EmbeddedServer, is_doomed: b
     """Exit code of the run."""
 
     def num_shards() -> int:
-        return len(list(Path(runs).glob("featurize/*/shard-*.parquet")))
+        return len(list(Path(runs).glob("featurize/*/shards/*.parquet")))
 
     wanted = num_shards() + place.rng.randrange(1, 3)
     process = place.start(

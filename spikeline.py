@@ -1,0 +1,312 @@
+"""spikeline from Python: a few names, each with what it does in one place.
+
+::
+
+    import spikeline
+
+    results = spikeline.run("demo", corpus="speech", runs="runs")      # features, models, table
+    model = spikeline.load(results.models["v2"])
+    scores = model.score(samples, sample_rate_hz=16_000)               # a whole array
+    print(model.spell(scores), scores.multiplications_per_s)
+    stream = model.stream(sample_rate_hz=16_000)                       # event by event
+    stream.feed(samples)
+    print(stream.result().text)
+    data = spikeline.FeatureSet(results.features, "train")             # a torch Dataset
+    loader = torch.utils.data.DataLoader(data, batch_size=16, collate_fn=data.collate)
+
+Everything runs in this process, without Prefect and without Ray, and finds what is finished.
+Errors that a person can mend are :class:`PipelineError`.
+
+Shape legend: T frames, F features, O outputs, H neurons of a layer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import spikeline_start
+
+spikeline_start.settle()
+
+from evaluation.decoding import Decoder  # noqa: E402 - found as installed, see above
+from evaluation.engine.front_end import FrontEnd  # noqa: E402
+from evaluation.engine.resampler import StreamResampler  # noqa: E402
+from evaluation.engine.transcriber import Transcriber, Transcription, spell  # noqa: E402
+from evaluation.multiplications import (  # noqa: E402
+    TermCount,
+    audited,
+    count_terms,
+    measure_activity,
+)
+from evaluation.recognise import network_shape  # noqa: E402
+from featurize.schema import FeatureRow, FeaturizeManifest  # noqa: E402
+from featurize.shards import read_index  # noqa: E402
+from featurize.stage import Location, PipelineError, read_manifest  # noqa: E402
+from flows.recipe_config import Recipe  # noqa: E402
+from training.batching import Batch, collate  # noqa: E402
+from training.data import RowCache  # noqa: E402
+from training.trained_model import load_model  # noqa: E402
+
+__all__ = [
+    "FeatureSet",
+    "Model",
+    "PipelineError",
+    "Recipe",
+    "Results",
+    "Scores",
+    "Transcription",
+    "load",
+    "recipe",
+    "run",
+]
+
+_ROWS_KEPT = 4096
+
+Address = str | Path | Location
+"""A local path or an ``s3://`` address."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a network made of one array of samples.
+
+    Attributes:
+        frames_TF: normalised features that it heard, float32.
+        log_probs_TO: of every output in every frame, float32; the frames that a delayed network
+            hears before it names one are left out.
+        spikes: outputs of the encoder and of every layer, (T, H) float32 each; zero where
+            nothing fired. Of a dense model these are its activations.
+        terms: multiplications and additions, by term, of all frames together.
+        frame_shift_s: seconds from one frame to the next.
+    """
+
+    frames_TF: NDArray[np.float32]
+    log_probs_TO: NDArray[np.float32]
+    spikes: tuple[NDArray[np.float32], ...]
+    terms: tuple[TermCount, ...]
+    frame_shift_s: float
+
+    @property
+    def multiplications_per_s(self) -> float:
+        """Audited multiplications per second of speech: matrix terms, as the tables state them."""
+        return audited(self.terms) / (len(self.frames_TF) * self.frame_shift_s)
+
+
+class Model:
+    """A trained model; :func:`load` makes one.
+
+    Args:
+        run: a finished training run.
+        features: the feature set that says how frames are made; the model's own where None.
+    """
+
+    def __init__(self, run: Location, features: str | None = None) -> None:
+        from evaluation.engine_of_run import front_end_of
+
+        self._run, self._features = run, features
+        self._trained = load_model(run)
+        self._search: Decoder | None = None
+        self._front_end = FrontEnd(front_end_of(self._trained.manifest, run.uri, features))
+
+    @property
+    def name(self) -> str:
+        """Which kind of model it is, such as ``v2``."""
+        return str(self._trained.manifest.config.model.model)
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The network itself, in evaluation mode."""
+        return self._trained.network
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols that it recognises."""
+        return self._trained.manifest.labels.symbols
+
+    def score(self, samples: NDArray[np.floating], sample_rate_hz: int = 16_000) -> Scores:
+        """Hear a whole array at once, and count what that costs.
+
+        Frames are normalised as those of a stream: where the model was trained on features
+        normalised by speaker, by an estimate that grows with what was heard.
+
+        Args:
+            samples: (n,) mono, in [-1, 1]; clipped to that.
+            sample_rate_hz: their rate; another than the model's is converted.
+
+        Raises:
+            PipelineError: when a sample is not finite, or there are too few for a frame.
+        """
+        config = self._front_end.config
+        resampler = StreamResampler(sample_rate_hz, config.sample_rate_hz)
+        self._front_end.reset()
+        pieces = [
+            self._front_end.feed(resampler.feed(np.asarray(samples, np.float32))),
+            self._front_end.feed(resampler.finish()),
+            self._front_end.finish(),
+        ]
+        frames_TF = np.concatenate(pieces)
+        if not len(frames_TF):
+            raise PipelineError(f"{len(samples)} samples are too few for a frame; give more")
+        lengths_B = torch.tensor([len(frames_TF)])
+        with torch.inference_mode():
+            output = self._trained.network(torch.from_numpy(frames_TF).unsqueeze(1), lengths_B)
+        shape = network_shape(self._trained)
+        (activity,) = measure_activity(shape, output.site_outputs, lengths_B)
+        return Scores(
+            frames_TF=frames_TF,
+            log_probs_TO=output.log_probs_TBO[self._trained.target_delay :, 0].numpy(),
+            spikes=tuple(site[:, 0].numpy() for site in output.site_outputs),
+            terms=count_terms(shape, activity),
+            frame_shift_s=config.frame_shift_s * config.stride,
+        )
+
+    def spell(self, scores: Scores) -> str:
+        """The symbols of the search that an evaluation chose, or else of the default one."""
+        from evaluation.decoding import ctc_greedy
+        from evaluation.engine_of_run import SearchChoice, searches_for
+
+        if self._search is None:
+            chosen = searches_for(self._run, self._trained, SearchChoice(find_words=False))
+            self._search = chosen.symbols or ctc_greedy
+        return spell(self._search(scores.log_probs_TO), self._trained.manifest.labels)
+
+    def stream(self, sample_rate_hz: int = 16_000, evaluation: str | None = None) -> Transcriber:
+        """The event-driven engine on a stream of samples: ``feed``, ``partial`` and ``result``.
+
+        Args:
+            sample_rate_hz: of what is fed.
+            evaluation: whose search it takes; the newest of this model where None.
+
+        Raises:
+            PipelineError: when the model does not spike.
+        """
+        from evaluation.engine_of_run import SearchChoice, engine_of_run
+
+        choice = SearchChoice(evaluation)
+        data = engine_of_run(self._run.uri, "float32", self._features, choice)
+        return Transcriber(data, sample_rate_hz)
+
+
+def load(run: Address, features: str | None = None) -> Model:
+    """Load a trained model.
+
+    Args:
+        run: a finished training run: ``runs/training/FINGERPRINT``.
+        features: the feature set that says how frames are made, where the model's own is gone.
+
+    Raises:
+        PipelineError: when the run or its feature set is unfinished, damaged or gone.
+    """
+    return Model(Location.of(run), features)
+
+
+class FeatureSet(torch.utils.data.Dataset[FeatureRow]):
+    """Utterances of a feature set, as torch takes them.
+
+    An item is a :class:`featurize.schema.FeatureRow`: ``features`` (T, F) as stored, ``labels``,
+    ``alignment``, ``text`` and names. :meth:`collate` normalises and pads some into a
+    :class:`training.batching.Batch`; give it to a DataLoader as ``collate_fn``.
+
+    Args:
+        location: a finished feature set, aligned or not.
+        split: ``train``, ``dev`` or ``test``, or the name of a subset.
+
+    Raises:
+        PipelineError: when it is unfinished or damaged, or has no such split.
+    """
+
+    def __init__(self, location: Address, split: str = "train") -> None:
+        self.location = Location.of(location)
+        self.manifest = read_manifest(self.location, FeaturizeManifest)
+        subsets = self.manifest.splits.get(split) or (split,)
+        self._index = read_index(self.location, self.manifest, subsets)
+        self._numbers = {shard.file: n for n, shard in enumerate(self.manifest.shards)}
+        self._cache = RowCache(self.location, self.manifest, _ROWS_KEPT)
+
+    def __len__(self) -> int:
+        """Number of utterances."""
+        return len(self._index)
+
+    def __getitem__(self, number: int) -> FeatureRow:
+        """One utterance."""
+        index = self._index
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        shard = self._numbers[index.shards[int(index.shard[number])].file]
+        return self._cache.row(shard, int(index.row_group[number]), int(index.row[number]))
+
+    def collate(self, rows: Sequence[FeatureRow]) -> Batch:
+        """Normalise and pad utterances into a batch, time first."""
+        return collate(rows, self.manifest.cmvn)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Where everything of a run is.
+
+    Attributes:
+        features: the feature set that was trained on, aligned where the recipe aligns.
+        models: name to training run, in the recipe's order; the names are the comparison's.
+        evaluation: the comparison: ``report.html``, ``metrics.json`` and the tables.
+    """
+
+    features: Location
+    models: dict[str, Location]
+    evaluation: Location
+
+
+def recipe(name: str, *assignments: str) -> Recipe:
+    """A recipe by name, or of a YAML file, with some settings changed.
+
+    Args:
+        name: as ``spikeline recipes`` lists them, or a path that ends with ``.yaml``.
+        assignments: ``key=value`` each, as for ``--set``.
+
+    Raises:
+        PipelineError: for an unknown name, key or value.
+
+    Example:
+        >>> recipe("demo", "models=v2", "featurize.num_bins=24").model_names
+        ('v2',)
+    """
+    from flows.overrides import apply_overrides
+    from flows.recipes import recipe_named
+
+    return apply_overrides(recipe_named(name), assignments)
+
+
+def run(chosen: Recipe | str, corpus: Address, runs: Address = "runs") -> Results:
+    """Run every stage of a recipe that is not finished, in this process.
+
+    Args:
+        chosen: a recipe, or its name.
+        corpus: root of the corpus.
+        runs: root of all results.
+
+    Raises:
+        PipelineError: with what to mend.
+    """
+    from evaluation.evaluate import evaluate
+    from evaluation.run_names import name_runs
+    from featurize.featurize import featurize
+    from training.align.align import align
+    from training.manifest import TrainManifest
+    from training.train import train
+
+    wanted = recipe(chosen) if isinstance(chosen, str) else chosen
+    results = Location.of(runs)
+    workers = wanted.workers.model_copy(update={"in_process": True, "num_workers": 1})
+    features = featurize(
+        wanted.featurize, Location.of(corpus), results, fan_out=wanted.fan_out
+    ).location
+    if wanted.align is not None:
+        features = align(wanted.align, features, results, workers).location
+    trained = [train(config, features, results, workers).location for config in wanted.trainings]
+    names = name_runs([read_manifest(location, TrainManifest) for location in trained])
+    models = {named.label: location for named, location in zip(names, trained, strict=True)}
+    evaluated = evaluate(wanted.evaluate, trained, features, results)
+    return Results(features, models, evaluated.location)
