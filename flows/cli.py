@@ -13,6 +13,17 @@ import typer
 
 from flows.failures import INTERRUPT_EXIT_CODE, MISTAKE_EXIT_CODE, explain, one_line
 from flows.help_text import EXAMPLES, Command, Group
+from flows.options import (
+    CorpusOption,
+    EvaluationOption,
+    FeaturesOption,
+    ForceOption,
+    JsonOption,
+    RecipeOption,
+    RunsOption,
+    SetOption,
+    WorkersOption,
+)
 from flows.surroundings import interrupt_on_hangup, open_closed_streams, settle_environment
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -45,40 +56,11 @@ _INTERRUPTED = (
     "interrupted; finished stages and epochs are kept, the same command goes on from there"
 )
 
-RecipeOption = Annotated[
-    str, typer.Option("--recipe", help="Recipe: see spikeline recipes; or a YAML file of your own.")
-]
-CorpusOption = Annotated[str, typer.Option("--corpus", help="Root of the corpus: path or s3://.")]
-FeaturesOption = Annotated[
-    str, typer.Option("--features", help="A finished feature set: path or s3://.")
-]
-RunsOption = Annotated[str, typer.Option("--runs", help="Root of all results: path or s3://.")]
-EvaluationOption = Annotated[
-    str | None,
-    typer.Option(
-        "--evaluation",
-        help="Finished evaluation whose search is used: its weights, lexicon and language model; "
-        "the model's newest one where none is named.",
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable."),
-]
-WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Training workers (Ray).")
-]
-ForceOption = Annotated[bool, typer.Option("--force", help="Do it again even if it is done.")]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")
-]
-
 
 def _command(name: str, group: str) -> Callable[[FunctionT], FunctionT]:
     """A command with its group in the help, and an example below its own."""
     decorate: Callable[[FunctionT], FunctionT] = app.command(
         name,
-        cls=Command,
         rich_help_panel=group,
         epilog=f"Example: spikeline {name} {EXAMPLES[name]}",
     )
@@ -139,7 +121,6 @@ def demo(
 
 @corpus_app.command(
     "synthesize",
-    cls=Command,
     epilog="Example: spikeline corpus synthesize speech --minutes 30 --layout timit",
 )
 def corpus_synthesize(
@@ -254,7 +235,6 @@ def align(
 
 @align_app.command(
     "compare",
-    cls=Command,
     epilog="Example: spikeline align compare runs/align/FP /data/mfa-textgrids",
 )
 def align_compare(
@@ -492,6 +472,11 @@ def repair(
     from flows.integrity_commands import run_repair
 
     run_repair(location, corpus, workers, as_json)
+
+
+for group in (app, corpus_app, align_app):
+    for registered in group.registered_commands:
+        registered.cls = Command
 
 
 def main() -> None:

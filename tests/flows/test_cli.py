@@ -94,7 +94,9 @@ def test_help_is_grouped_with_an_example_each() -> None:
     for name in ("featurize", "train", "evaluate", "transcribe", "verify"):
         of_one = spikeline(name, "--help").stdout
         assert "Example: spikeline" in of_one
-        assert not re.search("<(bool|str|float|int|list)", of_one)
+    for command in (["featurize"], ["corpus", "split"], ["align", "compare"], ["corpus"]):
+        shown = spikeline(*command, "--help").stdout
+        assert not re.search("<(bool|str|float|int|list)", shown), "types are said in words"
 
 
 def test_recipes_as_json_are_one_object() -> None:
