@@ -148,9 +148,9 @@ class TrainingProgress:
     def _tell(self, progress: TrainProgress) -> None:
         for metrics in progress.epochs[self._num_told :]:
             _LOGGER.info("%-12s %s", self._name, epoch_line(metrics, progress.num_epochs))
-        for number in range(self._num_told, len(progress.epochs)):
-            told = progress.epochs[: number + 1]
-            self._shown.add_epoch(self._name, Curve(self._config, told))
+        if len(progress.epochs) > self._num_told:
+            # Once for all of them: a run that is resumed tells many, and each would be drawn.
+            self._shown.add_epoch(self._name, Curve(self._config, progress.epochs))
         self._num_told = max(self._num_told, len(progress.epochs))
         within = progress.step / progress.num_steps if progress.num_steps else 1.0
         note = f"epoch {progress.epoch + 1}/{progress.num_epochs}  loss {progress.loss:.3f}"
