@@ -10,7 +10,7 @@ Shape legend: T rows of features.
 
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -87,12 +87,8 @@ def labeller(config: FeaturizeConfig) -> Labeller:
     return LexiconLabeller(load_lexicon(config.lexicon), config)
 
 
-WordPhones = Callable[[str], list[list[int]]]
-"""Transcript to the phone ids of each of its words."""
-
-
-def word_phones(manifest: FeaturizeManifest) -> WordPhones | None:
-    """How a feature set's phone labels fall into words; None where they were heard (TIMIT).
+def lexicon_labeller(manifest: FeaturizeManifest) -> "LexiconLabeller | None":
+    """What gave a feature set its phone labels; None where they were heard (TIMIT).
 
     Raises:
         PipelineError: when the feature set has no phone labels, or its lexicon is gone.
@@ -102,15 +98,8 @@ def word_phones(manifest: FeaturizeManifest) -> WordPhones | None:
             f"this feature set has {manifest.labels.kind} labels, not phones; featurize with "
             "labels=phones"
         )
-    config = FeaturizeConfig.model_validate(manifest.config)
-    label = labeller(config)
-    if not isinstance(label, LexiconLabeller):
-        return None
-
-    def words(text: str) -> list[list[int]]:
-        return [label.pronunciation(word)[0] for word in text.upper().split()]
-
-    return words
+    label = labeller(FeaturizeConfig.model_validate(manifest.config))
+    return label if isinstance(label, LexiconLabeller) else None
 
 
 def frames_needed(ids: Sequence[int] | NDArray[np.int32]) -> int:
@@ -155,7 +144,7 @@ class LexiconLabeller:
 
     def __init__(self, lexicon: Lexicon, config: FeaturizeConfig) -> None:
         """Prepare the table of ids; the unknown phone exists only where the rule uses it."""
-        self._lexicon = lexicon
+        self.lexicon = lexicon
         self._rule = config.out_of_vocabulary
         symbols = (*CMUDICT_39, UNKNOWN_PHONE) if self._rule == "unknown" else CMUDICT_39
         self.inventory = LabelInventory(kind="phones", symbols=symbols, scored_as=symbols)
@@ -167,10 +156,18 @@ class LexiconLabeller:
         Raises:
             RejectedUtterance: ``unknown_symbol``, by the configured rule.
         """
-        phones, is_missing = pronounce(self._lexicon, word, self._rule)
+        phones, is_missing = pronounce(self.lexicon, word, self._rule)
         if is_missing:
             _require_alphabet(word)
-        return [self._ids[phone] for phone in phones], is_missing
+        return self.ids(phones), is_missing
+
+    def phones(self, word: str) -> tuple[str, ...]:
+        """Phones of an upper-case word, as its labels have them."""
+        return pronounce(self.lexicon, word, self._rule)[0]
+
+    def ids(self, phones: Sequence[str]) -> list[int]:
+        """Their ids."""
+        return [self._ids[phone] for phone in phones]
 
     def __call__(
         self, entry: CorpusEntry, root: Location, centres: NDArray[np.int64], audio_rate_hz: int

@@ -15,6 +15,7 @@ RejectReason = Literal[
     "unknown_symbol",  # the transcript has a symbol outside the alphabet
     "bad_alignment",  # a .PHN that does not parse, overlaps, or names unknown phones
     "missing_alignment",
+    "poor_alignment",  # its frames fit the words far worse than its speaker's others do
     "unknown_speaker",  # not in SPEAKERS.TXT
     "duplicate_utterance",
     "unreadable_features",  # a Kaldi record that is damaged, or of another size than the others

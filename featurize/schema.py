@@ -193,6 +193,9 @@ class AlignmentInfo(TypedConfig):
         log_likelihood: of the last alignment, per frame.
         silence_share: share of the frames aligned to silence; 0 where there is none.
         mean_phone_s: mean duration of a phone, silence aside, seconds.
+        guessed: words that the lexicon lacks, and how they were pronounced.
+        poor: utterances whose frames fit their words much worse than their speaker's others, and
+            which are kept all the same.
     """
 
     features: str
@@ -200,6 +203,8 @@ class AlignmentInfo(TypedConfig):
     log_likelihood: float
     silence_share: float
     mean_phone_s: float
+    guessed: dict[str, str] = Field(default_factory=dict)
+    poor: tuple[str, ...] = ()
 
 
 class FeaturizeManifest(StageManifest):

@@ -15,7 +15,6 @@ from flows.run_logging import send_logs_to_runs
 from flows.run_names import run_name
 from training.align.align import align
 from training.align.align_config import AlignConfig
-from training.worker_config import WorkerConfig
 
 _LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()
@@ -30,7 +29,6 @@ def align_flow(
     config: AlignConfig,
     features: str,
     runs: str,
-    workers: WorkerConfig = WorkerConfig(),  # noqa: B008 - frozen, and the UI form's default
     force: bool = False,
 ) -> StageResult:
     """Align a feature set with its transcripts, or find it aligned.
@@ -39,17 +37,14 @@ def align_flow(
         config: how to align.
         features: address of a finished feature set with phone labels.
         runs: root of all stages' results, a path or ``s3://`` address.
-        workers: where networks are trained, if any are; never changes the result.
         force: align again even if finished.
     """
-    return align_and_publish(config, features, runs, workers, force)
+    return align_and_publish(config, features, runs, force)
 
 
-def align_and_publish(
-    config: AlignConfig, features: str, runs: str, workers: WorkerConfig, force: bool
-) -> StageResult:
+def align_and_publish(config: AlignConfig, features: str, runs: str, force: bool) -> StageResult:
     """The stage's tasks, in the run at work."""
-    result = align_features(config, features, runs, workers, force)
+    result = align_features(config, features, runs, force)
     publish_alignment(result)
     return result
 
@@ -61,16 +56,13 @@ def align_and_publish(
     retry_condition_fn=retry_io_errors,
     cache_policy=NO_CACHE,
 )
-def align_features(
-    config: AlignConfig, features: str, runs: str, workers: WorkerConfig, force: bool
-) -> StageResult:
+def align_features(config: AlignConfig, features: str, runs: str, force: bool) -> StageResult:
     """Run the align stage."""
     with stage_progress(ALIGNING, "align") as shown:
         result = align(
             config,
             Location.of(features),
             Location.of(runs),
-            workers,
             force=force and is_first_attempt(),
             on_progress=AlignmentProgress(shown),
         )
@@ -95,6 +87,14 @@ def publish_alignment(result: StageResult) -> None:
     if rejects:
         reasons = ", ".join(f"{reason} {n}" for reason, n in manifest.reject_counts.items())
         _LOGGER.warning("rejected %s; see %s", reasons, result.location.child(REJECTS_NAME))
+    if info.guessed:
+        words = ", ".join(list(info.guessed)[:5])
+        _LOGGER.info(
+            "%d words are not in the lexicon and were guessed: %s", len(info.guessed), words
+        )
+    if info.poor:
+        names = ", ".join(info.poor[:5])
+        _LOGGER.warning("%d utterances are aligned poorly, and kept: %s", len(info.poor), names)
     publish_link("alignment", result.location, said)
     publish_table(
         "alignment-summary",
@@ -103,6 +103,8 @@ def publish_alignment(result: StageResult) -> None:
                 "log likelihood a frame": info.log_likelihood,
                 "silent frames": info.silence_share,
                 "mean phone, s": info.mean_phone_s,
+                "words guessed": len(info.guessed),
+                "poorly aligned utterances": len(info.poor),
                 "rejected utterances": rejects,
             }
         ],

@@ -214,7 +214,6 @@ def align(
         str | None, typer.Option(help="A finished feature set: path or s3://.")
     ] = None,
     runs: Annotated[str | None, typer.Option(help="Root of all results: path or s3://.")] = None,
-    workers: WorkersOption = None,
     overrides: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -230,7 +229,7 @@ def align(
     assert recipe is not None
     assert features is not None
     assert runs is not None
-    run_align(recipe, features, runs, overrides or (), workers, force, as_json)
+    run_align(recipe, features, runs, overrides or (), force, as_json)
 
 
 @align_app.command(

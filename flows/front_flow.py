@@ -103,7 +103,7 @@ def _targets(
     """Address of a feature set with its targets: made, or found, or None where it is not there."""
     if make:
         made = featurize_flow(features.featurize, corpus, runs)
-        return align_flow(features.align, made.location.uri, runs, workers).location.uri
+        return align_flow(features.align, made.location.uri, runs).location.uri
     plan = plan_featurize(features.featurize, Location.of(corpus), Location.of(runs))
     if not is_finished(plan.location):
         return None

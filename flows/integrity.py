@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
+
 from evaluation.evaluate import evaluate
 from evaluation.graph.store import GraphManifest, read_graph
 from evaluation.manifest import EvaluateManifest
@@ -191,9 +193,14 @@ def _run_again(location: Location, manifest: StageManifest, workers: WorkerConfi
         if manifest.aligned is None:
             raise PipelineError(f"{location} was imported; import it again with --force")
         logger.info("aligning again into %s", location)
-        config = AlignConfig.model_validate(manifest.aligned.config)
+        try:
+            config = AlignConfig.model_validate(manifest.aligned.config)
+        except ValidationError as error:
+            raise PipelineError(
+                f"{location} was aligned by an earlier version; remove it and align again"
+            ) from error
         features = Location.of(manifest.aligned.features)
-        result = align(config, features, runs, workers, force=True)
+        result = align(config, features, runs, force=True)
     else:
         assert isinstance(manifest, EvaluateManifest)
         logger.info("evaluating again into %s", location)

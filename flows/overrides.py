@@ -85,12 +85,7 @@ def configured(config: ModelT, assignments: Sequence[str]) -> ModelT:
 
 def known_keys(recipe: Recipe) -> list[str]:
     """Every key that ``--set`` takes for this recipe, save the per-model ones."""
-    own = [
-        key
-        for key in _leaf_keys(type(recipe))
-        # The aligning network has every key of train; whoever mistypes one means train's.
-        if key.split(".")[0] not in _FIXED_FIELDS and not key.startswith("align.network.")
-    ]
+    own = [key for key in _leaf_keys(type(recipe)) if key.split(".")[0] not in _FIXED_FIELDS]
     return ["models", *own, *(f"train.{key}" for key in _leaf_keys(TrainConfig))]
 
 

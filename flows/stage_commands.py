@@ -85,7 +85,6 @@ def run_align(
     features: str,
     runs: str,
     overrides: Sequence[str],
-    num_workers: int | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -93,12 +92,11 @@ def run_align(
     recipe = apply_overrides(recipe_named(name), overrides)
     upstream, results = _finished(features, "feature set", "featurize"), Location.of(runs)
     config = recipe.align or AlignConfig()
-    workers = _workers(recipe, num_workers)
     with command(as_json) as running, prefect_api() as api:
         from flows.align_flow import align_flow
 
         api.ready()
-        result = align_flow(config, upstream.uri, results.uri, workers, force)
+        result = align_flow(config, upstream.uri, results.uri, force)
         running.finish(
             _stage_json(result, running),
             f"aligned features: {result.location}",

@@ -60,7 +60,6 @@ def featurize_form(
 def align_form(
     features: str,
     recipe: RecipeChoice = "mini-librispeech",
-    workers: Count = None,
     force: bool = False,
     overrides: tuple[Override, ...] = (),
     runs: str = "runs",
@@ -71,14 +70,13 @@ def align_form(
         features: Address of finished features with phone labels: a run that made them shows it
             under Artifacts.
         recipe: Whose settings of this stage to use.
-        workers: Processes that train together. Empty for the recipe's own.
         force: Do it again, even where its result is there.
         overrides: Any setting as KEY=VALUE, for example align.targets.num_senones=400.
         runs: Root of all results, a path or an s3:// address.
     """
-    chosen = chosen_recipe(recipe, Choices(workers=workers), overrides)
+    chosen = chosen_recipe(recipe, Choices(), overrides)
     config = chosen.align or AlignConfig()
-    return align_and_publish(config, features, runs, chosen.workers, force)
+    return align_and_publish(config, features, runs, force)
 
 
 @flow(name="stage-train", persist_result=False, flow_run_name=run_name(_name_of_training))

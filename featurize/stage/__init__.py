@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         FanOut,
         Progress,
         WorkerPool,
+        available_cores,
         run_fan_out,
         worker_pool,
     )
@@ -64,6 +65,7 @@ __all__ = [
     "VerifyMode",
     "WorkerPool",
     "attribute_at",
+    "available_cores",
     "call_on_ray",
     "check_token",
     "damage_error",

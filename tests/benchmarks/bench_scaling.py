@@ -159,7 +159,7 @@ class Bench:
         if self.align is None:
             return made.location
         with measured() as found:
-            aligned = align(self.align, made.location, self.runs, WorkerConfig()).location
+            aligned = align(self.align, made.location, self.runs).location
         manifest = read_manifest(aligned, FeaturizeManifest)
         self.note("align", hours_of(manifest, *manifest.splits), found.seconds, found, 1)
         return aligned

@@ -23,7 +23,7 @@ from flows.recipes import recipe_named
 from flows.stage_commands import featurize_for_scoring
 from training.align.align import align
 from training.align.align_config import AlignConfig, TargetsConfig
-from training.align.states import ContextStates
+from training.align.states import ContextStates, states_of
 from training.batching import collate
 from training.manifest import TrainManifest
 from training.models.model_config import ModelConfig
@@ -68,7 +68,7 @@ def tied(synthetic_corpus, runs):
     recipe = recipe_named("timit")
     features = made(recipe.featurize, synthetic_corpus / "timit", runs)
     config = AlignConfig(targets=SENONES, num_gaussian_rounds=8, num_mixtures=2)
-    return align(config, features, runs, HERE).location
+    return align(config, features, runs).location
 
 
 def test_tied_states_fit_the_phones_they_are_of(tied):
@@ -83,7 +83,7 @@ def test_tied_states_fit_the_phones_they_are_of(tied):
         assert row.alignment.max() < len(states.phones)
         # The states come in the order of the utterance's own sequence, and none is left out.
         runs_of = row.alignment[np.flatnonzero(np.diff(row.alignment, prepend=-1))]
-        expected = sequence(row.labels)
+        expected = states_of(sequence, row.labels)
         expected = expected[np.flatnonzero(np.diff(expected, prepend=-1))]
         assert runs_of.tolist() == expected.tolist()
         frames += np.bincount(row.alignment, minlength=len(frames))
@@ -128,7 +128,7 @@ def test_speakers_of_another_corpus_are_scored_by_pointing_at_it(synthetic_corpu
     splits = SplitsConfig(train=("train-synthetic",), dev=("dev-synthetic",))
     config = recipe.featurize.model_copy(update={"splits": splits})
     features = made(config, synthetic_corpus / "librispeech", runs)
-    aligned = align(AlignConfig(num_gaussian_rounds=6, num_mixtures=1), features, runs, HERE)
+    aligned = align(AlignConfig(num_gaussian_rounds=6, num_mixtures=1), features, runs)
     model = trained_on(aligned.location, runs, num_epochs=2)
     other = tmp_path / "elsewhere"
     other.mkdir()

@@ -3,9 +3,12 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from kaldialign import edit_distance
 
 from featurize.featurize import featurize
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
+from featurize.labels import lexicon_labeller
+from featurize.lexicon import load_lexicon
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows, verify_shard
 from featurize.stage import FanOut, Location, PipelineError, read_manifest
@@ -14,7 +17,7 @@ from training.align.align_config import AlignConfig
 from training.data import index_split
 from training.models.model_config import ModelConfig
 from training.train import train
-from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
+from training.train_config import CurriculumStage, TrainConfig
 from training.worker_config import WorkerConfig
 
 HERE = WorkerConfig(in_process=True, threads_per_worker=1)
@@ -56,7 +59,7 @@ def librispeech(synthetic_corpus, runs):
 
 
 def test_a_minute_of_speech_aligns_close_to_the_truth(synthetic_corpus, timit, runs):
-    aligned = rows_of(align(FEW, timit, runs, HERE).location)
+    aligned = rows_of(align(FEW, timit, runs).location)
     truth = rows_of(features_of(synthetic_corpus, runs, corpus="timit", labels="alignment"))
     assert aligned.keys() == truth.keys()
     agree = np.concatenate([aligned[name].alignment == truth[name].alignment for name in truth])
@@ -70,7 +73,7 @@ def test_a_minute_of_speech_aligns_close_to_the_truth(synthetic_corpus, timit, r
 
 
 def test_the_result_is_a_feature_set_like_any_other(librispeech, runs):
-    result = align(FEW, librispeech, runs, HERE)
+    result = align(FEW, librispeech, runs)
     assert result.location == runs.child("align", result.fingerprint)
     before = read_manifest(librispeech, FeaturizeManifest)
     manifest = read_manifest(result.location, FeaturizeManifest)
@@ -84,11 +87,16 @@ def test_the_result_is_a_feature_set_like_any_other(librispeech, runs):
     for shard in manifest.shards:
         verify_shard(result.location, shard)
     old, new = rows_of(librispeech), rows_of(result.location)
+    labeller, lexicon = lexicon_labeller(before), load_lexicon(None)
     silence = len(before.labels.symbols)
     for name, row in new.items():
         assert np.array_equal(row.features, old[name].features)
-        assert row.labels[row.labels != silence].tolist() == old[name].labels.tolist()
-        assert row.labels[0] == row.labels[-1] == silence
+        # The words one after the other, each as the lexicon says it in one way or another.
+        spoken, places = row.labels[row.labels != silence].tolist(), {0}
+        for word in row.text.split():
+            said = [labeller.ids(phones) for phones in lexicon.lookup_all(word)]
+            places = {p + len(s) for p in places for s in said if spoken[p : p + len(s)] == s}
+        assert len(spoken) in places
         # A phone may fall between the middles of two rows; their order is kept.
         collapsed = row.alignment[np.flatnonzero(np.diff(row.alignment, prepend=-1))]
         left = iter(row.labels.tolist())
@@ -98,10 +106,8 @@ def test_the_result_is_a_feature_set_like_any_other(librispeech, runs):
 
 
 def test_a_finished_alignment_is_found_and_trained_on(librispeech, runs):
-    first = align(FEW, librispeech, runs, HERE)
-    assert align(FEW, librispeech, runs, HERE).skipped
-    unused = FEW.model_copy(update={"network": TrainConfig(objective="frame")})
-    assert align(unused, librispeech, runs, HERE).fingerprint == first.fingerprint
+    first = align(FEW, librispeech, runs)
+    assert align(FEW, librispeech, runs).skipped
     manifest = read_manifest(first.location, FeaturizeManifest)
     assert index_split(first.location, manifest, "dev", "frame")
     config = TrainConfig(model=ModelConfig(model="lstm", hidden_size=8), objective="frame")
@@ -109,21 +115,68 @@ def test_a_finished_alignment_is_found_and_trained_on(librispeech, runs):
     assert not train(config, first.location, runs, HERE).skipped
 
 
-def test_a_network_realigns(librispeech, runs):
-    network = TrainConfig(
-        model=ModelConfig(model="lstm", hidden_size=32, dropout=0.0),
-        objective="frame",
-        curriculum=(CurriculumStage(num_epochs=15, chunk_frames=40),),
-        batch_size=8,
-        optimizer=OptimizerConfig(learning_rate=1e-2, constant_epochs=15),
+def test_words_that_the_lexicon_lacks_are_guessed_and_named(librispeech, synthetic_corpus, runs,
+                                                            tmp_path):  # fmt: skip
+    everything = load_lexicon(None)
+    spoken = {word for row in rows_of(librispeech).values() for word in row.text.split()}
+    unknown = min(sorted(spoken), key=lambda word: (-len(word), word))
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_text(
+        "".join(
+            f"{word} {' '.join(phones)}\n"
+            for word, phones in everything.pronunciations.items()
+            if word != unknown and (len(word) < 7 or word in spoken)
+        )
     )
-    config = FEW.model_copy(update={"num_network_rounds": 1, "network": network})
-    result = align(config, librispeech, runs, HERE)
-    gaussian = align(FEW, librispeech, runs, HERE)
-    assert gaussian.skipped, "the round before is a result of its own"
-    before, after = rows_of(gaussian.location), rows_of(result.location)
-    agree = np.concatenate([before[name].alignment == row.alignment for name, row in after.items()])
-    assert 0.4 < agree.mean() < 1.0
+    features = features_of(synthetic_corpus, runs, corpus="librispeech", lexicon=str(lexicon))
+    aligned = align(FEW, features, runs).location
+    manifest = read_manifest(aligned, FeaturizeManifest)
+    symbols = manifest.labels.symbols
+    assert set(manifest.aligned.guessed) == set(manifest.out_of_vocabulary) == {unknown}
+    truth, guess = everything.lookup(unknown), manifest.aligned.guessed[unknown].split()
+    assert edit_distance(truth, guess)["total"] < len(truth) / 2
+    # What stood for the word, one symbol, is nowhere spoken.
+    for row in rows_of(aligned).values():
+        assert symbols.index("spn") not in row.labels
+        assert symbols.index("spn") not in row.alignment
+
+
+def test_an_utterance_with_another_ones_words_is_left_out_or_named(
+    synthetic_corpus, runs, tmp_path
+):
+    shutil.copytree(synthetic_corpus / "librispeech", tmp_path / "librispeech")
+    folders = sorted((tmp_path / "librispeech").glob("train-synthetic/**/*.trans.txt"))
+    path = max(folders, key=lambda path: len(path.read_text()))
+    first, *rest = path.read_text().splitlines()
+    name, *words = first.split()
+    wrong = " ".join([name, *words[::-1]])
+    path.write_text("\n".join([wrong, *rest]) + "\n")
+    features = features_of(tmp_path, runs, corpus="librispeech")
+    named = align(FEW.model_copy(update={"poor_deviations": 2.0}), features, runs)
+    manifest = read_manifest(named.location, FeaturizeManifest)
+    assert name in manifest.aligned.poor
+    assert len(manifest.aligned.poor) < 0.2 * len(rows_of(named.location))
+    strict = FEW.model_copy(update={"max_deviations": 2.0, "max_reject_share": 0.5})
+    left = align(strict, features, runs)
+    counts = read_manifest(left.location, FeaturizeManifest).reject_counts
+    assert counts == {"poor_alignment": len(manifest.aligned.poor)}
+    assert rows_of(left.location).keys() == rows_of(named.location).keys() - set(
+        manifest.aligned.poor
+    )
+    with pytest.raises(PipelineError, match=r"poor_alignment \d"):
+        align(strict.model_copy(update={"max_reject_share": 0.01}), features, runs)
+
+
+def test_the_result_is_the_same_on_any_number_of_cores(librispeech, runs, tmp_path, monkeypatch):
+    shards = []
+    for number in (1, 3):
+        monkeypatch.setattr(
+            "training.align.flat_start.available_cores", lambda number=number: number
+        )
+        made = align(FEW, librispeech, Location.of(tmp_path / str(number)))
+        manifest = read_manifest(made.location, FeaturizeManifest)
+        shards.append([shard.sha256 for shard in manifest.shards])
+    assert shards[0] == shards[1]
 
 
 def test_utterances_too_short_for_their_phones_are_rejects(synthetic_corpus, runs, tmp_path):
@@ -138,12 +191,12 @@ def test_utterances_too_short_for_their_phones_are_rejects(synthetic_corpus, run
     features = features_of(tmp_path, runs, corpus="librispeech")
     assert name in rows_of(features)
     with pytest.raises(PipelineError, match=r"1 of \d+ utterances of train rejected.*too_short 1"):
-        align(FEW, features, runs, HERE)
+        align(FEW, features, runs)
     lenient = FEW.model_copy(update={"max_reject_share": 0.5})
-    result = align(lenient, features, runs, HERE)
+    result = align(lenient, features, runs)
     # The same alignment judged by a stricter share is refused without being made again.
     with pytest.raises(PipelineError, match="more than max_reject_share"):
-        align(FEW, features, runs, HERE)
+        align(FEW, features, runs)
     assert name not in rows_of(result.location)
     manifest = read_manifest(result.location, FeaturizeManifest)
     assert manifest.reject_counts == {"too_short": 1}
@@ -154,7 +207,7 @@ def test_utterances_too_short_for_their_phones_are_rejects(synthetic_corpus, run
 def test_features_without_phone_labels_are_refused(synthetic_corpus, runs):
     spelt = features_of(synthetic_corpus, runs, corpus="librispeech", labels="characters")
     with pytest.raises(PipelineError, match="labels=phones"):
-        align(FEW, spelt, runs, HERE)
+        align(FEW, spelt, runs)
 
 
 def test_a_changed_lexicon_is_noticed(synthetic_corpus, runs, tmp_path):
@@ -169,4 +222,4 @@ def test_a_changed_lexicon_is_noticed(synthetic_corpus, runs, tmp_path):
     )
     lexicon.write_text("A EY\nTHE DH AH\n")
     with pytest.raises(PipelineError, match="lexicon changed"):
-        align(FEW, features, runs, HERE)
+        align(FEW, features, runs)

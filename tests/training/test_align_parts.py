@@ -8,43 +8,87 @@ from scipy.stats import multivariate_normal
 
 from featurize.features import FeatureExtractor, stack_frames
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
-from training.align.forced import Transcript, align_utterance, best_places, flat_places
 from training.align.gaussians import Mixtures, MixtureStatistics
+from training.align.graph import Transcript, best_path, flat_places, state_graph
 from training.align.stacking import Stacking, splice
-from training.align.states import PhoneStates
+from training.align.states import PhoneStates, states_of
 from training.align.transforms import Scatter
 
 
-def brute_force(scores, states):
-    """The best of all ways to cut the frames into one stretch per state."""
+def brute_force(scores, sequences):
+    """The best of all ways to cut the frames into one stretch per state, over some sequences."""
     num_frames = len(scores)
-    best = (-np.inf, None)
-    for cuts in itertools.combinations(range(1, num_frames), len(states) - 1):
-        places = np.searchsorted(cuts, np.arange(num_frames), side="right")
-        best = max(best, (scores[np.arange(num_frames), states[places]].sum(), tuple(places)))
+    best = (-np.inf, None, None)
+    for phones, states in sequences:
+        for cuts in itertools.combinations(range(1, num_frames), len(states) - 1):
+            places = np.searchsorted(cuts, np.arange(num_frames), side="right")
+            score = scores[np.arange(num_frames), states[places]].sum(dtype=np.float64)
+            if score > best[0]:
+                best = (score, phones, places)
     return best
 
 
-@given(
-    st.integers(1, 7), st.integers(1, 4), st.integers(1, 3), st.integers(0, 2**16), st.booleans()
+def spelt_out(transcript):
+    """Every sequence of phones of a transcript, pauses and pronunciations chosen in all ways."""
+    silence = transcript.silence
+    gaps = [[], [silence]] if silence is not None else [[]]
+    for said in itertools.product(*transcript.words):
+        for pauses in itertools.product(gaps, repeat=len(said) + 1):
+            phones = list(pauses[0])
+            for word, pause in zip(said, pauses[1:], strict=True):
+                phones += [*word, *pause]
+            yield np.array(phones, np.int32)
+
+
+NUM_PHONES, SILENCE = 4, 3
+
+
+class TwoNeighbours:
+    """A state for each phone between each two neighbours."""
+
+    states_per_phone = 1
+    knows_context = True
+
+    def in_context(self, left_n, phone_n, right_n):
+        size = NUM_PHONES + 1
+        return (((left_n % size) * size + phone_n) * size + right_n % size)[:, None].astype(
+            np.int64
+        )
+
+
+SEQUENCES = {
+    "one": PhoneStates(1),
+    "three": PhoneStates(3),
+    "context": TwoNeighbours(),
+}
+pronunciations = st.lists(
+    st.lists(st.integers(0, NUM_PHONES - 2), min_size=1, max_size=2),
+    min_size=1,
+    max_size=2,
+    unique_by=tuple,
 )
-def test_best_places_is_the_best_of_all_segmentations(
-    num_frames, num_places, num_states, seed, equal
-):
-    rng = np.random.default_rng(seed)
-    scores = rng.normal(size=(num_frames, num_states)).astype(np.float32)
-    states = np.zeros(num_places, int) if equal else rng.integers(0, num_states, num_places)
-    found = best_places(scores, states)
-    if num_places > num_frames:
+
+
+@given(
+    st.integers(1, 8),
+    st.lists(pronunciations, min_size=1, max_size=2),
+    st.sampled_from([SILENCE, None]),
+    st.sampled_from(sorted(SEQUENCES)),
+    st.integers(0, 2**16),
+)
+def test_the_best_path_is_the_best_of_all(num_frames, words, silence, name, seed):
+    sequence, transcript = SEQUENCES[name], Transcript(words, silence)
+    scores = np.random.default_rng(seed).normal(size=(num_frames, 125)).astype(np.float32)
+    graph = state_graph(transcript, sequence, 1)
+    found = best_path(scores[:, graph.used_U], graph)
+    sequences = [(phones, states_of(sequence, phones)) for phones in spelt_out(transcript)]
+    expected, phones, places = brute_force(scores, sequences)
+    if phones is None:
         assert found is None
         return
-    places, score = found
-    expected, _ = brute_force(scores, states)
-    assert score == pytest.approx(expected, abs=1e-4)
-    assert scores[np.arange(num_frames), states[places]].sum() == pytest.approx(expected, abs=1e-4)
-    assert places[0] == 0
-    assert places[-1] == num_places - 1
-    assert set(np.diff(places)) <= {0, 1}
+    assert found.score == pytest.approx(expected, abs=1e-4)
+    assert found.phones_P.tolist() == phones.tolist()
+    assert found.places_t.tolist() == places.tolist()
 
 
 def sharp_scores(truth, num_states, rng):
@@ -60,28 +104,36 @@ def test_silence_between_words_is_found_where_it_is(seed, states_per_phone):
     # No phone twice: between equal ones, where a pause lies can be a toss-up.
     spoken = rng.permutation(12)[: rng.integers(2, 13)]
     words = [word.tolist() for word in np.array_split(spoken, rng.integers(1, 5)) if len(word)]
-    pauses = rng.random(len(words) - 1) < 0.5
-    phones = [silence]
-    for number, word in enumerate(words):
-        phones += [silence] * bool(number and pauses[number - 1]) + word
-    phones.append(silence)
+    pauses = rng.random(len(words) + 1) < 0.5
+    phones = [silence] * bool(pauses[0])
+    for word, pause in zip(words, pauses[1:], strict=True):
+        phones += [*word, *[silence] * bool(pause)]
     states = (np.array(phones)[:, None] * states_per_phone + np.arange(states_per_phone)).ravel()
     truth_states = np.repeat(states, rng.integers(3, 6, len(states)))
     truth_phones = truth_states // states_per_phone
     scores = sharp_scores(truth_states, 13 * states_per_phone, rng)
-    found = align_utterance(
-        scores, Transcript.of_words(words, silence), PhoneStates(states_per_phone), 3
-    )
+    graph = state_graph(Transcript([[w] for w in words], silence), PhoneStates(states_per_phone), 3)
+    found = best_path(scores[:, graph.used_U], graph)
     assert found.phones_P.tolist() == phones
     assert found.phones_P[found.places_t // states_per_phone].tolist() == truth_phones.tolist()
 
 
-def test_a_short_utterance_is_aligned_without_pauses_or_not_at_all():
-    words = Transcript.of_words([[0, 1], [0, 1]], silence=2)
-    assert words.phones_P.tolist() == [2, 0, 1, 2, 0, 1, 2]
-    scores = np.zeros((6, 3), np.float32)
-    assert align_utterance(scores, words, PhoneStates(1), 2).phones_P.tolist() == [2, 0, 1, 0, 1, 2]
-    assert align_utterance(scores[:5], words, PhoneStates(1), 2) is None
+def test_a_silence_has_its_least_length_or_is_not_there():
+    transcript = Transcript([[[0]], [[1]]], 2)
+    graph = state_graph(transcript, PhoneStates(1), 3)
+    scores = np.zeros((8, 3), np.float32)
+    scores[:3, 0] = scores[3:5, 2] = scores[5:, 1] = 1
+    # Two silent frames: as three, which cost one frame, or as none, which cost two.
+    assert best_path(scores[:, graph.used_U], graph).phones_P.tolist() == [0, 2, 1]
+    scores[3, 2], scores[3, 0] = 0, 1
+    assert best_path(scores[:, graph.used_U], graph).phones_P.tolist() == [0, 1]
+
+
+def test_too_few_frames_have_no_path():
+    graph = state_graph(Transcript([[[0, 1, 0], [0, 1]], [[1]]], 2), PhoneStates(2), 2)
+    scores = np.zeros((6, len(graph.used_U)), np.float32)
+    assert best_path(scores, graph).phones_P.tolist() == [0, 1, 1]
+    assert best_path(scores[:5], graph) is None
     assert flat_places(5, 6) is None
 
 

@@ -5,9 +5,11 @@ the alignment column filled, silence among the symbols, and a manifest that says
 came from. An utterance that cannot be aligned becomes a row of ``rejects.parquet``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 
-from featurize.labels import word_phones
+from featurize.cmvn import Normaliser
+from featurize.labels import lexicon_labeller
 from featurize.schema import FeatureRow, FeaturizeManifest, StateInventory
 from featurize.stage import (
     Location,
@@ -19,19 +21,16 @@ from featurize.stage import (
 )
 from training.align.align_config import AlignConfig
 from training.align.estimate import estimate
-from training.align.forced import align_utterance
-from training.align.job import SILENCE, AlignJob, AlignProgress, OnProgress
+from training.align.flat_start import GaussianModel, in_order
+from training.align.graph import Transcript, best_path, state_graph
+from training.align.job import SILENCE, AlignJob, OnProgress
 from training.align.outcome import AlignedLabels, Unaligned
-from training.align.scorers import NetworkScorer, Scorer
+from training.align.stacking import Stacking
 from training.align.states import FrameTargets
 from training.align.textgrids import TextGrids, textgrids_digest
 from training.align.write import STAGE, Aligner, check_aligned, write_aligned
-from training.manifest import TrainProgress
-from training.train import train
-from training.worker_config import WorkerConfig
 
-STAGE_VERSION = 1
-_BATCH_SIZE = 16
+STAGE_VERSION = 2
 
 
 def align_fingerprint(config: AlignConfig, features: FeaturizeManifest) -> str:
@@ -39,6 +38,11 @@ def align_fingerprint(config: AlignConfig, features: FeaturizeManifest) -> str:
     parts = {"version": STAGE_VERSION, "config": config, "features": features.fingerprint}
     if config.textgrids is not None:
         parts["textgrids"] = textgrids_digest(Location.of(config.textgrids))
+    lexicon = features.config.get("lexicon")
+    if config.textgrids is None and lexicon is not None and Location.of(str(lexicon)).exists():
+        # Their labels are of first pronunciations; the others are read here.
+        content = Location.of(str(lexicon)).read_bytes()
+        parts["lexicon"] = hashlib.sha256(content).hexdigest()
     return fingerprint(parts)
 
 
@@ -46,21 +50,16 @@ def align(
     config: AlignConfig,
     features: Location,
     runs: Location,
-    workers: WorkerConfig,
     *,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> StageResult:
     """Align a feature set at ``runs/align/<fingerprint>``, or find it aligned.
 
-    Each network round builds on the finished alignment of the round before, and on a network
-    trained on that: both are results of their own, found when they are there.
-
     Args:
         config: how to align.
         features: a finished feature set with phone labels.
         runs: root of all stages' results.
-        workers: where the networks are trained.
         force: align again even if finished.
         on_progress: called as the work goes on.
 
@@ -69,16 +68,15 @@ def align(
             changed, a subset has no utterance left, or a split has lost more than its share.
     """
     manifest = read_manifest(features, FeaturizeManifest)
-    words = word_phones(manifest)
-    job = AlignJob(config, features, manifest, words, on_progress)
+    job = AlignJob(config, features, manifest, lexicon_labeller(manifest), on_progress)
     name = align_fingerprint(config, manifest)
 
     def work(location: Location) -> FeaturizeManifest:
         if config.textgrids is not None:
             found = _by_textgrids(job, Location.of(config.textgrids))
             return write_aligned(job, location, name, found, None)
-        scorer, states = _scorer(job, runs, workers)
-        return write_aligned(job, location, name, _by_scores(job, scorer, states), states)
+        model, states = estimate(job)
+        return write_aligned(job, location, name, _by_scores(job, model, states), states)
 
     result = run_stage(runs.child(STAGE, name), name, work, force=force)
     if result.skipped:
@@ -86,66 +84,39 @@ def align(
     return result
 
 
-def _scorer(
-    job: AlignJob, runs: Location, workers: WorkerConfig
-) -> tuple[Scorer, StateInventory | None]:
-    """What scores the frames, Gaussians or a network, and the states that it scores."""
-    config = job.config
-    if not config.num_network_rounds:
-        return estimate(job)
-    before = config.model_copy(update={"num_network_rounds": config.num_network_rounds - 1})
-    aligned = align(before, job.features, runs, workers, on_progress=job.on_progress)
-    trained = train(
-        config.network, aligned.location, runs, workers, on_progress=_told(job.on_progress)
-    )
-    states = read_manifest(aligned.location, FeaturizeManifest).states
-    return NetworkScorer.of(trained.location), states
-
-
-def _told(on_progress: OnProgress | None) -> Callable[[TrainProgress], None] | None:
-    if on_progress is None:
-        return None
-
-    def tell(progress: TrainProgress) -> None:
-        step = f"training a network, epoch {progress.epoch + 1} of {progress.num_epochs}"
-        on_progress(AlignProgress(step=step, num_done=progress.step, num_all=progress.num_steps))
-
-    return tell
-
-
 def _by_textgrids(job: AlignJob, folder: Location) -> Aligner:
     """Take every utterance's phones and times from its TextGrid."""
-    if job.words is None:
+    if job.labeller is None:
         raise PipelineError("align.textgrids is for phones from a lexicon, not TIMIT's own")
     grids = TextGrids(folder, job.manifest, job.labels.symbols, SILENCE)
     return lambda rows: map(grids, rows)
 
 
-def _by_scores(job: AlignJob, scorer: Scorer, states: StateInventory | None) -> Aligner:
-    """Finds the best path by a scorer, and the frame targets on it."""
-    targets = FrameTargets(states, len(job.labels.symbols))
-    stacking, num_parts = scorer.stacking, scorer.sequence.states_per_phone
+def _by_scores(job: AlignJob, model: GaussianModel, states: StateInventory | None) -> Aligner:
+    """Finds the best path by Gaussians, and the frame targets on it."""
+    stacking, normalise = Stacking.of(job.manifest), Normaliser(job.manifest.cmvn)
+    targets, num_parts = (
+        FrameTargets(states, len(job.labels.symbols)),
+        model.sequence.states_per_phone,
+    )
+    min_silence_frames = job.min_silence_frames(stacking)
+
+    def aligned(row: FeatureRow, transcript: Transcript) -> AlignedLabels | Unaligned:
+        frames_tf = stacking.frames(normalise(row))
+        graph = state_graph(transcript, model.sequence, min_silence_frames)
+        found = best_path(model.scores(frames_tf, graph.used_U), graph)
+        if found is None:
+            detail = f"{len(frames_tf)} frames are too few for {row.labels.size} phones"
+            return Unaligned("too_short", detail)
+        targets_t = targets(found.phones_P, found.places_t, num_parts)
+        return AlignedLabels(
+            found.phones_P,
+            targets_t[stacking.middle_frames(len(row.features))],
+            found.score / len(frames_tf),
+        )
 
     def align_rows(rows: Sequence[FeatureRow]) -> Iterator[AlignedLabels | Unaligned]:
-        # Rows of similar length stand together, so that batches pad little.
-        batches = (rows[i : i + _BATCH_SIZE] for i in range(0, len(rows), _BATCH_SIZE))
-        scores = (scored for batch in batches for scored in scorer(batch))
-        for row, scores_tS in zip(rows, scores, strict=True):
-            found = align_utterance(
-                scores_tS,
-                job.transcript(row),
-                scorer.sequence,
-                job.min_silence_frames(stacking),
-            )
-            if found is None:
-                detail = f"{len(scores_tS)} frames are too few for {row.labels.size} phones"
-                yield Unaligned("too_short", detail)
-                continue
-            targets_t = targets(found.phones_P, found.places_t, num_parts)
-            yield AlignedLabels(
-                found.phones_P,
-                targets_t[stacking.middle_frames(len(row.features))],
-                found.score / len(scores_tS),
-            )
+        transcripts = [job.transcript(row) for row in rows]
+        return in_order(aligned, rows, transcripts)
 
     return align_rows

@@ -1,12 +1,10 @@
 """Configuration of the align stage."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from featurize.stage import InFingerprint, TypedConfig
-from training.models.model_config import ModelConfig
-from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
 
 
 class TargetsConfig(TypedConfig):
@@ -36,16 +34,6 @@ class TargetsConfig(TypedConfig):
         return self
 
 
-def _realigning_network() -> TrainConfig:
-    return TrainConfig(
-        model=ModelConfig(model="lstm", hidden_size=256, dropout=0.2),
-        objective="frame",
-        curriculum=(CurriculumStage(num_epochs=6, chunk_frames=200),),
-        batch_size=32,
-        optimizer=OptimizerConfig(learning_rate=2e-3, max_gradient_norm=5.0),
-    )
-
-
 class AlignConfig(TypedConfig):
     """Everything that determines an alignment, besides the features it is of."""
 
@@ -68,6 +56,15 @@ class AlignConfig(TypedConfig):
     )
     num_mixtures: int = Field(
         8, ge=1, le=64, description="Gaussians per state in the last rounds; grows by doubling."
+    )
+    num_context_rounds: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Further rounds, over tied states of phones in context.",
+    )
+    num_context_states: int = Field(
+        1000, ge=1, le=20_000, description="Tied states of phones in context in these rounds."
     )
     num_estimation_utterances: int = Field(
         2000,
@@ -93,16 +90,17 @@ class AlignConfig(TypedConfig):
     min_silence_s: float = Field(
         0.03, ge=0, le=1, description="Shortest silence between words, seconds."
     )
-    num_network_rounds: int = Field(
-        0,
-        ge=0,
-        le=10,
-        description="Rounds of training a network on the alignment and aligning with it anew.",
+    poor_deviations: float = Field(
+        4.0,
+        gt=0,
+        description="An utterance whose score per frame lies so many standard deviations below "
+        "its speaker's median is named as poorly aligned.",
     )
-    network: TrainConfig = Field(
-        default_factory=_realigning_network,
-        description="How the network of those rounds is trained; used where there are network "
-        "rounds.",
+    max_deviations: float = Field(
+        8.0,
+        gt=0,
+        description="Past so many deviations it is left out (poor_alignment), and counts among "
+        "the rejects.",
     )
     max_reject_share: Annotated[float, InFingerprint.NEVER] = Field(
         0.01,
@@ -114,34 +112,6 @@ class AlignConfig(TypedConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.network.objective != "frame":
-            raise ValueError(
-                f"network.objective={self.network.objective} gives no frame scores to align by; "
-                "use frame"
-            )
-        if self.network.target_delay is not None:
-            raise ValueError(
-                f"network.target_delay={self.network.target_delay}: an alignment needs every frame "
-                "named in its place; leave it empty"
-            )
-        if self.textgrids is not None and (
-            self.targets.kind != "phones" or self.num_network_rounds
-        ):
-            raise ValueError(
-                "textgrids give phones as they are: use targets.kind=phones and "
-                "num_network_rounds=0 with them"
-            )
+        if self.textgrids is not None and self.targets.kind != "phones":
+            raise ValueError("textgrids give phones as they are: use targets.kind=phones with them")
         return self
-
-    def determining(self) -> dict[str, Any]:
-        """As for any configuration; less the network where none is trained.
-
-        The folder of TextGrids does not count: what they say does, see ``align_fingerprint``.
-        """
-        content = super().determining()
-        # All of its fields, also those that a dense model has no use for: aligned feature sets
-        # have been named by them.
-        content["network"] = TypedConfig.determining(self.network)
-        if not self.num_network_rounds:
-            del content["network"]
-        return content

@@ -7,15 +7,17 @@ import numpy as np
 from featurize.cmvn import Normaliser
 from featurize.schema import THREE_STATE_SHIFT_S, StateInventory
 from featurize.shards import iter_rows, shards_of
-from training.align.flat_start import EstimationUtterance, GaussianModel, estimate_gaussians
+from training.align.flat_start import EstimationUtterance, GaussianModel, ViterbiTraining
 from training.align.job import AlignJob, silent_symbols
-from training.align.scorers import GaussianScorer
 from training.align.stacking import Stacking
-from training.align.states import phone_state_inventory
+from training.align.states import ContextStates, PhoneStates, phone_state_inventory
 from training.align.tying import ContextStatistics, tie_states
 
+MIN_CONTEXT_FRAMES = 60
+"""Fewest frames of a state of phones in context, while aligning."""
 
-def estimate(job: AlignJob) -> tuple[GaussianScorer, StateInventory | None]:
+
+def estimate(job: AlignJob) -> tuple[GaussianModel, StateInventory | None]:
     """Estimate Gaussians on the training utterances, from a flat start, and tie the states."""
     stacking, normalise = Stacking.of(job.manifest), Normaliser(job.manifest.cmvn)
     train = job.manifest.splits["train"]
@@ -27,15 +29,27 @@ def estimate(job: AlignJob) -> tuple[GaussianScorer, StateInventory | None]:
         for number, row in enumerate(rows)
         if number % every == 0
     ]
-    model = estimate_gaussians(
+    num_symbols = len(job.labels.symbols)
+    num_parts = 3 if stacking.frame_shift_s <= THREE_STATE_SHIFT_S else 1
+    training = ViterbiTraining(
         utterances,
-        len(job.labels.symbols),
-        3 if stacking.frame_shift_s <= THREE_STATE_SHIFT_S else 1,
+        num_symbols,
+        PhoneStates(num_parts),
         job.min_silence_frames(stacking),
         job.config,
         lambda done, rounds: job.tell("estimating Gaussians", done, rounds),
     )
-    return GaussianScorer(model, stacking, normalise), _tie(job, model, utterances)
+    model = training.run()
+    if job.config.num_context_rounds:
+        wanted = (
+            model.sequence.states_per_phone,
+            job.config.num_context_states,
+            MIN_CONTEXT_FRAMES,
+        )
+        states = _tied(job, model, utterances, wanted)
+        sequence = ContextStates(states, num_symbols)
+        model = training.run_in_context(sequence, len(states.phones))
+    return model, _tie(job, model, utterances)
 
 
 def _tie(
@@ -43,17 +57,28 @@ def _tie(
 ) -> StateInventory | None:
     """The configured targets; None for phones."""
     targets, num_symbols = job.config.targets, len(job.labels.symbols)
-    num_parts = min(targets.states_per_phone, model.states_per_phone)
+    num_parts = min(targets.states_per_phone, model.sequence.states_per_phone)
     if targets.kind == "phones":
         return None
     if targets.kind == "states":
         return phone_state_inventory(num_symbols, num_parts)
+    return _tied(job, model, utterances, (num_parts, targets.num_senones, targets.min_frames))
+
+
+def _tied(
+    job: AlignJob,
+    model: GaussianModel,
+    utterances: Sequence[EstimationUtterance],
+    wanted: tuple[int, int, int],
+) -> StateInventory:
+    """States of phones in context, tied by the current alignment."""
     job.tell("tying states", 0, 1)
-    statistics = ContextStatistics(num_symbols, model.projection.matrix_XD.shape[1])
+    num_parts, num_states, min_frames = wanted
+    own_parts = model.sequence.states_per_phone
+    statistics = ContextStatistics(len(job.labels.symbols), model.projection.matrix_XD.shape[1])
     for utterance in utterances:
         found = utterance.alignment
         if found is not None:
             x_tD = model.project(utterance.wide_frames_tf)
-            statistics.add(x_tD, found.phones_P, found.places_t, model.states_per_phone, num_parts)
-    silences = silent_symbols(job.labels)
-    return tie_states(statistics, num_parts, targets.num_senones, targets.min_frames, silences)
+            statistics.add(x_tD, found.phones_P, found.places_t, own_parts, num_parts)
+    return tie_states(statistics, num_parts, num_states, min_frames, silent_symbols(job.labels))

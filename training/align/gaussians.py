@@ -33,6 +33,12 @@ class Mixtures:
     means_SMD: FloatArray
     variances_SMD: FloatArray
 
+    def of_states(self, states_U: NDArray[np.int64]) -> "Mixtures":
+        """Those of some states alone."""
+        return Mixtures(
+            self.weights_SM[states_U], self.means_SMD[states_U], self.variances_SMD[states_U]
+        )
+
     def log_likelihoods(self, x_nD: NDArray[np.float32]) -> NDArray[np.float32]:
         """``log p(x | s)`` of every frame and state, (n, S)."""
         num_states, num_components, num_dimensions = self.means_SMD.shape
@@ -103,6 +109,12 @@ class MixtureStatistics:
         self._occupancy += np.asarray(members.sum(1)).ravel()
         self._first += members @ x_nD
         self._second += members @ (x_nD**2)
+
+    def merge(self, other: "MixtureStatistics") -> None:
+        """Take in what was gathered elsewhere."""
+        self._occupancy += other._occupancy
+        self._first += other._first
+        self._second += other._second
 
     def estimate(self, before: Mixtures | None) -> Mixtures:
         """Maximum-likelihood parameters; with too few frames a component keeps what it had.

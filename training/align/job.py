@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from featurize.labels import WordPhones
+from featurize.labels import LexiconLabeller
 from featurize.schema import FeatureRow, FeaturizeManifest, LabelInventory, StateInventory
 from featurize.stage import Location, PipelineError, TypedConfig
 from training.align.align_config import AlignConfig
-from training.align.forced import Transcript
+from training.align.graph import Transcript
+from training.align.pronounce import Pronouncer
 from training.align.stacking import Stacking
 
 SILENCE = "SIL"
@@ -38,21 +39,30 @@ class AlignJob:
         config: how to align.
         features: the feature set.
         manifest: its manifest.
-        words: how its labels fall into words; None where phones were heard rather than looked up.
+        labeller: what looked its phones up; None where they were heard.
         on_progress: called as the work goes on.
         labels: the symbols of the aligned feature set.
+        pronounce: how its words may be said; None where phones were heard.
     """
 
     config: AlignConfig
     features: Location
     manifest: FeaturizeManifest
-    words: WordPhones | None
+    labeller: LexiconLabeller | None
     on_progress: OnProgress | None
     labels: LabelInventory = field(init=False)
+    pronounce: Pronouncer | None = field(init=False)
 
     def __post_init__(self) -> None:
-        labels = aligned_inventory(self.manifest.labels, has_words=self.words is not None)
+        labels = aligned_inventory(self.manifest.labels, has_words=self.labeller is not None)
         object.__setattr__(self, "labels", labels)
+        pronounce = None if self.labeller is None else Pronouncer(self.labeller)
+        object.__setattr__(self, "pronounce", pronounce)
+
+    @property
+    def guessed(self) -> dict[str, tuple[str, ...]]:
+        """Words that the lexicon lacks, and how they were pronounced."""
+        return {} if self.pronounce is None else self.pronounce.guessed
 
     def tell(self, step: str, num_done: int, num_all: int) -> None:
         """Say how far a step of the work is."""
@@ -60,20 +70,21 @@ class AlignJob:
             self.on_progress(AlignProgress(step=step, num_done=num_done, num_all=num_all))
 
     def transcript(self, row: FeatureRow) -> Transcript:
-        """The phones of an utterance, with silence possible between its words.
+        """The words of an utterance, with silence possible around each.
 
         Raises:
             PipelineError: when its labels are not those of the lexicon.
         """
-        if self.words is None:
+        if self.pronounce is None:
             return Transcript.of_phones(row.labels)
-        words = self.words(row.text)
-        if [phone for word in words for phone in word] != row.labels.tolist():
+        words = row.text.upper().split()
+        if self.pronounce.labels(words) != row.labels.tolist():
             raise PipelineError(
                 f"{row.utterance_id}: its labels are not what the lexicon says of its words; the "
                 "lexicon changed since the features were made: featurize again"
             )
-        return Transcript.of_words(words, silence=self.labels.symbols.index(SILENCE))
+        silence = self.labels.symbols.index(SILENCE)
+        return Transcript([self.pronounce(word) for word in words], silence)
 
     def min_silence_frames(self, stacking: Stacking) -> int:
         """The shortest silence, in frames before stacking."""

@@ -15,16 +15,33 @@ _MAX_TABLE = 2**26
 
 
 class StateSequence(Protocol):
-    """Says which states a sequence of phones has, each phone the same number of them."""
+    """Says which states a phone has among its neighbours, each phone the same number of them."""
 
     @property
     def states_per_phone(self) -> int:
         """K."""
         ...
 
-    def __call__(self, phones_P: NDArray[np.int32]) -> NDArray[np.int64]:
-        """States of the phones, (P * K,), in order."""
+    @property
+    def knows_context(self) -> bool:
+        """Whether the neighbours matter."""
         ...
+
+    def in_context(
+        self,
+        left_n: NDArray[np.integer],
+        phone_n: NDArray[np.integer],
+        right_n: NDArray[np.integer],
+    ) -> NDArray[np.int64]:
+        """States of each phone, (n, K); -1 as a neighbour is the outside of the utterance."""
+        ...
+
+
+def states_of(sequence: StateSequence, phones_P: NDArray[np.int32]) -> NDArray[np.int64]:
+    """States of the phones of an utterance, (P * K,), in order."""
+    left = np.concatenate([[-1], phones_P[:-1]])
+    right = np.concatenate([phones_P[1:], [-1]])
+    return sequence.in_context(left, phones_P, right).ravel()
 
 
 @dataclass(frozen=True)
@@ -32,11 +49,17 @@ class PhoneStates:
     """States that know no context: phone p has the states p * K to p * K + K - 1."""
 
     states_per_phone: int
+    knows_context: bool = False
 
-    def __call__(self, phones_P: NDArray[np.int32]) -> NDArray[np.int64]:
-        """States of the phones, (P * K,), in order."""
-        first = phones_P.astype(np.int64) * self.states_per_phone
-        return (first[:, None] + np.arange(self.states_per_phone)).ravel()
+    def in_context(
+        self,
+        left_n: NDArray[np.integer],
+        phone_n: NDArray[np.integer],
+        right_n: NDArray[np.integer],
+    ) -> NDArray[np.int64]:
+        """States of each phone, (n, K)."""
+        first = phone_n.astype(np.int64) * self.states_per_phone
+        return first[:, None] + np.arange(self.states_per_phone)
 
 
 class ContextStates:
@@ -47,16 +70,20 @@ class ContextStates:
         num_symbols: N.
     """
 
+    knows_context = True
+
     def __init__(self, inventory: StateInventory, num_symbols: int) -> None:
         self.states_per_phone = inventory.states_per_phone
         self.table = state_table(inventory, num_symbols)
 
-    def __call__(self, phones_P: NDArray[np.int32]) -> NDArray[np.int64]:
-        """States of the phones, (P * K,), in order."""
-        outside = [self.table.shape[0] - 1]
-        left = np.concatenate([outside, phones_P[:-1]])
-        right = np.concatenate([phones_P[1:], outside])
-        return np.asarray(self.table[left, phones_P, right].ravel(), np.int64)
+    def in_context(
+        self,
+        left_n: NDArray[np.integer],
+        phone_n: NDArray[np.integer],
+        right_n: NDArray[np.integer],
+    ) -> NDArray[np.int64]:
+        """States of each phone, (n, K); the outside is the table's last neighbour."""
+        return np.asarray(self.table[left_n, phone_n, right_n], np.int64)
 
 
 class FrameTargets:
@@ -86,7 +113,8 @@ class FrameTargets:
         numbers, parts = np.divmod(places_t, states_per_phone)
         num_parts = self._sequence.states_per_phone
         positions = parts * num_parts // states_per_phone
-        return np.asarray(self._sequence(phones_P)[numbers * num_parts + positions], np.int32)
+        states = states_of(self._sequence, phones_P)
+        return np.asarray(states[numbers * num_parts + positions], np.int32)
 
 
 def state_table(inventory: StateInventory, num_symbols: int) -> NDArray[np.int32]:

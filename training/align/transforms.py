@@ -56,6 +56,12 @@ class Scatter:
         self._sums_SX[present] += np.add.reduceat(spliced_nX[order].astype(np.float64), starts)
         self._counts_S += np.bincount(states_n, minlength=len(self._counts_S))
 
+    def merge(self, other: "Scatter") -> None:
+        """Take in what was gathered elsewhere."""
+        self._counts_S += other._counts_S
+        self._sums_SX += other._sums_SX
+        self._outer_XX += other._outer_XX
+
     def _total(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         count = self._counts_S.sum()
         mean = self._sums_SX.sum(0) / count
