@@ -19,7 +19,7 @@ STATE := .spikeline
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down test test-infra lint format constraints clean faults fuzz soak \
-  audit sbom bench-recurrence bench-event-driven bench-features bench-epoch bench-scaling
+  audit sbom bench-plan bench-recurrence bench-event-driven bench-features bench-epoch bench-scaling
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -67,6 +67,9 @@ format: $(STAMP)  ## Format the code
 # ARGS are more of its options (ARGS=--help lists them).
 BENCH = $(BIN)/python -m tests.benchmarks.bench_$(subst -,_,$(patsubst bench-%,%,$@)) \
   $(if $(SMALL),--small,--record evaluation/results/$(1).md) $(ARGS)
+
+bench-plan: $(VENV)/.installed-bench  ## What a million utterances cost before the first training step
+	$(call BENCH,plan)
 
 bench-recurrence: $(VENV)/.installed-bench  ## Training steps beside LSTM, GRU and spiking libraries
 	$(call BENCH,recurrence)

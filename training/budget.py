@@ -87,7 +87,11 @@ class BudgetController:
         return budget * math.pow(max(1.0, self.starting_cost / budget), left)
 
     def penalty(
-        self, site_outputs: Sequence[Tensor], lengths_B: Tensor, epochs_done: float
+        self,
+        site_outputs: Sequence[Tensor],
+        lengths_B: Tensor,
+        epochs_done: float,
+        share: float = 1.0,
     ) -> Tensor:
         """The priced part of the objective, and one step of the controller.
 
@@ -98,6 +102,7 @@ class BudgetController:
             site_outputs: what each site sends on, (T, B, H), zero at padding, encoder first.
             lengths_B: valid frames.
             epochs_done: epochs with the fraction of the running one.
+            share: of the step's frames that these are.
         """
         if epochs_done < self.config.first_epoch:
             return site_outputs[0].new_zeros(())
@@ -107,10 +112,10 @@ class BudgetController:
         of_site = fired * fired.new_tensor(products_per_output(self.shape))
         cost = max(1.0, closed_form(self.shape, (fired / num_frames).tolist()))
         error = math.log(cost * self.frames_per_s / self.aim(epochs_done))
-        self.integral = max(0.0, self.integral + self.config.integral_gain * error)
+        self.integral = max(0.0, self.integral + share * self.config.integral_gain * error)
         price = max(0.0, self.integral + self.config.proportional_gain * error)
         weight = price * of_site / (cost * num_frames)
         fires = square > 0
         per_magnitude = torch.where(fires, 2.0 * weight / magnitude, 0.0).to(sums.magnitudes)
         per_square = torch.where(fires, weight / square, 0.0).to(sums.squares)
-        return (per_magnitude * sums.magnitudes - per_square * sums.squares).sum()
+        return share * (per_magnitude * sums.magnitudes - per_square * sums.squares).sum()

@@ -31,11 +31,14 @@ _BATCHES_AHEAD = 2
 
 @dataclass(frozen=True)
 class GlobalStep:
-    """One worker's part of a global batch.
+    """One worker's share of a global batch, or of one of the parts that it is computed in.
 
     Attributes:
         number: step within the epoch, from 0.
         num_steps: steps of the epoch.
+        is_first: whether this is the first part of its step.
+        is_last: whether it is the last, after which the gradients are applied.
+        frame_share: of the global batch's frames that the part holds, over all workers.
         global_size: sequences of the global batch.
         local: this worker's slice of them; may be empty.
         num_targets: targets of the global batch, at least 1 (CTC: labels, frame: named frames).
@@ -46,6 +49,9 @@ class GlobalStep:
 
     number: int
     num_steps: int
+    is_first: bool
+    is_last: bool
+    frame_share: float
     global_size: int
     local: slice
     num_targets: int
@@ -231,22 +237,34 @@ class TrainingData:
     ) -> Iterator[GlobalStep]:
         is_ctc = self.config.objective == "ctc"
         for number, sequences in enumerate(plan):
-            local = worker_slice(len(sequences), rank(), world_size())
-            own = (TrainingSequence(*sequence) for sequence in sequences[local].tolist())
-            examples = [self._example(sequence, split, cache, epoch) for sequence in own]
             rows, starts, stops = sequences.T
             lengths = stops - starts
+            num_frames = int(lengths.sum())
             num_named = int(np.maximum(0, lengths - self._delay).sum())
-            yield GlobalStep(
-                number=number,
-                num_steps=num_steps,
-                global_size=len(sequences),
-                local=local,
-                num_targets=int(split.num_targets_N[rows].sum()) if is_ctc else max(1, num_named),
-                num_frames=int(lengths.sum()),
-                num_whole_utterances=int((starts == 0).sum()),
-                batch=pad(examples, self.manifest.num_features),
-            )
+            num_parts = 1
+            if epoch is not None:
+                num_parts = min(self.config.accumulate or 1, len(sequences))
+            for part in range(num_parts):
+                whole = worker_slice(len(sequences), part, num_parts)
+                share = worker_slice(whole.stop - whole.start, rank(), world_size())
+                local = slice(whole.start + share.start, whole.start + share.stop)
+                own = (TrainingSequence(*sequence) for sequence in sequences[local].tolist())
+                examples = [self._example(sequence, split, cache, epoch) for sequence in own]
+                yield GlobalStep(
+                    number=number,
+                    num_steps=num_steps,
+                    is_first=part == 0,
+                    is_last=part == num_parts - 1,
+                    frame_share=int(lengths[whole].sum()) / num_frames,
+                    global_size=len(sequences),
+                    local=local,
+                    num_targets=int(split.num_targets_N[rows].sum())
+                    if is_ctc
+                    else max(1, num_named),
+                    num_frames=num_frames,
+                    num_whole_utterances=int((starts == 0).sum()),
+                    batch=pad(examples, self.manifest.num_features),
+                )
 
     def _example(
         self, sequence: TrainingSequence, split: SplitIndex, cache: RowCache, epoch: int | None

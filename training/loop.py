@@ -10,7 +10,9 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import cast
 
 import kaldialign
 import torch
@@ -174,6 +176,8 @@ class TrainingLoop:
         num_targets = num_frames = num_sequences = 0
         for step in self.data.train_steps(epoch):
             loss_sum += self.train_step(epoch, step)
+            if not step.is_last:
+                continue
             num_targets += step.num_targets
             num_frames += step.num_frames
             num_sequences += step.num_whole_utterances
@@ -230,15 +234,37 @@ class TrainingLoop:
             )
 
     def train_step(self, epoch: int, step: GlobalStep) -> Tensor:
-        """One optimiser step; returns this worker's loss sum, detached, float64 on the CPU."""
+        """One optimiser step, or a part of one; returns this worker's loss sum, on the CPU.
+
+        The parts' gradients add up to the whole batch's; the last one's are applied.
+        """
         batch = step.batch.to(self.device)
         generator = torch.Generator().manual_seed(
             (self.config.seed * 1_000_003 + epoch) * 1_000_003 + step.number
         )
         masks = self.network.sample_dropout(step.global_size, generator)
         local = None if masks is None else [self._local(mask, step) for mask in masks]
-        self.optimizer.zero_grad(set_to_none=True)
-        self._set_learning_rate(epoch + step.number / step.num_steps)
+        if step.is_first:
+            self.network.before_step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self._set_learning_rate(epoch + step.number / step.num_steps)
+        with self._synchronised(step.is_last):
+            loss_sum = self._add_gradients(epoch, step, batch, local)
+        if step.is_last:
+            with record_function("optimizer"):
+                self._apply_gradients()
+        return loss_sum.detach().double().cpu()
+
+    def _synchronised(self, is_last: bool) -> AbstractContextManager[None]:
+        """Data-parallel workers exchange their gradients once, with the last part."""
+        if is_last or not isinstance(self.module, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        return cast(AbstractContextManager[None], self.module.no_sync())
+
+    def _add_gradients(
+        self, epoch: int, step: GlobalStep, batch: Batch, local: list[Tensor] | None
+    ) -> Tensor:
+        """Forward and backward; returns the loss sum."""
         with record_function("forward"):
             output = self._forward(self.module, batch, local)
         with record_function("loss"):
@@ -248,7 +274,7 @@ class TrainingLoop:
                 learnt_sum = self.teacher.mixed(loss_sum, output.log_probs_TBO, batch)
             objective = learnt_sum / step.num_targets
             if self.config.density is not None and self.config.model.is_event_based:
-                objective = objective + density_penalty(
+                objective = objective + step.frame_share * density_penalty(
                     output.site_outputs,
                     batch.lengths_B,
                     self.config.density,
@@ -256,14 +282,15 @@ class TrainingLoop:
                 )
             if self.budget is not None:
                 objective = objective + self.budget.penalty(
-                    output.site_outputs, batch.lengths_B, epoch + step.number / step.num_steps
+                    output.site_outputs,
+                    batch.lengths_B,
+                    epoch + step.number / step.num_steps,
+                    step.frame_share,
                 )
         with record_function("backward"):
             # Data-parallel averages gradients over workers; the objective is their sum.
             (objective * world_size()).backward()
-        with record_function("optimizer"):
-            self._apply_gradients()
-        return loss_sum.detach().double().cpu()
+        return loss_sum
 
     def _apply_gradients(self) -> None:
         norm = nn.utils.clip_grad_norm_(

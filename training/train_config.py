@@ -223,6 +223,13 @@ class TrainConfig(TypedConfig):
         "at most a given length.",
     )
     batch_size: int = Field(64, ge=1, description="Sequences per step over all workers together.")
+    accumulate: int | None = Field(
+        None,
+        ge=2,
+        description="Parts of a batch that are computed one after the other before a step, their "
+        "gradients added up: a larger batch in the same memory. Batch normalisation sees a part "
+        "at a time. Empty: the whole batch at once.",
+    )
     optimizer: OptimizerConfig = Field(
         default_factory=OptimizerConfig, description="Adam and the learning-rate rule."
     )
@@ -279,6 +286,11 @@ class TrainConfig(TypedConfig):
             raise ValueError(
                 f"optimizer.warmup_epochs={self.optimizer.warmup_epochs} of {num_epochs} epochs: "
                 "shorten it or train longer"
+            )
+        if self.accumulate is not None and self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate={self.accumulate} parts of a batch of {self.batch_size} sequences; "
+                "use fewer"
             )
         self._check_delay()
         self._check_budget()

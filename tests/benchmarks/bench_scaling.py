@@ -1,4 +1,4 @@
-"""What does every stage cost as speech and workers grow, and what grows in memory?
+"""What does every stage cost as speech and workers grow?
 
 ``make bench-scaling``. The stages of a recipe run without Prefect on synthetic corpora of growing
 size (or on one real corpus, ``--corpus``); featurize and train also on several workers at the
@@ -9,31 +9,26 @@ training an epoch's steps count: the median of the epochs after the first, the d
 What this comes to for larger corpora and clusters is arithmetic, in ``SCALING.md``.
 """
 
-import json
 import os
 import statistics
 import tempfile
 import threading
 import time
-import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import typer
 
 from evaluation.evaluate import evaluate
-from featurize.corpora.entry import CorpusEntry
 from featurize.corpora.synthetic import synthesize_corpus
 from featurize.featurize import featurize, plan_featurize
 from featurize.featurize_config import SplitsConfig
 from featurize.make_shard import make_shard
-from featurize.plan_shards import plan_shards
 from featurize.schema import FeaturizeManifest
 from featurize.stage import FanOut, Location, read_manifest, run_fan_out
 from featurize.stage.fanout import available_cores
@@ -50,7 +45,6 @@ from tests.benchmarks.harness import (
 from tests.harness.processes import descendants
 from training import process_environment
 from training.align.align import align
-from training.batch_plan import IndexedRow, plan_epoch
 from training.checkpoint import CheckpointStore
 from training.data import TrainingData
 from training.loop import TrainingLoop
@@ -220,74 +214,6 @@ def step_times(
     ]
 
 
-def kept_bytes(make: Callable[[], object]) -> int:
-    """Peak of Python's and numpy's memory while something is made and kept."""
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
-        made = make()
-        _, peak = tracemalloc.get_traced_memory()
-        del made
-        return peak - before
-    finally:
-        tracemalloc.stop()
-
-
-def memory_of_pieces(bench: Bench, features: Location, number: int) -> list[dict[str, Any]]:
-    """What grows with the corpus, per piece; made-up utterances as long as LibriSpeech's."""
-    config, batch_size = bench.featurize, bench.train.batch_size
-    rng, nowhere = np.random.default_rng(0), Location.of("/nowhere")
-
-    def driver_plan() -> object:
-        entries = [
-            CorpusEntry(
-                utterance_id=f"{n // 400}-{n // 40}-{n:06d}",
-                speaker_id=f"{n // 400}",
-                chapter_id=f"{n // 40}",
-                subset=config.splits.subsets[0],
-                text=f"{n} ".ljust(185, "A"),
-                audio=f"{n // 400}/{n // 40}/{n:06d}.flac",
-            )
-            for n in range(number)
-        ]
-        return entries, plan_shards(entries, config, nowhere, nowhere)
-
-    def worker_plan() -> object:
-        lengths = rng.integers(150, 1700, number).tolist()
-        group = config.row_group_size
-        index = [IndexedRow(n // 512, n // group, n % group, t, t) for n, t in enumerate(lengths)]
-        return index, plan_epoch(
-            index,
-            batch_size=batch_size,
-            max_frames=100,
-            cut=True,
-            window_rows=bench.train.shuffle_window_rows,
-            seed=0,
-            epoch=0,
-        )
-
-    started = time.perf_counter()
-    worker_plan()
-    plan_us = 1e6 * (time.perf_counter() - started) / number
-    manifest = read_manifest(features, FeaturizeManifest)
-    text = json.dumps(json.loads(manifest.model_dump_json()))
-    return [
-        {
-            "Piece": "an utterance in featurize's plan, in the driver, bytes",
-            "Measured": kept_bytes(driver_plan) / number,
-        },
-        {
-            "Piece": "an utterance in the index and an epoch's plan, every training worker, bytes",
-            "Measured": kept_bytes(worker_plan) / number,
-        },
-        {"Piece": "an utterance in an epoch's plan, us", "Measured": plan_us},
-        {
-            "Piece": f"the manifest of {len(manifest.shards)} shards, bytes a shard",
-            "Measured": len(text) / len(manifest.shards),
-        },
-    ]
-
-
 def main(  # noqa: PLR0913 - each is an option of the command
     recipe: str = "librispeech-100h-paper",
     model: str = "v2",
@@ -302,10 +228,10 @@ def main(  # noqa: PLR0913 - each is an option of the command
     """Every stage at growing sizes and numbers of workers."""
     chosen = recipe_named(recipe)
     sizes, counts = [float(m) for m in minutes.split(",")], [int(w) for w in workers.split(",")]
-    batches, passes, number, frames = [4, 8, 16, 32, 64], 8, 20_000, 100
+    batches, passes, frames = [4, 8, 16, 32, 64], 8, 100
     if small:
         sizes, counts, in_process, epochs = [1.0, 1.5], [1], True, 2
-        batches, passes, number, frames = [1, 2], 1, 200, 50
+        batches, passes, frames = [1, 2], 1, 50
     if corpus is None:
         update = {"splits": SYNTHETIC, "utterances_per_shard": 8}
         chosen = chosen.model_copy(update={"featurize": chosen.featurize.model_copy(update=update)})
@@ -329,7 +255,6 @@ def main(  # noqa: PLR0913 - each is an option of the command
         for one in features:
             bench.evaluated(one, models[-1])
         steps = process_environment.call(step_times, bench.train, features[-1], batches, frames)
-        pieces = memory_of_pieces(bench, features[-1], number)
     publish(
         "What every stage costs",
         [
@@ -340,7 +265,6 @@ def main(  # noqa: PLR0913 - each is an option of the command
         {
             "Stages": markdown(bench.rows),
             f"A training step of sequences of {frames} frames, one thread": markdown(steps),
-            "Memory and time per piece": markdown(pieces),
         },
         ("torch", "numpy", "pyarrow", "ray"),
         record,

@@ -17,17 +17,18 @@ NUM_FEATURES, NUM_SYMBOLS, ROWS_PER_GROUP = 40, 48, 8
 
 
 def write_random_features(
-    target: Location, num_utterances: int, num_frames: int
+    target: Location, num_utterances: int, num_frames: int | list[int]
 ) -> FeaturizeManifest:
-    """Write utterances of one length: a shard of train with all of them, one of dev with one."""
+    """Write utterances of one length, or of several: all in a shard of train, one of dev."""
+    lengths = [num_frames] * num_utterances if isinstance(num_frames, int) else num_frames
     rng = np.random.default_rng(0)
     shards, subsets = [], {}
     for subset, size in (("train", num_utterances), ("dev", 1)):
-        rows = [_random_row(f"{subset}-{n:04d}", subset, num_frames, rng) for n in range(size)]
+        rows = [_random_row(f"{subset}-{n:04d}", subset, lengths[n], rng) for n in range(size)]
         packed = [pack_row(row, "float16") for row in rows]
         shards.append(write_shard(target, f"{subset}.parquet", subset, packed, ROWS_PER_GROUP))
         subsets[subset] = SubsetInfo(
-            num_utterances=size, num_speakers=1, num_frames=size * num_frames, hours=0.0
+            num_utterances=size, num_speakers=1, num_frames=sum(lengths[:size]), hours=0.0
         )
     symbols = tuple(str(number) for number in range(NUM_SYMBOLS))
     zeros, ones = (0.0,) * NUM_FEATURES, (1.0,) * NUM_FEATURES

@@ -119,6 +119,9 @@ class SpeechNetwork(nn.Module):
     def begin_epoch(self, schedule: QuantizationScheduleConfig | None, epoch: int) -> None:
         """What must happen before every epoch, counted from 0; nothing unless a model says so."""
 
+    def before_step(self) -> None:
+        """What must happen before every optimiser step; nothing unless a model says so."""
+
     def after_step(self) -> None:
         """What must happen after every optimiser step; nothing unless a model says so."""
 

@@ -18,7 +18,7 @@ Recurrence = Callable[[Quantizer, RangeTracker | None], RecurrenceOutput]
 class QuantizerSite(nn.Module):
     """Runs a recurrence with the site's quantiser and keeps its range.
 
-    The range is constant within a forward pass; ``extremes`` of a training pass wait in
+    The range is constant within a step; ``extremes`` of its training passes wait in
     ``pending`` until the loop, after the optimiser's step, reduces them over workers and moves
     the range. Before the first step there is no range: the first training pass runs once
     unquantised to see one.
@@ -73,7 +73,8 @@ class QuantizerSite(nn.Module):
         return output
 
     def _observe(self, output: RecurrenceOutput) -> None:
-        self.pending = torch.stack([-output.minimum.detach(), output.maximum.detach()])
+        seen = torch.stack([-output.minimum.detach(), output.maximum.detach()])
+        self.pending = seen if self.pending is None else torch.maximum(self.pending, seen)
 
     def apply_pending(self) -> None:
         """Move the range by the last training pass's extremes, reduced over workers."""

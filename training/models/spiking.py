@@ -249,6 +249,11 @@ class SpikingNetwork(SpeechNetwork):
     def _lif_layers(self) -> list[LifLayer]:
         return [layer for layer in self.layers if isinstance(layer, LifLayer)]
 
+    def before_step(self) -> None:
+        """Forget the extremes of a step that was skipped."""
+        for site in (self.encoder_site, *(layer.site for layer in self._lif_layers())):
+            site.pending = None
+
     def after_step(self) -> None:
         """Move every quantiser's range and keep the decays in [0, 1]."""
         self.encoder_site.apply_pending()
