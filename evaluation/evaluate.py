@@ -1,18 +1,17 @@
 """The evaluation stage: trained recognisers and features in, one comparison out."""
 
+import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from evaluation.chosen import metrics_of_model, read_evaluation
 from evaluation.config import EvaluateConfig
 from evaluation.decoding import choose_decoder
-from evaluation.graph.search import GraphSearch
 from evaluation.graph.store import KeptGraph
 from evaluation.heard import count_heard
 from evaluation.language_model import digest_of_files
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
 from evaluation.metrics import EvaluationMetrics, ParameterCounts
-from evaluation.multiplications import count_terms
 from evaluation.outcome import (
     Example,
     ModelOutcome,
@@ -21,56 +20,49 @@ from evaluation.outcome import (
     paired_differences,
 )
 from evaluation.paper_corpus import paper_corpus
+from evaluation.parts import ScorePart, Source, decoder_of, forget, score_part
 from evaluation.plots import Findings, draw_plots
 from evaluation.recognise import (
-    Recognition,
     check_compatible,
     check_weights,
     choose_cmvn,
     count_utterances,
     network_shape,
-    recognise,
     select_subsets,
-    stream_batches,
 )
 from evaluation.repeats import setting_metrics
 from evaluation.report import render_report
 from evaluation.run_names import RunName, name_runs
 from evaluation.scoring import (
     Bootstrap,
-    Transcript,
-    WordScore,
-    count_edits,
     primary_rate,
-    score_words,
-    scored_transcript,
 )
 from evaluation.searches import SearchChooser, Searches
 from evaluation.spike_raster import capture_raster, choose_shown
 from evaluation.tables import (
     HYPOTHESIS_SCHEMA,
     MULTIPLICATION_SCHEMA,
-    hypothesis_row,
-    multiplication_row,
 )
-from evaluation.transcripts import words_of
 from evaluation.word_decoding import WordGraphs, training_transcripts, word_metrics
 from evaluation.workload import stored_network
 from featurize.schema import FeaturizeManifest
 from featurize.shards import shards_of, verify_shards
 from featurize.stage import (
+    FanOut,
     Location,
     PipelineError,
     StageResult,
     TableWriter,
+    WorkerPool,
     fingerprint,
     read_manifest,
     run_stage,
     software_versions,
     timestamp,
+    worker_pool,
 )
 from training.manifest import TrainManifest
-from training.trained_model import TrainedModel, load_model
+from training.trained_model import TrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +83,7 @@ def evaluate(
     features: Location,
     runs: Location,
     *,
+    fan_out: FanOut | None = None,
     force: bool = False,
     progress: OnProgress | None = None,
 ) -> StageResult:
@@ -105,6 +98,8 @@ def evaluate(
         features: a finished feature set; models may have been trained on another one with the
             same kind of frames and labels.
         runs: root of all stages' results.
+        fan_out: where utterances are recognised and searched: in processes or as Ray tasks, else
+            in this process.
         force: evaluate again even if finished.
         progress: called after every batch.
 
@@ -126,10 +121,21 @@ def evaluate(
     def work(location: Location) -> EvaluateManifest:
         used = shards_of(manifest, select_subsets(config, manifest))
         verify_shards(features, used, config.verify_features)
-        evaluation = _Evaluation(config, features, manifest, location, runs, progress)
-        return evaluation.run(models, trained, name)
+        try:
+            with worker_pool(_apart(fan_out)) as pool:
+                evaluation = _Evaluation(config, features, manifest, location, runs, progress, pool)
+                return evaluation.run(models, trained, name)
+        finally:
+            forget()
 
     return run_stage(runs.child(STAGE, name), name, work, force=force)
+
+
+def _apart(fan_out: FanOut | None) -> FanOut:
+    """Processes of their own as they are configured; else this one, whose tensors use all cores."""
+    if fan_out is None or fan_out.kind not in ("processes", "ray"):
+        return FanOut(kind="sequential")
+    return fan_out
 
 
 def evaluation_fingerprint(
@@ -171,8 +177,10 @@ class _Evaluation:
         target: Location,
         runs: Location,
         progress: OnProgress | None,
+        pool: WorkerPool,
     ) -> None:
         self.config = config
+        self.pool = pool
         self.features = features
         self.manifest = manifest
         self.target = target
@@ -257,45 +265,48 @@ class _Evaluation:
         tell: Callable[[int], None],
     ) -> ModelOutcome:
         """Recognise, score and count every utterance with one model."""
-        recogniser = load_model(address)
+        source = Source(
+            model=address,
+            weights_sha256=read_manifest(address, TrainManifest).weights_sha256,
+            features=self.features,
+            features_sha256=self.manifest.manifest_sha256,
+            subsets=self.subsets,
+            is_apart=self.pool.is_apart,
+        )
+        recogniser, label = source.recogniser, named.label
         check_weights(recogniser, str(address))
-        label = named.label
         decoder = choose_decoder(self.config, recogniser.manifest.config.objective, label)
-        searches = choose(recogniser, decoder, label)
+        searches = choose(source, decoder, label)
         outcome = self._start(recogniser, address, named, searches)
-        decode, search = searches.decode, searches.words
         if outcome.shape.is_event_based:
             cmvn = choose_cmvn(recogniser.manifest, self.manifest)
+            decode = decoder_of(searches.symbols)
             outcome.raster = capture_raster(
                 recogniser, label, self.shown, cmvn, decode, self.manifest
             )
-        # A model may put out more than the features' labels have: silence, which is not scored.
-        inventory, spoken = self.manifest.labels, recogniser.manifest.labels
-        step = max(1, self.num_utterances // NUM_EXAMPLES)
-        for number, recognition in enumerate(self._recognise(recogniser, self.subsets)):
-            row = recognition.row
-            reference = scored_transcript(row.labels.tolist(), inventory)
-            hypothesis = scored_transcript(decode(recognition.log_probs_TO), spoken)
-            symbols = count_edits(reference.symbols, hypothesis.symbols)
-            found = _score_words(recognition, search, reference, hypothesis)
-            outcome.add(symbols, None if found is None else found.edits, recognition.activity)
-            hypotheses.add(hypothesis_row(row, label, (reference, hypothesis), symbols, found))
-            for term in count_terms(outcome.shape, recognition.activity):
-                frames = recognition.activity.num_frames
-                seconds = frames * recogniser.manifest.frame_shift_s
-                multiplications.add(
-                    multiplication_row(row.utterance_id, label, frames, seconds, term)
-                )
+        size, total = self.config.batch_size, self.num_utterances
+        parts = [
+            ScorePart(
+                source,
+                range(start, min(start + size, total)),
+                label,
+                searches.symbols,
+                searches.words,
+            )
+            for start in range(0, total, size)
+        ]
+        step = max(1, total // NUM_EXAMPLES)
+        scored = self.pool.run_all(score_part, parts, lambda done, _: tell(min(done * size, total)))
+        for number, utterance in enumerate(itertools.chain.from_iterable(scored)):
+            words = None if utterance.words is None else utterance.words.edits
+            outcome.add(utterance.symbols, words, utterance.activity)
+            hypotheses.add(utterance.hypothesis)
+            for row in utterance.multiplications:
+                multiplications.add(row)
             if number % step == 0 and len(outcome.examples) < NUM_EXAMPLES:
                 outcome.examples.append(
-                    Example(
-                        row.utterance_id,
-                        reference.symbols if found is None else found.reference,
-                        hypothesis.symbols if found is None else found.hypothesis,
-                    )
+                    Example(str(utterance.hypothesis["utterance_id"]), *utterance.shown)
                 )
-            if (number + 1) % self.config.batch_size == 0 or number + 1 == self.num_utterances:
-                tell(number + 1)
         logger.info("%s: %d utterances recognised", label, len(outcome.symbols))
         return outcome
 
@@ -319,7 +330,9 @@ class _Evaluation:
             decoder=searches.decoder,
             viterbi=searches.viterbi,
             word_search=searches.word_config,
-            symbol_graph=searches.symbol_graph,
+            symbol_graph=None
+            if searches.symbol_graph is None
+            else searches.symbol_graph.manifest.fingerprint,
             has_heard=count_heard(manifest, self.features, self.manifest, self.subsets),
         )
         if searches.word_graph is not None:
@@ -340,15 +353,7 @@ class _Evaluation:
         if self.config.words is not None and self.config.search_of is None:
             transcripts = training_transcripts(self.features, self.manifest, trained)
             word_graphs = WordGraphs(self.config.words, self.manifest, transcripts, self.runs)
-        return SearchChooser(self.config, self.manifest, self.runs, self._recognise, word_graphs)
-
-    def _recognise(
-        self, recogniser: TrainedModel, subsets: Sequence[str], every: int = 1
-    ) -> Iterator[Recognition]:
-        batches = stream_batches(
-            self.features, self.manifest, subsets, self.config.batch_size, every=every
-        )
-        return recognise(recogniser, batches, choose_cmvn(recogniser.manifest, self.manifest))
+        return SearchChooser(self.config, self.manifest, self.runs, self.pool, word_graphs)
 
     def _metrics(self, outcomes: Sequence[ModelOutcome]) -> EvaluationMetrics:
         primary = primary_rate(self.manifest.labels.kind)
@@ -368,18 +373,3 @@ class _Evaluation:
             settings=setting_metrics(models),
             differences=paired_differences(outcomes, primary, draws),
         )
-
-
-def _score_words(
-    recognition: Recognition,
-    search: GraphSearch | None,
-    reference: Transcript,
-    hypothesis: Transcript,
-) -> WordScore | None:
-    """The search's words against the transcript's; without one, those that characters spell."""
-    if search is not None:
-        found = search.texts(search(recognition.log_probs_TO))
-        return score_words(words_of(recognition.row.text), found)
-    if reference.words is None or hypothesis.words is None:
-        return None
-    return score_words(reference.words, hypothesis.words)

@@ -1,32 +1,25 @@
 """How each model of an evaluation searches for symbols and words: graphs made, weights chosen."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from evaluation.chosen import chosen_searches, graph_of_evaluation
 from evaluation.config import DecoderName, EvaluateConfig, ViterbiConfig, WordSearchConfig
-from evaluation.decoding import (
-    Decoder,
-    ctc_greedy,
-    symbol_graph,
-    symbol_weights,
-    word_weights,
-)
-from evaluation.graph.search import GraphSearch
+from evaluation.decoding import symbol_graph, symbol_weights, word_weights
+from evaluation.graph.search import SearchWeights
 from evaluation.graph.store import KeptGraph
-from evaluation.recognise import Recognition, count_utterances
-from evaluation.transcripts import words_of
-from evaluation.tuning import ScoredUtterance, tune_symbols, tune_words
+from evaluation.parts import SearchAddress, Source, TuningPart, count_errors
+from evaluation.recognise import count_utterances
+from evaluation.tuning import CountErrors, tune_symbols, tune_words
 from evaluation.word_decoding import WordGraphs
 from featurize.schema import FeaturizeManifest
-from featurize.stage import Location
-from training.trained_model import TrainedModel
+from featurize.stage import Location, WorkerPool
 
 logger = logging.getLogger(__name__)
 
-Recognise = Callable[[TrainedModel, Sequence[str], int], Iterator[Recognition]]
-"""Scores of every n-th utterance of some subsets."""
+_TUNING_BATCH = 8
+"""Dev utterances heard together, and in processes of their own searched together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,21 +28,35 @@ class Searches:
 
     Attributes:
         decoder: how symbols are found.
-        decode: finds them.
         viterbi: weights of the search for symbols; None where the best outputs are taken.
-        symbol_graph: fingerprint of its graph.
+        symbol_graph: its graph.
         word_config: weights of the search for words; None where none is made.
-        words: the search for words.
         word_graph: its graph.
     """
 
     decoder: DecoderName
-    decode: Decoder
     viterbi: ViterbiConfig | None = None
-    symbol_graph: str | None = None
+    symbol_graph: KeptGraph | None = None
     word_config: WordSearchConfig | None = None
-    words: GraphSearch | None = None
     word_graph: KeptGraph | None = None
+
+    @property
+    def symbols(self) -> SearchAddress | None:
+        """The search for symbols; None where the best outputs are taken."""
+        if self.viterbi is None or self.symbol_graph is None:
+            return None
+        return _address(self.symbol_graph, symbol_weights(self.viterbi))
+
+    @property
+    def words(self) -> SearchAddress | None:
+        """The search for words; None where none is made."""
+        if self.word_config is None or self.word_graph is None:
+            return None
+        return _address(self.word_graph, word_weights(self.word_config))
+
+
+def _address(kept: KeptGraph, weights: SearchWeights) -> SearchAddress:
+    return SearchAddress(kept.location, kept.manifest.fingerprint, weights)
 
 
 class SearchChooser:
@@ -59,7 +66,7 @@ class SearchChooser:
         config: the evaluation's configuration.
         manifest: of the evaluated feature set, whose dev split weights are chosen on.
         runs: root of all stages' results.
-        recognise: scores utterances of the feature set.
+        pool: where dev utterances are searched.
         word_graphs: the graphs of the word search; None where no words are searched for.
     """
 
@@ -68,71 +75,53 @@ class SearchChooser:
         config: EvaluateConfig,
         manifest: FeaturizeManifest,
         runs: Location,
-        recognise: Recognise,
+        pool: WorkerPool,
         word_graphs: WordGraphs | None,
     ) -> None:
         self._config = config
         self._manifest = manifest
         self._runs = runs
-        self._recognise = recognise
+        self._pool = pool
         self._word_graphs = word_graphs
 
-    def __call__(self, recogniser: TrainedModel, decoder: DecoderName, label: str) -> Searches:
+    def __call__(self, source: Source, decoder: DecoderName, label: str) -> Searches:
         """The searches of one model, with weights chosen on dev where that is asked for."""
+        recogniser = source.recogniser
         if self._config.search_of is not None:
-            return self._as_chosen(recogniser, Location.of(self._config.search_of))
-        found = Searches(decoder, ctc_greedy)
+            return self._as_chosen(source, Location.of(self._config.search_of))
+        found = Searches(decoder)
         if decoder == "viterbi":
             kept = symbol_graph(recogniser, self._config.viterbi.smoothing, self._runs)
-            viterbi = self._tuned_symbols(recogniser, kept, label)
-            search = GraphSearch(kept.graph, symbol_weights(viterbi))
-            found = Searches(decoder, search, viterbi, kept.manifest.fingerprint)
+            viterbi = self._tuned_symbols(source, kept, label)
+            found = replace(found, viterbi=viterbi, symbol_graph=kept)
         if self._config.words is None or self._word_graphs is None:
             return found
         kept = self._word_graphs(recogniser)
-        words = self._tuned_words(recogniser, kept, self._config.words, label)
-        return Searches(
-            found.decoder,
-            found.decode,
-            found.viterbi,
-            found.symbol_graph,
-            words,
-            GraphSearch(kept.graph, word_weights(words)),
-            kept,
-        )
+        words = self._tuned_words(source, kept, self._config.words, label)
+        return replace(found, word_config=words, word_graph=kept)
 
-    def _as_chosen(self, recogniser: TrainedModel, evaluation: Location) -> Searches:
-        chosen = chosen_searches(evaluation, recogniser.manifest)
-        metrics = chosen.metrics
-        word_graph = None
-        if metrics.word_graph is not None:
-            word_graph = graph_of_evaluation(evaluation, metrics.word_graph)
-        return Searches(
-            metrics.decoder,
-            ctc_greedy if chosen.symbols is None else chosen.symbols,
-            metrics.viterbi,
-            metrics.symbol_graph,
-            metrics.words,
-            chosen.words,
-            word_graph,
-        )
+    def _as_chosen(self, source: Source, evaluation: Location) -> Searches:
+        metrics = chosen_searches(evaluation, source.recogniser.manifest).metrics
+        graphs = [
+            None if name is None else graph_of_evaluation(evaluation, name)
+            for name in (metrics.symbol_graph, metrics.word_graph)
+        ]
+        return Searches(metrics.decoder, metrics.viterbi, graphs[0], metrics.words, graphs[1])
 
-    def _tuned_symbols(
-        self, recogniser: TrainedModel, kept: KeptGraph, label: str
-    ) -> ViterbiConfig:
+    def _tuned_symbols(self, source: Source, kept: KeptGraph, label: str) -> ViterbiConfig:
         config = self._config.viterbi
         if not config.tune_on_dev:
             return config
-        utterances = self._dev_utterances(recogniser, "viterbi", config.tune_max_utterances)
-        if not utterances:
+        numbers = self._dev_numbers("viterbi", config.tune_max_utterances)
+        if not numbers:
             return config
-        spoken = recogniser.manifest.labels
-        tuned = tune_symbols(config, kept.graph, utterances, self._manifest.labels, spoken)
+        count = self._counter(source, kept, numbers, are_words=False)
+        tuned = tune_symbols(config, kept.graph, count)
         logger.info(
             "%s: search tuned on %d dev utterances: bigram_weight %g, insertion_penalty %g, "
             "prior_scale %g",
             label,
-            len(utterances),
+            len(numbers),
             tuned.bigram_weight,
             tuned.insertion_penalty,
             tuned.prior_scale,
@@ -140,43 +129,51 @@ class SearchChooser:
         return tuned
 
     def _tuned_words(
-        self, recogniser: TrainedModel, kept: KeptGraph, config: WordSearchConfig, label: str
+        self, source: Source, kept: KeptGraph, config: WordSearchConfig, label: str
     ) -> WordSearchConfig:
         if not config.tune_on_dev:
             return config
-        utterances = self._dev_utterances(recogniser, "words", config.tune_max_utterances)
-        if not utterances:
+        numbers = self._dev_numbers("words", config.tune_max_utterances)
+        if not numbers:
             return config
-        tuned = tune_words(config, kept.graph, utterances)
+        count = self._counter(source, kept, numbers, are_words=True)
+        tuned = tune_words(config, kept.graph, count)
         logger.info(
             "%s: search for words tuned on %d dev utterances: lm_weight %g, word_score %g, "
             "prior_scale %g",
             label,
-            len(utterances),
+            len(numbers),
             tuned.lm_weight,
             tuned.word_score,
             tuned.prior_scale,
         )
         return tuned
 
-    def _dev_utterances(
-        self, recogniser: TrainedModel, search: str, at_most: int
-    ) -> list[ScoredUtterance]:
+    def _counter(
+        self, source: Source, kept: KeptGraph, numbers: range, *, are_words: bool
+    ) -> CountErrors:
+        """Counts the errors of searches on dev utterances."""
+        dev = replace(source, subsets=tuple(self._manifest.splits.get("dev", ())))
+        size = _TUNING_BATCH
+        batches = tuple(numbers[start : start + size] for start in range(0, len(numbers), size))
+        # A graph is given its weights once for each part, which here takes longer than it saves.
+        parts = [(batch,) for batch in batches] if self._pool.is_apart else [batches]
+
+        def count(weights: Sequence[SearchWeights]) -> list[int]:
+            searches = tuple(_address(kept, one) for one in weights)
+            items = [TuningPart(dev, part, searches, are_words) for part in parts]
+            found = self._pool.run_all(count_errors, items)
+            return [sum(errors) for errors in zip(*found, strict=True)]
+
+        return count
+
+    def _dev_numbers(self, search: str, at_most: int) -> range:
         """Utterances to choose a search's weights on, spread evenly over dev."""
-        subsets = self._manifest.splits.get("dev", ())
-        total = count_utterances(self._manifest, subsets)
+        total = count_utterances(self._manifest, self._manifest.splits.get("dev", ()))
         if total == 0:
             logger.warning(
                 "%s: the feature set has no dev split to choose weights on, so they stay as "
                 "configured, which may cost many errors",
                 search,
             )
-            return []
-        return [
-            ScoredUtterance(
-                recognition.log_probs_TO,
-                recognition.row.labels.tolist(),
-                words_of(recognition.row.text),
-            )
-            for recognition in self._recognise(recogniser, subsets, -(-total // at_most))
-        ]
+        return range(0, total, max(1, -(-total // at_most)))

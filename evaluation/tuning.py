@@ -1,18 +1,12 @@
 """Choosing the weights of the search for symbols and of that for words on the dev split."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from evaluation.config import ViterbiConfig, WordSearchConfig
 from evaluation.decoding import symbol_weights, word_weights
-from evaluation.graph.search import GraphSearch
+from evaluation.graph.search import SearchWeights
 from evaluation.graph.search_graph import SearchGraph
-from evaluation.scoring import count_edits, scored_transcript
-from featurize.schema import LabelInventory
 
 PRIOR_SCALES = (0.0, 0.5, 1.0)
 _SYMBOL_GRID: Mapping[str, Sequence[float]] = {
@@ -26,65 +20,46 @@ _WORD_GRID: Mapping[str, Sequence[float]] = {
 _TUNING_BEAM = 10.0
 
 Weights = TypeVar("Weights", ViterbiConfig, WordSearchConfig)
-
-
-@dataclass(frozen=True)
-class ScoredUtterance:
-    """A dev utterance's scores (T, O), reference labels and words."""
-
-    log_probs_TS: NDArray[np.float32]
-    labels: Sequence[int]
-    words: tuple[str, ...] = ()
+CountErrors = Callable[[Sequence[SearchWeights]], Sequence[int]]
+"""Errors on dev of a search with each of some weights."""
 
 
 def tune_symbols(
-    config: ViterbiConfig,
-    graph: SearchGraph,
-    utterances: Sequence[ScoredUtterance],
-    labels: LabelInventory,
-    spoken: LabelInventory,
+    config: ViterbiConfig, graph: SearchGraph, count_errors: CountErrors
 ) -> ViterbiConfig:
     """The weights with the fewest symbol errors, found one weight after the other, twice.
 
     Args:
         config: the weights to start from.
         graph: the model's.
-        utterances: dev utterances.
-        labels: what the utterances' labels are.
-        spoken: what the model's labels are.
+        count_errors: counts them on dev utterances.
     """
-    references = [scored_transcript(u.labels, labels).symbols for u in utterances]
 
-    def count_errors(candidate: ViterbiConfig) -> int:
-        search = GraphSearch(graph, symbol_weights(candidate))
-        return sum(
-            count_edits(reference, scored_transcript(search(u.log_probs_TS), spoken).symbols).errors
-            for u, reference in zip(utterances, references, strict=True)
-        )
+    def count(candidates: Sequence[ViterbiConfig]) -> Sequence[int]:
+        return count_errors([symbol_weights(candidate) for candidate in candidates])
 
-    return one_after_the_other(config, _grid(graph, _SYMBOL_GRID), count_errors)
+    return one_after_the_other(config, _grid(graph, _SYMBOL_GRID), count)
 
 
 def tune_words(
-    config: WordSearchConfig, graph: SearchGraph, utterances: Sequence[ScoredUtterance]
+    config: WordSearchConfig, graph: SearchGraph, count_errors: CountErrors
 ) -> WordSearchConfig:
     """The weights with the fewest word errors, found one weight after the other, twice.
 
     Args:
         config: the weights to start from, kept where others tie; the search is narrower than it.
         graph: the model's.
-        utterances: dev utterances.
+        count_errors: counts them on dev utterances.
     """
 
-    def count_errors(candidate: WordSearchConfig) -> int:
+    def narrow(candidate: WordSearchConfig) -> SearchWeights:
         weights = word_weights(candidate)
-        narrow = weights.model_copy(update={"beam": min(weights.beam, _TUNING_BEAM)})
-        search = GraphSearch(graph, narrow)
-        return sum(
-            count_edits(u.words, search.texts(search(u.log_probs_TS))).errors for u in utterances
-        )
+        return weights.model_copy(update={"beam": min(weights.beam, _TUNING_BEAM)})
 
-    return one_after_the_other(config, _grid(graph, _WORD_GRID), count_errors)
+    def count(candidates: Sequence[WordSearchConfig]) -> Sequence[int]:
+        return count_errors([narrow(candidate) for candidate in candidates])
+
+    return one_after_the_other(config, _grid(graph, _WORD_GRID), count)
 
 
 def _grid(
@@ -95,24 +70,19 @@ def _grid(
 
 
 def one_after_the_other(
-    config: Weights, grid: Mapping[str, Sequence[float]], count_errors: Callable[[Weights], int]
+    config: Weights,
+    grid: Mapping[str, Sequence[float]],
+    count_errors: Callable[[Sequence[Weights]], Sequence[int]],
 ) -> Weights:
     """The best value of each weight with the others as they are, twice over all weights.
 
     What was counted is not counted again; a weight stays as it is where others tie.
     """
     errors: dict[Weights, int] = {}
-
-    def remembered(candidate: Weights) -> int:
-        if candidate not in errors:
-            errors[candidate] = count_errors(candidate)
-        return errors[candidate]
-
     for name in (*grid, *grid):
-        best = config
-        for value in grid[name]:
-            candidate = config.model_copy(update={name: value})
-            if remembered(candidate) < remembered(best):
-                best = candidate
-        config = best
+        candidates = [config, *(config.model_copy(update={name: v}) for v in grid[name])]
+        new = [one for one in dict.fromkeys(candidates) if one not in errors]
+        errors.update(zip(new, count_errors(new) if new else [], strict=True))
+        # The first of the best: the present one, where others tie.
+        config = min(candidates, key=lambda candidate: errors[candidate])
     return config

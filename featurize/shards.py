@@ -108,6 +108,28 @@ def iter_rows(
             )
 
 
+def read_numbered(
+    location: Location, manifest: FeaturizeManifest, subsets: Iterable[str], numbers: range
+) -> Iterator[FeatureRow]:
+    """Some rows of some subsets, by their numbers in the order of ``iter_rows``, ascending."""
+    first = 0
+    for shard in shards_of(manifest, subsets):
+        end = first + shard.num_utterances
+        wanted = [number - first for number in numbers if first <= number < end]
+        first = end
+        if not wanted:
+            continue
+        with open_shard(location.child(shard.file), shard) as parquet:
+            sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
+        ends = np.cumsum(sizes)
+        for group in sorted(set(np.searchsorted(ends, wanted, side="right").tolist())):
+            rows = read_rows(
+                location, shard, [group], inventory=manifest.labels, states=manifest.states
+            )
+            start = int(ends[group]) - sizes[group]
+            yield from (rows[n - start] for n in wanted if start <= n < ends[group])
+
+
 def shards_of(manifest: FeaturizeManifest, subsets: Iterable[str]) -> tuple[ShardInfo, ...]:
     """The shards of some subsets, in manifest order.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurize.cmvn import Normaliser
@@ -165,6 +166,8 @@ def index_split(
         index = SplitIndex(
             groups_G2, *(column[fits_N] for column in columns), total - int(fits_N.sum())
         )
+    del table
+    pa.default_memory_pool().release_unused()  # or it would keep what reading the index took
     num_too_short = index.num_too_short
     if not len(index):
         raise PipelineError(f"the {split} split of {features} has no usable utterance")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 import kaldialign
 import torch
@@ -46,6 +46,18 @@ MAX_LOSS = 1e6
 ProgressCallback = Callable[[TrainProgress], None]
 
 
+class Observers(NamedTuple):
+    """Who is told how a training goes.
+
+    Attributes:
+        on_progress: called on rank 0 after every step and epoch.
+        on_epoch: called on every worker when an epoch's checkpoint stands.
+    """
+
+    on_progress: ProgressCallback | None = None
+    on_epoch: Callable[[EpochMetrics], None] | None = None
+
+
 def _sparsity_text(metrics: EpochMetrics) -> str:
     """Spike densities and cost of an epoch, for the log."""
     if not metrics.spike_density:
@@ -77,7 +89,7 @@ class TrainingLoop:
         store: where checkpoints go; rank 0 writes.
         device: where the network is.
         bfloat16: autocast (CUDA only).
-        on_progress: called on rank 0 after every step and epoch.
+        observers: who is told.
         teacher: what the network learns from beside the targets, on ``device``.
     """
 
@@ -88,7 +100,7 @@ class TrainingLoop:
     store: CheckpointStore
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     bfloat16: bool = False
-    on_progress: ProgressCallback | None = None
+    observers: Observers = field(default_factory=Observers)
     teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
@@ -127,6 +139,8 @@ class TrainingLoop:
                     self.network, self.average, self.optimizer, self.learning_rate, self.epochs
                 )
             self._tell(epoch, metrics.train_loss, 0, 0)
+            if self.observers.on_epoch is not None:
+                self.observers.on_epoch(metrics)
             logger.info(
                 "epoch %d/%d: train loss %.3f, dev error %.2f%%, %.0f frames/s%s",
                 epoch + 1,
@@ -144,8 +158,8 @@ class TrainingLoop:
         self.learning_rate = state.learning_rate
 
     def _tell(self, epoch: int, loss: float, step: int, num_steps: int) -> None:
-        if self.on_progress is not None and rank() == 0:
-            self.on_progress(
+        if self.observers.on_progress is not None and rank() == 0:
+            self.observers.on_progress(
                 TrainProgress(
                     epoch=epoch,
                     num_epochs=self.config.num_epochs,

@@ -5,12 +5,18 @@ failure; checkpoints are this project's own, so a restarted run resumes from the
 one.
 """
 
+import json
 import logging
 import os
+import tempfile
+from functools import partial
+from pathlib import Path
 
 from featurize.stage import Location, PipelineError, call_on_ray, held_token, ray_session
 from training import process_environment
-from training.loop import ProgressCallback
+from training.checkpoint import CheckpointStore
+from training.loop import Observers, ProgressCallback
+from training.manifest import EpochMetrics
 from training.progress import ProgressFile, watching
 from training.train_config import TrainConfig
 from training.worker_config import WorkerConfig
@@ -31,10 +37,14 @@ for _name, _value in _RAY_ENVIRONMENT.items():
 import ray  # noqa: E402
 import ray.train  # noqa: E402
 import ray.train.torch  # noqa: E402
+from ray.tune.integration.ray_train import TuneReportCallback  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
 _FAILURE_NAME = "failure.txt"
+_RAY_FOLDER = "ray"
+CHECKPOINT_POINTER = "checkpoint.json"
+"""In a checkpoint as Ray Train sees it: where the checkpoint lies."""
 
 
 def fit(
@@ -43,8 +53,11 @@ def fit(
     run: Location,
     workers: WorkerConfig,
     on_progress: ProgressCallback | None,
-) -> None:
+) -> ray.train.Result:
     """Train with Ray Train until the last epoch's checkpoint stands below ``run``.
+
+    Ray Train is told the metrics of every epoch, and where its checkpoint lies; within a trial of
+    Ray Tune, so is Tune.
 
     Args:
         config: what to train.
@@ -53,13 +66,16 @@ def fit(
         workers: how many, and on what.
         on_progress: called in this process while training goes.
 
+    Returns:
+        Ray Train's result, with the metrics of the epochs that were trained now.
+
     Raises:
         PipelineError: when the cluster lacks the resources, training diverges, or workers
             failed more often than ``max_failures``.
     """
     with ray_session():
         _check_resources(workers)
-        _fit(config, features, run, workers, on_progress or _ignore)
+        return _fit(config, features, run, workers, on_progress or _ignore)
 
 
 def _fit(
@@ -68,8 +84,11 @@ def _fit(
     run: Location,
     workers: WorkerConfig,
     on_progress: ProgressCallback,
-) -> None:
+) -> ray.train.Result:
+    # What Ray kept of an interrupted run: ours are the checkpoints that count.
+    run.child(_RAY_FOLDER).remove()
     run.child(_FAILURE_NAME).remove()
+    results: list[ray.train.Result] = []
     trainer = ray.train.torch.TorchTrainer(
         _worker_entry,
         train_loop_config={
@@ -87,16 +106,17 @@ def _fit(
         ),
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
         run_config=ray.train.RunConfig(
-            name="ray",
+            name=_RAY_FOLDER,
             storage_path=run.path,
             storage_filesystem=run.arrow(),
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
             worker_runtime_env={"env_vars": process_environment.environment()},
+            callbacks=_callbacks(),
         ),
     )
     with watching(run, on_progress):
         try:
-            call_on_ray(trainer.fit)
+            call_on_ray(lambda: results.append(trainer.fit()))
         except ray.exceptions.RayTaskError:
             raise  # of Ray's own controller: nothing that a person can mend
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
@@ -104,12 +124,21 @@ def _fit(
                 f"training failed on its workers: {_root_cause(error)}; finished epochs are kept "
                 f"at {run}, running the stage again resumes there"
             ) from error
-    run.child("ray").remove()
+    run.child(_RAY_FOLDER).remove()
     failure = run.child(_FAILURE_NAME)
     if failure.exists():
         message = failure.read_bytes().decode()
         failure.remove()
         raise PipelineError(message)
+    return results[0]
+
+
+def _callbacks() -> list[ray.train.UserCallback]:
+    """In a trial of Ray Tune, what hands it the metrics of each epoch."""
+    try:
+        return [TuneReportCallback()]
+    except RuntimeError:  # this is no trial
+        return []
 
 
 def _ignore(_: object) -> None:
@@ -152,6 +181,17 @@ def _root_cause(error: BaseException) -> str:
     return text[-1] if text else type(error).__name__
 
 
+def _report(run: Location, metrics: EpochMetrics) -> None:
+    """Tell Ray Train of a finished epoch; it waits until all workers have."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = None
+        if ray.train.get_context().get_world_rank() == 0:
+            address = CheckpointStore(run).directory(metrics.epoch).uri
+            Path(folder, CHECKPOINT_POINTER).write_text(json.dumps({"uri": address}))
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(metrics.model_dump(mode="json"), checkpoint)
+
+
 def _worker_entry(settings: dict[str, str]) -> None:
     """Runs in each Ray Train worker."""
     from training.worker import train_worker
@@ -167,7 +207,7 @@ def _worker_entry(settings: dict[str, str]) -> None:
             workers,
             device=ray.train.torch.get_device(),
             num_workers_here=context.get_local_world_size(),
-            on_progress=ProgressFile(run),
+            observers=Observers(ProgressFile(run), partial(_report, run)),
             lease_token=settings["lease_token"] or None,
         )
     except PipelineError as error:

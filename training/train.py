@@ -22,6 +22,7 @@ from featurize.stage import (
 )
 from training.checkpoint import CheckpointStore, save_tensors
 from training.label_statistics import label_statistics
+from training.loop import Observers
 from training.manifest import (
     METRICS_NAME,
     TRAIN_SCHEMA_VERSION,
@@ -109,7 +110,12 @@ def _run_workers(
             "in_process off to use Ray"
         )
     train_worker(
-        config, features, run, workers, on_progress=on_progress, lease_token=held_token(run)
+        config,
+        features,
+        run,
+        workers,
+        observers=Observers(on_progress),
+        lease_token=held_token(run),
     )
 
 

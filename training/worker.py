@@ -13,7 +13,7 @@ from training.checkpoint import CheckpointStore
 from training.collectives import rank, world_size
 from training.data import TrainingData
 from training.distillation import Teacher
-from training.loop import ProgressCallback, TrainingLoop
+from training.loop import Observers, TrainingLoop
 from training.models.build import build_network, num_outputs
 from training.train_config import TrainConfig
 from training.worker_config import WorkerConfig
@@ -36,7 +36,7 @@ def train_worker(
     *,
     device: torch.device | None = None,
     num_workers_here: int = 1,
-    on_progress: ProgressCallback | None = None,
+    observers: Observers | None = None,
     lease_token: str | None = None,
 ) -> None:
     """Train to the end, resuming where a checkpoint is; collectives must be set up.
@@ -48,7 +48,7 @@ def train_worker(
         workers: threads and precision.
         device: this worker's device; the CPU by default.
         num_workers_here: workers that share this machine's cores.
-        on_progress: called on rank 0.
+        observers: who is told how it goes.
         lease_token: of the lease that the driver holds on the run.
     """
     device = device or torch.device("cpu")
@@ -82,7 +82,7 @@ def train_worker(
         store=CheckpointStore(run, lease_token),
         device=device,
         bfloat16=workers.bfloat16 and device.type == "cuda",
-        on_progress=on_progress,
+        observers=observers or Observers(),
         teacher=None if teacher is None else teacher.to(device),
     )
     loop.run()

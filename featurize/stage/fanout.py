@@ -24,19 +24,20 @@ Progress = Callable[[int, int], None]
 """Called with (number done, number in all) after each item."""
 
 _OUT_OF_MEMORY = (
-    "a featurizing {} died, most likely for want of memory; use fewer workers or smaller "
-    "utterances_per_shard"
+    "a {} died at its work, most likely for want of memory; use fewer workers or smaller parts "
+    "(featurize.utterances_per_shard, evaluate.batch_size)"
 )
 _MAX_TRIES = 3
 
 
 class FanOut(TypedConfig):
-    """Where the shards are made; never changes their content, so it is in no fingerprint."""
+    """Where shards, alignments and scores are made; never changes them, so in no fingerprint."""
 
     kind: Literal["sequential", "threads", "processes", "ray"] = Field(
         "threads",
         description="One after another, in threads or processes of this machine, or as Ray "
-        "tasks (on the cluster at RAY_ADDRESS, else on this machine).",
+        "tasks (on the cluster at RAY_ADDRESS, else on this machine). In threads, shards alone are "
+        "made at once.",
     )
     num_workers: int | None = Field(
         None, ge=1, le=4096, description="Items at once; empty for one per available core."
@@ -57,10 +58,18 @@ class WorkerPool:
 
     Attributes:
         num_workers: items worth handing in at once.
+        is_apart: whether items are worked on in processes of their own.
     """
 
-    def __init__(self, num_workers: int, run: Callable[[Callable[..., Any], Any], Any]) -> None:
+    def __init__(
+        self,
+        num_workers: int,
+        run: Callable[[Callable[..., Any], Any], Any],
+        *,
+        is_apart: bool = False,
+    ) -> None:
         self.num_workers = num_workers
+        self.is_apart = is_apart
         self._run = run
 
     def run(self, work: Callable[[ItemT], ResultT], item: ItemT) -> ResultT:
@@ -76,6 +85,29 @@ class WorkerPool:
         """
         return cast(ResultT, self._run(work, item))
 
+    def run_all(
+        self,
+        work: Callable[[ItemT], ResultT],
+        items: Sequence[ItemT],
+        progress: Progress | None = None,
+    ) -> list[ResultT]:
+        """Apply ``work`` to every item; see :func:`run_fan_out`."""
+        if self.num_workers == 1:
+            results = []
+            for number, item in enumerate(items, start=1):
+                results.append(self.run(work, item))
+                if progress is not None:
+                    progress(number, len(items))
+            return results
+        from concurrent.futures.thread import ThreadPoolExecutor
+
+        # One thread stands for each worker: it hands over an item and waits for the result.
+        threads = ThreadPoolExecutor(self.num_workers, thread_name_prefix="fan-out")
+        try:
+            return _drain(threads, partial(self.run, work), items, self.num_workers, progress)
+        finally:
+            threads.shutdown(cancel_futures=True)
+
 
 @contextmanager
 def worker_pool(fan_out: FanOut) -> Iterator[WorkerPool]:
@@ -88,13 +120,14 @@ def worker_pool(fan_out: FanOut) -> Iterator[WorkerPool]:
     if fan_out.kind == "ray":
         with ray_session(fan_out.num_workers) as ray:
             cores = int(ray.cluster_resources().get("CPU", 1))
-            yield WorkerPool(fan_out.workers(cores), partial(_run_one_on_ray, ray))
+            run = partial(_run_one_on_ray, ray)
+            yield WorkerPool(fan_out.workers(cores), run, is_apart=True)
     elif fan_out.kind == "processes":
         from concurrent.futures.process import ProcessPoolExecutor
         from multiprocessing import get_context
 
         with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as executor:
-            yield WorkerPool(num_workers, partial(_run_one_in_process, executor))
+            yield WorkerPool(num_workers, partial(_run_one_in_process, executor), is_apart=True)
     else:
         yield WorkerPool(num_workers, lambda work, item: work(item))
 
@@ -125,8 +158,8 @@ def _run_one_on_ray(ray: Any, work: Callable[..., Any], item: object) -> Any:
     except ray.exceptions.RayError as error:
         # Ray has tried again elsewhere by now; what is finished is found by the next run.
         raise PipelineError(
-            f"the Ray cluster lost a featurizing task {_MAX_TRIES} times ({type(error).__name__}); "
-            "finished shards are kept, run the stage again"
+            f"the Ray cluster lost a task {_MAX_TRIES} times ({type(error).__name__}); what is "
+            "finished is kept, run the stage again"
         ) from error
 
 
@@ -151,15 +184,8 @@ def run_fan_out(
         PipelineError: when workers end early or the Ray cluster cannot be reached.
         Exception: the first one that ``work`` raises.
     """
-    from concurrent.futures.thread import ThreadPoolExecutor
-
     with worker_pool(fan_out) as pool:
-        # One thread stands for each worker: it hands over an item and waits for the result.
-        threads = ThreadPoolExecutor(pool.num_workers, thread_name_prefix="fan-out")
-        try:
-            return _drain(threads, partial(pool.run, work), items, pool.num_workers, progress)
-        finally:
-            threads.shutdown(cancel_futures=True)
+        return pool.run_all(work, items, progress)
 
 
 def _drain(

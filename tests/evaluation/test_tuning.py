@@ -15,9 +15,9 @@ def tuned_by(num_errors):
     """Tune where a configuration makes ``num_errors(config)`` errors; and what was tried."""
     tried = []
 
-    def counted(config):
-        tried.append(config)
-        return num_errors(config)
+    def counted(configs):
+        tried.extend(configs)
+        return [num_errors(config) for config in configs]
 
     return tuning.one_after_the_other(CONFIG, GRID, counted), tried
 

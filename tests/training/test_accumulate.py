@@ -13,7 +13,7 @@ from training.data import TrainingData
 from training.loop import TrainingLoop
 from training.models.build import build_network
 from training.models.model_config import ModelConfig
-from training.models.site import SpikingSite
+from training.models.site import QuantizerSite
 from training.train_config import CurriculumStage, TrainConfig
 
 
@@ -86,7 +86,7 @@ def test_a_range_moves_once_a_step_by_the_extremes_of_all_parts(planted_features
 
 
 def test_extremes_are_those_of_all_parts():
-    site = SpikingSite(ModelConfig())
+    site = QuantizerSite(ModelConfig())
     for minimum, maximum in ((-3.0, 1.0), (-1.0, 2.0)):
         site._observe(SimpleNamespace(minimum=torch.tensor(minimum), maximum=torch.tensor(maximum)))
     assert site.pending.tolist() == [3.0, 2.0]

@@ -1,0 +1,125 @@
+"""Searches learning rate, budget and size with Ray Tune, over the training of `spikeline train`.
+
+    python examples/tune.py --recipe mini-librispeech --set models=v2 --features runs/align/FP \
+      --runs runs --trials 20 --search train.optimizer.learning_rate=3e-4..3e-3 \
+      --search train.model.hidden_size=128,256 --search train.budget.multiplications_per_s=10e6,17e6
+
+Trials run at RAY_ADDRESS, or on this machine. Each is a training like any other, at
+`runs/training/FINGERPRINT`: found when it is finished, resumed when it was interrupted, ready to be
+evaluated. Tune's own record is at `runs/tune`, where TensorBoard reads it too.
+"""
+
+from functools import partial
+from typing import Annotated, Any
+
+import ray
+import typer
+from ray import tune
+
+from featurize.stage import Location, PipelineError, ray_session, read_manifest
+from flows.overrides import apply_overrides
+from flows.recipes import Recipe, recipe_named
+from training.manifest import EpochMetrics, TrainManifest, TrainProgress
+from training.train import train
+
+ERROR = "dev_error"
+
+
+def values_of(search: str) -> tuple[str, Any]:
+    """`KEY=a,b,c` chooses one, `KEY=low..high` draws from an interval, evenly in the logarithm."""
+    key, _, text = search.partition("=")
+    try:
+        if ".." in text:
+            low, high = map(float, text.split(".."))
+            return key, tune.loguniform(low, high)
+    except ValueError:
+        raise PipelineError(f"--search {search}: LOW..HIGH are two numbers") from None
+    return key, tune.choice(text.split(","))
+
+
+def trial(settings: dict[str, Any], recipe: Recipe, features: str, runs: str) -> None:
+    """One training; Tune sees each epoch as it ends."""
+    chosen = apply_overrides(recipe, [f"{key}={value}" for key, value in settings.items()])
+    (config,) = chosen.models
+    epochs: list[EpochMetrics] = []
+
+    def tell(finished: tuple[EpochMetrics, ...]) -> None:
+        for metrics in finished[len(epochs) :]:
+            epochs.append(metrics)
+            tune.report(metrics.model_dump(mode="json"))
+
+    def on_progress(progress: TrainProgress) -> None:
+        # Workers of Ray Train report to Tune themselves (training.ray_trainer).
+        if chosen.workers.in_process:
+            tell(progress.epochs)
+
+    result = train(
+        config, Location.of(features), Location.of(runs), chosen.workers, on_progress=on_progress
+    )
+    if chosen.workers.in_process or result.skipped:
+        tell(read_manifest(result.location, TrainManifest).metrics)
+
+
+def search(
+    recipe: Recipe, features: str, runs: Location, space: dict[str, Any], trials: int, seed: int
+) -> tune.ResultGrid:
+    """Run the trials, as many at once as the cluster has room for.
+
+    Args:
+        recipe: with one model; what is searched for is changed in it.
+        features: a finished feature set, which every node can read.
+        runs: root of all results, which every node can write.
+        space: setting to what its value is drawn from.
+        trials: how many.
+        seed: of the draws; the same ones again find their trainings finished.
+    """
+    if len(recipe.models) != 1:
+        raise PipelineError("the recipe has several models; choose one with --set models=NAME")
+    workers = recipe.workers
+    alone = workers.num_workers == 1 and not workers.use_gpu
+    workers = workers.model_copy(update={"in_process": alone})
+    recipe = recipe.model_copy(update={"workers": workers})
+    # One worker trains in the trial's own process; several are started by Ray Train beside it.
+    cpus = workers.cpus_per_worker if alone else 0.0
+    room = ray.cluster_resources().get("CPU", 1.0)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            partial(trial, recipe=recipe, features=features, runs=runs.uri), {"CPU": cpus}
+        ),
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            metric=ERROR,
+            mode="min",
+            num_samples=trials,
+            max_concurrent_trials=max(1, int(room / workers.cpus_per_worker / workers.num_workers)),
+            search_alg=tune.search.BasicVariantGenerator(random_state=seed),
+        ),
+        run_config=tune.RunConfig(
+            storage_path=runs.child("tune").path, storage_filesystem=runs.arrow(), verbose=1
+        ),
+    )
+    return tuner.fit()
+
+
+def main(
+    recipe: str,
+    features: str,
+    runs: str,
+    searched: Annotated[list[str], typer.Option("--search", metavar="KEY=VALUES")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+    trials: int = 10,
+    seed: int = 0,
+) -> None:
+    """Search, and say which settings came out best on dev."""
+    chosen = apply_overrides(recipe_named(recipe), overrides or ())
+    space = dict(values_of(one) for one in searched)
+    with ray_session():
+        found = search(chosen, features, Location.of(runs), space, trials, seed)
+    for result in sorted(found, key=lambda r: (r.metrics or {}).get(ERROR, 1e9)):
+        error = (result.metrics or {}).get(ERROR)
+        shown = "failed" if error is None else f"{100 * error:.2f}%"
+        typer.echo(f"{shown:>8}  " + "  ".join(f"{k}={v}" for k, v in result.config.items()))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,88 @@
+"""A search with Ray Tune over real trainings: every trial's epochs are visible to Tune."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from featurize.featurize import featurize
+from featurize.stage import FanOut, Location, PipelineError, ray_session, read_manifest
+from flows.overrides import apply_overrides
+from flows.recipes import recipe_named
+from tests.harness import tiny
+from training.manifest import TrainManifest
+
+NUM_EPOCHS = 3
+
+
+@pytest.fixture(scope="module")
+def example():
+    path = Path(__file__).parents[2] / "examples" / "tune.py"
+    spec = importlib.util.spec_from_file_location("example_tune", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tune")
+    corpus = Location.of(tiny.make_corpus(root / "corpus"))
+    runs = Location.of(root / "runs")
+    return featurize(tiny.FEATURES, corpus, runs, fan_out=FanOut(kind="sequential")).location
+
+
+def recipe(*more):
+    settings = (
+        *("models=gru", "train.model.hidden_size=6", "train.objective=ctc", "train.batch_size=4"),
+        f'train.curriculum=[{{"num_epochs": {NUM_EPOCHS}}}]',
+        *("workers.threads_per_worker=1", *more),
+    )
+    return apply_overrides(recipe_named("demo"), settings)
+
+
+def checked(found, runs, num_trials):
+    """Every trial's epochs as Tune saw them are those of its training."""
+    assert (len(found), found.num_errors) == (num_trials, 0)
+    trained = [read_manifest(run, TrainManifest) for run in runs.child("training").children()]
+    errors = {tuple(metrics.dev_error for metrics in one.metrics) for one in trained}
+    seen = {tuple(result.metrics_dataframe["dev_error"]) for result in found}
+    assert all(len(trial) == NUM_EPOCHS for trial in seen)
+    assert seen == errors
+    best = found.get_best_result("dev_error", "min").metrics["dev_error"]
+    assert best == min(trial[-1] for trial in seen)
+
+
+@pytest.mark.integration
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+def test_four_trials_and_their_metrics(example, features, tmp_path):
+    runs = Location.of(tmp_path / "runs")
+    space = dict(
+        example.values_of(text)
+        for text in (
+            "train.optimizer.learning_rate=1e-3..1e-2",
+            "train.model.hidden_size=4,8",
+        )
+    )
+    with ray_session(2):
+        found = example.search(recipe(), features.uri, runs, space, 4, 0)
+        checked(found, runs, 4)
+        again = example.search(recipe(), features.uri, runs, space, 4, 0)
+    checked(again, runs, 4)
+
+
+@pytest.mark.integration
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+def test_workers_of_ray_train_report_to_tune(example, features, tmp_path):
+    runs = Location.of(tmp_path / "runs")
+    two = recipe("workers.num_workers=2", "workers.cpus_per_worker=0.5")
+    space = dict([example.values_of("train.model.hidden_size=5")])
+    with ray_session(2):
+        checked(example.search(two, features.uri, runs, space, 1, 0), runs, 1)
+
+
+def test_a_malformed_search_is_refused(example):
+    with pytest.raises(PipelineError, match=r"LOW\.\.HIGH are two numbers"):
+        example.values_of("train.optimizer.learning_rate=a..b")
