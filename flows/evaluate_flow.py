@@ -17,7 +17,7 @@ from evaluation.evaluate import evaluate
 from evaluation.figures import plot_words
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics
-from featurize.stage import Location, StageResult, read_manifest
+from featurize.stage import FanOut, Location, StageResult, read_manifest
 from flows.artifacts import (
     artifact_key,
     publish_link,
@@ -51,6 +51,7 @@ def evaluate_flow(
     runs: str,
     force: bool = False,
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008 - frozen, and the UI form's default
+    fan_out: FanOut = FanOut(),  # noqa: B008
 ) -> StageResult:
     """Compare recognisers on a feature set, or find them compared.
 
@@ -61,8 +62,9 @@ def evaluate_flow(
         runs: root of all stages' results, a path or ``s3://`` address.
         force: evaluate again even if finished.
         tracking: where metrics go beside the result.
+        fan_out: where utterances are recognised; never changes the result.
     """
-    return evaluate_and_publish(config, models, features, runs, force, tracking)
+    return evaluate_and_publish(config, models, features, runs, force, tracking, fan_out)
 
 
 def evaluate_and_publish(
@@ -72,9 +74,10 @@ def evaluate_and_publish(
     runs: str,
     force: bool,
     tracking: TrackingConfig,
+    fan_out: FanOut,
 ) -> StageResult:
     """The stage's tasks, in the run at work."""
-    result = evaluate_models(config, models, features, runs, force)
+    result = evaluate_models(config, models, features, runs, force, fan_out)
     publish_comparison(result)
     publish_plots(result)
     track_evaluation(tracking, read_metrics(result.location), Location.of(runs), result.fingerprint)
@@ -90,7 +93,12 @@ def evaluate_and_publish(
     cache_policy=NO_CACHE,
 )
 def evaluate_models(
-    config: EvaluateConfig, models: list[str], features: str, runs: str, force: bool
+    config: EvaluateConfig,
+    models: list[str],
+    features: str,
+    runs: str,
+    force: bool,
+    fan_out: FanOut,
 ) -> StageResult:
     """Run the evaluation stage."""
     with stage_progress(EVALUATING, "evaluate", config.split) as shown:
@@ -99,6 +107,7 @@ def evaluate_models(
             [Location.of(model) for model in models],
             Location.of(features),
             Location.of(runs),
+            fan_out=fan_out,
             force=force and is_first_attempt(),
             progress=EvaluationProgress(shown),
         )

@@ -193,6 +193,7 @@ def _stages(recipe: Recipe, corpus: str, runs: str, again: bool) -> PipelineOutc
         runs,
         again,
         recipe.tracking,
+        recipe.fan_out,
     )
     return PipelineOutcome(
         recipe=recipe.name,

@@ -103,8 +103,8 @@ class Recipe(TypedConfig):
     )
     fan_out: FanOut = Field(
         default_factory=FanOut,
-        description="Where feature shards are made, and how many at once; never changes the "
-        "result.",
+        description="Where shards are made and utterances recognised, and how many at once; "
+        "never changes the result.",
     )
     workers: WorkerConfig = Field(
         default_factory=WorkerConfig,

@@ -194,6 +194,7 @@ def run_evaluate(
             results.uri,
             force,
             recipe.tracking,
+            recipe.fan_out,
         )
         running.finish(
             _stage_json(result, running) | _metrics_json(result.location),

@@ -140,5 +140,5 @@ def evaluate_form(
     """
     chosen = chosen_recipe(recipe, Choices(), overrides)
     return evaluate_and_publish(
-        chosen.evaluate, list(models), features, runs, force, chosen.tracking
+        chosen.evaluate, list(models), features, runs, force, chosen.tracking, chosen.fan_out
     )
