@@ -80,7 +80,7 @@ def search(
     workers = workers.model_copy(update={"in_process": alone})
     recipe = recipe.model_copy(update={"workers": workers})
     # One worker trains in the trial's own process; several are started by Ray Train beside it.
-    cpus = workers.cpus_per_worker if alone else 0.0
+    cpus = workers.cpus_per_worker if alone else 0.01  # Tune takes no trial without any
     room = ray.cluster_resources().get("CPU", 1.0)
     tuner = tune.Tuner(
         tune.with_resources(

@@ -20,7 +20,7 @@ from featurize.schema import (
 )
 from featurize.shard_labels import read_targets
 from featurize.shard_writer import pack_row, write_shard
-from featurize.shards import iter_rows, read_index, read_rows, verify_shard
+from featurize.shards import iter_rows, read_index, read_numbered, read_rows, verify_shard
 from featurize.stage import Location, PipelineError
 
 INVENTORY = LabelInventory(kind="phones", symbols=("a", "b", "c"), scored_as=("a", "b", "c"))
@@ -292,3 +292,20 @@ def test_what_the_stored_precision_cannot_hold_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="at least one row"):
         write_shard(Location(str(tmp_path)), "shard-0.parquet", "train", [], 8)
     assert not list(tmp_path.iterdir())
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 7))
+@settings(max_examples=25, deadline=None)
+def test_numbered_rows_are_those_of_the_whole_order(tmp_path_factory, start, stop, step):
+    location = Location(str(tmp_path_factory.mktemp("numbered")))
+    rows = make_rows(27)
+    parts = (rows[:9], rows[9:10], rows[10:])
+    shards = [
+        write(location, part, file=f"shard-{n}.parquet", row_group_size=4)
+        for n, part in enumerate(parts)
+    ]
+    manifest = manifest_of(shards)
+    names = [row.utterance_id for row in iter_rows(location, manifest, ["train"])]
+    numbers = range(start, min(stop, len(names)), step)
+    found = [row.utterance_id for row in read_numbered(location, manifest, ["train"], numbers)]
+    assert found == names[start : numbers.stop : step]
