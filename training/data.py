@@ -162,9 +162,13 @@ def index_split(
         index = SplitIndex(groups_G2, group_N, row_N, num_frames_N, num_frames_N, 0)
     else:
         fits_N = table["frames_needed"].to_numpy() <= num_frames_N
-        columns = (group_N, row_N, num_frames_N, table["num_labels"].to_numpy())
         index = SplitIndex(
-            groups_G2, *(column[fits_N] for column in columns), total - int(fits_N.sum())
+            groups_G2,
+            group_N[fits_N],
+            row_N[fits_N],
+            num_frames_N[fits_N],
+            table["num_labels"].to_numpy()[fits_N],
+            total - int(fits_N.sum()),
         )
     del table
     pa.default_memory_pool().release_unused()  # or it would keep what reading the index took
