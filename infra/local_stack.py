@@ -185,13 +185,16 @@ def directions(stack: Stack, state: StateFolder, runs: str) -> str:
     return f"""
 Prefect is at {stack.ui_url}
 
-  Run everything   Deployments > demo > Run > Quick run: synthesises speech, trains, compares.
-  Watch            Runs > the run: a line per stage; Artifacts has progress, tables and plots.
-  Another recipe   Deployments > pipeline-... > Run > Custom run: few fields, any setting under
-                   overrides; a finished stage is found, force does it again.
-  Rerun one stage  Deployments > stage-train (or stage-featurize, ...) > Run > Custom run.
+  Run everything   Deployments > demo > Run > Quick run: synthesises speech,
+                   trains, compares.
+  Watch            Runs > the run > Artifacts > overview: progress, then the
+                   result and a link to the report.
+  Another recipe   Deployments > pipeline-... > Run > Custom run: few fields,
+                   any setting under overrides; what is finished is found.
+  Rerun one stage  Deployments > stage-train (or another) > Run > Custom run.
   Stop and go on   Runs > the run > Cancel; Retry goes on from the last epoch.
-  Every night      Deployments > demo > Schedules: switch it on, or add your own to any other.
+  Every night      Deployments > demo > Schedules: switch it on, or add your
+                   own to any other.
 
   Results          {Location.of(runs).uri}
   Logs             {state.path}
