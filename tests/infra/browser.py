@@ -81,6 +81,15 @@ class Browser:
                 raise AssertionError(f"{missing} not on the page, which reads: {text[:3000]}")
             time.sleep(0.2)
 
+    def wait_for_value(self, value: str, timeout_s: float = 60) -> None:
+        """Wait until a field of the page holds a value."""
+        fields = "[...document.querySelectorAll('input, textarea')]"
+        script = f"return {fields}.some(field => field.value == {json.dumps(value)})"
+        deadline = time.monotonic() + timeout_s
+        while not self.run(script):
+            assert time.monotonic() < deadline, f"no field holds {value!r}"
+            time.sleep(0.2)
+
     def click(self, words: str) -> None:
         """Click what reads just so, with a mouse: a script's click opens no tab."""
         path = f"//*[normalize-space(text())='{words}']"
@@ -102,6 +111,7 @@ class Browser:
         (element,) = found[0].values()
         # Control and A choose what stands there: the driver's own clearing is unseen by the page.
         self._page("POST", f"/element/{element}/value", {"text": f"\ue009a\ue000{text}"})
+        self.wait_for_value(text)
 
     @property
     def height(self) -> float:

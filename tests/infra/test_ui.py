@@ -95,19 +95,20 @@ def test_a_run_is_started_from_the_form_and_watched_while_it_trains(
 ) -> None:
     """Filled as a person would; the run's page shows its training from the beginning."""
     deployment = stack.deployment("pipeline", "demo")
-    tiny = {"overrides": pipeline.parameters["overrides"], "models": ["v2"]}
+    tiny = {key: pipeline.parameters[key] for key in ("overrides", "models", "runs")}
     parameters = urllib.parse.quote(json.dumps(tiny))
     browser.open(
         f"{stack.ui_url}/v2/deployments/deployment/{deployment['id']}/run?parameters={parameters}"
     )
     browser.wait_for("epochs", "Submit")
+    browser.wait_for_value(pipeline.parameters["overrides"][0])
     browser.fill("Run Name", "sixty epochs")
     browser.fill("size", "8")
     browser.fill("epochs", "60")
     browser.click("Submit")
     deadline = time.monotonic() + 60
     while not (found := runs_named(stack, "sixty epochs")):
-        assert time.monotonic() < deadline, browser.text
+        assert time.monotonic() < deadline, browser.text[-1000:]
         time.sleep(0.3)
     run = found[0]["id"]
     assert found[0]["parameters"]["epochs"] == 60
