@@ -19,7 +19,8 @@ STATE := .spikeline
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down test test-infra lint format constraints clean faults fuzz soak \
-  audit sbom bench-plan bench-recurrence bench-event-driven bench-features bench-epoch bench-scaling
+  audit sbom bench-plan bench-recurrence bench-event-driven bench-features bench-epoch bench-scaling \
+  bench-alignment
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -83,6 +84,9 @@ bench-features: $(VENV)/.installed-bench  ## Feature extraction beside other too
 bench-epoch: $(VENV)/.installed-bench  ## An epoch through Ray Train (FEATURES=runs/align/FP)
 	@test -n "$(FEATURES)" || { echo "make: name a feature set: make bench-epoch FEATURES=runs/align/FP" >&2; exit 2; }
 	$(call BENCH,epoch) "$(FEATURES)"
+
+bench-alignment: $(VENV)/.installed-bench  ## Boundaries beside known ones (ARGS="--timit ROOT --speech NAME=ROOT:GRIDS")
+	$(call BENCH,alignment)
 
 bench-scaling: $(VENV)/.installed-bench  ## What every stage costs as speech and workers grow
 	$(call BENCH,scaling)

@@ -12,7 +12,7 @@ from featurize.lexicon import load_lexicon
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows, verify_shard
 from featurize.stage import FanOut, Location, PipelineError, read_manifest
-from training.align.align import align
+from training.align.align import align, align_fingerprint
 from training.align.align_config import AlignConfig
 from training.data import index_split
 from training.models.model_config import ModelConfig
@@ -208,6 +208,23 @@ def test_features_without_phone_labels_are_refused(synthetic_corpus, runs):
     spelt = features_of(synthetic_corpus, runs, corpus="librispeech", labels="characters")
     with pytest.raises(PipelineError, match="labels=phones"):
         align(FEW, spelt, runs)
+
+
+def test_a_further_pronunciation_makes_another_alignment(synthetic_corpus, runs, tmp_path):
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_text("A AH\n")
+    features = features_of(
+        synthetic_corpus,
+        runs,
+        corpus="librispeech",
+        lexicon=str(lexicon),
+        out_of_vocabulary="spell",
+    )
+    manifest = read_manifest(features, FeaturizeManifest)
+    before = align_fingerprint(FEW, manifest)
+    assert align_fingerprint(FEW, manifest) == before
+    lexicon.write_text("A AH\nA(2) EY\n")
+    assert align_fingerprint(FEW, manifest) != before
 
 
 def test_a_changed_lexicon_is_noticed(synthetic_corpus, runs, tmp_path):

@@ -173,7 +173,7 @@ def state_graph(
             last.get((source, further, own), _OUTSIDE)
             for source in phones.before[number]
             if phones.as_neighbour(source) == left
-            for further in _furthest(phones, source)
+            for further in _names_before(phones, source)
         ]
         final_N[place] = _OUTSIDE in phones.after[number] and right == _OUTSIDE
     return StateGraph(
@@ -189,7 +189,7 @@ def state_graph(
     )
 
 
-def _furthest(phones: _Phones, number: int) -> list[int]:
+def _names_before(phones: _Phones, number: int) -> list[int]:
     """Left neighbours of a phone, by name; one for the start, which has none."""
     if number == _OUTSIDE:
         return [_OUTSIDE]

@@ -177,6 +177,8 @@ def _without(
     rows = read_rows(target, shard.info, inventory=job.labels, states=states)
     packed = [pack_row(row, _dtype(row)) for row in rows if row.utterance_id not in left_out]
     info = _written(job, target, shard.info, packed) if packed else None
+    if info is None:
+        target.child(shard.info.file).remove()
     rejects = tuple(
         Reject(
             u.utterance_id,
