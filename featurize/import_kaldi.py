@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from featurize.cmvn import MomentSums, add_moments, cmvn_statistics
 from featurize.import_kaldi_config import KaldiImportConfig
 from featurize.kaldi_archives import BadRecord, read_lines, read_matrix
-from featurize.kaldi_subset import SubsetTables, marks_of_subset, read_subset
+from featurize.kaldi_subset import SubsetTables, check_frame_shift, marks_of_subset, read_subset
 from featurize.phones import PHONE_48_TO_39
 from featurize.plan_shards import shard_name
 from featurize.rejects import (
@@ -145,6 +145,8 @@ class _Import:
 
     def run(self, name: str) -> FeaturizeManifest:
         """Read the tables, count pdfs, write shards and rejects."""
+        for subset in self.config.subsets:
+            check_frame_shift(subset, self.config.frame_shift_s)
         subsets = [read_subset(subset, self.config.root) for subset in self.config.subsets]
         states = self._states(subsets)
         shards: list[ShardInfo] = []

@@ -13,12 +13,15 @@ from featurize.kaldi_archives import (
     ScriptEntry,
     archive_mark,
     read_integer_vectors,
+    read_lines,
     read_script,
     read_table,
 )
 from featurize.stage import Location, PipelineError, sha256_of
 
 logger = logging.getLogger(__name__)
+
+_SHIFT_TOLERANCE_S = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +82,24 @@ def read_subset(config: KaldiSubset, root: str | None) -> SubsetTables:
             min(strangers),
         )
     return tables
+
+
+def check_frame_shift(config: KaldiSubset, frame_shift_s: float) -> None:
+    """Hold the configured frame shift against the file in which Kaldi keeps it, if it does.
+
+    Raises:
+        PipelineError: when they differ.
+    """
+    file = Location.of(config.data).child("frame_shift")
+    if not file.exists():
+        return
+    stated = " ".join(read_lines(file))
+    try:
+        is_other = abs(float(stated) - frame_shift_s) > _SHIFT_TOLERANCE_S
+    except ValueError as error:
+        raise PipelineError(f"{file} holds no number of seconds: {stated[:40]!r}") from error
+    if is_other:
+        raise PipelineError(f"{file} says {stated}; set frame_shift_s to it")
 
 
 def marks_of_subset(config: KaldiSubset, root: str | None) -> Iterator[bytes]:

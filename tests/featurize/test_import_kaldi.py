@@ -181,6 +181,17 @@ def test_a_wrong_frame_shift_is_noticed_where_the_length_is_known(tables, tmp_pa
         import_kaldi(config, Location.of(tmp_path / "runs"))
 
 
+def test_the_frame_shift_that_kaldi_keeps_is_held_against_the_configured_one(tables, tmp_path):
+    config, _ = tables
+    file = tmp_path / "cv" / "frame_shift"
+    file.write_text("0.01\n")
+    import_kaldi(config, Location.of(tmp_path / "runs"))
+    for content, told in (("0.03\n", "says 0.03; set frame_shift_s"), ("ten\n", "no number of")):
+        file.write_text(content)
+        with pytest.raises(PipelineError, match=told):
+            import_kaldi(config, Location.of(tmp_path / "runs"), force=True)
+
+
 def test_a_data_folder_without_any_transcripts_is_imported(tables, tmp_path):
     config, _ = tables
     (tmp_path / "tr" / "text").unlink()
