@@ -31,6 +31,12 @@ _PROXIES = (
     *("HTTPS_PROXY", "https_proxy"),
 )
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_FILES_OF_A_HOME = {
+    "AWS_CONFIG_FILE": ".aws/config",
+    "AWS_SHARED_CREDENTIALS_FILE": ".aws/credentials",
+    "PREFECT_PROFILES_PATH": ".prefect/profiles.toml",
+    "RAY_AUTH_TOKEN_PATH": ".ray/auth_token",
+}
 _SETTINGS_FILES = ("pyproject.toml", "prefect.toml", ".env")
 
 
@@ -67,18 +73,24 @@ def settle_environment(environment: MutableMapping[str, str] | None = None) -> N
 
 
 def _settle_home(environment: MutableMapping[str, str]) -> None:
-    """A user id that the machine does not know, as containers have it, has no home to write in."""
+    """A user id that the machine does not know, as containers have it, has no home to write in.
+
+    Prefect, Ray and numba write there. What a home that cannot be written holds for them and for
+    S3 is named by its own variables.
+    """
     home = environment.get("HOME") or _home_by_user_id()
-    if home is None:
-        home = environment["HOME"] = str(_own_folder())
-    if environment.get("PREFECT_HOME") or _is_writable(Path(home, ".prefect")):
+    if home is not None and _is_writable(Path(home)):
         return
-    environment["PREFECT_HOME"] = str(_own_folder() / "prefect")
+    environment["HOME"] = str(_own_folder())
+    if home is None:
+        return
+    for name, file in _FILES_OF_A_HOME.items():
+        if name not in environment and os.path.exists(os.path.join(home, file)):
+            environment[name] = os.path.join(home, file)
     logger.warning(
-        "the home folder %s cannot be written; Prefect's records go to %s (PREFECT_HOME names "
-        "another place)",
+        "the home folder %s cannot be written; Prefect's records and Ray's token go to %s",
         home,
-        environment["PREFECT_HOME"],
+        environment["HOME"],
     )
 
 

@@ -73,7 +73,6 @@ def test_a_user_id_without_a_home_gets_one(empty_folder, stranger):
     settle_environment(environment)
     assert environment["HOME"] == str(stranger)
     assert stat.S_IMODE(stranger.stat().st_mode) == 0o700
-    assert "PREFECT_HOME" not in environment  # it is below that home
     settle_environment(environment)
     assert environment["HOME"] == str(stranger)
 
@@ -84,25 +83,27 @@ def test_a_home_of_someone_elses_making_is_refused(empty_folder, stranger):
         settle_environment({})
 
 
-def test_prefect_does_without_a_home_that_cannot_be_written(
+def test_a_home_that_cannot_be_written_is_read_and_another_written(
     empty_folder, stranger, monkeypatch, caplog
 ):
     """HOME=/ is what containers give an unknown user id; rights do not stop root."""
+    home = empty_folder / "mounted"
+    (home / ".aws").mkdir(parents=True)
+    (home / ".aws/credentials").write_text("[default]\n")
     may = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "/" and may(path, mode))
-    environment = {"HOME": "/"}
+    monkeypatch.setattr(os, "access", lambda path, mode: path != home and may(path, mode))
+    environment = {"HOME": str(home)}
     settle_environment(environment)
-    assert environment == environment | {"HOME": "/", "PREFECT_HOME": str(stranger / "prefect")}
-    assert "the home folder / cannot be written" in caplog.text
+    assert environment["HOME"] == str(stranger)
+    assert environment["AWS_SHARED_CREDENTIALS_FILE"] == str(home / ".aws/credentials")
+    assert "AWS_CONFIG_FILE" not in environment
+    assert f"the home folder {home} cannot be written" in caplog.text
 
 
-def test_a_home_that_can_be_written_or_is_chosen_stays(empty_folder, stranger):
-    environment = {"HOME": str(empty_folder)}
+def test_a_home_that_can_be_written_stays(empty_folder, stranger):
+    environment = {"HOME": str(empty_folder / "not yet there")}
     settle_environment(environment)
-    assert "PREFECT_HOME" not in environment
-    environment = {"HOME": "/", "PREFECT_HOME": "/chosen"}
-    settle_environment(environment)
-    assert environment["PREFECT_HOME"] == "/chosen"
+    assert environment["HOME"] == str(empty_folder / "not yet there")
     assert not stranger.exists()
 
 
