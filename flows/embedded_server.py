@@ -161,7 +161,13 @@ def wait_until_ready(server: EmbeddedServer) -> None:
     """
     deadline = time.monotonic() + STARTUP_TIMEOUT_S
     while not _answers(server.api_url, timeout_s=5.0):
-        if server.process.poll() is not None or time.monotonic() > deadline:
+        if server.process.poll() is None and time.monotonic() > deadline:
+            server.stop()
+            raise PipelineError(
+                f"the embedded Prefect server did not answer within {STARTUP_TIMEOUT_S:.0f} s (its "
+                f"log is {server.log}); the machine may be too busy: run the same command again"
+            )
+        if server.process.poll() is not None:
             server.stop()
             cause = cause_in_log(server.log) or "it says nothing"
             raise PipelineError(

@@ -301,13 +301,13 @@ def test_files_that_lie_too_deep_are_named(corpus):
 
 def test_files_of_no_use_are_counted(corpus, caplog):
     chapter = min((corpus / "dev-synthetic").rglob("*.flac")).parent
-    for name in ("a.mp3", "trans.txt.bak", "cover.jpg", "notes"):
+    for name in ("a.wma", "trans.txt.bak", "cover.jpg", "notes"):
         (chapter / name).write_text("x")
     before = scan(corpus, ("test-synthetic",))
     assert "passed over" not in caplog.text
     scan(corpus, ("dev-synthetic",))
     assert "4 files are neither audio, transcript nor alignment" in caplog.text
-    assert "a.mp3, cover.jpg, notes and 1 more" in caplog.text
+    assert "a.wma, cover.jpg, notes and 1 more" in caplog.text
     assert before.rejects == ()
 
 

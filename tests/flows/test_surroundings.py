@@ -14,7 +14,14 @@ from contextlib import contextmanager
 import pytest
 
 from featurize.stage import PipelineError
-from flows.embedded_server import PrefectApi, cause_in_log, start_server, wait_until_ready
+from flows import embedded_server
+from flows.embedded_server import (
+    EmbeddedServer,
+    PrefectApi,
+    cause_in_log,
+    start_server,
+    wait_until_ready,
+)
 from flows.surroundings import settle_environment
 
 
@@ -185,6 +192,15 @@ def test_a_server_that_cannot_start_says_why(monkeypatch, tmp_path):
     ):
         wait_until_ready(server)
     assert "Fatal Python error" not in server.log.read_text()
+
+
+def test_a_server_that_takes_too_long_is_not_said_to_have_failed(monkeypatch, tmp_path):
+    monkeypatch.setattr(embedded_server, "STARTUP_TIMEOUT_S", 0.0)
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as process:
+        server = EmbeddedServer(process, "http://127.0.0.1:9/api", tmp_path / "log")
+        with pytest.raises(PipelineError, match=r"not answer within 0 s .* may be too busy"):
+            wait_until_ready(server)
+    assert process.returncode is not None
 
 
 @pytest.mark.integration
