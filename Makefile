@@ -18,7 +18,8 @@ CORPUS :=
 STATE := .spikeline
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test test-infra lint format constraints clean faults fuzz soak \
+# docs is also a folder.
+.PHONY: help install demo up down test test-infra lint docs format constraints clean faults fuzz soak \
   audit sbom bench-plan bench-recurrence bench-event-driven bench-features bench-epoch bench-scaling \
   bench-alignment
 
@@ -59,6 +60,9 @@ lint: $(STAMP)  ## Check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP)  ## Build the documentation pages (build/docs/index.html)
+	$(BIN)/python -m mkdocs build --quiet --strict
 
 format: $(STAMP)  ## Format the code
 	$(BIN)/ruff check --fix .

@@ -38,7 +38,7 @@ app = typer.Typer(
     help="Train spiking speech recognisers and count what their sparsity saves.",
     epilog="Begin with: spikeline demo. Of one command: spikeline COMMAND --help",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -139,7 +139,7 @@ def corpus_synthesize(
     synthesize(out, layout, minutes, seed, speakers, as_json)
 
 
-@corpus_app.command("check", epilog="Example: spikeline corpus check recordings")
+@corpus_app.command("check", cls=Command, epilog="Example: spikeline corpus check recordings")
 def corpus_check(
     corpus: Annotated[str, typer.Argument(metavar="ROOT", help="Root of a corpus: path or s3://.")],
     reader: Annotated[
@@ -163,7 +163,9 @@ def corpus_check(
     run_check(corpus, reader, recipe, overrides or (), as_json)
 
 
-@corpus_app.command("split", epilog="Example: spikeline corpus split recordings/speech.csv")
+@corpus_app.command(
+    "split", cls=Command, epilog="Example: spikeline corpus split recordings/speech.csv"
+)
 def corpus_split(
     table: Annotated[str, typer.Argument(help="CSV or JSON lines with audio and text.")],
     dev: Annotated[float, typer.Option("--dev", help="Share to choose by.")] = 0.1,
@@ -178,7 +180,9 @@ def corpus_split(
 
 
 @corpus_app.command(
-    "download", epilog="Example: spikeline corpus download /data train-clean-100 dev-clean"
+    "download",
+    cls=Command,
+    epilog="Example: spikeline corpus download /data train-clean-100 dev-clean",
 )
 def corpus_download(
     target: Annotated[str, typer.Argument(help="Folder to write LibriSpeech into.")],
