@@ -33,6 +33,7 @@ import spikeline_start
 spikeline_start.settle()
 
 from evaluation.decoding import Decoder  # noqa: E402 - found as installed, see above
+from evaluation.engine.description import SymbolTable  # noqa: E402
 from evaluation.engine.front_end import FrontEnd  # noqa: E402
 from evaluation.engine.resampler import StreamResampler  # noqa: E402
 from evaluation.engine.transcriber import Transcriber, Transcription, spell  # noqa: E402
@@ -172,7 +173,11 @@ class Model:
         if self._search is None:
             chosen = searches_for(self._run, self._trained, SearchChoice(find_words=False))
             self._search = chosen.symbols or ctc_greedy
-        return spell(self._search(scores.log_probs_TO), self._trained.manifest.labels)
+        labels = self._trained.manifest.labels
+        table = SymbolTable(
+            kind=labels.kind, symbols=labels.symbols, word_boundary=labels.word_boundary
+        )
+        return spell(self._search(scores.log_probs_TO), table)
 
     def stream(self, sample_rate_hz: int = 16_000, evaluation: str | None = None) -> Transcriber:
         """The event-driven engine on a stream of samples: ``feed``, ``partial`` and ``result``.

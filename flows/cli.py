@@ -5,6 +5,7 @@ Imports of the stages stand inside the commands, so that help, lists and mistake
 
 import contextlib
 import importlib.metadata
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
@@ -51,6 +52,9 @@ app.add_typer(align_app, name="align", rich_help_panel=ONE)
 _USAGE_ERROR: type[Exception] = next(
     cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException"
 )
+
+_COMPLETING = "_SPIKELINE_COMPLETE"
+"""Set by the shell that asks for completions."""
 
 _INTERRUPTED = (
     "interrupted; finished stages and epochs are kept, the same command goes on from there"
@@ -495,8 +499,8 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         0; 2 for a mistake a person can mend; 130 when interrupted; 1 for a bug.
     """
-    # Where nothing was typed, help is no result.
-    nothing_typed = list(arguments) in ([], ["corpus"])
+    # Where nothing was typed, help is no result; a shell that completes what is typed reads stdout.
+    nothing_typed = list(arguments) in ([], ["corpus"]) and _COMPLETING not in os.environ
     shown_on = contextlib.redirect_stdout(sys.stderr) if nothing_typed else contextlib.nullcontext()
     try:
         settle_environment()
