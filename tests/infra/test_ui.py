@@ -132,8 +132,9 @@ def test_a_run_is_started_from_the_form_and_watched_while_it_trains(
     browser.wait_for("training v2", "2/60")
     assert pictures(browser) >= 1
     browser.screenshot(tmp_path / "training.png")
-    stack.complete(run)
     assert runs_named(stack, "sixty epochs"), "the name that was typed is kept"
+    stack.set_state(run, "CANCELLING", "Cancelling")
+    assert stack.finish(run)["type"] == "CANCELLED"
 
 
 def overview(stack: RunningStack, run: str) -> str:
