@@ -28,7 +28,6 @@ from tests.featurize.test_import_kaldi import PHONES, kaldi_folder
 from tests.training.test_textgrids import grid
 from training.align.align import align
 from training.align.align_config import AlignConfig
-from training.worker_config import WorkerConfig
 
 SPLITS = {
     "librispeech": SplitsConfig(
@@ -36,7 +35,6 @@ SPLITS = {
     ),
     "timit": SplitsConfig(train=("train",), dev=("dev",), test=("test",)),
 }
-HERE = WorkerConfig(in_process=True, threads_per_worker=1)
 MANY = settings(
     max_examples=12,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -282,7 +280,7 @@ def test_alignment_accounts_for_every_utterance(phones, data) -> None:
             file.parent.mkdir(exist_ok=True)
             write_grid(file, damage, row.num_samples / manifest.sample_rate_hz)
         config = AlignConfig(textgrids=str(Path(folder, "grids")), max_reject_share=1.0)
-        result = align(config, phones.location, Location.of(Path(folder, "runs")), HERE)
+        result = align(config, phones.location, Location.of(Path(folder, "runs")))
         check(result, expected)
 
 
