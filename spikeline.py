@@ -309,9 +309,9 @@ def run(chosen: Recipe | str, corpus: Address, runs: Address = "runs") -> Result
         wanted.featurize, Location.of(corpus), results, fan_out=wanted.fan_out
     ).location
     if wanted.align is not None:
-        features = align(wanted.align, features, results).location
+        features = align(wanted.align, features, results, fan_out=wanted.fan_out).location
     trained = [train(config, features, results, workers).location for config in wanted.trainings]
     names = name_runs([read_manifest(location, TrainManifest) for location in trained])
     models = {named.label: location for named, location in zip(names, trained, strict=True)}
-    evaluated = evaluate(wanted.evaluate, trained, features, results)
+    evaluated = evaluate(wanted.evaluate, trained, features, results, fan_out=wanted.fan_out)
     return Results(features, models, evaluated.location)

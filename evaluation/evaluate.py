@@ -55,6 +55,7 @@ from featurize.stage import (
     TableWriter,
     WorkerPool,
     fingerprint,
+    processes_of,
     read_manifest,
     run_stage,
     software_versions,
@@ -122,20 +123,13 @@ def evaluate(
         used = shards_of(manifest, select_subsets(config, manifest))
         verify_shards(features, used, config.verify_features)
         try:
-            with worker_pool(_apart(fan_out)) as pool:
+            with worker_pool(processes_of(fan_out)) as pool:
                 evaluation = _Evaluation(config, features, manifest, location, runs, progress, pool)
                 return evaluation.run(models, trained, name)
         finally:
             forget()
 
     return run_stage(runs.child(STAGE, name), name, work, force=force)
-
-
-def _apart(fan_out: FanOut | None) -> FanOut:
-    """Processes of their own as they are configured; else this one, whose tensors use all cores."""
-    if fan_out is None or fan_out.kind not in ("processes", "ray"):
-        return FanOut(kind="sequential")
-    return fan_out
 
 
 def evaluation_fingerprint(

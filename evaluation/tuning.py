@@ -80,9 +80,11 @@ def one_after_the_other(
     """
     errors: dict[Weights, int] = {}
     for name in (*grid, *grid):
-        candidates = [config, *(config.model_copy(update={name: v}) for v in grid[name])]
+        candidates = [config]
+        for value in grid[name]:
+            candidates.append(config.model_copy(update={name: value}))
         new = [one for one in dict.fromkeys(candidates) if one not in errors]
         errors.update(zip(new, count_errors(new) if new else [], strict=True))
         # The first of the best: the present one, where others tie.
-        config = min(candidates, key=lambda candidate: errors[candidate])
+        config = min(candidates, key=errors.__getitem__)
     return config

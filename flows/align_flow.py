@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 
 from featurize.rejects import REJECTS_NAME
 from featurize.schema import FeaturizeManifest
-from featurize.stage import Location, StageResult, read_manifest
+from featurize.stage import FanOut, Location, StageResult, read_manifest
 from flows.artifacts import publish_link, publish_table
 from flows.progress import ALIGNING, AlignmentProgress, stage_progress
 from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
@@ -30,6 +30,7 @@ def align_flow(
     features: str,
     runs: str,
     force: bool = False,
+    fan_out: FanOut = FanOut(),  # noqa: B008 - frozen, and the UI form's default
 ) -> StageResult:
     """Align a feature set with its transcripts, or find it aligned.
 
@@ -38,13 +39,16 @@ def align_flow(
         features: address of a finished feature set with phone labels.
         runs: root of all stages' results, a path or ``s3://`` address.
         force: align again even if finished.
+        fan_out: where shards are aligned; never changes the result.
     """
-    return align_and_publish(config, features, runs, force)
+    return align_and_publish(config, features, runs, force, fan_out)
 
 
-def align_and_publish(config: AlignConfig, features: str, runs: str, force: bool) -> StageResult:
+def align_and_publish(
+    config: AlignConfig, features: str, runs: str, force: bool, fan_out: FanOut
+) -> StageResult:
     """The stage's tasks, in the run at work."""
-    result = align_features(config, features, runs, force)
+    result = align_features(config, features, runs, force, fan_out)
     publish_alignment(result)
     return result
 
@@ -56,13 +60,16 @@ def align_and_publish(config: AlignConfig, features: str, runs: str, force: bool
     retry_condition_fn=retry_io_errors,
     cache_policy=NO_CACHE,
 )
-def align_features(config: AlignConfig, features: str, runs: str, force: bool) -> StageResult:
+def align_features(
+    config: AlignConfig, features: str, runs: str, force: bool, fan_out: FanOut
+) -> StageResult:
     """Run the align stage."""
     with stage_progress(ALIGNING, "align") as shown:
         result = align(
             config,
             Location.of(features),
             Location.of(runs),
+            fan_out=fan_out,
             force=force and is_first_attempt(),
             on_progress=AlignmentProgress(shown),
         )

@@ -178,7 +178,7 @@ def _stages(recipe: Recipe, corpus: str, runs: str, again: bool) -> PipelineOutc
     features = featurize_flow(recipe.featurize, root, runs, recipe.fan_out, again)
     alignment = None
     if recipe.align is not None:
-        alignment = align_flow(recipe.align, features.location.uri, runs, again)
+        alignment = align_flow(recipe.align, features.location.uri, runs, again, recipe.fan_out)
     source = (alignment or features).location.uri
     models = named_runs(
         [

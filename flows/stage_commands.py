@@ -96,7 +96,7 @@ def run_align(
         from flows.align_flow import align_flow
 
         api.ready()
-        result = align_flow(config, upstream.uri, results.uri, force)
+        result = align_flow(config, upstream.uri, results.uri, force, recipe.fan_out)
         running.finish(
             _stage_json(result, running),
             f"aligned features: {result.location}",

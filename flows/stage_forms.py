@@ -76,7 +76,7 @@ def align_form(
     """
     chosen = chosen_recipe(recipe, Choices(), overrides)
     config = chosen.align or AlignConfig()
-    return align_and_publish(config, features, runs, force)
+    return align_and_publish(config, features, runs, force, chosen.fan_out)
 
 
 @flow(name="stage-train", persist_result=False, flow_run_name=run_name(_name_of_training))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Progress,
         WorkerPool,
         available_cores,
+        processes_of,
         run_fan_out,
         worker_pool,
     )
@@ -75,6 +76,7 @@ __all__ = [
     "held_token",
     "is_finished",
     "is_folder_marker",
+    "processes_of",
     "ray_session",
     "read_checked",
     "read_manifest",

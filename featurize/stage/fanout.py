@@ -48,6 +48,13 @@ class FanOut(TypedConfig):
         return self.num_workers or max(1, num_cores)
 
 
+def processes_of(fan_out: FanOut | None) -> FanOut:
+    """A fan-out to processes or Ray as it is; any other as this process, which uses all cores."""
+    if fan_out is None or fan_out.kind not in ("processes", "ray"):
+        return FanOut(kind="sequential")
+    return fan_out
+
+
 def available_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

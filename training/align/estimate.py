@@ -6,7 +6,7 @@ import numpy as np
 
 from featurize.cmvn import Normaliser
 from featurize.schema import THREE_STATE_SHIFT_S, StateInventory
-from featurize.shards import iter_rows, shards_of
+from featurize.shards import read_numbered, shards_of
 from training.align.flat_start import EstimationUtterance, GaussianModel, ViterbiTraining
 from training.align.job import AlignJob, silent_symbols
 from training.align.stacking import Stacking
@@ -23,11 +23,10 @@ def estimate(job: AlignJob) -> tuple[GaussianModel, StateInventory | None]:
     train = job.manifest.splits["train"]
     total = sum(shard.num_utterances for shard in shards_of(job.manifest, train))
     every = -(-total // job.config.num_estimation_utterances)
-    rows = iter_rows(job.features, job.manifest, train)
+    rows = read_numbered(job.features, job.manifest, train, range(0, total, every))
     utterances = [
         EstimationUtterance(stacking.frames(normalise(row)).astype(np.float16), job.transcript(row))
-        for number, row in enumerate(rows)
-        if number % every == 0
+        for row in rows
     ]
     num_symbols = len(job.labels.symbols)
     num_parts = 3 if stacking.frame_shift_s <= THREE_STATE_SHIFT_S else 1

@@ -1,8 +1,9 @@
 """Writing an aligned feature set: every utterance with its frame targets, and the manifest."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -17,54 +18,45 @@ from featurize.rejects import (
 )
 from featurize.schema import (
     SCHEMA_VERSION,
-    SHARDS_FOLDER,
     AlignmentInfo,
-    FeatureDtype,
-    FeatureRow,
     FeaturizeManifest,
     ShardInfo,
     StateInventory,
     SubsetInfo,
 )
-from featurize.shard_writer import pack_row, write_shard
-from featurize.shards import read_rows
-from featurize.stage import Location, PipelineError, read_manifest, software_versions, timestamp
-from featurize.utterance_index import index_shard, write_index
+from featurize.stage import (
+    FanOut,
+    Location,
+    PipelineError,
+    WorkerPool,
+    read_manifest,
+    software_versions,
+    timestamp,
+    worker_pool,
+)
+from featurize.utterance_index import write_index
 from training.align.align_config import AlignConfig
-from training.align.job import AlignJob, silent_symbols, silent_targets
-from training.align.outcome import AlignedLabels, Unaligned
+from training.align.flat_start import GaussianModel
+from training.align.job import AlignJob
+from training.align.shards import (
+    AlignedShard,
+    AlignedUtterance,
+    ShardWork,
+    ThinningWork,
+    align_shard,
+    thin_shard,
+)
 
 STAGE = "align"
 
-Aligner = Callable[[Sequence[FeatureRow]], Iterator[AlignedLabels | Unaligned]]
-"""Finds the targets of utterances, or says why there are none."""
-
-
-@dataclass(frozen=True)
-class _Aligned:
-    """What is kept of an utterance while the shards are written."""
-
-    utterance_id: str
-    speaker_id: str
-    subset: str
-    num_samples: int
-    score: float
-    num_rows: int
-    num_silent_rows: int
-    num_phones: int
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """A shard that was aligned."""
-
-    info: ShardInfo | None
-    aligned: tuple[_Aligned, ...]
-    rejects: tuple[Reject, ...]
-
 
 def write_aligned(
-    job: AlignJob, target: Location, name: str, aligner: Aligner, states: StateInventory | None
+    job: AlignJob,
+    target: Location,
+    name: str,
+    model: GaussianModel | None,
+    states: StateInventory | None,
+    fan_out: FanOut,
 ) -> FeaturizeManifest:
     """Align every utterance, write the feature set, and say what it holds.
 
@@ -72,20 +64,32 @@ def write_aligned(
         job: what is aligned.
         target: where the result goes.
         name: fingerprint of the result.
-        aligner: what aligns utterances.
+        model: what scores frames; None where TextGrids say all.
         states: what the frame targets are; None for the phones themselves.
+        fan_out: where the shards are aligned.
     """
-    shards = []
-    for number, shard in enumerate(job.manifest.shards):
-        job.tell("aligning", number, len(job.manifest.shards))
-        shards.append(_write_shard(job, target, shard, aligner, states))
-    deviations = _deviations([u for shard in shards for u in shard.aligned])
-    poor = {u for u, value in deviations.items() if value > job.config.poor_deviations}
-    shards = [_without(job, target, shard, deviations, states) for shard in shards]
+    with worker_pool(fan_out) as pool:
+        works = [
+            ShardWork(
+                job.config,
+                job.features,
+                job.manifest.manifest_sha256,
+                target,
+                shard,
+                model,
+                states,
+                pool.is_apart,
+            )
+            for shard in job.manifest.shards
+        ]
+        shards = pool.run_all(align_shard, works, partial(job.tell, "aligning"))
+        deviations = _deviations([u for shard in shards for u in shard.aligned])
+        poor = {u for u, value in deviations.items() if value > job.config.poor_deviations}
+        shards = _thinned(job, pool, works, shards, deviations)
     aligned = [u for shard in shards for u in shard.aligned]
     rejects = [reject for shard in shards for reject in shard.rejects]
     infos = tuple(shard.info for shard in shards if shard.info is not None)
-    write_index(target, [index_shard(target, info) for info in infos])
+    write_index(target, [shard.index for shard in shards if shard.index is not None])
     write_rejects(target, rejects)
     subsets = {
         subset: _subset_info(job, infos, [u for u in aligned if u.subset == subset], subset)
@@ -102,50 +106,12 @@ def write_aligned(
     check_sums(target, _num_utterances(job.manifest.subsets), kept, counts)
     check_reject_share(target, job.manifest.splits, kept, counts, job.config.max_reject_share)
     info = _alignment_info(job, aligned, sorted(poor & {u.utterance_id for u in aligned}))
+    guessed = {word: " ".join(said) for s in shards for word, said in s.guessed.items()}
+    info = info.model_copy(update={"guessed": dict(sorted(guessed.items()))})
     return _manifest(job, name, infos, subsets, rejects, info, states)
 
 
-def _write_shard(
-    job: AlignJob,
-    target: Location,
-    shard: ShardInfo,
-    aligner: Aligner,
-    states: StateInventory | None,
-) -> _Shard:
-    """Align a shard's utterances and write those that have an alignment."""
-    rows = read_rows(job.features, shard, inventory=job.manifest.labels, states=job.manifest.states)
-    silent, silences = silent_targets(job.labels, states), silent_symbols(job.labels)
-    packed, aligned, rejects = [], [], []
-    for row, found in zip(rows, aligner(rows), strict=True):
-        if isinstance(found, Unaligned):
-            rejects.append(Reject(row.utterance_id, row.subset, "", found.reason, found.detail))
-            continue
-        packed.append(pack_row(_with_targets(row, found), _dtype(row)))
-        aligned.append(
-            _Aligned(
-                row.utterance_id,
-                row.speaker_id,
-                row.subset,
-                row.num_samples,
-                found.score,
-                len(found.alignment_T),
-                int(np.isin(found.alignment_T, silent).sum()),
-                int((~np.isin(found.labels_P, silences)).sum()),
-            )
-        )
-    info = _written(job, target, shard, packed) if packed else None
-    return _Shard(info, tuple(aligned), tuple(rejects))
-
-
-def _written(
-    job: AlignJob, target: Location, shard: ShardInfo, packed: list[dict[str, object]]
-) -> ShardInfo:
-    group_size = int(str(job.manifest.config["row_group_size"]))
-    file = f"{SHARDS_FOLDER}/{shard.file.rpartition('/')[2]}"
-    return write_shard(target, file, shard.subset, packed, group_size)
-
-
-def _deviations(aligned: Sequence[_Aligned]) -> dict[str, float]:
+def _deviations(aligned: Sequence[AlignedUtterance]) -> dict[str, float]:
     """How far each utterance's score lies below its speaker's median.
 
     In standard deviations of scores about their speaker's, as 1.4826 times the median distance.
@@ -162,41 +128,32 @@ def _deviations(aligned: Sequence[_Aligned]) -> dict[str, float]:
     }
 
 
-def _without(
+def _thinned(
     job: AlignJob,
-    target: Location,
-    shard: _Shard,
+    pool: WorkerPool,
+    works: Sequence[ShardWork],
+    shards: Sequence[AlignedShard],
     deviations: Mapping[str, float],
-    states: StateInventory | None,
-) -> _Shard:
-    """The shard less the utterances that are aligned too badly, written again if there are any."""
+) -> list[AlignedShard]:
+    """The shards less the utterances that are aligned too badly."""
     bound = job.config.max_deviations
-    left_out = {u.utterance_id for u in shard.aligned if deviations[u.utterance_id] > bound}
-    if not left_out or shard.info is None:
-        return shard
-    rows = read_rows(target, shard.info, inventory=job.labels, states=states)
-    packed = [pack_row(row, _dtype(row)) for row in rows if row.utterance_id not in left_out]
-    info = _written(job, target, shard.info, packed) if packed else None
-    if info is None:
-        target.child(shard.info.file).remove()
-    rejects = tuple(
-        Reject(
-            u.utterance_id,
-            u.subset,
-            "",
-            "poor_alignment",
-            f"{u.score:.1f} a frame, {deviations[u.utterance_id]:.1f} deviations below its "
-            f"speaker's median; at most {bound:g} are kept",
-        )
-        for u in shard.aligned
-        if u.utterance_id in left_out
-    )
-    kept = tuple(u for u in shard.aligned if u.utterance_id not in left_out)
-    return _Shard(info, kept, (*shard.rejects, *rejects))
+    thinnings = {}
+    for number, (work, shard) in enumerate(zip(works, shards, strict=True)):
+        left_out = {
+            u.utterance_id: f"{u.score:.1f} a frame, {deviations[u.utterance_id]:.1f} deviations "
+            f"below its speaker's median; at most {bound:g} are kept"
+            for u in shard.aligned
+            if deviations[u.utterance_id] > bound
+        }
+        if left_out:
+            thinnings[number] = ThinningWork(replace(work, model=None), shard, left_out)
+    found = pool.run_all(thin_shard, list(thinnings.values()))
+    thinned = dict(zip(thinnings, found, strict=True))
+    return [thinned.get(number, shard) for number, shard in enumerate(shards)]
 
 
 def _alignment_info(
-    job: AlignJob, aligned: Sequence[_Aligned], poor: Sequence[str]
+    job: AlignJob, aligned: Sequence[AlignedUtterance], poor: Sequence[str]
 ) -> AlignmentInfo:
     """What the manifest says of the alignment."""
     num_rows = sum(u.num_rows for u in aligned)
@@ -208,7 +165,6 @@ def _alignment_info(
         log_likelihood=sum(u.score * u.num_rows for u in aligned) / num_rows,
         silence_share=num_silent / num_rows,
         mean_phone_s=voiced_s / max(1, sum(u.num_phones for u in aligned)),
-        guessed={word: " ".join(said) for word, said in sorted(job.guessed.items())},
         poor=tuple(poor),
     )
 
@@ -257,16 +213,8 @@ def _manifest(
     )
 
 
-def _with_targets(row: FeatureRow, found: AlignedLabels) -> FeatureRow:
-    return replace(row, labels=found.labels_P, alignment=found.alignment_T)
-
-
-def _dtype(row: FeatureRow) -> FeatureDtype:
-    return "float16" if row.features.dtype.itemsize == 2 else "float32"
-
-
 def _subset_info(
-    job: AlignJob, shards: Sequence[ShardInfo], aligned: Sequence[_Aligned], subset: str
+    job: AlignJob, shards: Sequence[ShardInfo], aligned: Sequence[AlignedUtterance], subset: str
 ) -> SubsetInfo:
     own = [shard for shard in shards if shard.subset == subset]
     return SubsetInfo(
