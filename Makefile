@@ -20,7 +20,8 @@ STATE := .spikeline
 .DEFAULT_GOAL := help
 # docs is also a folder.
 .PHONY: help install demo up down test test-infra lint docs format constraints clean faults fuzz soak \
-  audit sbom bench-plan bench-recurrence bench-event-driven bench-features bench-epoch bench-scaling \
+  audit sbom bench-plan bench-projection bench-recurrence bench-event-driven bench-features \
+  bench-epoch bench-scaling \
   bench-alignment
 
 help:  ## Show this help
@@ -72,6 +73,9 @@ format: $(STAMP)  ## Format the code
 # ARGS are more of its options (ARGS=--help lists them).
 BENCH = $(BIN)/python -m tests.benchmarks.bench_$(subst -,_,$(patsubst bench-%,%,$@)) \
   $(if $(SMALL),--small,--record evaluation/results/$(1).md) $(ARGS)
+
+bench-projection: $(VENV)/.installed-bench  ## Every stage at 960 and 60,000 hours, by arithmetic
+	$(call BENCH,projection)
 
 bench-plan: $(VENV)/.installed-bench  ## What a million utterances cost before the first training step
 	$(call BENCH,plan)

@@ -29,7 +29,9 @@ def run(name, tmp_path, *arguments):
     return text
 
 
-@pytest.mark.parametrize("name", ["recurrence", "features", "event_driven", "scaling", "plan"])
+@pytest.mark.parametrize(
+    "name", ["recurrence", "features", "event_driven", "scaling", "plan", "projection"]
+)
 def test_a_benchmark_without_inputs_runs(name, tmp_path):
     page = run(name, tmp_path)
     assert page.count("\n|") > 6

@@ -240,3 +240,29 @@ def test_a_changed_lexicon_is_noticed(synthetic_corpus, runs, tmp_path):
     lexicon.write_text("A EY\nTHE DH AH\n")
     with pytest.raises(PipelineError, match="lexicon changed"):
         align(FEW, features, runs)
+
+
+def test_two_processes_give_the_bytes_of_one(librispeech, tmp_path):
+    """With utterances left out, so that shards are written a second time."""
+    config = FEW.model_copy(update={"max_deviations": 1.5, "max_reject_share": 0.5})
+    results = [
+        align(config, librispeech, Location.of(tmp_path / fan_out.kind), fan_out=fan_out).location
+        for fan_out in (FanOut(kind="sequential"), FanOut(kind="processes", num_workers=2))
+    ]
+    here, apart = (
+        {
+            name: location.child(*name.split("/")).read_bytes()
+            for name in location.files()
+            if not name.startswith("manifest")
+        }
+        for location in results
+    )
+    assert here == apart
+    first, second = (
+        read_manifest(location, FeaturizeManifest).model_dump(
+            exclude={"created_at", "manifest_sha256", "checksums"}
+        )
+        for location in results
+    )
+    assert first == second
+    assert first["reject_counts"]["poor_alignment"] > 0
