@@ -142,8 +142,9 @@ def test_words_that_the_lexicon_lacks_are_guessed_and_named(librispeech, synthet
 
 
 def test_an_utterance_with_another_ones_words_is_left_out_or_named(
-    synthetic_corpus, runs, tmp_path
+    synthetic_corpus, runs, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr("training.align.write.MIN_JUDGED", 2)
     shutil.copytree(synthetic_corpus / "librispeech", tmp_path / "librispeech")
     folders = sorted((tmp_path / "librispeech").glob("train-synthetic/**/*.trans.txt"))
     path = max(folders, key=lambda path: len(path.read_text()))

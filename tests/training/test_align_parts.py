@@ -13,6 +13,7 @@ from training.align.graph import Transcript, best_path, flat_places, state_graph
 from training.align.stacking import Stacking, splice
 from training.align.states import PhoneStates, states_of
 from training.align.transforms import Scatter
+from training.align.write import _Aligned, _deviations
 
 
 def brute_force(scores, sequences):
@@ -255,3 +256,21 @@ def test_every_estimate_raises_the_likelihood():
         likelihoods.append(mixtures.log_likelihoods(x).mean())
     assert likelihoods == sorted(likelihoods)
     assert likelihoods[-1] > single.log_likelihoods(x).mean() + 0.5
+
+
+def test_deviations_are_of_a_speakers_own_scores_and_few_are_not_judged():
+    def said(speaker, scores):
+        return [
+            _Aligned(f"{speaker}-{n}", speaker, "train", 1, score, 1, 0, 1)
+            for n, score in enumerate(scores)
+        ]
+
+    found = _deviations(
+        [*said("a", [-50.0, -49, -51, -48, -52, -60]), *said("b", [-9.0, -10, -11, -10, -10]),
+         *said("few", [-1.0, -1000])]
+    )  # fmt: skip
+    # Medians -50.5 and -10; distances .5 1.5 .5 2.5 1.5 9.5 and 1 0 1 0 0: half are at most 1.
+    assert found["a-5"] == pytest.approx(9.5 / 1.4826)
+    assert found["b-2"] == pytest.approx(1 / 1.4826)
+    assert found["few-1"] == 0
+    assert _deviations(said("a", [-1.0] * 6)) == {f"a-{n}": 0 for n in range(6)}

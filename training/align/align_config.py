@@ -91,13 +91,13 @@ class AlignConfig(TypedConfig):
         0.03, ge=0, le=1, description="Shortest silence between words, seconds."
     )
     poor_deviations: float = Field(
-        4.0,
+        3.0,
         gt=0,
         description="An utterance whose score per frame lies so many standard deviations below "
         "its speaker's median is named as poorly aligned.",
     )
     max_deviations: float = Field(
-        8.0,
+        5.0,
         gt=0,
         description="Past so many deviations it is left out (poor_alignment), and counts among "
         "the rejects.",

@@ -48,6 +48,8 @@ from training.align.shards import (
 )
 
 STAGE = "align"
+MIN_JUDGED = 5
+"""Utterances of a speaker by whose scores one of them can be called poor."""
 
 
 def write_aligned(
@@ -115,17 +117,21 @@ def _deviations(aligned: Sequence[AlignedUtterance]) -> dict[str, float]:
     """How far each utterance's score lies below its speaker's median.
 
     In standard deviations of scores about their speaker's, as 1.4826 times the median distance.
+    Speakers of whom there are few utterances are not judged: 0.
     """
     speakers: dict[str, list[float]] = {}
     for utterance in aligned:
         speakers.setdefault(utterance.speaker_id, []).append(utterance.score)
-    medians = {speaker: float(np.median(scores)) for speaker, scores in speakers.items()}
-    below = np.array([medians[u.speaker_id] - u.score for u in aligned])
-    spread = 1.4826 * float(np.median(np.abs(below))) if len(below) else 0.0
-    return {
-        u.utterance_id: float(value / spread) if spread else 0.0
-        for u, value in zip(aligned, below, strict=True)
+    medians = {
+        speaker: float(np.median(scores))
+        for speaker, scores in speakers.items()
+        if len(scores) >= MIN_JUDGED
     }
+    below = {
+        u.utterance_id: medians[u.speaker_id] - u.score for u in aligned if u.speaker_id in medians
+    }
+    spread = 1.4826 * float(np.median(np.abs(list(below.values())))) if below else 0.0
+    return {u.utterance_id: below.get(u.utterance_id, 0.0) / (spread or 1.0) for u in aligned}
 
 
 def _thinned(
