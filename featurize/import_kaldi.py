@@ -145,9 +145,9 @@ class _Import:
 
     def run(self, name: str) -> FeaturizeManifest:
         """Read the tables, count pdfs, write shards and rejects."""
-        for subset in self.config.subsets:
-            check_frame_shift(subset, self.config.frame_shift_s)
-        subsets = [read_subset(subset, self.config.root) for subset in self.config.subsets]
+        for config in self.config.subsets:
+            check_frame_shift(config, self.config.frame_shift_s)
+        subsets = [read_subset(config, self.config.root) for config in self.config.subsets]
         states = self._states(subsets)
         shards: list[ShardInfo] = []
         for subset in subsets:
