@@ -243,8 +243,9 @@ def test_a_changed_lexicon_is_noticed(synthetic_corpus, runs, tmp_path):
         align(FEW, features, runs)
 
 
-def test_two_processes_give_the_bytes_of_one(librispeech, tmp_path):
+def test_two_processes_give_the_bytes_of_one(librispeech, tmp_path, monkeypatch):
     """With utterances left out, so that shards are written a second time."""
+    monkeypatch.setattr("training.align.write.MIN_JUDGED", 2)
     config = FEW.model_copy(update={"max_deviations": 1.5, "max_reject_share": 0.5})
     results = [
         align(config, librispeech, Location.of(tmp_path / fan_out.kind), fan_out=fan_out).location

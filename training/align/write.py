@@ -131,7 +131,7 @@ def _deviations(aligned: Sequence[AlignedUtterance]) -> dict[str, float]:
         u.utterance_id: medians[u.speaker_id] - u.score for u in aligned if u.speaker_id in medians
     }
     spread = 1.4826 * float(np.median(np.abs(list(below.values())))) if below else 0.0
-    return {u.utterance_id: below.get(u.utterance_id, 0.0) / (spread or 1.0) for u in aligned}
+    return {u.utterance_id: below.get(u.utterance_id, 0.0) / (spread or np.inf) for u in aligned}
 
 
 def _thinned(
