@@ -22,7 +22,7 @@ STATE := .spikeline
 .PHONY: help install demo up down test test-infra lint docs format constraints clean faults fuzz soak \
   audit sbom bench-plan bench-projection bench-recurrence bench-event-driven bench-features \
   bench-epoch bench-scaling \
-  bench-alignment
+  bench-alignment bench-serve
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -98,6 +98,10 @@ bench-alignment: $(VENV)/.installed-bench  ## Boundaries beside known ones (ARGS
 
 bench-scaling: $(VENV)/.installed-bench  ## What every stage costs as speech and workers grow
 	$(call BENCH,scaling)
+
+bench-serve: $(VENV)/.installed-bench  ## Streams at once in real time (MODEL=engine.spikes SPEECH=folder)
+	@test -n "$(MODEL)" -a -n "$(SPEECH)" || { echo "make: make bench-serve MODEL=engine.spikes SPEECH=/data/LibriSpeech/test-mini" >&2; exit 2; }
+	$(call BENCH,serve) --model "$(MODEL)" --speech "$(SPEECH)"
 
 $(VENV)/.installed-bench: $(STAMP)
 	$(INSTALL) -e '.[bench]'

@@ -17,6 +17,7 @@ from flows.failures import INTERRUPT_EXIT_CODE, MISTAKE_EXIT_CODE, explain, one_
 from flows.help_text import EXAMPLES, Command, Group
 from flows.options import (
     CorpusOption,
+    EngineOption,
     EvaluationOption,
     FeaturesOption,
     ForceOption,
@@ -314,16 +315,14 @@ def front(
 
 @_command("transcribe", FINISHED)
 def transcribe(
+    model: EngineOption,
     files: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Audio of any format soundfile reads: paths, s3:// addresses, or - for standard "
             "input."
         ),
-    ],
-    model: Annotated[
-        str, typer.Option("--model", help="A training run (path or s3://) or an exported engine.")
-    ],
+    ] = None,
     features: Annotated[
         str | None,
         typer.Option("--features", help="Feature set to take the front end from; the run's own."),
@@ -338,13 +337,64 @@ def transcribe(
     stream: Annotated[
         bool, typer.Option("--stream", help="Print the hypothesis as it grows, on stderr.")
     ] = False,
+    microphone: Annotated[
+        bool,
+        typer.Option(
+            "--microphone", help="Listen to this machine's microphone until Ctrl-C, as --stream."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Recognise speech with the event-driven engine."""
     from flows.event_driven_commands import EngineSource, run_transcribe
+    from flows.microphone_command import run_microphone
+
+    if microphone == bool(files):
+        raise typer.BadParameter("give files, or --microphone")
+    source = EngineSource(model, features, evaluation, "int8" if int8 else "float32")
+    if microphone:
+        run_microphone(source, find_words=not symbols, as_json=as_json)
+    else:
+        run_transcribe(source, files or (), find_words=not symbols, stream=stream, as_json=as_json)
+
+
+@_command("serve", FINISHED)
+def serve(
+    model: EngineOption,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen at; one that others reach asks them for a token."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 for a free one.", min=0, max=65535)] = 8765,
+    max_streams: Annotated[
+        int, typer.Option(help="Streams and files at once.", min=1, max=10_000)
+    ] = 64,
+    max_seconds: Annotated[
+        int, typer.Option(help="Longest stream or file, in seconds.", min=1)
+    ] = 600,
+    features: Annotated[
+        str | None,
+        typer.Option("--features", help="Feature set to take the front end from; the run's own."),
+    ] = None,
+    evaluation: EvaluationOption = None,
+    symbols: Annotated[
+        bool, typer.Option("--symbols", help="Find symbols where there are words too.")
+    ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="8-bit weights (of a training run).")
+    ] = False,
+) -> None:
+    """Recognise speech for clients: a page, WebSocket, HTTP.
+
+    The environment variable SPIKELINE_TOKEN sets the token that clients need.
+    """
+    from evaluation.serve.limits import ServeLimits
+    from flows.event_driven_commands import EngineSource
+    from flows.serve_command import run_serve
 
     source = EngineSource(model, features, evaluation, "int8" if int8 else "float32")
-    run_transcribe(source, files, find_words=not symbols, stream=stream, as_json=as_json)
+    limits = ServeLimits(max_streams=max_streams, max_stream_s=max_seconds)
+    run_serve(source, (host, port), limits, find_words=not symbols)
 
 
 @_command("export", FINISHED)

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,10 +97,10 @@ def run_transcribe(
                 running.show(f"{file}: {heard[file].text}" if len(files) > 1 else heard[file].text)
         running.finish(
             {
-                "files": [_as_json(*item) for item in heard.items()],
+                "files": [as_json_object(*item) for item in heard.items()],
                 "failed": [{"file": file, "error": said} for file, said in failed.items()],
             },
-            _summary(heard),
+            summary(heard.values()),
         )
         if failed:
             raise PipelineError(
@@ -137,7 +137,7 @@ class _Listener:
                 for block in audio.blocks:
                     transcriber.feed(block)
                     if self._stream:
-                        growing.show(transcriber.partial())
+                        growing.show(transcriber.so_far().text)
                 heard = transcriber.result()
             except PipelineError as error:
                 raise PipelineError(f"{file}: {error}") from None
@@ -147,7 +147,8 @@ class _Listener:
             return heard
 
 
-def _as_json(file: str, heard: "Transcription") -> dict[str, Any]:
+def as_json_object(file: str, heard: "Transcription") -> dict[str, Any]:
+    """What was heard, with its costs, for ``--json``."""
     return {
         "file": file,
         "text": heard.text,
@@ -156,6 +157,7 @@ def _as_json(file: str, heard: "Transcription") -> dict[str, Any]:
         "audio_s": heard.audio_s,
         "busy_s": heard.busy_s,
         "real_time_factor": heard.real_time_factor,
+        "multiplications_per_s": heard.multiplications_per_s,
         "operations_per_s": heard.operations_per_s,
         "spike_density": list(heard.executed.density),
         "executed": [
@@ -170,10 +172,11 @@ def _as_json(file: str, heard: "Transcription") -> dict[str, Any]:
     }
 
 
-def _summary(heard: "dict[str, Transcription]") -> str:
-    audio = sum(one.audio_s for one in heard.values())
-    busy = sum(one.busy_s for one in heard.values())
-    operations = sum(one.executed.operations for one in heard.values())
+def summary(heard: "Collection[Transcription]") -> str:
+    """How long it took, and how much was computed, in one line."""
+    audio = sum(one.audio_s for one in heard)
+    busy = sum(one.busy_s for one in heard)
+    operations = sum(one.executed.operations for one in heard)
     if not audio:
         return "no audio"
     return (

@@ -17,6 +17,7 @@ EXAMPLES = {
     "verify": "runs",
     "repair": "runs",
     "transcribe": "--model runs/training/FP --stream speech.flac",
+    "serve": "--model runs/training/FP",
     "export": "--model runs/training/FP --format onnx --out v2.onnx",
 }
 """What follows the name of each command, as a person would type it."""

@@ -12,6 +12,9 @@ FeaturesOption = Annotated[
     str, typer.Option("--features", help="A finished feature set: path or s3://.")
 ]
 RunsOption = Annotated[str, typer.Option("--runs", help="Root of all results: path or s3://.")]
+EngineOption = Annotated[
+    str, typer.Option("--model", help="A training run (path or s3://) or an exported engine.")
+]
 EvaluationOption = Annotated[
     str | None,
     typer.Option(

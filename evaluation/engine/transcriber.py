@@ -4,8 +4,9 @@ Imports neither torch nor pyarrow; the engine of a training run is made by
 ``evaluation.engine_of_run``.
 """
 
+import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 
 from evaluation.engine.counts import ExecutedCounts
 from evaluation.engine.decoding import Floats, GraphDecoder, StreamDecoder, stream_decoder
-from evaluation.engine.description import SymbolTable
-from evaluation.engine.engine import Engine
+from evaluation.engine.description import EngineDescription, SymbolTable
+from evaluation.engine.engine import Engine, Stream
 from evaluation.engine.engine_file import EngineData, read_engine
 from evaluation.engine.front_end import FrontEnd
 from evaluation.engine.resampler import StreamResampler
@@ -49,6 +50,11 @@ class Transcription:
     def real_time_factor(self) -> float:
         """Time spent per time of audio."""
         return self.busy_s / self.audio_s if self.audio_s else 0.0
+
+    @property
+    def multiplications_per_s(self) -> float:
+        """Multiplications of the matrix terms per second of audio."""
+        return self.executed.multiplications / self.audio_s if self.audio_s else 0.0
 
     @property
     def operations_per_s(self) -> float:
@@ -95,16 +101,42 @@ class Transcriber:
         self._engine = Engine(data)
         self._front_end = FrontEnd(front_end)
         self.sample_rate_hz = sample_rate_hz or front_end.sample_rate_hz
+        self._watch: Callable[[Stream], None] | None = None
         self._begin()
 
     @classmethod
-    def from_file(cls, path: str | Path, *, sample_rate_hz: int | None = None) -> "Transcriber":
+    def from_file(
+        cls, path: str | Path, *, sample_rate_hz: int | None = None, find_words: bool = True
+    ) -> "Transcriber":
         """Load an engine file; needs no torch.
 
         Raises:
             PipelineError: when it is damaged or of another version.
         """
-        return cls(read_engine(path), sample_rate_hz)
+        return cls(read_engine(path), sample_rate_hz, find_words)
+
+    @property
+    def description(self) -> EngineDescription:
+        """Of the engine."""
+        return self._data.description
+
+    def another(
+        self, sample_rate_hz: int, watch: Callable[[Stream], None] | None = None
+    ) -> "Transcriber":
+        """A transcriber of another stream at the same time, with the same engine and searches.
+
+        Args:
+            sample_rate_hz: rate of its samples.
+            watch: called after every frame of the network with its stream, to look at its spikes.
+
+        Raises:
+            PipelineError: when the rate cannot be converted.
+        """
+        other = copy.copy(self)
+        other._front_end = FrontEnd(self._front_end.config)
+        other.sample_rate_hz, other._watch = sample_rate_hz, watch
+        other._begin()
+        return other
 
     def _begin(self) -> None:
         rate = self._front_end.config.sample_rate_hz
@@ -143,18 +175,30 @@ class Transcriber:
 
     def _advance(self, frames_TF: Floats) -> None:
         if len(frames_TF):
-            scores_TO = self._engine.advance(frames_TF, self._stream)
+            scores_TO = self._scores(frames_TF)
             scores_TO = scores_TO[self._num_unnamed :]
             self._num_unnamed = max(0, self._num_unnamed - len(frames_TF))
             self._decoder.feed(scores_TO)
             if self._words is not None:
                 self._words.feed(scores_TO)
 
-    def partial(self) -> str:
-        """The hypothesis so far; later samples may change its end."""
-        if self._words is not None and self._word_search is not None:
-            return " ".join(self._word_search.texts(self._words.symbols()))
-        return spell(self._decoder.symbols(), self._data.description.labels)
+    def _scores(self, frames_TF: Floats) -> Floats:
+        if self._watch is None:
+            return self._engine.advance(frames_TF, self._stream)
+        scores = []
+        for start in range(len(frames_TF)):
+            scores.append(self._engine.advance(frames_TF[start : start + 1], self._stream))
+            self._watch(self._stream)
+        return np.concatenate(scores)
+
+    def so_far(self) -> Transcription:
+        """What was heard up to now; later samples may change the end of its text.
+
+        Where there are words its symbols are left out: each is a way back through all frames.
+        """
+        if self._words is None:
+            return self._heard(self._decoder.symbols(), None)
+        return self._heard([], self._words.symbols())
 
     def result(self) -> Transcription:
         """End the stream and begin another; what was heard of the old one."""
@@ -162,17 +206,22 @@ class Transcriber:
         self._advance(self._front_end.feed(self._resampler.finish()))
         self._advance(self._front_end.finish())
         symbols = self._decoder.finish()
+        found = None if self._words is None else self._words.finish()
+        self._busy_s += time.perf_counter() - started
+        heard = self._heard(symbols, found)
+        self._begin()
+        return heard
+
+    def _heard(self, symbols: list[int], found: list[int] | None) -> Transcription:
         text, words = spell(symbols, self._data.description.labels), None
-        if self._words is not None and self._word_search is not None:
-            words = self._word_search.texts(self._words.finish())
+        if found is not None and self._word_search is not None:
+            words = self._word_search.texts(found)
             text = " ".join(words)
-        heard = Transcription(
+        return Transcription(
             text=text,
             symbols=tuple(symbols),
             words=words,
             audio_s=self._num_samples / self.sample_rate_hz,
-            busy_s=self._busy_s + time.perf_counter() - started,
+            busy_s=self._busy_s,
             executed=self._stream.executed,
         )
-        self._begin()
-        return heard

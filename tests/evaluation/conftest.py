@@ -1,6 +1,8 @@
 """A small feature set and untrained recognisers, stored by the real writers."""
 
+import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,10 +129,17 @@ def write_features(tmp_path) -> Callable[..., Location]:
 
 
 @pytest.fixture
-def write_model(tmp_path) -> Callable[..., Location]:
+def write_model(tmp_path, write_model_in) -> Callable[..., Location]:
     """Write a finished training run whose network has random weights and a seen range."""
+    return functools.partial(write_model_in, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def write_model_in() -> Callable[..., Location]:
+    """The same, in a folder that is given."""
 
     def write(  # noqa: PLR0913 - each has a default that a test changes by name
+        folder: Path,
         model: str = "v2",
         labels: LabelInventory = LETTER_PHONES,
         *,
@@ -157,7 +166,7 @@ def write_model(tmp_path) -> Callable[..., Location]:
         network = build_network(config.model, num_features, outputs).train()
         network(3 + 2 * torch.randn(20, 4, num_features), torch.tensor([20, 18, 20, 5]))
         network.after_step()
-        target = Location.of(tmp_path / f"{model}-{objective}-{seed}")
+        target = Location.of(folder / f"{model}-{objective}-{seed}")
         rows = [make_row(n, "clean-train", labels) for n in range(11)]
         statistics = label_statistics(
             [(row.labels, row.alignment) for row in rows],

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from evaluation.engine.transcriber import Transcriber
 from featurize.featurize import featurize
 from featurize.stage import Location
 from flows.cli import run
@@ -78,7 +77,7 @@ def test_on_a_terminal_a_stream_is_written_in_place(model, speech, monkeypatch):
     screen, heard = Terminal(), iter("abcdefghijklmnopqrstuvwxyz" * 99)
     monkeypatch.setattr("sys.stderr", screen)
     # So small a model hears nothing; a growing text stands in.
-    monkeypatch.setattr(Transcriber, "partial", lambda self: next(heard))
+    monkeypatch.setattr("evaluation.engine.transcriber.spell", lambda *_: next(heard))
     assert run(["transcribe", "--model", model, "--stream", speech["one"]]) == 0
     assert "\ra\x1b[K\rb\x1b[K" in screen.getvalue()
     assert screen.getvalue().endswith("\r\x1b[K")

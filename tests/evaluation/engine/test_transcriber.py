@@ -256,7 +256,7 @@ def test_a_partial_hypothesis_grows_into_the_result_and_the_next_stream_is_fresh
     seen = []
     for piece in np.array_split(noise(9000), 10):
         transcriber.feed(piece)
-        seen.append(transcriber.partial())
+        seen.append(transcriber.so_far().text)
     first = transcriber.result()
     assert seen == sorted(seen, key=len)
     assert seen[-1] == first.text
