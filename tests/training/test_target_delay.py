@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from featurize.schema import FeaturizeManifest
 from featurize.stage import read_manifest
-from training.align.align_config import AlignConfig
 from training.batching import delayed
 from training.data import TrainingData
 from training.losses import IGNORED_TARGET
@@ -64,12 +63,6 @@ def test_a_batch_without_any_target_divides_by_one(planted_features):
 def test_a_delay_that_cannot_be_is_refused(settings, said):
     with pytest.raises(ValidationError, match=said):
         TrainConfig(**({"objective": "frame", "target_delay": 3} | settings))
-
-
-def test_an_alignment_is_not_made_by_a_delayed_network():
-    network = AlignConfig().network.model_copy(update={"target_delay": 2})
-    with pytest.raises(ValidationError, match="every frame named in its place"):
-        AlignConfig(network=network.model_dump())
 
 
 def test_no_delay_leaves_results_their_names():

@@ -59,7 +59,7 @@ def test_how_a_network_is_computed_does_not_name_it() -> None:
         (
             "mini-librispeech",
             "f846e034d9c141f1",
-            "5eb83e32e1e26481",
+            "a9b20076047eaa60",
             (
                 "8e81c85bb828e4aa",
                 "e6d76d566825a840",
@@ -69,7 +69,7 @@ def test_how_a_network_is_computed_does_not_name_it() -> None:
         (
             "librispeech-100h-paper",
             "a1c7e717e2bb9c2f",
-            "eec96148f28e653f",
+            "23718ad658250107",
             (
                 "82f1eec1061999a5",
                 "4c4031775c7ee896",
@@ -79,7 +79,7 @@ def test_how_a_network_is_computed_does_not_name_it() -> None:
         (
             "timit-paper",
             "d874804056b4d19d",
-            "eec96148f28e653f",
+            "23718ad658250107",
             (
                 "82f1eec1061999a5",
                 "4c4031775c7ee896",
