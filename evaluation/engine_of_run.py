@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from evaluation.chosen import chosen_searches, evaluation_of
 from evaluation.config import ViterbiConfig
 from evaluation.decoding import symbol_search
-from evaluation.engine.build import EngineSearches, build_engine
+from evaluation.engine.build import EngineSearches, build_engine, spiking_network
 from evaluation.engine.description import FrontEndConfig, Precision
 from evaluation.engine.engine_file import EngineData
 from evaluation.recognise import check_weights
@@ -72,6 +72,7 @@ def engine_of_run(
     """
     run = Location.of(uri)
     recogniser = load_model(run)
+    spiking_network(recogniser)
     check_weights(recogniser, uri)
     front_end = front_end_of(recogniser.manifest, uri, features)
     return build_engine(recogniser, precision, front_end, searches_for(run, recogniser, choice))

@@ -84,6 +84,21 @@ def describe(search: GraphSearch | None, searches: EngineSearches) -> SearchDesc
     )
 
 
+def spiking_network(recogniser: TrainedModel) -> SpikingNetwork:
+    """The network that an engine is made of.
+
+    Raises:
+        PipelineError: when it does not spike.
+    """
+    network = recogniser.network
+    if not isinstance(network, SpikingNetwork):
+        raise PipelineError(
+            f"model={network.config.model} does not spike; the event-driven engine runs "
+            "conventional, v1, v2 and v3"
+        )
+    return network
+
+
 def build_engine(
     recogniser: TrainedModel,
     precision: Precision = "float32",
@@ -101,12 +116,7 @@ def build_engine(
     Raises:
         PipelineError: when the model is not spiking, or not of this precision's kind.
     """
-    network, manifest = recogniser.network, recogniser.manifest
-    if not isinstance(network, SpikingNetwork):
-        raise PipelineError(
-            f"model={network.config.model} does not spike; the event-driven engine runs "
-            "conventional, v1, v2 and v3"
-        )
+    network, manifest = spiking_network(recogniser), recogniser.manifest
     labels = manifest.labels
     try:
         description = EngineDescription(

@@ -7,7 +7,7 @@ import json
 import math
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import numpy as np
@@ -84,7 +84,7 @@ class Session:
         self._max_samples = round(max_stream_s * sample_rate_hz)
         self._num_samples = 0
         self._columns = SpikeColumns(recogniser.description) if wants_spikes else None
-        watch: Callable[[Stream], None] | None = self._columns and self._columns.watch
+        watch = None if self._columns is None else self._columns.watch
         self._transcriber = recogniser.another(sample_rate_hz, watch)
         self._told_s = time.monotonic()
 

@@ -34,12 +34,17 @@ def _load(engine_file: str, find_words: bool, max_stream_s: float) -> None:
 
     global _recogniser, _max_stream_s
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
     threadpool_limits(1)
     _recogniser = Transcriber.from_file(engine_file, find_words=find_words)
     _max_stream_s = max_stream_s
+
+
+def _end_with_the_server() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _compile() -> None:
