@@ -158,17 +158,16 @@ def run_evaluate(
         force: evaluate again even if finished.
         as_json: print one JSON object.
     """
-    recipe = apply_overrides(recipe_named(name or DEFAULT_RECIPE), overrides)
+    recipe = recipe_named(name or DEFAULT_RECIPE)
     if name is None:
-        bare = recipe_named(DEFAULT_RECIPE).model_copy(update={"evaluate": EvaluateConfig()})
-        recipe = apply_overrides(bare, overrides)
+        recipe = recipe.model_copy(update={"evaluate": EvaluateConfig()})
+    recipe = apply_overrides(recipe, overrides)
     if (scored.features is None) == (scored.corpus is None):
         raise PipelineError("name either --features or, for another corpus, --corpus")
     trained = [_finished(model, "trained model", "train") for model in models]
     results = trained[0].parent.parent if runs is None else Location.of(runs)
-    upstream = None
-    if scored.features is not None:
-        upstream = _finished(scored.features, "feature set", "featurize")
+    features = scored.features
+    upstream = None if features is None else _finished(features, "feature set", "featurize")
     root = None if scored.corpus is None else corpus_root(scored.corpus)
     with command(as_json) as running, prefect_api() as api:
         from flows.evaluate_flow import evaluate_flow
@@ -196,10 +195,8 @@ def run_evaluate(
             recipe.tracking,
             recipe.fan_out,
         )
-        running.finish(
-            _stage_json(result, running) | _metrics_json(result.location),
-            *_shown_comparison(result.location),
-        )
+        about = _stage_json(result, running) | _metrics_json(result.location)
+        running.finish(about, *_shown_comparison(result.location))
 
 
 @dataclass(frozen=True)
