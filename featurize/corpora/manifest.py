@@ -88,17 +88,26 @@ def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
 
 
 def subsets_at(folders: Sequence[Location]) -> tuple[str, ...]:
-    """Every subset that a table has utterances of, in the tables' order."""
-    found: dict[str, None] = {}
+    """Every subset that a table has utterances of, in the tables' order.
+
+    A table that was dealt to others, as ``spikeline corpus split`` does, is passed over: each of
+    its utterances would be there twice.
+    """
+    found: dict[str, set[str]] = {}
     for root in folders:
         for name, table in find_tables(root).items():
             for _, content in read_table(table):
                 with suppress(ValidationError):
-                    found[StatedUtterance.of(content).subset or name] = None
+                    utterance = StatedUtterance.of(content)
+                    found.setdefault(utterance.subset or name, set()).add(utterance.name)
     if not found:
         where = ", ".join(map(str, folders))
         raise PipelineError(f"no table at {where} states an utterance with audio and text")
-    return tuple(found)
+    return tuple(
+        subset
+        for subset, names in found.items()
+        if names != set[str]().union(*(part for part in found.values() if part < names))
+    )
 
 
 def read_table(table: Location) -> Iterator[tuple[int, bytes | dict[str, Any]]]:

@@ -99,6 +99,28 @@ def test_split_deals_a_table_by_speaker_where_there_are_enough(tmp_path, capfd, 
     assert "there already" in capfd.readouterr().err
 
 
+def test_check_after_a_split_does_not_count_the_dealt_table_again(tmp_path, capfd):
+    names = [f"u{number}" for number in range(30)]
+    record(tmp_path / "wavs", names, 0.2)
+    rows = "".join(f"wavs/{name}.wav,Hello\n" for name in names)
+    (tmp_path / "speech.csv").write_text("audio,text\n" + rows)
+    answer(capfd, "corpus", "split", tmp_path / "speech.csv")
+    told = answer(capfd, "corpus", "check", tmp_path)
+    assert {one["name"]: one["num_utterances"] for one in told["subsets"]} == {
+        "train": 24,
+        "dev": 3,
+        "test": 3,
+    }
+    assert told["accepted"]
+    # A table that holds one utterance more than the others is a subset of its own.
+    record(tmp_path / "wavs", ["more"], 0.2)
+    with (tmp_path / "speech.csv").open("a") as table:
+        table.write("wavs/more.wav,Hello\n")
+    told = answer(capfd, "corpus", "check", tmp_path)
+    assert "speech" in {one["name"] for one in told["subsets"]}
+    assert not told["accepted"]
+
+
 def test_split_of_too_little_or_of_a_broken_table_is_a_mistake(tmp_path, capfd):
     table = tmp_path / "speech.csv"
     for content, said in (
