@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from evaluation.config import EvaluateConfig
+from featurize.corpora.registry import READERS, recognised
 from featurize.corpora.scan import subsets_at
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.import_kaldi_config import KaldiImportConfig
@@ -241,9 +242,27 @@ def featurize_for_scoring(
     own = [config.model_copy(update={"splits": SplitsConfig(test=("any",))}) for config in found]
     if any(config != own[0] for config in own):
         raise PipelineError("the models were trained on different features; score them one by one")
-    named = subsets or subsets_at(own[0].corpus, corpus)
-    changes = {"splits": SplitsConfig(test=named), "speed_factors": ()}
+    reader = _reader_of(corpus, own[0].corpus)
+    named = subsets or subsets_at(reader, corpus)
+    changes = {"corpus": reader, "splits": SplitsConfig(test=named), "speed_factors": ()}
     return own[0].model_copy(update=changes)
+
+
+def _reader_of(corpus: Location, own: str) -> str:
+    """The reader that a model's own corpus had, unless only another one recognises this corpus."""
+    if own not in READERS.built_in:
+        return own
+    try:
+        if READERS.named(own).recognises(corpus):
+            return own
+    except (PipelineError, OSError):
+        pass  # not laid out as the model's own
+    try:
+        reader = recognised(corpus)
+    except PipelineError:
+        return own  # whose message says what it looked for
+    _LOGGER.info("%s: read as %s", corpus, reader)
+    return reader
 
 
 def _as_chosen(config: EvaluateConfig, models: Sequence[Location]) -> EvaluateConfig:

@@ -139,6 +139,12 @@ def test_speakers_of_another_corpus_are_scored_by_pointing_at_it(synthetic_corpu
     wanted = featurize_for_scoring([model], Location.of(other))
     assert wanted == config.model_copy(update={"splits": wanted.splits})
     assert wanted.splits == SplitsConfig(test=("some-people",))
+    table = tmp_path / "a-table"
+    table.mkdir()
+    (table / "spoken.csv").write_text("audio,text\na.wav,Hello\n")
+    by_table = {"corpus": "manifest", "splits": SplitsConfig(test=("spoken",))}
+    told = featurize_for_scoring([model], Location.of(table))
+    assert told == wanted.model_copy(update=by_table)  # of another layout than the model's own
     scored = made(wanted, other, runs)
     manifest = read_manifest(scored, FeaturizeManifest)
     assert manifest.labels.kind == "phones"
