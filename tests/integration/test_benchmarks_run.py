@@ -49,3 +49,14 @@ def test_trained_models_and_features_are_measured(tmp_path):
     page = run("event_driven", tmp_path, "--model", str(model), "--peer-hidden", "5")
     assert "| engine, int8 " in page
     assert "dense networks: 2 x 5" in page
+
+
+def test_a_server_is_measured(tmp_path):
+    runs = Location.of(tmp_path / "runs")
+    corpus = Location.of(tiny.make_corpus(tmp_path / "corpus"))
+    features = featurize(tiny.FEATURES, corpus, runs, fan_out=FanOut(kind="sequential")).location
+    spiking = tiny.TRAINING.model_copy(update={"model": ModelConfig(model="v2", hidden_size=8)})
+    model = train(spiking, features, runs, tiny.HERE).location
+    speech = corpus.child("test-tiny").uri
+    page = run("serve", tmp_path, "--model", str(model), "--speech", speech)
+    assert "| 100.0% " in page
