@@ -10,10 +10,11 @@ from featurize.features import FeatureExtractor, stack_frames
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from training.align.gaussians import Mixtures, MixtureStatistics
 from training.align.graph import Transcript, best_path, flat_places, state_graph
+from training.align.shards import AlignedUtterance
 from training.align.stacking import Stacking, splice
 from training.align.states import PhoneStates, states_of
 from training.align.transforms import Scatter
-from training.align.write import _Aligned, _deviations
+from training.align.write import _deviations
 
 
 def brute_force(scores, sequences):
@@ -261,7 +262,7 @@ def test_every_estimate_raises_the_likelihood():
 def test_deviations_are_of_a_speakers_own_scores_and_few_are_not_judged():
     def said(speaker, scores):
         return [
-            _Aligned(f"{speaker}-{n}", speaker, "train", 1, score, 1, 0, 1)
+            AlignedUtterance(f"{speaker}-{n}", speaker, "train", 1, score, 1, 0, 1)
             for n, score in enumerate(scores)
         ]
 
