@@ -163,8 +163,7 @@ def run_evaluate(
     if name is None:
         recipe = recipe.model_copy(update={"evaluate": EvaluateConfig()})
     recipe = apply_overrides(recipe, overrides)
-    if (scored.features is None) == (scored.corpus is None):
-        raise PipelineError("name either --features or, for another corpus, --corpus")
+    scored.check(overrides)
     trained = [_finished(model, "trained model", "train") for model in models]
     results = trained[0].parent.parent if runs is None else Location.of(runs)
     features = scored.features
@@ -211,6 +210,17 @@ class Scored:
 
     features: str | None = None
     corpus: str | None = None
+
+    def check(self, overrides: Sequence[str]) -> None:
+        """Raise ``PipelineError`` where both are named, neither, or a setting without effect."""
+        if (self.features is None) == (self.corpus is None):
+            raise PipelineError("name either --features or, for another corpus, --corpus")
+        idle = [text for text in overrides if text.startswith("featurize.")]
+        if self.corpus is not None and idle:
+            raise PipelineError(
+                f"--set {idle[0]}: another corpus is featurized as the model's own was; leave this "
+                "out, or run spikeline featurize and name its result by --features"
+            )
 
 
 def featurize_for_scoring(

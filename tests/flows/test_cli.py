@@ -110,6 +110,7 @@ def mistakes() -> list[tuple[list[str], str]]:
     pipeline = ["pipeline", "--recipe", "demo", "--corpus", "{tmp}", "--runs", "{tmp}/runs"]
     train = ["train", "--recipe", "timit", "--runs", "{tmp}/runs", "--features", "{tmp}"]
     evaluate = ["evaluate", "--recipe", "timit", "--runs", "r", "--features", "{tmp}"]
+    elsewhere = ["evaluate", "--model", "{tmp}", "--corpus", "{tmp}"]
     return [
         (["trian"], "did you mean 'train'"),
         (["recipes", "--jsn"], "--json"),
@@ -126,6 +127,8 @@ def mistakes() -> list[tuple[list[str], str]]:
         (train, "no finished feature set there"),
         ([*train, "--model-name", "v9"], "no model 'v9'"),
         ([*evaluate, "--model", "{tmp}"], "no finished trained model there"),
+        ([*elsewhere, "--features", "{tmp}"], "either --features or"),
+        ([*elsewhere, "--set", "featurize.num_bins=80"], "--set featurize.num_bins=80: another"),
         (["corpus", "synthesize", "{tmp}/c", "--layout", "tmit"], "did you mean timit"),
         (["corpus", "synthesize", "{tmp}/c", "--minutes", "-1"], "minutes"),
         (["corpus", "synthesize", "s3://bucket/c"], "local folder"),
