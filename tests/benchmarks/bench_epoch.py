@@ -17,7 +17,7 @@ import torch
 import typer
 
 from featurize.schema import FeaturizeManifest
-from featurize.stage import Location, read_manifest
+from featurize.stage import Location, PipelineError, read_manifest
 from flows.overrides import apply_overrides
 from flows.recipes import recipe_named
 from tests.benchmarks.harness import RecordOption, SmallOption, markdown, publish
@@ -84,6 +84,8 @@ def step_parts(config: TrainConfig, features: Location, num_steps: int) -> dict[
             loop.train_step(0, step)
             waited = time.perf_counter()
         whole_s = waited - started
+    if not whole_s:
+        raise PipelineError(f"{features}: an epoch has no step after the two that warm up")
     parts = {"reading": reading_s} | dict.fromkeys(STEP_PARTS, 0.0)
     for event in profiler.key_averages():
         if event.key in STEP_PARTS:

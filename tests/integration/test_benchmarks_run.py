@@ -42,7 +42,9 @@ def test_trained_models_and_features_are_measured(tmp_path):
     runs = Location.of(tmp_path / "runs")
     corpus = Location.of(tiny.make_corpus(tmp_path / "corpus"))
     features = featurize(tiny.FEATURES, corpus, runs, fan_out=FanOut(kind="sequential")).location
-    page = run("epoch", tmp_path, str(features), "--set", "train.objective=ctc")
+    settings = ("train.objective=ctc", "train.target_delay=null", "train.batch_size=1")
+    changed = [part for text in settings for part in ("--set", text)]
+    page = run("epoch", tmp_path, str(features), *changed)
     assert "| reading" in page
     spiking = tiny.TRAINING.model_copy(update={"model": ModelConfig(model="v2", hidden_size=8)})
     model = train(spiking, features, runs, tiny.HERE).location
