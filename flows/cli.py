@@ -32,14 +32,13 @@ from flows.surroundings import interrupt_on_hangup, open_closed_streams, settle_
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 # Groups of commands in the help.
-WHOLE, ONE = "From speech to a comparison", "One stage of it"
+WHOLE, ONE = "From speech to a comparison: begin with demo", "One stage of it"
 FINISHED = "With finished results"
 
 app = typer.Typer(
     name="spikeline",
     cls=Group,
     help="Train spiking speech recognisers and count what their sparsity saves.",
-    epilog="Begin with: spikeline demo. Of one command: spikeline COMMAND --help",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
