@@ -16,8 +16,12 @@ class ServeLimits(TypedConfig):
         description="Longest time in all by which a client may be slower than real time, and "
         "longest time for a request to arrive, in seconds.",
     )
-    max_message_bytes: int = Field(65_536, ge=1024, description="Longest WebSocket message.")
-    max_file_bytes: int = Field(2**26, ge=1024, description="Longest file sent by POST.")
+    max_message_bytes: int = Field(
+        65_536,
+        ge=1024,
+        description="Longest WebSocket message, in bytes; a longer one ends its stream.",
+    )
+    max_file_bytes: int = Field(2**26, ge=1024, description="Longest file sent by POST, in bytes.")
     max_connections: int = Field(
         512, ge=1, description="Connections at once, those without a stream included."
     )
