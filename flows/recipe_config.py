@@ -112,7 +112,7 @@ class Recipe(TypedConfig):
     )
     tracking: TrackingConfig = Field(
         default_factory=TrackingConfig,
-        description="Where metrics go beside the results, for TensorBoard.",
+        description="Where metrics go beside the results: TensorBoard or MLflow.",
     )
 
     @model_validator(mode="after")

@@ -7,15 +7,14 @@ workers, and for results on a disk or on S3.
 """
 
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from typing import Protocol
 
 from evaluation.metrics import EvaluationMetrics, ModelMetrics
 from evaluation.plots import site_names
-from featurize.stage import Location, PipelineError
+from featurize.stage import Location, TypedConfig
 from flows.tracking_config import TrackingConfig
 from training.manifest import EpochMetrics, TrainManifest, TrainProgress
 from training.train_config import TrainConfig
@@ -25,56 +24,48 @@ _LOGGER = logging.getLogger(__name__)
 Settings = Mapping[str, str | int | float | bool]
 
 
-class TensorBoardRun:
-    """One run's event file, with the run's whole history; an older one there is replaced.
+class TrackedRun(Protocol):
+    """One run of a tracker."""
 
-    An event file grows, and an S3 object cannot: there the file grows in a temporary folder and is
-    copied whole at every flush.
-
-    Args:
-        folder: of this run alone.
-    """
-
-    def __init__(self, folder: Location) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise PipelineError(
-                "tracker=tensorboard needs the packages of the tracking extra: "
-                "pip install -c constraints.txt -e '.[tracking]'"
-            ) from error
-        folder.remove()
-        self._folder = folder
-        self._temporary = None if folder.is_local else tempfile.TemporaryDirectory()
-        self._local = Path(self._temporary.name if self._temporary else folder.path)
-        self._writer: Any = SummaryWriter(str(self._local))
+    def configuration(self, config: TypedConfig) -> None:
+        """Add what is trained."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Add points to curves."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
 
-    def text(self, name: str, text: str) -> None:
-        """Add a text, shown as it is written."""
-        self._writer.add_text(name, "\n".join(f"    {line}" for line in text.splitlines()))
-
-    def settings(self, settings: Settings, results: Mapping[str, float]) -> None:
-        """Add a row to the table of settings and their results."""
-        self._writer.add_hparams(dict(settings), dict(results), run_name=".")
+    def result(self, settings: Settings, values: Mapping[str, float]) -> None:
+        """Add results and what tells the run apart from others."""
 
     def flush(self) -> None:
         """Make what was added visible."""
-        self._writer.flush()
-        if self._temporary is not None:
-            for file in sorted(self._local.iterdir()):
-                self._folder.child(file.name).write_bytes(file.read_bytes())
 
     def close(self) -> None:
-        """Flush and stop."""
-        self._writer.close()
-        self.flush()
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        """Flush, and say that the run is whole."""
+
+
+class Tracker(Protocol):
+    """Where runs are kept, by name."""
+
+    def has(self, name: str) -> bool:
+        """Whether a run is there."""
+
+    def run(self, name: str) -> TrackedRun:
+        """A new run, in place of an older one of that name."""
+
+
+def open_tracker(tracking: TrackingConfig, runs: Location) -> Tracker:
+    """The configured tracker, which is not ``none``.
+
+    Raises:
+        PipelineError: when its packages are missing, or its address cannot be used.
+    """
+    if tracking.tracker == "mlflow":
+        from flows.mlflow_tracker import MlflowTracker, mlflow_uri
+
+        return MlflowTracker(mlflow_uri(tracking.uri, runs))
+    from flows.tensorboard_tracker import TensorBoardTracker
+
+    return TensorBoardTracker(tracking.folder(runs))
 
 
 class Harmless:
@@ -112,13 +103,15 @@ class TrackedTraining:
         self, tracking: TrackingConfig, config: TrainConfig, runs: Location, fingerprint: str
     ) -> None:
         self._is_on = tracking.tracker != "none"
-        self._config = config
-        self._folder = tracking.folder(runs).child(
-            "training", f"{config.model.spec.name}-{fingerprint}"
-        )
+        self._tracking, self._runs, self._config = tracking, runs, config
+        self._name = f"training/{config.model.spec.name}-{fingerprint}"
         self._harmless = Harmless()
-        self._run: TensorBoardRun | None = None
+        self._run: TrackedRun | None = None
         self._num_told = 0
+
+    @cached_property
+    def _tracker(self) -> Tracker:
+        return open_tracker(self._tracking, self._runs)
 
     def __call__(self, progress: TrainProgress) -> None:
         """Tell the epochs that have finished since the last call."""
@@ -127,7 +120,7 @@ class TrackedTraining:
     def finish(self, manifest: TrainManifest, skipped: bool) -> None:
         """Tell what is left; of a training that was found finished, only what is not there."""
         with self._harmless():
-            if self._is_on and not (skipped and self._folder.is_dir()):
+            if self._is_on and not (skipped and self._tracker.has(self._name)):
                 self._tell(manifest.metrics)
             if self._run is not None:
                 self._run.close()
@@ -137,8 +130,8 @@ class TrackedTraining:
             return
         with self._harmless():
             if self._run is None:
-                self._run = TensorBoardRun(self._folder)
-                self._run.text("configuration", self._config.model_dump_json(indent=1))
+                self._run = self._tracker.run(self._name)
+                self._run.configuration(self._config)
             for epoch in epochs[self._num_told :]:
                 self._run.scalars(epoch_scalars(epoch), epoch.epoch + 1)
             self._num_told = len(epochs)
@@ -177,14 +170,13 @@ def track_evaluation(
         return
     harmless = Harmless()
     with harmless():
-        folder = tracking.folder(runs).child("evaluation", fingerprint)
+        tracker = open_tracker(tracking, runs)
         for model in metrics.models:
-            if folder.child(model.label).is_dir():
+            name = f"evaluation/{fingerprint}/{model.label}"
+            if tracker.has(name):
                 continue
-            run = TensorBoardRun(folder.child(model.label))
-            results = model_scalars(model)
-            run.scalars(results, 0)
-            run.settings(model_settings(model), results)
+            run = tracker.run(name)
+            run.result(model_settings(model), model_scalars(model))
             run.close()
 
 
