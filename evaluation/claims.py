@@ -125,6 +125,7 @@ def summary_lines(metrics: EvaluationMetrics) -> list[str]:
         f"{len(models)} recogniser{'s' if len(models) > 1 else ''} on {first.num_utterances} "
         f"utterances ({spoken_duration(hours)}) of {', '.join(metrics.subsets)}."
     ]
+    lines += _missing_lines(metrics)
     lines += _heard_lines(metrics)
     best = min(models, key=lambda model: error_of(model, metrics))
     if works(best, metrics):
@@ -147,13 +148,43 @@ def summary_lines(metrics: EvaluationMetrics) -> list[str]:
 
 def _heard_lines(metrics: EvaluationMetrics) -> list[str]:
     """Scores of what a model was trained on say nothing about speech that it does not know."""
+    unknown = [title_of(model) for model in metrics.models if model.has_heard is None]
+    lines = [
+        f"Whether the {title} has heard these utterances is not known: the features that it was "
+        "trained on are gone."
+        for title in unknown
+    ]
     heard = [model for model in metrics.models if model.has_heard]
     if not heard:
-        return []
-    most = max(heard, key=lambda model: model.has_heard)
+        return lines
+    most = max(heard, key=lambda model: model.has_heard or 0)
     return [
+        *lines,
         f"{most.has_heard} of the {most.num_utterances} scored utterances were in the training of "
-        f"the {title_of(most)}: its error rates say nothing about speech that it has not heard."
+        f"the {title_of(most)}: its error rates say nothing about speech that it has not heard.",
+    ]
+
+
+def _missing_lines(metrics: EvaluationMetrics) -> list[str]:
+    """Utterances of the corpus that the error rates do not rest on, or cannot judge."""
+    lines = []
+    for subset, info in metrics.utterances.items():
+        if num_left_out := sum(info.left_out.values()):
+            reasons = ", ".join(f"{reason} {count}" for reason, count in info.left_out.items())
+            lines.append(
+                f"{num_left_out} of {info.num_scored + num_left_out} utterances of {subset} are "
+                f"not among them, left out before: {reasons}."
+            )
+        if info.num_without_reference:
+            lines.append(
+                f"{info.num_without_reference} utterances of {subset} have nothing to find: all "
+                "that is found in them is an insertion."
+            )
+    return lines + [
+        f"{model.num_too_short} utterances are too short for the look-ahead of the "
+        f"{title_of(model)}, which finds nothing in them."
+        for model in metrics.models
+        if model.num_too_short
     ]
 
 

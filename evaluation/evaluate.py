@@ -11,7 +11,7 @@ from evaluation.graph.store import KeptGraph
 from evaluation.heard import count_heard
 from evaluation.language_model import digest_of_files
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
-from evaluation.metrics import EvaluationMetrics, ParameterCounts
+from evaluation.metrics import EvaluationMetrics, ParameterCounts, ScoredSubset
 from evaluation.outcome import (
     Example,
     ModelOutcome,
@@ -33,6 +33,7 @@ from evaluation.recognise import (
 from evaluation.repeats import setting_metrics
 from evaluation.report import render_report
 from evaluation.run_names import RunName, name_runs
+from evaluation.scored_subsets import scored_subsets
 from evaluation.scoring import (
     Bootstrap,
     primary_rate,
@@ -183,6 +184,7 @@ class _Evaluation:
         self.subsets = select_subsets(config, manifest)
         self.num_utterances = count_utterances(manifest, self.subsets)
         self.word_graph: KeptGraph | None = None
+        self.utterances: dict[str, ScoredSubset] = {}
         self.shown = choose_shown(features, manifest, self.subsets)
 
     def run(
@@ -291,7 +293,9 @@ class _Evaluation:
         ]
         step = max(1, total // NUM_EXAMPLES)
         scored = self.pool.run_all(score_part, parts, lambda done, _: tell(min(done * size, total)))
+        told = []
         for number, utterance in enumerate(itertools.chain.from_iterable(scored)):
+            told.append((str(utterance.hypothesis["subset"]), utterance.symbols))
             words = None if utterance.words is None else utterance.words.edits
             outcome.add(utterance.symbols, words, utterance.activity)
             hypotheses.add(utterance.hypothesis)
@@ -301,6 +305,7 @@ class _Evaluation:
                 outcome.examples.append(
                     Example(str(utterance.hypothesis["utterance_id"]), *utterance.shown)
                 )
+        self.utterances = scored_subsets(self.features, self.manifest, self.subsets, told)
         logger.info("%s: %d utterances recognised", label, len(outcome.symbols))
         return outcome
 
@@ -331,6 +336,12 @@ class _Evaluation:
         )
         if searches.word_graph is not None:
             outcome.word_graph = searches.word_graph.manifest.fingerprint
+        if outcome.has_heard is None:
+            logger.warning(
+                "%s: the features that it was trained on are gone, so nothing says whether it has "
+                "heard the utterances that are scored",
+                named.label,
+            )
         if outcome.has_heard:
             logger.warning(
                 "%s was trained on %d of the %d utterances that are scored: its error rates say "
@@ -363,6 +374,7 @@ class _Evaluation:
             paper_corpus=paper_corpus(self.manifest),
             primary_rate=primary,
             word_model=words,
+            utterances=self.utterances,
             models=models,
             settings=setting_metrics(models),
             differences=paired_differences(outcomes, primary, draws),

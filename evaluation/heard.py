@@ -13,10 +13,10 @@ def count_heard(
     features: Location,
     manifest: FeaturizeManifest,
     subsets: tuple[str, ...],
-) -> int:
+) -> int | None:
     """Scored utterances that are also in the model's training split, by their names and lengths.
 
-    0 where the features that it was trained on are gone and cannot be asked.
+    None where the features that it was trained on are gone and cannot be asked.
 
     Args:
         model: the training run's manifest.
@@ -29,7 +29,7 @@ def count_heard(
     else:
         source = Location.of(model.features)
         if not source.child(MANIFEST_NAME).exists():
-            return 0
+            return None
         trained_on = read_manifest(source, FeaturizeManifest)
     heard = _names(source, trained_on, trained_on.splits.get("train", ()))
     return len(heard & _names(features, manifest, subsets))

@@ -135,8 +135,14 @@ class ModelMetrics(TypedConfig):
     word_graph: str | None = Field(
         None, description="Fingerprint of the graph that words were searched in, if any."
     )
-    has_heard: int = Field(
-        0, description="Scored utterances that the model was trained on; 0 for an honest score."
+    has_heard: int | None = Field(
+        0,
+        description="Scored utterances that the model was trained on; 0 for an honest score, empty "
+        "where the features that it was trained on are gone and cannot be asked.",
+    )
+    num_too_short: int = Field(
+        0,
+        description="Scored utterances that end within the look-ahead: nothing is found in them.",
     )
     num_layers: int = Field(description="Number of its recurrent layers.")
     hidden_size: int = Field(description="Neurons per recurrent layer.")
@@ -245,6 +251,21 @@ class RateDifference(TypedConfig):
     high: float = Field(description="Upper end of the 95% interval.")
 
 
+class ScoredSubset(TypedConfig):
+    """What the error rates rest on: a subset of the corpus, and what of it was scored."""
+
+    num_scored: int = Field(description="Utterances that were scored, all of the feature set's.")
+    left_out: dict[str, int] = Field(
+        description="Those that featurizing, importing and aligning left out, by reason."
+    )
+    is_known: bool = Field(
+        description="Whether all the stages before could be asked what they left out."
+    )
+    num_without_reference: int = Field(
+        description="Scored ones without a symbol to find: whatever is found is an insertion."
+    )
+
+
 class EvaluationMetrics(TypedConfig):
     """The whole of ``metrics.json``."""
 
@@ -260,6 +281,9 @@ class EvaluationMetrics(TypedConfig):
     primary_rate: RateName = Field(description="The error rate over the labels themselves.")
     word_model: WordModelMetrics | None = Field(
         None, description="Language model and lexicon of the word searches, if any."
+    )
+    utterances: dict[str, ScoredSubset] = Field(
+        default_factory=dict, description="What was scored and what left out, by subset."
     )
     models: tuple[ModelMetrics, ...] = Field(description="The recognisers, in the order given.")
     settings: tuple[SettingMetrics, ...] = Field(

@@ -62,7 +62,8 @@ class ModelOutcome:
         word_search: weights of the word search, where it is used.
         symbol_graph: fingerprint of the graph of the search for symbols, where it is used.
         word_graph: the same of the word search.
-        has_heard: scored utterances that it was trained on.
+        has_heard: scored utterances that it was trained on; None where that is unknown.
+        num_too_short: scored utterances in which it names no frame.
         symbols: edits per utterance.
         words: edits of words per utterance; empty where the labels have no words.
         activity: summed over utterances; None before the first.
@@ -82,7 +83,8 @@ class ModelOutcome:
     word_search: WordSearchConfig | None = None
     symbol_graph: str | None = None
     word_graph: str | None = None
-    has_heard: int = 0
+    has_heard: int | None = 0
+    num_too_short: int = 0
     symbols: list[EditCounts] = field(default_factory=list)
     words: list[EditCounts] = field(default_factory=list)
     activity: Activity | None = None
@@ -92,6 +94,7 @@ class ModelOutcome:
     def add(self, symbols: EditCounts, words: EditCounts | None, activity: Activity) -> None:
         """Take in one utterance."""
         self.symbols.append(symbols)
+        self.num_too_short += activity.num_frames <= (self.manifest.config.target_delay or 0)
         if words is not None:
             self.words.append(words)
         self.activity = activity if self.activity is None else self.activity + activity
@@ -171,6 +174,7 @@ def model_metrics(outcome: ModelOutcome, primary: RateName, bootstrap: Bootstrap
         symbol_graph=outcome.symbol_graph,
         word_graph=outcome.word_graph,
         has_heard=outcome.has_heard,
+        num_too_short=outcome.num_too_short,
         num_layers=shape.num_layers,
         hidden_size=shape.hidden_size,
         num_bits=shape.num_bits,

@@ -1,6 +1,5 @@
 """Training data: batches streamed from Parquet shards with bounded memory."""
 
-import logging
 import queue
 import threading
 from collections import OrderedDict
@@ -8,24 +7,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from featurize.cmvn import Normaliser
 from featurize.schema import FeatureRow, FeaturizeManifest
 from featurize.shards import read_rows
-from featurize.stage import Location, PipelineError
-from featurize.utterance_index import read_index_of
+from featurize.stage import Location
 from training.batch_plan import EpochPlan, GlobalBatch, TrainingSequence, worker_slice
 from training.batching import Batch, Example, delayed, pad
 from training.collectives import rank, world_size
 from training.spec_augment import spec_augment
+from training.split_index import SplitIndex, index_split
 from training.train_config import TrainConfig
-
-MAX_TOO_SHORT_SHARE = 0.01
-"""Of a split's utterances, that may be left out because CTC cannot fit their labels."""
-
-logger = logging.getLogger(__name__)
 
 _BATCHES_AHEAD = 2
 
@@ -59,38 +51,6 @@ class GlobalStep:
     num_frames: int
     num_whole_utterances: int
     batch: Batch
-
-
-@dataclass(frozen=True, eq=False)
-class SplitIndex:
-    """The usable utterances of a split, in shard order: at most 17 bytes each.
-
-    Shape legend: N utterances, G row groups.
-
-    Attributes:
-        groups_G2: of each row group, its shard's number in the manifest and its number there.
-        group_N: of each utterance, its row group.
-        row_N: its row within that.
-        num_frames_N: T.
-        num_targets_N: labels for CTC, frames for the frame objective.
-        num_too_short: utterances left out because CTC cannot fit their labels.
-    """
-
-    groups_G2: NDArray[np.int32]
-    group_N: NDArray[np.int32]
-    row_N: NDArray[np.int32]
-    num_frames_N: NDArray[np.int32]
-    num_targets_N: NDArray[np.int32]
-    num_too_short: int
-
-    def __len__(self) -> int:
-        """N."""
-        return len(self.group_N)
-
-    def place(self, number: int) -> tuple[int, int, int]:
-        """Shard, row group and row of an utterance."""
-        shard, row_group = self.groups_G2[self.group_N[number]].tolist()
-        return shard, row_group, int(self.row_N[number])
 
 
 class RowCache:
@@ -129,68 +89,6 @@ class RowCache:
         return self._groups[key][row]
 
 
-def index_split(
-    features: Location, manifest: FeaturizeManifest, split: str, objective: str
-) -> SplitIndex:
-    """Index a split by the feature set's own index, without reading features.
-
-    Raises:
-        PipelineError: when the split is empty, or has no alignment for the frame objective.
-    """
-    subsets = set(manifest.splits.get(split, ()))
-    shards = [number for number, info in enumerate(manifest.shards) if info.subset in subsets]
-    table = read_index_of(features, manifest, shards)
-    total = len(table)
-    shard_N = np.repeat(
-        np.array(shards, np.int32), [manifest.shards[number].num_utterances for number in shards]
-    )
-    row_group_N, num_frames_N = table["row_group"].to_numpy(), table["num_frames"].to_numpy()
-    is_first_N = np.ones(total, np.bool_)
-    is_first_N[1:] = (np.diff(shard_N) != 0) | (np.diff(row_group_N) != 0)
-    firsts = np.flatnonzero(is_first_N)
-    groups_G2 = np.stack([shard_N[firsts], row_group_N[firsts]], axis=1)
-    group_N = np.cumsum(is_first_N, dtype=np.int32) - np.int32(1)
-    row_N = np.arange(total, dtype=np.int32) - firsts.astype(np.int32)[group_N]
-    if objective == "frame":
-        unaligned = np.flatnonzero(~table["is_aligned"].to_numpy())
-        if len(unaligned):
-            file = manifest.shards[shard_N[unaligned[0]]].file
-            raise PipelineError(
-                f"objective=frame needs alignments and {file} has none; featurize with "
-                "labels=alignment, or use objective=ctc"
-            )
-        index = SplitIndex(groups_G2, group_N, row_N, num_frames_N, num_frames_N, 0)
-    else:
-        fits_N = table["frames_needed"].to_numpy() <= num_frames_N
-        index = SplitIndex(
-            groups_G2,
-            group_N[fits_N],
-            row_N[fits_N],
-            num_frames_N[fits_N],
-            table["num_labels"].to_numpy()[fits_N],
-            total - int(fits_N.sum()),
-        )
-    del table
-    pa.default_memory_pool().release_unused()  # or it would keep what reading the index took
-    num_too_short = index.num_too_short
-    if not len(index):
-        raise PipelineError(f"the {split} split of {features} has no usable utterance")
-    if num_too_short > MAX_TOO_SHORT_SHARE * total:
-        raise PipelineError(
-            f"{num_too_short} of {total} utterances of {split} have more labels than CTC fits into "
-            f"their frames, more than {MAX_TOO_SHORT_SHARE:.0%}; featurize with a shorter "
-            "frame_shift_s or stride, or use objective=frame"
-        )
-    if num_too_short:
-        logger.warning(
-            "%s: %d of %d utterances left out: more labels than CTC fits into their frames",
-            split,
-            num_too_short,
-            total,
-        )
-    return index
-
-
 class TrainingData:
     """Batches of the train and dev splits for this worker.
 
@@ -207,8 +105,8 @@ class TrainingData:
         self.config = config
         self._normalise = Normaliser(manifest.cmvn)
         self._delay = config.target_delay or 0
-        self.train = index_split(features, manifest, "train", config.objective)
-        self.dev = index_split(features, manifest, "dev", config.objective)
+        self.train = index_split(features, manifest, "train", config)
+        self.dev = index_split(features, manifest, "dev", config)
         self._cache = RowCache(features, manifest, config.shuffle_window_rows)
         self._dev_cache = RowCache(features, manifest, config.shuffle_window_rows)
 

@@ -39,7 +39,8 @@ from training.weight_averaging import averaged
 logger = logging.getLogger(__name__)
 
 MAX_SKIPPED_STEPS = 20
-"""Steps of an epoch with an infinite gradient, after which training counts as diverged."""
+"""Steps of an epoch with an infinite gradient, after which training counts as diverged; half of its
+steps where these are fewer."""
 MAX_LOSS = 1e6
 """Nats per target above which training counts as diverged; huge weights may still give a number."""
 
@@ -199,7 +200,7 @@ class TrainingLoop:
             running_loss = float(loss_sum) * world_size() / num_targets
             self._tell(epoch, running_loss, step.number + 1, step.num_steps)
         train_loss = float(all_sum(loss_sum)) / num_targets
-        self._check_converging(train_loss, epoch)
+        self._check_converging(train_loss, epoch, step.num_steps)
         trained_s = time.monotonic() - started
         dev = self.score_dev()
         return EpochMetrics(
@@ -231,7 +232,7 @@ class TrainingLoop:
             "is_affordable": self.budget.is_affordable(cost),
         }
 
-    def _check_converging(self, loss: float, epoch: int) -> None:
+    def _check_converging(self, loss: float, epoch: int, num_steps: int) -> None:
         if self.num_skipped_steps:
             logger.warning(
                 "epoch %d: %d steps skipped, their gradient was not finite",
@@ -239,7 +240,8 @@ class TrainingLoop:
                 self.num_skipped_steps,
             )
         # Written so that not-a-number counts as well.
-        if not loss <= MAX_LOSS or self.num_skipped_steps > MAX_SKIPPED_STEPS:
+        most = min(MAX_SKIPPED_STEPS, num_steps // 2)
+        if not loss <= MAX_LOSS or self.num_skipped_steps > most:
             raise PipelineError(
                 f"training diverged in epoch {epoch + 1} (loss {loss:.3g}, "
                 f"{self.num_skipped_steps} steps with a gradient that was not finite); lower "

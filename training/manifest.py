@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from featurize.schema import CmvnStatistics, LabelInventory, StateInventory
 from featurize.stage import StageManifest, TypedConfig
@@ -47,6 +47,26 @@ class EpochMetrics(TypedConfig):
     is_affordable: bool = True
 
 
+class SubsetUse(TypedConfig):
+    """What a training did with a subset's utterances.
+
+    Attributes:
+        num_utterances: in the feature set.
+        num_used: that it learnt from, or in dev was scored on.
+        left_out: the others, by reason (``UnusedReason`` of ``training.split_index``).
+    """
+
+    num_utterances: int
+    num_used: int
+    left_out: dict[str, int]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.num_utterances != self.num_used + sum(self.left_out.values()):
+            raise ValueError("utterances used and left out are not those of the subset")
+        return self
+
+
 class TrainProgress(TypedConfig):
     """How far a running training is, written by rank 0 for whoever watches.
 
@@ -78,6 +98,7 @@ class TrainManifest(StageManifest):
         label_statistics: safetensors file with ``frame_counts`` of the training alignment's
             targets (absent for CTC) and ``bigram_counts`` (S + 1, S + 1) of the training label
             sequences; row S counts starts, column S ends.
+        utterances: what became of those of each subset; empty in runs of earlier versions.
     """
 
     config: TrainConfig
@@ -96,6 +117,7 @@ class TrainManifest(StageManifest):
     label_statistics_sha256: str
     metrics: tuple[EpochMetrics, ...]
     states: StateInventory | None = None
+    utterances: dict[str, SubsetUse] = Field(default_factory=dict)
 
     def own_names(self) -> frozenset[str]:
         """Weights, label statistics, the table of epochs, and the checkpoints that are kept."""

@@ -31,6 +31,7 @@ from training.manifest import (
     TrainProgress,
 )
 from training.models.build import build_network, num_outputs
+from training.split_index import check_epochs, index_split, used_utterances
 from training.train_config import TrainConfig
 from training.worker import train_worker
 from training.worker_config import WorkerConfig
@@ -85,6 +86,7 @@ def train(
     run = runs.child(STAGE, name)
 
     def work(location: Location) -> TrainManifest:
+        used_utterances(features, manifest, config)  # said, or refused, before the workers start
         _run_workers(config, features, location, workers, on_progress)
         return _finish(config, features, manifest, location, name)
 
@@ -131,6 +133,8 @@ def _finish(
     state = store.newest()
     if state is None or len(state.epochs) < config.num_epochs:
         raise PipelineError(f"training at {run} stopped before its last epoch; run it again")
+    index = index_split(features, manifest, "train", config)
+    check_epochs(index, config, state.epochs)
     best = next(metrics for metrics in state.epochs if metrics.epoch == state.best_epoch)
     weights_sha256 = save_tensors(run.child(WEIGHTS_NAME), store.weights_of(state.best_epoch))
     statistics_sha256 = write_label_statistics(run, features, manifest)
@@ -161,6 +165,7 @@ def _finish(
         label_statistics_sha256=statistics_sha256,
         metrics=state.epochs,
         states=manifest.states,
+        utterances={**index.use, **index_split(features, manifest, "dev", config).use},
     )
 
 

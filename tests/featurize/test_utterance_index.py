@@ -10,7 +10,8 @@ from featurize.shards import read_rows
 from featurize.stage import FanOut, Location, PipelineError, read_manifest
 from featurize.utterance_index import read_index_of
 from tests.harness import tiny
-from training.data import index_split
+from training.split_index import index_split
+from training.train_config import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_the_index_is_what_the_rows_say(features):
 
 def test_every_utterance_of_a_split_is_found_at_its_place(features):
     manifest = read_manifest(features, FeaturizeManifest)
-    index = index_split(features, manifest, "train", "ctc")
+    index = index_split(features, manifest, "train", TrainConfig())
     names = set()
     for number in range(len(index)):
         shard, row_group, row = index.place(number)
@@ -61,7 +62,7 @@ def test_every_utterance_of_a_split_is_found_at_its_place(features):
 
 def test_a_training_worker_keeps_few_bytes_an_utterance(features):
     manifest = read_manifest(features, FeaturizeManifest)
-    index = index_split(features, manifest, "train", "ctc")
+    index = index_split(features, manifest, "train", TrainConfig())
     arrays = [value for value in vars(index).values() if isinstance(value, np.ndarray)]
     assert sum(array.nbytes for array in arrays) <= 24 * len(index)
 

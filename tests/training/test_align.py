@@ -14,8 +14,8 @@ from featurize.shards import iter_rows, verify_shard
 from featurize.stage import FanOut, Location, PipelineError, read_manifest
 from training.align.align import align, align_fingerprint
 from training.align.align_config import AlignConfig
-from training.data import index_split
 from training.models.model_config import ModelConfig
+from training.split_index import index_split
 from training.train import train
 from training.train_config import CurriculumStage, TrainConfig
 from training.worker_config import WorkerConfig
@@ -109,7 +109,7 @@ def test_a_finished_alignment_is_found_and_trained_on(librispeech, runs):
     first = align(FEW, librispeech, runs)
     assert align(FEW, librispeech, runs).skipped
     manifest = read_manifest(first.location, FeaturizeManifest)
-    assert index_split(first.location, manifest, "dev", "frame")
+    assert index_split(first.location, manifest, "dev", TrainConfig(objective="frame"))
     config = TrainConfig(model=ModelConfig(model="lstm", hidden_size=8), objective="frame")
     config = config.model_copy(update={"curriculum": (CurriculumStage(num_epochs=1),)})
     assert not train(config, first.location, runs, HERE).skipped

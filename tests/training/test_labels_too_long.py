@@ -7,7 +7,9 @@ from featurize.schema import FeaturizeManifest
 from featurize.shard_writer import pack_row, write_shard
 from featurize.stage import Location, PipelineError, read_manifest
 from tests.training.conftest import planted_rows
-from training.data import index_split
+from training.manifest import SubsetUse
+from training.split_index import index_split
+from training.train_config import TrainConfig
 
 
 @pytest.fixture
@@ -23,16 +25,21 @@ def split_with(planted_features, tmp_path):
             rows[number] = replace(rows[number], labels=labels)
         packed = [pack_row(row, "float32") for row in rows]
         shard = write_shard(target, "train.parquet", "train-planted", packed, 4)
-        return index_split(target, manifest.model_copy(update={"shards": (shard,)}), "train", "ctc")
+        return index_split(
+            target, manifest.model_copy(update={"shards": (shard,)}), "train", TrainConfig()
+        )
 
     return index
 
 
 def test_few_utterances_that_ctc_cannot_fit_are_left_out_and_counted(split_with):
     found = split_with(100, 1)
-    assert (found.num_too_short, len(found)) == (1, 99)
+    use = SubsetUse(num_utterances=100, num_used=99, left_out={"too_many_labels": 1})
+    assert (found.use, len(found)) == ({"train-planted": use}, 99)
 
 
 def test_many_are_no_training(split_with):
-    with pytest.raises(PipelineError, match=r"2 of 100 utterances of train have more labels"):
+    with pytest.raises(
+        PipelineError, match=r"2 of 100 utterances of train cannot .*: 2 have more labels"
+    ):
         split_with(100, 2)

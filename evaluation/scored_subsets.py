@@ -1,0 +1,65 @@
+"""What an evaluation's error rates rest on: the utterances scored, and those that are missing."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from evaluation.metrics import ScoredSubset
+from evaluation.scoring import EditCounts
+from featurize.rejects import RejectCounts, read_reject_counts
+from featurize.schema import FeaturizeManifest
+from featurize.stage import MANIFEST_NAME, Location, PipelineError, read_manifest
+
+
+def scored_subsets(
+    features: Location,
+    manifest: FeaturizeManifest,
+    subsets: Sequence[str],
+    scored: Iterable[tuple[str, EditCounts]],
+) -> dict[str, ScoredSubset]:
+    """Account for every utterance of some subsets.
+
+    Args:
+        features: the evaluated feature set.
+        manifest: its manifest.
+        subsets: those that are scored.
+        scored: subset and edits of symbols of each utterance that was scored.
+
+    Raises:
+        PipelineError: when what was scored is not what the feature set holds.
+    """
+    num_scored: Counter[str] = Counter()
+    num_without: Counter[str] = Counter()
+    for subset, edits in scored:
+        num_scored[subset] += 1
+        num_without[subset] += edits.reference_length == 0
+    left_out, is_known = _left_out(features, manifest)
+    found = {}
+    for subset in subsets:
+        given = manifest.subsets[subset].num_utterances
+        if num_scored[subset] != given:
+            raise PipelineError(
+                f"{num_scored[subset]} utterances of {subset} were scored, and {features} has "
+                f"{given}; verify the features, and evaluate again with --force"
+            )
+        found[subset] = ScoredSubset(
+            num_scored=given,
+            left_out={reason: n for (of, reason), n in sorted(left_out.items()) if of == subset},
+            is_known=is_known,
+            num_without_reference=num_without[subset],
+        )
+    return found
+
+
+def _left_out(features: Location, manifest: FeaturizeManifest) -> tuple[RejectCounts, bool]:
+    """Rejects of the stages that made a feature set, and whether all of them could be asked."""
+    own = read_reject_counts(features) if manifest.reject_counts else Counter()
+    if manifest.aligned is None:
+        return own, True
+    before = Location.of(manifest.aligned.features)
+    if not before.child(MANIFEST_NAME).exists():
+        return own, False
+    aligned = read_manifest(before, FeaturizeManifest)
+    if aligned.fingerprint != manifest.upstream["features"]:
+        return own, False
+    earlier, is_known = _left_out(before, aligned)
+    return own + earlier, is_known
