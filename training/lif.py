@@ -86,18 +86,18 @@ class StepOutput(NamedTuple):
     membrane_potential: Tensor
 
 
+class FiringOptions(NamedTuple):
+    """What of v3 is chosen and not learned; kernels are given all of it."""
+
+    cell_bound: float | None = None  # c, the largest cell as a share of the range
+
+
 class LeakyFiring(NamedTuple):
-    """How a site of v3 fires.
+    """How a site of v3 fires."""
 
-    Attributes:
-        quantizer: Q', with or without gradients for range and threshold.
-        residue_leak: lambda, (H,) float32 in (0, 1]; None for no leak, as 1.
-        cell_bound: c, the largest cell as a share of the range; None for no bound.
-    """
-
-    quantizer: LevelQuantizer
-    residue_leak: Tensor | None = None
-    cell_bound: float | None = None
+    quantizer: LevelQuantizer  # Q', with or without gradients for range and threshold
+    residue_leak: Tensor | None = None  # lambda, (H,) float32 in (0, 1]; None for no leak, as 1
+    options: FiringOptions = FiringOptions()
 
 
 def fire_step(
@@ -236,7 +236,7 @@ def leaky_gated_step(
     cell = saturate(torch.relu(cell_drive + from_cell))
     if dropout_mask is not None:
         cell = cell * dropout_mask
-    if firing.cell_bound is not None:
-        cell = torch.minimum(cell, firing.cell_bound * firing.quantizer.range_M)
+    if firing.options.cell_bound is not None:
+        cell = torch.minimum(cell, firing.options.cell_bound * firing.quantizer.range_M)
     current = saturate(forget * state.synaptic_current + (1.0 - forget) * cell)
     return leaky_fire_step(current, current, state.residue, firing)

@@ -285,5 +285,5 @@ def leaky_gated(
         recurrent_2HH=recurrent_weight_2HH.float(), residue_leak_H=firing.residue_leak
     )
     rows = Rows(lengths_B, mask)
-    layer = Layer("gated", rows, weights, state, firing.quantizer, firing.cell_bound)
+    layer = Layer("gated", rows, weights, state, firing.quantizer, firing.options)
     return _run(layer, drive_TBG.float(), backend)

@@ -216,8 +216,8 @@ def _leaky_arrays(
 ) -> dict[str, NDArray[Any]]:
     """What only v3 has."""
     rows = []
-    for quantizer, _, bound in firings:
-        range_M = quantizer.range_M
+    for quantizer, _, options in firings:
+        range_M, bound = quantizer.range_M, options.cell_bound
         lowest = 0.0 if quantizer.is_unsigned else -range_M.item()
         largest_cell = SATURATION if bound is None else (bound * range_M).item()
         rows.append((lowest, quantizer.threshold_levels.item(), largest_cell))

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from training import recurrence
-from training.lif import LeakyFiring, LifState, leaky_encoder_step, leaky_gated_step
+from training.lif import FiringOptions, LeakyFiring, LifState, leaky_encoder_step, leaky_gated_step
 from training.quantizer import LevelQuantizer
 
 KINDS = ("encoder", "gated")
@@ -46,7 +46,7 @@ class Case:
             convert(self.range_M), convert(self.threshold), self.options["num_bits"], is_unsigned
         )
         leak = convert(self.leak) if self.options["leaks"] else None
-        return LeakyFiring(quantizer, leak, self.options["cell_bound"])
+        return LeakyFiring(quantizer, leak, FiringOptions(self.options["cell_bound"]))
 
     def run(self, backend):
         state, firing = LifState(*self.state), self.firing()
@@ -87,9 +87,9 @@ class Case:
                 )
                 cell = x.chunk(2, dim=-1)[1] + state.spikes @ weight.chunk(2)[1].T
                 near = [cell.abs()]
-                if firing.cell_bound is not None:
+                if firing.options.cell_bound is not None:
                     masked = cell.relu() * (1.0 if mask is None else mask)
-                    near.append((masked - firing.cell_bound * quantizer.range_M).abs())
+                    near.append((masked - firing.options.cell_bound * quantizer.range_M).abs())
                 distances += [n[valid.expand_as(n)].min() for n in near if valid.any()]
             if quantizer.num_bits != 32 and valid.any():
                 berth = 1.0 / potential.abs().clamp(min=1.0)

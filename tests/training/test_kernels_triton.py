@@ -13,7 +13,7 @@ import torch
 
 from featurize.stage import PipelineError
 from training import recurrence
-from training.lif import LeakyFiring, LifState
+from training.lif import FiringOptions, LeakyFiring, LifState
 from training.quantizer import LevelQuantizer, Quantizer
 
 pytest.importorskip("triton")
@@ -134,7 +134,8 @@ def run_leaky(kind, backend, options):
     threshold = torch.tensor(2.3, device=DEVICE, requires_grad=True)
     is_unsigned = options["is_unsigned"] and kind == "gated"
     quantizer = LevelQuantizer(range_M, threshold, options["num_bits"], is_unsigned)
-    firing = LeakyFiring(quantizer, leak if options["leaks"] else None, options["cell_bound"])
+    chosen = FiringOptions(options["cell_bound"])
+    firing = LeakyFiring(quantizer, leak if options["leaks"] else None, chosen)
     leaves = [drive.requires_grad_(), *state, leak, range_M, threshold]
     if kind == "encoder":
         output = recurrence.leaky_encoder(drive, lengths, LifState(*state), firing, backend=backend)

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from evaluation.multiplications import Activity, NetworkShape, audited, closed_form, count_terms
-from training.lif import LeakyFiring, LifState, leaky_encoder_step, leaky_gated_step
+from training.lif import (
+    FiringOptions,
+    LeakyFiring,
+    LifState,
+    leaky_encoder_step,
+    leaky_gated_step,
+)
 from training.models.build import build_network
 from training.models.leaky_config import LeakyConfig
 from training.models.model_config import ModelConfig
@@ -62,7 +68,7 @@ def test_a_current_below_the_leaking_share_of_the_threshold_never_fires():
 
 def test_the_cell_is_bounded_after_the_mask_and_the_current_with_it():
     # c M = 16 units; the cell of 10 units doubled by the mask is cut to 16, F = 1/2.
-    firing = LeakyFiring(levels(), None, cell_bound=16 * UNIT / RANGE_M)
+    firing = LeakyFiring(levels(), None, FiringOptions(16 * UNIT / RANGE_M))
     state, currents = rest(), []
     for _ in range(2):
         state, _ = leaky_gated_step(
@@ -148,7 +154,12 @@ def test_a_bounded_cell_passes_its_gradient_to_the_range():
     quantizer = levels(learned=True)
     cell = column(50 * UNIT).requires_grad_()
     state, _ = leaky_gated_step(
-        column(0.0), cell, None, torch.zeros(2, 1), rest(), LeakyFiring(quantizer, None, 0.5)
+        column(0.0),
+        cell,
+        None,
+        torch.zeros(2, 1),
+        rest(),
+        LeakyFiring(quantizer, None, FiringOptions(0.5)),
     )
     state.synaptic_current.sum().backward()
     assert cell.grad.item() == 0.0

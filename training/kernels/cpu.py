@@ -104,7 +104,7 @@ def _firing(layer: Layer) -> Firing:
     quantizer = as_levels(layer.quantizer)
     is_quantized = quantizer.num_bits != UNQUANTIZED_BITS
     range_M, leak = quantizer.range_M.detach(), layer.weights.residue_leak_H
-    has_bound = layer.cell_bound is not None
+    has_bound = layer.options.cell_bound is not None
     return Firing(
         lowest=np.float32(0.0 if quantizer.is_unsigned else -range_M.item()),
         highest=np.float32(range_M.item()),
@@ -113,7 +113,7 @@ def _firing(layer: Layer) -> Firing:
         is_quantized=is_quantized,
         residue_leak=NO_FLOATS if leak is None else flat(_padded(leak)),
         has_leak=leak is not None,
-        largest_cell=np.float32((layer.cell_bound or 0.0) * range_M),
+        largest_cell=np.float32((layer.options.cell_bound or 0.0) * range_M),
         has_bound=has_bound,
         saturation=np.float32(SATURATION),
     )
@@ -201,7 +201,7 @@ def forward(layer: Layer, drive_TBG: Tensor, keep: Keep) -> tuple[RecurrenceOutp
         currents=_new_floats(sizes, save and layer.kind != "encoder"),
         inside=_new_bits(sizes, save),
         positive=_new_bits(sizes, save and is_gated),
-        bounded=_new_bits(sizes, save and is_gated and layer.cell_bound is not None),
+        bounded=_new_bits(sizes, save and is_gated and layer.options.cell_bound is not None),
         gates=_new_floats(sizes, save and is_gated),
         potentials=_new_floats(sizes, save and keep.potentials),
         drive=torch.empty(0),

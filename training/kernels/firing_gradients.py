@@ -44,6 +44,8 @@ def firing_gradients(
     quantizer = as_levels(layer.quantizer)
     range_M, threshold = quantizer.range_M.detach(), quantizer.threshold_levels.detach()
     scale = quantizer._replace(range_M=range_M).scale()
-    of_range = sums.inside_range.sum() / range_M + (layer.cell_bound or 0.0) * sums.bound.sum()
+    of_range = (
+        sums.inside_range.sum() / range_M + (layer.options.cell_bound or 0.0) * sums.bound.sum()
+    )
     of_threshold = -sums.threshold.sum() * threshold / (scale * THRESHOLD_WINDOW)
     return None if leak is None else sums.leak.clone(), of_range, of_threshold

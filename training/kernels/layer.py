@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, cast
 from torch import Tensor
 
 from training.kernels.lanes import WIDE
-from training.lif import LifState
+from training.lif import FiringOptions, LifState
 from training.quantizer import LevelQuantizer, Quantizer, as_levels
 
 LayerKind = Literal["encoder", "conventional", "gated"]
@@ -55,7 +55,7 @@ class Layer(NamedTuple):
         state: state before the first frame, (B, H) each.
         quantizer: range, bits and threshold; operators and fused backends take that of the paper's
             models as one of levels.
-        cell_bound: c of v3, the largest cell as a share of the range; None for no bound.
+        options: of v3.
     """
 
     kind: LayerKind
@@ -63,7 +63,7 @@ class Layer(NamedTuple):
     weights: LayerWeights
     state: LifState
     quantizer: Quantizer | LevelQuantizer
-    cell_bound: float | None = None
+    options: FiringOptions = FiringOptions()
 
 
 class Keep(NamedTuple):
@@ -143,18 +143,16 @@ def flattened(layer: Layer) -> tuple[Any, ...]:
     """A layer as the flat arguments of an operator, in the order of its fields."""
     quantizer = as_levels(layer.quantizer)
     rows, weights, state = layer.rows, layer.weights, layer.state
-    return (layer.kind, *rows, *weights, *state, *quantizer, layer.cell_bound)
+    return (layer.kind, *rows, *weights, *state, *quantizer, *layer.options)
 
 
-FLAT_PARTS = (Rows, LayerWeights, LifState, LevelQuantizer)
-NUM_FLAT = 2 + sum(len(part._fields) for part in FLAT_PARTS)
+FLAT_PARTS = (Rows, LayerWeights, LifState, LevelQuantizer, FiringOptions)
+NUM_FLAT = 1 + sum(len(part._fields) for part in FLAT_PARTS)
 
 
 def unflattened(flat: Sequence[Any]) -> Layer:
     """The layer of the flat arguments of an operator."""
-    kind, *others, cell_bound = flat
+    kind, *others = flat
     values = iter(others)
-    rows, weights, state, quantizer = (
-        cast(Any, part)(*(next(values) for _ in part._fields)) for part in FLAT_PARTS
-    )
-    return Layer(kind, rows, weights, state, quantizer, cell_bound)
+    parts = (cast(Any, part)(*(next(values) for _ in part._fields)) for part in FLAT_PARTS)
+    return Layer(kind, *parts)

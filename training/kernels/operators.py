@@ -34,7 +34,13 @@ from training.quantizer import LevelQuantizer, as_levels
 R = TypeVar("R")
 
 _library = torch.library.Library("spikeline", "DEF")
-_TYPES = {Tensor: "Tensor", Tensor | None: "Tensor?", int: "int", float: "float", bool: "bool"}
+_TYPES = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    int: "int",
+    bool: "bool",
+    float | None: "float?",
+}
 NUM_STATES = len(LifState._fields)
 # The weights, then range and threshold.
 NUM_LEARNED = len(LayerWeights._fields) + 2
@@ -97,7 +103,7 @@ def _layer_backward(*arguments: Any) -> tuple[Tensor, ...]:
     return (found.drive_TBG, *filled, *found.state)
 
 
-_LAYER = f"str kind, {_schema_of(*FLAT_PARTS)}, float? cell_bound"
+_LAYER = f"str kind, {_schema_of(*FLAT_PARTS)}"
 _layer_operator = _operator(
     _layer,
     f"({_LAYER}, Tensor drive, {_schema_of(Keep)}, str backend) -> "
@@ -119,7 +125,7 @@ def layer(found: Layer, drive_TBG: Tensor, keep: Keep, backend: str) -> tuple[Te
 @_shapes_of("layer")  # type: ignore[untyped-decorator]
 def _(*arguments: Any) -> tuple[Tensor, ...]:
     *flat, drive, save, potentials, backend = arguments
-    kind, _, _, state, _, cell_bound = unflattened(flat)
+    kind, _, _, state, _, options = unflattened(flat)
     num_frames, batch_size = drive.shape[:2]
     num_neurons = state.synaptic_current.shape[1]
     is_gated, is_triton = kind == "gated", backend == "triton"
@@ -140,7 +146,7 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
         currents=floats(save and kind != "encoder"),
         inside=bits(save),
         positive=bits(save and is_gated and not is_triton),
-        bounded=bits(save and is_gated and cell_bound is not None and not is_triton),
+        bounded=bits(save and is_gated and options.cell_bound is not None and not is_triton),
         gates=floats(save and is_gated),
         potentials=floats(save and potentials),
         drive=drive.new_empty(0),

@@ -127,7 +127,7 @@ def forward(
         step = _step(layer, drive_TBG)
         output = scan(step, num_frames, lengths_B, layer.state, layer.quantizer, per_step_range)
     else:
-        firing = LeakyFiring(layer.quantizer, layer.weights.residue_leak_H, layer.cell_bound)
+        firing = LeakyFiring(layer.quantizer, layer.weights.residue_leak_H, layer.options)
         leaky_step = _leaky_step(layer, drive_TBG)
         output = scan(leaky_step, num_frames, lengths_B, layer.state, firing)
 

@@ -237,9 +237,9 @@ class _Buffers:
 
     def firing(self) -> Firing:
         """Places of numbers; the saturation is one in the launches themselves."""
-        lowest, highest, scale, threshold, largest_cell = torch.ones(5, device=self.shape.device)
+        scalars = torch.ones(len(Firing._fields) - 2, device=self.shape.device).unbind()
         leak = torch.ones(self.shape.num_neurons, device=self.shape.device)
-        return Firing(lowest, highest, scale, threshold, largest_cell, leak, SATURATION)
+        return Firing._make((*scalars, leak, SATURATION))
 
     def kept(self) -> Kept:
         count, width = self.shape.num_frames if self.shape.save else 0, self.shape.num_neurons

@@ -123,7 +123,7 @@ def firing_of(layer: Layer) -> Firing:
         highest=range_M,
         scale=scale,
         threshold=levels.threshold_levels.detach(),
-        largest_cell=(layer.cell_bound or 0.0) * range_M,
+        largest_cell=(layer.options.cell_bound or 0.0) * range_M,
         leak=range_M if leak is None else leak.detach().contiguous(),
         saturation=SATURATION,
     )
@@ -134,7 +134,7 @@ def options_of(layer: Layer, has_potentials: bool) -> Options:
     return Options(
         as_levels(layer.quantizer).num_bits != UNQUANTIZED_BITS,
         layer.weights.residue_leak_H is not None,
-        layer.cell_bound is not None,
+        layer.options.cell_bound is not None,
         has_potentials,
     )
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from training.constants import UNQUANTIZED_BITS
-from training.lif import LeakyFiring
+from training.lif import FiringOptions, LeakyFiring
 from training.models.model_config import ModelConfig
 from training.models.site import QuantizerSite
 from training.quantizer import LevelQuantizer, Quantizer, RangeTracker
@@ -49,7 +49,7 @@ class LeakySite(QuantizerSite):
         options = config.leaky
         self.num_neurons = num_neurons
         self.is_unsigned = options.unsigned_levels and not is_encoder
-        self.cell_bound = None if is_encoder else options.cell_bound
+        self.options = FiringOptions(None if is_encoder else options.cell_bound)
         self.log_range = self.log_threshold = self.leak_logit = None
         if options.learned_levels and config.num_bits != UNQUANTIZED_BITS:
             initial = options.encoder_initial_range if is_encoder else options.initial_range
@@ -102,7 +102,7 @@ class LeakySite(QuantizerSite):
             current = quantizer or self.quantizer()
             threshold = torch.full_like(current.range_M, current.threshold + 1.0)
             levels = LevelQuantizer(current.range_M, threshold, current.num_bits, self.is_unsigned)
-        return LeakyFiring(levels, self.residue_leak(), self.cell_bound)
+        return LeakyFiring(levels, self.residue_leak(), self.options)
 
     def run_leaky(self, recurrence: LeakyRecurrence) -> RecurrenceOutput:
         """Run the recurrence; where the range is not learned it follows as in v2."""
