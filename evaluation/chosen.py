@@ -24,19 +24,13 @@ EVALUATION_STAGE = "evaluation"
 
 @dataclass(frozen=True, eq=False)
 class ChosenSearches:
-    """The searches of a recogniser.
-
-    Attributes:
-        evaluation: where they were chosen.
-        metrics: what it says of the model.
-        symbols: search for symbols; None where the best output of each frame is taken.
-        words: search for words; None where none was made.
-    """
+    """The searches of a recogniser."""
 
     evaluation: Location
-    metrics: ModelMetrics
+    metrics: ModelMetrics  # what it says of the model
+    # search for symbols; None where the best output of each frame is taken
     symbols: GraphSearch | None
-    words: GraphSearch | None
+    words: GraphSearch | None  # search for words; None where none was made
 
 
 def read_evaluation(evaluation: Location) -> tuple[EvaluateManifest, EvaluationMetrics]:

@@ -29,21 +29,13 @@ _SILENT_BELOW = 0.002
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper and what this evaluation says to it.
-
-    Attributes:
-        claim: what is claimed.
-        timit: the paper's figure on TIMIT, empty where it gives none.
-        librispeech: the paper's figure on LibriSpeech 100 h.
-        here: this evaluation's figure.
-        verdict: whether the claim holds here.
-    """
+    """One claim of the paper and what this evaluation says to it."""
 
     claim: str
-    timit: str
-    librispeech: str
-    here: str
-    verdict: Verdict
+    timit: str  # the paper's figure on TIMIT, empty where it gives none
+    librispeech: str  # the paper's figure on LibriSpeech 100 h
+    here: str  # this evaluation's figure
+    verdict: Verdict  # whether the claim holds here
 
 
 def title_of(model: ModelMetrics) -> str:

@@ -39,16 +39,12 @@ _FRONT_END_FIELDS = (
 
 @dataclass(frozen=True)
 class SearchChoice:
-    """Whose search an engine takes.
+    """Whose search an engine takes."""
 
-    Attributes:
-        evaluation: address of the evaluation that chose it; None for the newest one beside the
-            training run that chose weights for it.
-        find_words: whether its search for words comes along.
-    """
-
+    # address of the evaluation that chose it; None for the newest one beside the training run that
+    # chose weights for it
     evaluation: str | None = None
-    find_words: bool = True
+    find_words: bool = True  # whether its search for words comes along
 
 
 def engine_of_run(

@@ -95,23 +95,14 @@ _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 @dataclass(frozen=True)
 class Plot:
-    """A finished plot.
+    """A finished plot."""
 
-    Attributes:
-        name: file name without its ending.
-        title: heading for people.
-        alt: what it shows, in words, for readers who do not see it.
-        png: the image on white; carries title and words (``plot_words``).
-        svg: an ``<svg>`` element for a page with the variables of ``page_colours``.
-        is_wide: whether it needs the page's whole width.
-    """
-
-    name: str
-    title: str
-    alt: str
-    png: bytes
-    svg: str
-    is_wide: bool = False
+    name: str  # file name without its ending
+    title: str  # heading for people
+    alt: str  # what it shows, in words, for readers who do not see it
+    png: bytes  # the image on white; carries title and words (``plot_words``)
+    svg: str  # an ``<svg>`` element for a page with the variables of ``page_colours``
+    is_wide: bool = False  # whether it needs the page's whole width
 
 
 @contextmanager

@@ -26,23 +26,14 @@ NUM_RESAMPLINGS = 10_000
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """One trained recogniser with its errors on every utterance.
+    """One trained recogniser with its errors on every utterance."""
 
-    Attributes:
-        metrics: what its evaluation says of it.
-        trained: its training's manifest.
-        utterances: utterance ids, sorted.
-        speakers: speaker of each utterance.
-        errors: by rate, errors of each utterance.
-        lengths: by rate, reference symbols of each utterance.
-    """
-
-    metrics: ModelMetrics
-    trained: TrainManifest
+    metrics: ModelMetrics  # what its evaluation says of it
+    trained: TrainManifest  # its training's manifest
     utterances: tuple[str, ...]
-    speakers: tuple[str, ...]
-    errors: Mapping[RateName, NDArray[np.int64]]
-    lengths: Mapping[RateName, NDArray[np.int64]]
+    speakers: tuple[str, ...]  # speaker of each utterance
+    errors: Mapping[RateName, NDArray[np.int64]]  # by rate, errors of each utterance
+    lengths: Mapping[RateName, NDArray[np.int64]]  # by rate, reference symbols of each utterance
 
     @property
     def multiplications_per_s(self) -> float:
@@ -86,23 +77,14 @@ def read_scored_run(evaluation: Location) -> ScoredRun:
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """One entry of the front over its seeds.
+    """One entry of the front over its seeds."""
 
-    Attributes:
-        name: unique among the points.
-        family: name of its family.
-        budget_m: millions of multiplications a second it was made for; 0 for none.
-        is_dense: whether every output of its layers counts.
-        tuned: what was tuned, and how often.
-        runs: its seeds, of the same utterances.
-    """
-
-    name: str
-    family: str
-    budget_m: float
-    is_dense: bool
-    tuned: str
-    runs: tuple[ScoredRun, ...]
+    name: str  # unique among the points
+    family: str  # name of its family
+    budget_m: float  # millions of multiplications a second it was made for; 0 for none
+    is_dense: bool  # whether every output of its layers counts
+    tuned: str  # what was tuned, and how often
+    runs: tuple[ScoredRun, ...]  # its seeds, of the same utterances
 
     @property
     def multiplications_per_s(self) -> float:
@@ -132,15 +114,10 @@ class FrontPoint:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its intervals.
+    """An estimate with its intervals."""
 
-    Attributes:
-        by_utterance: value and 95% interval over utterances.
-        by_speaker: the same over speakers.
-    """
-
-    by_utterance: Estimate
-    by_speaker: Estimate
+    by_utterance: Estimate  # value and 95% interval over utterances
+    by_speaker: Estimate  # the same over speakers
 
 
 def interval(point: FrontPoint, rate: RateName, other: FrontPoint | None = None) -> Interval:

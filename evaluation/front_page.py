@@ -22,15 +22,10 @@ SHORT_TITLES = {"per": "PER", "wer": "WER", "cer": "CER"}
 
 @dataclass(frozen=True)
 class Missing:
-    """An entry that is not there yet, in whole or in part.
+    """An entry that is not there yet, in whole or in part."""
 
-    Attributes:
-        name: of the entry.
-        seeds: seeds that are not trained and scored.
-    """
-
-    name: str
-    seeds: tuple[int, ...]
+    name: str  # of the entry
+    seeds: tuple[int, ...]  # seeds that are not trained and scored
 
 
 def front_rates(points: Sequence[FrontPoint]) -> tuple[RateName, ...]:

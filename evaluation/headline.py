@@ -29,34 +29,21 @@ class HeadlineNumber(NamedTuple):
 
 
 class Headline(NamedTuple):
-    """The result for a reader with ten seconds.
+    """The result for a reader with ten seconds."""
 
-    Attributes:
-        sentence: what came out.
-        reservation: what must be known beside it; may be empty.
-        numbers: three.
-    """
-
-    sentence: str
-    reservation: str
-    numbers: tuple[HeadlineNumber, ...]
+    sentence: str  # what came out
+    reservation: str  # what must be known beside it; may be empty
+    numbers: tuple[HeadlineNumber, ...]  # three
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A setting over its seeds.
-
-    Attributes:
-        first: its first run.
-        title: its name in a sentence.
-        error: the primary error rate, mean over seeds.
-        cost: audited multiplications a second of speech, mean over seeds.
-    """
+    """A setting over its seeds."""
 
     first: ModelMetrics
-    title: str
-    error: float
-    cost: float
+    title: str  # its name in a sentence
+    error: float  # the primary error rate, mean over seeds
+    cost: float  # audited multiplications a second of speech, mean over seeds
 
 
 def contestants(metrics: EvaluationMetrics) -> list[Contestant]:

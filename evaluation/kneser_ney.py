@@ -46,21 +46,13 @@ _FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 
 @dataclass(frozen=True, eq=False)
 class _Counted:
-    """The n-grams of one order as the text has them.
+    """The n-grams of one order as the text has them."""
 
-    Attributes:
-        prefix_N: place of the first words among the order below.
-        suffix_N: place of the last words among the order below.
-        word_N: the last word.
-        count_N: occurrences.
-        begins_N: whether it begins with ``<s>``.
-    """
-
-    prefix_N: Integers
-    suffix_N: Integers
-    word_N: Integers
+    prefix_N: Integers  # place of the first words among the order below
+    suffix_N: Integers  # place of the last words among the order below
+    word_N: Integers  # the last word
     count_N: Integers
-    begins_N: Flags
+    begins_N: Flags  # whether it begins with ``<s>``
 
 
 def estimate(

@@ -29,30 +29,19 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclass(frozen=True, eq=False)
 class TrainingTranscripts:
-    """What the first model was trained on.
+    """What the first model was trained on."""
 
-    Attributes:
-        features: its feature set.
-        manifest: of that.
-    """
-
-    features: Location
+    features: Location  # its feature set
     manifest: FeaturizeManifest
 
 
 @dataclass(frozen=True, eq=False)
 class SourcedModel:
-    """A language model and where it comes from.
-
-    Attributes:
-        model: the model.
-        source: address of the file; empty for the training transcripts.
-        num_sentences: that it was estimated from; None where it was given.
-    """
+    """A language model and where it comes from."""
 
     model: NgramModel
-    source: str
-    num_sentences: int | None
+    source: str  # address of the file; empty for the training transcripts
+    num_sentences: int | None  # that it was estimated from; None where it was given
 
 
 def digest_of_files(config: WordSearchConfig | None, features: FeaturizeManifest) -> dict[str, str]:

@@ -7,36 +7,24 @@ EVALUATE_SCHEMA_VERSION = 1
 
 
 class EvaluateProgress(TypedConfig):
-    """How far a running evaluation is.
+    """How far a running evaluation is."""
 
-    Attributes:
-        model: label of the model at work.
-        model_number: its place, from 0.
-        num_done: utterances it has recognised.
-    """
-
-    model: str
-    model_number: int
+    model: str  # label of the model at work
+    model_number: int  # its place, from 0
     num_models: int
-    num_done: int
+    num_done: int  # utterances it has recognised
     num_utterances: int
 
 
 class EvaluateManifest(StageManifest):
-    """The evaluation manifest.
-
-    Attributes:
-        features: address of the feature set.
-        models: addresses of the training runs, in the order of the comparison.
-        files: everything written beside the manifest.
-    """
+    """The evaluation manifest."""
 
     config: EvaluateConfig
-    features: str
-    models: tuple[str, ...]
+    features: str  # address of the feature set
+    models: tuple[str, ...]  # addresses of the training runs, in the order of the comparison
     subsets: tuple[str, ...]
     num_utterances: int
-    files: tuple[str, ...]
+    files: tuple[str, ...]  # everything written beside the manifest
 
     def own_names(self) -> frozenset[str]:
         """The files, and the folders of those that are in one."""

@@ -22,19 +22,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class NgramOrder:
-    """The n-grams of one order, sorted by their words' numbers.
+    """The n-grams of one order, sorted by their words' numbers."""
 
-    Attributes:
-        prefix_N: place of the first n - 1 words among the order below; 0 for single words.
-        word_N: number of the last word.
-        log10_probability_N: of the last word after the others.
-        log10_backoff_N: of what is left to words never seen after it; 0 at the highest order.
-    """
-
-    prefix_N: Integers
-    word_N: Integers
-    log10_probability_N: Floats
-    log10_backoff_N: Floats
+    prefix_N: Integers  # place of the first n - 1 words among the order below; 0 for single words
+    word_N: Integers  # number of the last word
+    log10_probability_N: Floats  # of the last word after the others
+    log10_backoff_N: Floats  # of what is left to words never seen after it; 0 at the highest order
 
     def __len__(self) -> int:
         return len(self.word_N)
@@ -42,30 +35,19 @@ class NgramOrder:
 
 @dataclass(frozen=True)
 class Perplexity:
-    """How well a model foresees sentences.
+    """How well a model foresees sentences."""
 
-    Attributes:
-        value: per word and sentence end, words it lacks left out.
-        num_words: all words of the sentences.
-        num_unknown: words that it lacks.
-    """
-
-    value: float
-    num_words: int
-    num_unknown: int
+    value: float  # per word and sentence end, words it lacks left out
+    num_words: int  # all words of the sentences
+    num_unknown: int  # words that it lacks
 
 
 @dataclass(frozen=True, eq=False)
 class NgramModel:
-    """A back-off model.
+    """A back-off model."""
 
-    Attributes:
-        vocabulary: every word, ``<s>``, ``</s>`` and ``<unk>`` among them, by number.
-        orders: from 1.
-    """
-
-    vocabulary: tuple[str, ...]
-    orders: tuple[NgramOrder, ...]
+    vocabulary: tuple[str, ...]  # every word, ``<s>``, ``</s>`` and ``<unk>`` among them, by number
+    orders: tuple[NgramOrder, ...]  # from 1
 
     @property
     def order(self) -> int:

@@ -47,49 +47,30 @@ class Example:
 
 @dataclass
 class ModelOutcome:
-    """One model's results, gathered utterance by utterance.
+    """One model's results, gathered utterance by utterance."""
 
-    Attributes:
-        label: its name in this evaluation.
-        setting: the name it shares with the runs that differ in the seed alone.
-        run: address of its training run.
-        manifest: what the run says of itself.
-        shape: what its counts depend on.
-        parameters: learned values.
-        stored: what its network takes up.
-        decoder: the decoder used.
-        viterbi: weights of the phone search, where it is used.
-        word_search: weights of the word search, where it is used.
-        symbol_graph: fingerprint of the graph of the search for symbols, where it is used.
-        word_graph: the same of the word search.
-        has_heard: scored utterances that it was trained on; None where that is unknown.
-        num_too_short: scored utterances in which it names no frame.
-        symbols: edits per utterance.
-        words: edits of words per utterance; empty where the labels have no words.
-        activity: summed over utterances; None before the first.
-        examples: a few utterances to show.
-        raster: one utterance's spikes; None for a dense model.
-    """
-
-    label: str
-    setting: str
-    run: str
-    manifest: TrainManifest
-    shape: NetworkShape
+    label: str  # its name in this evaluation
+    setting: str  # the name it shares with the runs that differ in the seed alone
+    run: str  # address of its training run
+    manifest: TrainManifest  # what the run says of itself
+    shape: NetworkShape  # what its counts depend on
     parameters: ParameterCounts
-    stored: StoredNetwork
+    stored: StoredNetwork  # what its network takes up
     decoder: DecoderName
-    viterbi: ViterbiConfig | None
-    word_search: WordSearchConfig | None = None
+    viterbi: ViterbiConfig | None  # weights of the phone search, where it is used
+    word_search: WordSearchConfig | None = None  # weights of the word search, where it is used
+    # fingerprint of the graph of the search for symbols, where it is used
     symbol_graph: str | None = None
-    word_graph: str | None = None
+    word_graph: str | None = None  # the same of the word search
+    # scored utterances that it was trained on; None where that is unknown
     has_heard: int | None = 0
-    num_too_short: int = 0
-    symbols: list[EditCounts] = field(default_factory=list)
+    num_too_short: int = 0  # scored utterances in which it names no frame
+    symbols: list[EditCounts] = field(default_factory=list)  # edits per utterance
+    # edits of words per utterance; empty where the labels have no words
     words: list[EditCounts] = field(default_factory=list)
-    activity: Activity | None = None
-    examples: list[Example] = field(default_factory=list)
-    raster: SpikeRaster | None = None
+    activity: Activity | None = None  # summed over utterances; None before the first
+    examples: list[Example] = field(default_factory=list)  # a few utterances to show
+    raster: SpikeRaster | None = None  # one utterance's spikes; None for a dense model
 
     def add(self, symbols: EditCounts, words: EditCounts | None, activity: Activity) -> None:
         """Take in one utterance."""

@@ -10,19 +10,13 @@ from evaluation.metrics import EvaluationMetrics, SettingMetrics
 
 
 class ParetoPoint(NamedTuple):
-    """A setting in the plane of cost and error.
+    """A setting in the plane of cost and error."""
 
-    Attributes:
-        setting: its metrics.
-        multiplications: per frame, audited, mean over seeds.
-        error: the primary error rate as a fraction, mean over seeds.
-        is_on_front: whether no setting has fewer multiplications and errs no more, or errs less
-            at no more multiplications.
-    """
-
-    setting: SettingMetrics
-    multiplications: float
-    error: float
+    setting: SettingMetrics  # its metrics
+    multiplications: float  # per frame, audited, mean over seeds
+    error: float  # the primary error rate as a fraction, mean over seeds
+    # whether no setting has fewer multiplications and errs no more, or errs less at no more
+    # multiplications
     is_on_front: bool
 
 

@@ -40,23 +40,14 @@ _KEPT_BATCHES = 4
 
 @dataclass(frozen=True)
 class Source:
-    """A recogniser and the utterances that it hears; pickles.
+    """A recogniser and the utterances that it hears; pickles."""
 
-    Attributes:
-        model: a finished training run.
-        weights_sha256: of its weights, by which a worker knows whether it has them.
-        features: a finished feature set.
-        features_sha256: of its manifest.
-        subsets: which of its subsets.
-        is_apart: whether parts are worked on in processes of their own, with one thread each.
-    """
-
-    model: Location
-    weights_sha256: str
-    features: Location
-    features_sha256: str
-    subsets: tuple[str, ...]
-    is_apart: bool
+    model: Location  # a finished training run
+    weights_sha256: str  # of its weights, by which a worker knows whether it has them
+    features: Location  # a finished feature set
+    features_sha256: str  # of its manifest
+    subsets: tuple[str, ...]  # which of its subsets
+    is_apart: bool  # whether parts are worked on in processes of their own, with one thread each
 
     @property
     def recogniser(self) -> TrainedModel:
@@ -93,42 +84,26 @@ class SearchAddress:
 
 @dataclass(frozen=True)
 class ScorePart:
-    """Utterances to recognise and score.
+    """Utterances to recognise and score."""
 
-    Attributes:
-        source: the recogniser and its utterances.
-        numbers: which of them.
-        label: name of the model in the tables.
-        symbols: search for symbols; None where the best output of each frame is taken.
-        words: search for words; None where none is made.
-    """
-
-    source: Source
-    numbers: range
-    label: str
+    source: Source  # the recogniser and its utterances
+    numbers: range  # which of them
+    label: str  # name of the model in the tables
+    # search for symbols; None where the best output of each frame is taken
     symbols: SearchAddress | None
-    words: SearchAddress | None
+    words: SearchAddress | None  # search for words; None where none is made
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredUtterance:
-    """One utterance's part of an evaluation.
+    """One utterance's part of an evaluation."""
 
-    Attributes:
-        hypothesis: its row of ``hypotheses.parquet``.
-        multiplications: its rows of ``multiplications.parquet``.
-        symbols: its edits of symbols.
-        words: its words and their edits, where there are words.
-        activity: what the network's sites sent on.
-        shown: reference and hypothesis for a person.
-    """
-
-    hypothesis: dict[str, object]
-    multiplications: list[dict[str, object]]
+    hypothesis: dict[str, object]  # its row of ``hypotheses.parquet``
+    multiplications: list[dict[str, object]]  # its rows of ``multiplications.parquet``
     symbols: EditCounts
-    words: WordScore | None
-    activity: Activity
-    shown: tuple[tuple[str, ...], tuple[str, ...]]
+    words: WordScore | None  # its words and their edits, where there are words
+    activity: Activity  # what the network's sites sent on
+    shown: tuple[tuple[str, ...], tuple[str, ...]]  # reference and hypothesis for a person
 
 
 def decoder_of(symbols: SearchAddress | None) -> Decoder:
@@ -192,19 +167,12 @@ def _score_words(
 
 @dataclass(frozen=True)
 class TuningPart:
-    """Dev utterances to count the errors of several searches on.
+    """Dev utterances to count the errors of several searches on."""
 
-    Attributes:
-        source: the recogniser and its utterances.
-        batches: their numbers, heard together.
-        searches: what is tried.
-        are_words: whether they find words; else symbols.
-    """
-
-    source: Source
-    batches: tuple[range, ...]
-    searches: tuple[SearchAddress, ...]
-    are_words: bool
+    source: Source  # the recogniser and its utterances
+    batches: tuple[range, ...]  # their numbers, heard together
+    searches: tuple[SearchAddress, ...]  # what is tried
+    are_words: bool  # whether they find words; else symbols
 
 
 def count_errors(part: TuningPart) -> list[int]:

@@ -40,17 +40,11 @@ _RATE_NAMES = {"per": "Phone error rate", "wer": "Word error rate", "cer": "Char
 
 @dataclass(frozen=True)
 class Findings:
-    """What there is to draw.
-
-    Attributes:
-        metrics: the evaluation.
-        trainings: training manifest of each model's label.
-        rasters: one utterance through spiking models.
-    """
+    """What there is to draw."""
 
     metrics: EvaluationMetrics
-    trainings: Mapping[str, TrainManifest]
-    rasters: tuple[SpikeRaster, ...] = ()
+    trainings: Mapping[str, TrainManifest]  # training manifest of each model's label
+    rasters: tuple[SpikeRaster, ...] = ()  # one utterance through spiking models
 
 
 def primary_error(model: ModelMetrics, metrics: EvaluationMetrics) -> ErrorRate:

@@ -123,17 +123,11 @@ def choose_cmvn(model: TrainManifest, features: FeaturizeManifest) -> CmvnStatis
 
 @dataclass(frozen=True)
 class Recognition:
-    """One utterance through a network, before decoding.
-
-    Attributes:
-        row: the utterance.
-        log_probs_TO: scores of its frames.
-        activity: what its sites sent on.
-    """
+    """One utterance through a network, before decoding."""
 
     row: FeatureRow
-    log_probs_TO: NDArray[np.float32]
-    activity: Activity
+    log_probs_TO: NDArray[np.float32]  # scores of its frames
+    activity: Activity  # what its sites sent on
 
 
 def stream_batches(

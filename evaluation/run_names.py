@@ -12,15 +12,10 @@ _SEED = "seed"
 
 
 class RunName(NamedTuple):
-    """What a run is called.
+    """What a run is called."""
 
-    Attributes:
-        label: unique in the evaluation.
-        setting: the same for runs that differ in their seed alone.
-    """
-
-    label: str
-    setting: str
+    label: str  # unique in the evaluation
+    setting: str  # the same for runs that differ in their seed alone
 
 
 def name_runs(models: Sequence[TrainManifest]) -> tuple[RunName, ...]:

@@ -37,14 +37,10 @@ def primary_rate(kind: LabelKind) -> RateName:
 
 @dataclass(frozen=True)
 class Transcript:
-    """A symbol sequence as it is scored.
+    """A symbol sequence as it is scored."""
 
-    Attributes:
-        symbols: scored symbols.
-        words: the words they spell, None where the labels have no word boundary.
-    """
-
-    symbols: tuple[str, ...]
+    symbols: tuple[str, ...]  # scored symbols
+    # the words they spell, None where the labels have no word boundary
     words: tuple[str, ...] | None
 
     @property

@@ -24,19 +24,13 @@ _TUNING_BATCH = 8
 
 @dataclass(frozen=True, eq=False)
 class Searches:
-    """The searches of one model.
+    """The searches of one model."""
 
-    Attributes:
-        decoder: how symbols are found.
-        viterbi: weights of the search for symbols; None where the best outputs are taken.
-        symbol_graph: its graph.
-        word_config: weights of the search for words; None where none is made.
-        word_graph: its graph.
-    """
-
-    decoder: DecoderName
+    decoder: DecoderName  # how symbols are found
+    # weights of the search for symbols; None where the best outputs are taken
     viterbi: ViterbiConfig | None = None
     symbol_graph: KeptGraph | None = None
+    # weights of the search for words; None where none is made
     word_config: WordSearchConfig | None = None
     word_graph: KeptGraph | None = None
 

@@ -33,29 +33,19 @@ class TimedSymbol:
 
 @dataclass(frozen=True)
 class SpikeRaster:
-    """One utterance through one spiking recogniser.
+    """One utterance through one spiking recogniser."""
 
-    Attributes:
-        label: the recogniser's name in its evaluation.
-        utterance_id: which utterance.
-        text: what was said, as the corpus has it.
-        duration_s: length of the utterance.
-        spectrogram_tF: features as extracted, in time order, before normalisation.
-        feature_kind: ``fbank`` or ``mfcc``.
-        site_outputs: (T, H) of the encoder and every layer; zero where nothing fired.
-        hypothesis: what was recognised, and when.
-        reference: the corpus's own alignment; empty where it has none.
-    """
-
-    label: str
+    label: str  # the recogniser's name in its evaluation
     utterance_id: str
-    text: str
-    duration_s: float
+    text: str  # what was said, as the corpus has it
+    duration_s: float  # length of the utterance
+    # features as extracted, in time order, before normalisation
     spectrogram_tF: NDArray[np.float32]
-    feature_kind: str
+    feature_kind: str  # ``fbank`` or ``mfcc``
+    # (T, H) of the encoder and every layer; zero where nothing fired
     site_outputs: tuple[NDArray[np.float32], ...]
-    hypothesis: tuple[TimedSymbol, ...]
-    reference: tuple[TimedSymbol, ...]
+    hypothesis: tuple[TimedSymbol, ...]  # what was recognised, and when
+    reference: tuple[TimedSymbol, ...]  # the corpus's own alignment; empty where it has none
 
 
 def choose_shown(

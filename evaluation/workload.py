@@ -38,17 +38,11 @@ WEIGHT_BYTES = 4
 
 @dataclass(frozen=True)
 class StoredNetwork:
-    """What a network takes up.
+    """What a network takes up."""
 
-    Attributes:
-        footprint_bytes: of all parameters and buffers.
-        num_weights: values of its matrices.
-        num_zero_weights: those of them that are zero.
-    """
-
-    footprint_bytes: int
-    num_weights: int
-    num_zero_weights: int
+    footprint_bytes: int  # of all parameters and buffers
+    num_weights: int  # values of its matrices
+    num_zero_weights: int  # those of them that are zero
 
 
 def stored_network(network: SpeechNetwork) -> StoredNetwork:

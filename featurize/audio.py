@@ -34,16 +34,11 @@ _FLOAT_SUBTYPES = frozenset({"FLOAT", "DOUBLE"})
 
 @dataclass(frozen=True)
 class Audio:
-    """One utterance, ready for feature extraction.
+    """One utterance, ready for feature extraction."""
 
-    Attributes:
-        samples: (num_samples,) float32, mono, in [-1, 1], at the rate asked for.
-        native_rate_hz: the file's own rate: the clock of a ``.PHN`` beside it.
-    """
-
-    samples: NDArray[np.float32]
+    samples: NDArray[np.float32]  # (num_samples,) float32, mono, in [-1, 1], at the rate asked for
     sample_rate_hz: int
-    native_rate_hz: int
+    native_rate_hz: int  # the file's own rate: the clock of a ``.PHN`` beside it
 
     @property
     def num_samples(self) -> int:

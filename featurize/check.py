@@ -18,23 +18,15 @@ _UTTERANCES_PER_TASK = 32
 
 @dataclass(frozen=True)
 class SubsetCheck:
-    """What a subset would become.
-
-    Attributes:
-        num_utterances: usable ones.
-        hours: of usable speech.
-        num_resampled: utterances whose sample rate would be converted.
-        rejects: the others, sorted by utterance.
-        out_of_vocabulary: words that the lexicon lacks, and how often they occur.
-    """
+    """What a subset would become."""
 
     name: str
-    num_utterances: int
+    num_utterances: int  # usable ones
     num_speakers: int
-    hours: float
-    num_resampled: int
-    rejects: tuple[Reject, ...]
-    out_of_vocabulary: dict[str, int]
+    hours: float  # of usable speech
+    num_resampled: int  # utterances whose sample rate would be converted
+    rejects: tuple[Reject, ...]  # the others, sorted by utterance
+    out_of_vocabulary: dict[str, int]  # words that the lexicon lacks, and how often they occur
 
     @property
     def reject_share(self) -> float:

@@ -18,17 +18,11 @@ MIN_STD = 1e-3
 
 
 class MomentSums(TypedConfig):
-    """Count, sum and sum of squares of a set of frames, per feature.
-
-    Attributes:
-        count: number of frames.
-        total: (F,) sum.
-        squares: (F,) sum of squares.
-    """
+    """Count, sum and sum of squares of a set of frames, per feature."""
 
     count: int
-    total: tuple[float, ...]
-    squares: tuple[float, ...]
+    total: tuple[float, ...]  # (F,) sum
+    squares: tuple[float, ...]  # (F,) sum of squares
 
     @classmethod
     def of(cls, features: NDArray[np.floating]) -> "MomentSums":

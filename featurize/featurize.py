@@ -59,20 +59,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FeaturizePlan:
-    """A scanned corpus, cut into shards; pickles.
-
-    Attributes:
-        location: where the feature set goes: ``<runs>/featurize/<fingerprint>``.
-        corpus: the corpus as it was named; archives are unpacked elsewhere.
-        rejects: utterances the scan already found unusable.
-    """
+    """A scanned corpus, cut into shards; pickles."""
 
     config: FeaturizeConfig
     fingerprint: str
-    location: Location
-    corpus: Location
+    location: Location  # where the feature set goes: ``<runs>/featurize/<fingerprint>``
+    corpus: Location  # the corpus as it was named; archives are unpacked elsewhere
     corpus_digest: str
-    rejects: tuple[Reject, ...]
+    rejects: tuple[Reject, ...]  # utterances the scan already found unusable
     shards: tuple[ShardPlan, ...]
 
 

@@ -25,15 +25,10 @@ _MAX_MODEL_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class TransitionModel:
-    """What each transition id is of; ids begin at 1, and entry 0 is -1.
+    """What each transition id is of; ids begin at 1, and entry 0 is -1."""
 
-    Attributes:
-        pdfs: (num_transition_ids + 1,) number of its tied state.
-        phones: (num_transition_ids + 1,) number of its phone.
-    """
-
-    pdfs: NDArray[np.int32]
-    phones: NDArray[np.int32]
+    pdfs: NDArray[np.int32]  # (num_transition_ids + 1,) number of its tied state
+    phones: NDArray[np.int32]  # (num_transition_ids + 1,) number of its phone
 
 
 def alignment_files(folder: Location) -> list[Location]:

@@ -56,17 +56,11 @@ class BadRecord(Exception):
 
 @dataclass(frozen=True)
 class ScriptEntry:
-    """Where a record lies.
-
-    Attributes:
-        file: the archive.
-        offset: the byte at which the record begins.
-        rows: first and last row that are meant, None for all.
-    """
+    """Where a record lies."""
 
     file: Location
-    offset: int
-    rows: tuple[int, int] | None = None
+    offset: int  # the byte at which the record begins
+    rows: tuple[int, int] | None = None  # first and last row that are meant, None for all
 
 
 def read_script(file: Location, root: Location) -> dict[str, ScriptEntry]:

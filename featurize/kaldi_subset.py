@@ -26,18 +26,13 @@ _SHIFT_TOLERANCE_S = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class SubsetTables:
-    """A subset's tables, read.
-
-    Attributes:
-        durations_s: of the audio, by ``utt2dur``; empty where there is no such file.
-        texts: None where the folder has no transcripts at all.
-    """
+    """A subset's tables, read."""
 
     config: KaldiSubset
     script: dict[str, ScriptEntry]
     speakers: dict[str, str]
-    durations_s: dict[str, str]
-    texts: dict[str, str] | None
+    durations_s: dict[str, str]  # of the audio, by ``utt2dur``; empty where there is no such file
+    texts: dict[str, str] | None  # None where the folder has no transcripts at all
     pdfs: dict[str, NDArray[np.int32]]
     phones: dict[str, NDArray[np.int32]]
 

@@ -37,19 +37,13 @@ CHARACTERS: tuple[str, ...] = (" ", "'", *string.ascii_uppercase)
 
 @dataclass(frozen=True)
 class Labels:
-    """Targets of one utterance.
+    """Targets of one utterance."""
 
-    Attributes:
-        ids: (num_labels,) int32.
-        alignment: (T,) int32, or None.
-        out_of_vocabulary: words the lexicon lacks, with their number.
-        end_sample: where a ``.PHN`` ends, at the configured rate; None without one.
-    """
-
-    ids: NDArray[np.int32]
-    alignment: NDArray[np.int32] | None = None
+    ids: NDArray[np.int32]  # (num_labels,) int32
+    alignment: NDArray[np.int32] | None = None  # (T,) int32, or None
+    # words the lexicon lacks, with their number
     out_of_vocabulary: Counter[str] = field(default_factory=Counter)
-    end_sample: int | None = None
+    end_sample: int | None = None  # where a ``.PHN`` ends, at the configured rate; None without one
 
 
 class Labeller(Protocol):

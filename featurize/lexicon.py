@@ -52,14 +52,10 @@ _LONGEST_GROUP = max(map(len, _SPELLING))
 
 @dataclass(frozen=True, eq=False)
 class Lexicon:
-    """Pronunciations of upper-case words.
+    """Pronunciations of upper-case words."""
 
-    Attributes:
-        pronunciations: word to phones, the first that was listed.
-        others: word to the further ones, where there are any.
-    """
-
-    pronunciations: dict[str, tuple[str, ...]]
+    pronunciations: dict[str, tuple[str, ...]]  # word to phones, the first that was listed
+    # word to the further ones, where there are any
     others: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
 
     def lookup(self, word: str) -> tuple[str, ...] | None:

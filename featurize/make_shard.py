@@ -37,34 +37,22 @@ logger = logging.getLogger(__name__)
 
 
 class ShardResult(TypedConfig):
-    """What came of one shard.
-
-    Attributes:
-        shard: None where every utterance was rejected, and no file written.
-        num_samples: of all accepted utterances together.
-        num_resampled: accepted utterances whose sample rate was not the configured one.
-        out_of_vocabulary: word to occurrences among the accepted utterances.
-    """
+    """What came of one shard."""
 
     subset: str
-    shard: ShardInfo | None
+    shard: ShardInfo | None  # None where every utterance was rejected, and no file written
     rejects: tuple[Reject, ...]
-    num_samples: int
-    num_resampled: int
-    out_of_vocabulary: dict[str, int]
+    num_samples: int  # of all accepted utterances together
+    num_resampled: int  # accepted utterances whose sample rate was not the configured one
+    out_of_vocabulary: dict[str, int]  # word to occurrences among the accepted utterances
 
 
 class ShardSidecar(TypedConfig):
-    """What is kept of a shard until the feature set is finished.
+    """What is kept of a shard until the feature set is finished."""
 
-    Attributes:
-        result: what came of it.
-        moments: speaker id to that speaker's moments within the shard.
-        index: columns of its part of the index; empty where no file was written.
-    """
-
-    result: ShardResult
-    moments: dict[str, MomentSums]
+    result: ShardResult  # what came of it
+    moments: dict[str, MomentSums]  # speaker id to that speaker's moments within the shard
+    # columns of its part of the index; empty where no file was written
     index: dict[str, tuple[bool | int, ...]]
 
 

@@ -17,16 +17,12 @@ class MelSlopes(NamedTuple):
 
     Filter b rises over segment b and falls over segment b + 1, so each spectrum bin counts
     towards two filters at most: two weights a bin say everything.
-
-    Attributes:
-        segment_start: (B + 2,) first bin of each of the B + 1 segments, and the last one's end.
-        rising: (K,) weight of each bin in the filter that rises over it.
-        falling: (K,) weight of each bin in the filter that falls over it.
     """
 
+    # (B + 2,) first bin of each of the B + 1 segments, and the last one's end
     segment_start: NDArray[np.int64]
-    rising: NDArray[np.float64]
-    falling: NDArray[np.float64]
+    rising: NDArray[np.float64]  # (K,) weight of each bin in the filter that rises over it
+    falling: NDArray[np.float64]  # (K,) weight of each bin in the filter that falls over it
 
 
 def fft_size(window_samples: int) -> int:

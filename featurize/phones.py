@@ -71,17 +71,11 @@ _ALIGNMENT_LINE = re.compile(r"(\d{1,12})\s+(\d{1,12})\s+(\S{1,16})", re.ASCII)
 
 
 class PhoneSegment(NamedTuple):
-    """One phone in time.
+    """One phone in time."""
 
-    Attributes:
-        start_sample: first sample, at the audio file's own rate.
-        end_sample: one past the last sample.
-        phone: one of the 61 TIMIT phones, or of a folded set.
-    """
-
-    start_sample: int
-    end_sample: int
-    phone: str
+    start_sample: int  # first sample, at the audio file's own rate
+    end_sample: int  # one past the last sample
+    phone: str  # one of the 61 TIMIT phones, or of a folded set
 
 
 def fold_segments_to_48(segments: Sequence[PhoneSegment]) -> tuple[PhoneSegment, ...]:

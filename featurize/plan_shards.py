@@ -17,23 +17,15 @@ SIDECARS = "unfinished"
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Everything a worker needs to make one shard; pickles.
+    """Everything a worker needs to make one shard; pickles."""
 
-    Attributes:
-        number: position in the feature set; names the file.
-        entries: utterances of one subset.
-        corpus: where their audio is.
-        location: the feature set.
-        folder: of the shards below it; empty in feature sets of earlier versions.
-    """
-
-    number: int
+    number: int  # position in the feature set; names the file
     subset: str
-    entries: tuple[CorpusEntry, ...]
-    corpus: Location
+    entries: tuple[CorpusEntry, ...]  # utterances of one subset
+    corpus: Location  # where their audio is
     location: Location
     config: FeaturizeConfig
-    folder: str = SHARDS_FOLDER
+    folder: str = SHARDS_FOLDER  # of the shards below it; empty in feature sets of earlier versions
 
     @property
     def file(self) -> str:

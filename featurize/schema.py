@@ -56,39 +56,28 @@ SHARD_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class FeatureRow:
-    """One utterance as it stands in a shard.
-
-    Attributes:
-        labels: target symbol ids, (num_labels,) int32.
-        num_samples: audio samples after resampling to the configured rate.
-        features: (T, F) in the stored precision, before mean and variance normalisation.
-        alignment: target id of each frame, (T,) int32, or None.
-    """
+    """One utterance as it stands in a shard."""
 
     utterance_id: str
     speaker_id: str
     chapter_id: str
     subset: str
     text: str
-    labels: NDArray[np.int32]
-    num_samples: int
+    labels: NDArray[np.int32]  # target symbol ids, (num_labels,) int32
+    num_samples: int  # audio samples after resampling to the configured rate
+    # (T, F) in the stored precision, before mean and variance normalisation
     features: NDArray[np.floating]
-    alignment: NDArray[np.int32] | None
+    alignment: NDArray[np.int32] | None  # target id of each frame, (T,) int32, or None
 
 
 class LabelInventory(TypedConfig):
-    """The target symbols of a feature set, and how they are scored.
+    """The target symbols of a feature set, and how they are scored."""
 
-    Attributes:
-        kind: what the labels are.
-        symbols: symbol of each id; the network has one output more than this for CTC.
-        scored_as: symbol each id counts as in the error rate, None where it is not scored.
-        word_boundary: id of the symbol between words (the space), None where there is none.
-    """
-
-    kind: LabelKind
-    symbols: tuple[str, ...]
+    kind: LabelKind  # what the labels are
+    symbols: tuple[str, ...]  # symbol of each id; the network has one output more than this for CTC
+    # symbol each id counts as in the error rate, None where it is not scored
     scored_as: tuple[str | None, ...]
+    # id of the symbol between words (the space), None where there is none
     word_boundary: int | None = None
 
     @model_validator(mode="after")
@@ -105,21 +94,15 @@ class StateInventory(TypedConfig):
 
     A state is a part of a phone, in all contexts or, as a senone, in those of a tied group. The
     senones of one phone and position share out all pairs of neighbours.
-
-    Attributes:
-        states_per_phone: parts of a phone, in order.
-        phones: symbol id of each state.
-        positions: which part of the phone each state is, from 0.
-        left: symbol ids before the phone that each state is for, with the number of symbols
-            standing for the utterance's start; empty where any will do.
-        right: the same after the phone.
     """
 
-    states_per_phone: int
-    phones: tuple[int, ...]
-    positions: tuple[int, ...]
+    states_per_phone: int  # parts of a phone, in order
+    phones: tuple[int, ...]  # symbol id of each state
+    positions: tuple[int, ...]  # which part of the phone each state is, from 0
+    # symbol ids before the phone that each state is for, with the number of symbols standing for
+    # the utterance's start; empty where any will do
     left: tuple[tuple[int, ...], ...]
-    right: tuple[tuple[int, ...], ...]
+    right: tuple[tuple[int, ...], ...]  # the same after the phone
 
 
 class ShardInfo(TypedConfig):
@@ -143,21 +126,16 @@ class SubsetInfo(TypedConfig):
 
 
 class CmvnStatistics(TypedConfig):
-    """Mean and standard deviation per feature.
+    """Mean and standard deviation per feature."""
 
-    Attributes:
-        mode: ``global`` subtracts one mean; ``speaker`` uses each speaker's own, and the
-            global one for a speaker without an entry; ``none`` leaves the features alone.
-        mean: (F,) over the training split.
-        std: (F,) over the training split, floored away from zero.
-        speaker_mean: speaker id to (F,); empty unless mode is ``speaker``.
-        speaker_std: speaker id to (F,); empty unless mode is ``speaker``.
-    """
-
+    # ``global`` subtracts one mean; ``speaker`` uses each speaker's own, and the global one for a
+    # speaker without an entry; ``none`` leaves the features alone
     mode: Literal["none", "global", "speaker"]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...]  # (F,) over the training split
+    std: tuple[float, ...]  # (F,) over the training split, floored away from zero
+    # speaker id to (F,); empty unless mode is ``speaker``
     speaker_mean: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    # speaker id to (F,); empty unless mode is ``speaker``
     speaker_std: dict[str, tuple[float, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -185,58 +163,41 @@ class CmvnStatistics(TypedConfig):
 
 
 class AlignmentInfo(TypedConfig):
-    """Where the frame targets of an aligned feature set come from.
+    """Where the frame targets of an aligned feature set come from."""
 
-    Attributes:
-        features: address of the feature set that was aligned.
-        config: the alignment's configuration, as JSON.
-        log_likelihood: of the last alignment, per frame.
-        silence_share: share of the frames aligned to silence; 0 where there is none.
-        mean_phone_s: mean duration of a phone, silence aside, seconds.
-        guessed: words that the lexicon lacks, and how they were pronounced.
-        poor: utterances whose frames fit their words much worse than their speaker's others, and
-            which are kept all the same.
-    """
-
-    features: str
-    config: dict[str, object]
-    log_likelihood: float
-    silence_share: float
-    mean_phone_s: float
+    features: str  # address of the feature set that was aligned
+    config: dict[str, object]  # the alignment's configuration, as JSON
+    log_likelihood: float  # of the last alignment, per frame
+    silence_share: float  # share of the frames aligned to silence; 0 where there is none
+    mean_phone_s: float  # mean duration of a phone, silence aside, seconds
+    # words that the lexicon lacks, and how they were pronounced
     guessed: dict[str, str] = Field(default_factory=dict)
+    # utterances whose frames fit their words much worse than their speaker's others, and which are
+    # kept all the same
     poor: tuple[str, ...] = ()
 
 
 class FeaturizeManifest(StageManifest):
-    """What a finished feature set says of itself.
+    """What a finished feature set says of itself."""
 
-    Attributes:
-        config: the featurize configuration, as JSON.
-        splits: the corpus subsets used as ``train``, ``dev`` and ``test``.
-        frame_shift_s: seconds between rows of ``features``, after frame stacking.
-        reject_counts: number of rejected utterances by reason.
-        num_resampled: utterances whose sample rate was not the configured one.
-        out_of_vocabulary: word to number of occurrences, for lexicon labels.
-        corpus: where the corpus stood, for whoever repairs; empty in earlier versions.
-        aligned: how the frame targets were found, where the align stage found them.
-        states: what the frame targets are, where they are not the symbols themselves.
-    """
-
-    config: dict[str, object]
+    config: dict[str, object]  # the featurize configuration, as JSON
     corpus_digest: str
-    splits: dict[str, tuple[str, ...]]
+    splits: dict[str, tuple[str, ...]]  # the corpus subsets used as ``train``, ``dev`` and ``test``
     sample_rate_hz: int
-    frame_shift_s: float
+    frame_shift_s: float  # seconds between rows of ``features``, after frame stacking
     num_features: int
     labels: LabelInventory
     cmvn: CmvnStatistics
     subsets: dict[str, SubsetInfo]
     shards: tuple[ShardInfo, ...]
-    reject_counts: dict[str, int]
-    num_resampled: int
+    reject_counts: dict[str, int]  # number of rejected utterances by reason
+    num_resampled: int  # utterances whose sample rate was not the configured one
+    # word to number of occurrences, for lexicon labels
     out_of_vocabulary: dict[str, int] = Field(default_factory=dict)
-    corpus: str = ""
+    corpus: str = ""  # where the corpus stood, for whoever repairs; empty in earlier versions
+    # how the frame targets were found, where the align stage found them
     aligned: AlignmentInfo | None = None
+    # what the frame targets are, where they are not the symbols themselves
     states: StateInventory | None = None
 
     @model_validator(mode="after")

@@ -11,15 +11,10 @@ END_TOLERANCE_S = 0.02
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a recording.
+    """A part of a recording."""
 
-    Attributes:
-        start_s: where it begins, seconds.
-        duration_s: how long it is, seconds; to the recording's end where None.
-    """
-
-    start_s: float = 0.0
-    duration_s: float | None = None
+    start_s: float = 0.0  # where it begins, seconds
+    duration_s: float | None = None  # how long it is, seconds; to the recording's end where None
 
     def bounds(self, num_frames: int, rate_hz: int) -> tuple[int, int]:
         """First sample, and the one after the last; times are rounded half up, as in lhotse.

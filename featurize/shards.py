@@ -37,25 +37,15 @@ from featurize.stage import (
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """Where each utterance lies, in shard order; the arrays have one entry per utterance.
+    """Where each utterance lies, in shard order; the arrays have one entry per utterance."""
 
-    Attributes:
-        shards: the indexed shards; ``shard`` counts into this tuple.
-        utterance_ids: name of each utterance.
-        shard: number of the shard, int32.
-        row_group: row group within the shard, int32.
-        row: row within the row group, int32.
-        num_frames: T, int32.
-        num_labels: length of the label sequence, int32.
-    """
-
-    shards: tuple[ShardInfo, ...]
-    utterance_ids: tuple[str, ...]
-    shard: NDArray[np.int32]
-    row_group: NDArray[np.int32]
-    row: NDArray[np.int32]
-    num_frames: NDArray[np.int32]
-    num_labels: NDArray[np.int32]
+    shards: tuple[ShardInfo, ...]  # the indexed shards; ``shard`` counts into this tuple
+    utterance_ids: tuple[str, ...]  # name of each utterance
+    shard: NDArray[np.int32]  # number of the shard, int32
+    row_group: NDArray[np.int32]  # row group within the shard, int32
+    row: NDArray[np.int32]  # row within the row group, int32
+    num_frames: NDArray[np.int32]  # T, int32
+    num_labels: NDArray[np.int32]  # length of the label sequence, int32
 
     def __len__(self) -> int:
         """Number of utterances."""

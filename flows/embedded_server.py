@@ -44,16 +44,11 @@ _ERROR_LINE = re.compile(
 
 @dataclass
 class EmbeddedServer:
-    """A running server process.
-
-    Attributes:
-        api_url: the value of ``PREFECT_API_URL`` that reaches it.
-        log: file with its output.
-    """
+    """A running server process."""
 
     process: "subprocess.Popen[bytes]"
-    api_url: str
-    log: Path
+    api_url: str  # the value of ``PREFECT_API_URL`` that reaches it
+    log: Path  # file with its output
 
     def stop(self) -> None:
         """Close the pipe the server watches and wait for its end; harmless when repeated."""

@@ -27,19 +27,13 @@ SPEAKER_NOTE = (
 
 @dataclass(frozen=True)
 class EngineSource:
-    """What an engine is made of.
+    """What an engine is made of."""
 
-    Attributes:
-        model: an exported engine's file, or a training run.
-        features: feature set that says how frames are made; None for the run's own.
-        evaluation: evaluation whose search is used; None for the newest one of the run.
-        precision: of the weights, float32 or int8.
-    """
-
-    model: str
-    features: str | None = None
+    model: str  # an exported engine's file, or a training run
+    features: str | None = None  # feature set that says how frames are made; None for the run's own
+    # evaluation whose search is used; None for the newest one of the run
     evaluation: str | None = None
-    precision: str = "float32"
+    precision: str = "float32"  # of the weights, float32 or int8
 
     @property
     def is_file(self) -> bool:

@@ -35,20 +35,12 @@ Override = Annotated[str, Field(pattern=r".+=.*")]
 
 @dataclass(frozen=True)
 class Choices:
-    """What a form changes of a recipe; empty where the recipe's own stands.
+    """What a form changes of a recipe; empty where the recipe's own stands."""
 
-    Attributes:
-        models: names of the models to train.
-        size: neurons per recurrent layer, of every model.
-        epochs: epochs of every model's training.
-        seeds: seeds to train each model with.
-        workers: training workers.
-    """
-
-    models: Sequence[ModelName] = ()
-    size: int | None = None
-    epochs: int | None = None
-    seeds: Sequence[int] = ()
+    models: Sequence[ModelName] = ()  # names of the models to train
+    size: int | None = None  # neurons per recurrent layer, of every model
+    epochs: int | None = None  # epochs of every model's training
+    seeds: Sequence[int] = ()  # seeds to train each model with
     workers: int | None = None
 
 

@@ -37,19 +37,12 @@ send_logs_to_runs()
 
 
 class FrontPage(NamedTuple):
-    """What the flow ends with.
+    """What the flow ends with."""
 
-    Attributes:
-        markdown: the page; None where no entry is finished.
-        plots: its images.
-        num_runs: trained and scored recognisers on it.
-        missing: entries that lack seeds.
-    """
-
-    markdown: str | None
+    markdown: str | None  # the page; None where no entry is finished
     plots: tuple[Plot, ...]
-    num_runs: int
-    missing: tuple[Missing, ...]
+    num_runs: int  # trained and scored recognisers on it
+    missing: tuple[Missing, ...]  # entries that lack seeds
 
 
 @flow(name="front", persist_result=False, flow_run_name="front")

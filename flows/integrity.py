@@ -44,22 +44,14 @@ MANIFEST_TYPES: dict[str, type[StageManifest]] = {
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found at one location.
-
-    Attributes:
-        stage: which stage's result it is; empty where nothing tells.
-        damage: files that are not what they should be.
-        leftovers: files that the manifest does not list.
-        num_files: files compared with a checksum.
-        is_finished: whether a result was declared; an unfinished one is continued by its stage.
-    """
+    """What was found at one location."""
 
     location: Location
-    stage: str
-    damage: tuple[Damage, ...]
-    leftovers: tuple[str, ...]
-    num_files: int
-    is_finished: bool
+    stage: str  # which stage's result it is; empty where nothing tells
+    damage: tuple[Damage, ...]  # files that are not what they should be
+    leftovers: tuple[str, ...]  # files that the manifest does not list
+    num_files: int  # files compared with a checksum
+    is_finished: bool  # whether a result was declared; an unfinished one is continued by its stage
 
     @property
     def is_sound(self) -> bool:

@@ -38,17 +38,11 @@ class Curve(NamedTuple):
 
 @dataclass
 class Stage:
-    """A line of the page.
-
-    Attributes:
-        title: what is done.
-        share: done, from 0 to 1; None before it begins.
-        note: where it is, in a few words.
-    """
+    """A line of the page."""
 
     title: str
-    share: float | None = None
-    note: str = ""
+    share: float | None = None  # done, from 0 to 1; None before it begins
+    note: str = ""  # where it is, in a few words
 
     def row(self) -> str:
         """The line as a row of a markdown table."""

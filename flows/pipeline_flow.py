@@ -30,17 +30,11 @@ send_logs_to_runs()
 
 
 class StageOutcome(TypedConfig):
-    """Where a stage's result is.
+    """Where a stage's result is."""
 
-    Attributes:
-        location: address of the result.
-        fingerprint: what names it.
-        skipped: whether it stood there already.
-    """
-
-    location: str
+    location: str  # address of the result
     fingerprint: str
-    skipped: bool
+    skipped: bool  # whether it stood there already
 
     @classmethod
     def of(cls, result: StageResult) -> "StageOutcome":
@@ -51,17 +45,12 @@ class StageOutcome(TypedConfig):
 
 
 class PipelineOutcome(TypedConfig):
-    """Where every stage's result is.
-
-    Attributes:
-        alignment: the aligned features, where the recipe aligns.
-        models: the training runs, by the name each has in the evaluation.
-    """
+    """Where every stage's result is."""
 
     recipe: str
     features: StageOutcome
-    alignment: StageOutcome | None
-    models: dict[str, StageOutcome]
+    alignment: StageOutcome | None  # the aligned features, where the recipe aligns
+    models: dict[str, StageOutcome]  # the training runs, by the name each has in the evaluation
     evaluation: StageOutcome
 
     @property

@@ -201,15 +201,10 @@ def run_evaluate(
 
 @dataclass(frozen=True)
 class Scored:
-    """What an evaluation scores: one of the two.
+    """What an evaluation scores: one of the two."""
 
-    Attributes:
-        features: address of a finished feature set.
-        corpus: root of a corpus, to be featurized first.
-    """
-
-    features: str | None = None
-    corpus: str | None = None
+    features: str | None = None  # address of a finished feature set
+    corpus: str | None = None  # root of a corpus, to be featurized first
 
     def check(self, overrides: Sequence[str]) -> None:
         """Raise ``PipelineError`` where both are named, neither, or a setting without effect."""

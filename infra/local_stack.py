@@ -31,19 +31,12 @@ _POLL_S = 0.3
 
 
 class Stack(TypedConfig):
-    """What ``up`` started, kept for ``down``.
-
-    Attributes:
-        server: Prefect's server.
-        worker: the process that starts runs.
-        reports: what shows reports to a browser.
-        reports_port: where.
-    """
+    """What ``up`` started, kept for ``down``."""
 
     port: int
-    server: StartedProcess | None = None
-    worker: StartedProcess | None = None
-    reports: StartedProcess | None = None
+    server: StartedProcess | None = None  # Prefect's server
+    worker: StartedProcess | None = None  # the process that starts runs
+    reports: StartedProcess | None = None  # what shows reports to a browser
     reports_port: int = 0
 
     @property

@@ -18,17 +18,12 @@ _POLL_S = 0.1
 
 
 class StartedProcess(TypedConfig):
-    """A process of ours, leader of a group of its own.
-
-    Attributes:
-        start_ticks: when it started, in the kernel's clock ticks since boot.
-        log: file with its output.
-    """
+    """A process of ours, leader of a group of its own."""
 
     name: str
     pid: int
-    start_ticks: int
-    log: str
+    start_ticks: int  # when it started, in the kernel's clock ticks since boot
+    log: str  # file with its output
 
     @property
     def is_alive(self) -> bool:

@@ -35,29 +35,20 @@ class EpochPlan:
 
     Shape legend: N utterances.
 
-    Attributes:
-        group_N: row group of each utterance, counted over the split; ascending.
-        num_frames_N: its frames.
-        batch_size: sequences per global batch.
-        max_frames: the curriculum's sequence length; None for whole utterances.
-        cut: cut longer utterances into chunks of ``max_frames`` (frame targets), rather than
-            leave them to a later stage (CTC).
-        window_rows: utterances shuffled together.
-        seed: with ``epoch``, determines the draw.
-        epoch: from 0.
-
     Raises:
         PipelineError: when no utterance is short enough for the stage.
     """
 
-    group_N: NDArray[np.int32]
-    num_frames_N: NDArray[np.int32]
-    batch_size: int
-    max_frames: int | None
+    group_N: NDArray[np.int32]  # row group of each utterance, counted over the split; ascending
+    num_frames_N: NDArray[np.int32]  # its frames
+    batch_size: int  # sequences per global batch
+    max_frames: int | None  # the curriculum's sequence length; None for whole utterances
+    # cut longer utterances into chunks of ``max_frames`` (frame targets), rather than leave them to
+    # a later stage (CTC)
     cut: bool
-    window_rows: int
-    seed: int
-    epoch: int
+    window_rows: int  # utterances shuffled together
+    seed: int  # with ``epoch``, determines the draw
+    epoch: int  # from 0
 
     def __post_init__(self) -> None:
         if not self._fits().any():

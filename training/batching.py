@@ -17,23 +17,15 @@ from training.losses import IGNORED_TARGET
 
 @dataclass(frozen=True)
 class Batch:
-    """A padded batch, time first.
+    """A padded batch, time first."""
 
-    Attributes:
-        x_TBF: normalised features, float32, 0 at padding.
-        lengths_B: frames, int64.
-        labels_BL: label ids, int64, 0 at padding.
-        label_lengths_B: labels, int64.
-        alignment_TB: frame targets, int64, -1 at padding; None where the rows have none.
-        utterance_ids: in the batch's order.
-    """
-
-    x_TBF: Tensor
-    lengths_B: Tensor
-    labels_BL: Tensor
-    label_lengths_B: Tensor
+    x_TBF: Tensor  # normalised features, float32, 0 at padding
+    lengths_B: Tensor  # frames, int64
+    labels_BL: Tensor  # label ids, int64, 0 at padding
+    label_lengths_B: Tensor  # labels, int64
+    # frame targets, int64, -1 at padding; None where the rows have none
     alignment_TB: Tensor | None
-    utterance_ids: tuple[str, ...]
+    utterance_ids: tuple[str, ...]  # in the batch's order
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on another device."""

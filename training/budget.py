@@ -45,20 +45,13 @@ TOLERANCE = 0.02
 
 @dataclass
 class BudgetController:
-    """The price of multiplications during one training.
+    """The price of multiplications during one training."""
 
-    Attributes:
-        config: budget and gains.
-        shape: the network, which says what an output of each site costs.
-        frames_per_s: frames of a second of speech.
-        integral: the controller's state.
-        starting_cost: multiplications per second when the penalty began; None before.
-    """
-
-    config: BudgetConfig
-    shape: NetworkShape
-    frames_per_s: float
-    integral: float = 0.0
+    config: BudgetConfig  # budget and gains
+    shape: NetworkShape  # the network, which says what an output of each site costs
+    frames_per_s: float  # frames of a second of speech
+    integral: float = 0.0  # the controller's state
+    # multiplications per second when the penalty began; None before
     starting_cost: float | None = None
 
     def resume(self, epochs: Sequence[EpochMetrics]) -> None:

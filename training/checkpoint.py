@@ -29,19 +29,12 @@ _MAX_STATE_BYTES = 64 * 2**20
 
 
 class CheckpointState(TypedConfig):
-    """What a checkpoint holds beside tensors.
+    """What a checkpoint holds beside tensors."""
 
-    Attributes:
-        epoch: the epoch it was written after, from 0.
-        learning_rate: for the next epoch.
-        epochs: metrics of all epochs so far.
-        sha256: checksum of each tensor file.
-    """
-
-    epoch: int
-    learning_rate: float
-    epochs: tuple[EpochMetrics, ...]
-    sha256: dict[str, str]
+    epoch: int  # the epoch it was written after, from 0
+    learning_rate: float  # for the next epoch
+    epochs: tuple[EpochMetrics, ...]  # metrics of all epochs so far
+    sha256: dict[str, str]  # checksum of each tensor file
 
     @property
     def best_epoch(self) -> int:

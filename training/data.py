@@ -24,33 +24,19 @@ _BATCHES_AHEAD = 2
 
 @dataclass(frozen=True)
 class GlobalStep:
-    """One worker's share of a global batch, or of one of the parts that it is computed in.
+    """One worker's share of a global batch, or of one of the parts that it is computed in."""
 
-    Attributes:
-        number: step within the epoch, from 0.
-        num_steps: steps of the epoch.
-        is_first: whether this is the first part of its step.
-        is_last: whether it is the last, after which the gradients are applied.
-        frame_share: of the global batch's frames that the part holds, over all workers.
-        global_size: sequences of the global batch.
-        local: this worker's slice of them; may be empty.
-        num_targets: targets of the global batch, at least 1 (CTC: labels, frame: named frames).
-        num_frames: frames of the global batch.
-        num_whole_utterances: sequences of the global batch that begin an utterance.
-        batch: this worker's sequences; one empty sequence where the slice is empty.
-    """
-
-    number: int
-    num_steps: int
-    is_first: bool
-    is_last: bool
-    frame_share: float
-    global_size: int
-    local: slice
-    num_targets: int
-    num_frames: int
-    num_whole_utterances: int
-    batch: Batch
+    number: int  # step within the epoch, from 0
+    num_steps: int  # steps of the epoch
+    is_first: bool  # whether this is the first part of its step
+    is_last: bool  # whether it is the last, after which the gradients are applied
+    frame_share: float  # of the global batch's frames that the part holds, over all workers
+    global_size: int  # sequences of the global batch
+    local: slice  # this worker's slice of them; may be empty
+    num_targets: int  # targets of the global batch, at least 1 (CTC: labels, frame: named frames)
+    num_frames: int  # frames of the global batch
+    num_whole_utterances: int  # sequences of the global batch that begin an utterance
+    batch: Batch  # this worker's sequences; one empty sequence where the slice is empty
 
 
 class RowCache:

@@ -45,15 +45,10 @@ def distillation_loss_sum(
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained recogniser that a network learns from.
+    """A trained recogniser that a network learns from."""
 
-    Attributes:
-        network: in evaluation mode, without gradients.
-        config: weight and temperature.
-    """
-
-    network: SpeechNetwork
-    config: DistillationConfig
+    network: SpeechNetwork  # in evaluation mode, without gradients
+    config: DistillationConfig  # weight and temperature
 
     @classmethod
     def load(cls, config: TrainConfig, run: Location, num_outputs: int) -> "Teacher | None":

@@ -55,17 +55,11 @@ def saturate(value: Tensor) -> Tensor:
 
 
 class LifState(NamedTuple):
-    """State of one layer between time steps.
+    """State of one layer between time steps."""
 
-    Attributes:
-        synaptic_current: I, (B, H) float32; unused by the encoder.
-        residue: R, membrane potential left after firing, (B, H) float32.
-        spikes: Y, last output, (B, H) float32; what a recurrent layer feeds back.
-    """
-
-    synaptic_current: Tensor
-    residue: Tensor
-    spikes: Tensor
+    synaptic_current: Tensor  # I, (B, H) float32; unused by the encoder
+    residue: Tensor  # R, membrane potential left after firing, (B, H) float32
+    spikes: Tensor  # Y, last output, (B, H) float32; what a recurrent layer feeds back
 
     @classmethod
     def zeros(cls, batch_size: int, num_neurons: int, device: torch.device) -> "LifState":
@@ -75,15 +69,10 @@ class LifState(NamedTuple):
 
 
 class StepOutput(NamedTuple):
-    """One step's result.
+    """One step's result."""
 
-    Attributes:
-        state: the state after the step; ``state.spikes`` is the output.
-        membrane_potential: V before firing, (B, H), for the quantiser's range.
-    """
-
-    state: LifState
-    membrane_potential: Tensor
+    state: LifState  # the state after the step; ``state.spikes`` is the output
+    membrane_potential: Tensor  # V before firing, (B, H), for the quantiser's range
 
 
 class FiringOptions(NamedTuple):

@@ -48,14 +48,10 @@ ProgressCallback = Callable[[TrainProgress], None]
 
 
 class Observers(NamedTuple):
-    """Who is told how a training goes.
+    """Who is told how a training goes."""
 
-    Attributes:
-        on_progress: called on rank 0 after every step and epoch.
-        on_epoch: called on every worker when an epoch's checkpoint stands.
-    """
-
-    on_progress: ProgressCallback | None = None
+    on_progress: ProgressCallback | None = None  # called on rank 0 after every step and epoch
+    # called on every worker when an epoch's checkpoint stands
     on_epoch: Callable[[EpochMetrics], None] | None = None
 
 
@@ -80,29 +76,18 @@ class DevScores:
 
 @dataclass
 class TrainingLoop:
-    """One worker's training.
+    """One worker's training."""
 
-    Attributes:
-        network: the recogniser, on ``device``.
-        module: what is called forward: the network, or its data-parallel wrapper.
-        config: what to train.
-        data: batches of the train and dev splits.
-        store: where checkpoints go; rank 0 writes.
-        device: where the network is.
-        bfloat16: autocast (CUDA only).
-        observers: who is told.
-        teacher: what the network learns from beside the targets, on ``device``.
-    """
-
-    network: SpeechNetwork
-    module: nn.Module
+    network: SpeechNetwork  # the recogniser, on ``device``
+    module: nn.Module  # what is called forward: the network, or its data-parallel wrapper
     config: TrainConfig
-    data: TrainingData
-    store: CheckpointStore
+    data: TrainingData  # batches of the train and dev splits
+    store: CheckpointStore  # where checkpoints go; rank 0 writes
+    # where the network is
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    bfloat16: bool = False
-    observers: Observers = field(default_factory=Observers)
-    teacher: Teacher | None = None
+    bfloat16: bool = False  # autocast (CUDA only)
+    observers: Observers = field(default_factory=Observers)  # who is told
+    teacher: Teacher | None = None  # what the network learns from beside the targets, on ``device``
 
     def __post_init__(self) -> None:
         self.optimizer = torch.optim.AdamW(

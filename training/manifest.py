@@ -14,51 +14,35 @@ CHECKPOINTS_NAME = "checkpoints"
 
 
 class EpochMetrics(TypedConfig):
-    """One epoch's row of ``metrics.parquet``.
-
-    Attributes:
-        train_loss: mean loss per target (CTC: per label; frame: per frame).
-        dev_loss: the same on the dev split.
-        dev_error: CTC: label error rate of greedy decoding; frame: frame error rate.
-        frames_per_s: training frames through all workers per second.
-        spike_density: share of non-zero outputs on dev, encoder first; empty for LSTM and GRU.
-        num_skipped_steps: steps whose gradient was not finite, and which changed nothing.
-        spikes_as_configured: whether thresholds and bits were the configured ones, so that the
-            epoch may be the best.
-        multiplications_per_s: audited, of a second of dev speech; empty without a budget.
-        price_integral: state of the budget's controller after the epoch.
-        is_affordable: whether the cost is within the budget, so that the epoch may be the best.
-    """
+    """One epoch's row of ``metrics.parquet``."""
 
     epoch: int
-    train_loss: float
-    dev_loss: float
-    dev_error: float
+    train_loss: float  # mean loss per target (CTC: per label; frame: per frame)
+    dev_loss: float  # the same on the dev split
+    dev_error: float  # CTC: label error rate of greedy decoding; frame: frame error rate
     learning_rate: float
-    frames_per_s: float
+    frames_per_s: float  # training frames through all workers per second
     num_frames: int
     num_utterances: int
     seconds: float
+    # share of non-zero outputs on dev, encoder first; empty for LSTM and GRU
     spike_density: tuple[float, ...]
-    num_skipped_steps: int = 0
+    num_skipped_steps: int = 0  # steps whose gradient was not finite, and which changed nothing
+    # whether thresholds and bits were the configured ones, so that the epoch may be the best
     spikes_as_configured: bool = True
+    # audited, of a second of dev speech; empty without a budget
     multiplications_per_s: float | None = None
-    price_integral: float = 0.0
+    price_integral: float = 0.0  # state of the budget's controller after the epoch
+    # whether the cost is within the budget, so that the epoch may be the best
     is_affordable: bool = True
 
 
 class SubsetUse(TypedConfig):
-    """What a training did with a subset's utterances.
+    """What a training did with a subset's utterances."""
 
-    Attributes:
-        num_utterances: in the feature set.
-        num_used: that it learnt from, or in dev was scored on.
-        left_out: the others, by reason (``UnusedReason`` of ``training.split_index``).
-    """
-
-    num_utterances: int
-    num_used: int
-    left_out: dict[str, int]
+    num_utterances: int  # in the feature set
+    num_used: int  # that it learnt from, or in dev was scored on
+    left_out: dict[str, int]  # the others, by reason (``UnusedReason`` of ``training.split_index``)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -68,55 +52,40 @@ class SubsetUse(TypedConfig):
 
 
 class TrainProgress(TypedConfig):
-    """How far a running training is, written by rank 0 for whoever watches.
+    """How far a running training is, written by rank 0 for whoever watches."""
 
-    Attributes:
-        epoch: the running epoch, from 0.
-        step: steps done in it.
-        num_steps: steps it has.
-        loss: running mean of its training loss.
-        epochs: finished epochs.
-    """
-
-    epoch: int
+    epoch: int  # the running epoch, from 0
     num_epochs: int
-    step: int
-    num_steps: int
-    loss: float
-    epochs: tuple[EpochMetrics, ...]
+    step: int  # steps done in it
+    num_steps: int  # steps it has
+    loss: float  # running mean of its training loss
+    epochs: tuple[EpochMetrics, ...]  # finished epochs
 
 
 class TrainManifest(StageManifest):
-    """The training manifest; everything a recogniser needs beside its weights.
-
-    Attributes:
-        features: address of the feature set the model was trained on.
-        best_epoch: epoch (from 0) with the lowest dev error; its weights are in ``weights``.
-        weights: file of the best epoch's weights, safetensors.
-        weights_sha256: its checksum.
-        states: what the outputs of a frame model are, where they are not the symbols.
-        label_statistics: safetensors file with ``frame_counts`` of the training alignment's
-            targets (absent for CTC) and ``bigram_counts`` (S + 1, S + 1) of the training label
-            sequences; row S counts starts, column S ends.
-        utterances: what became of those of each subset; empty in runs of earlier versions.
-    """
+    """The training manifest; everything a recogniser needs beside its weights."""
 
     config: TrainConfig
-    features: str
+    features: str  # address of the feature set the model was trained on
     num_features: int
     frame_shift_s: float
     labels: LabelInventory
     cmvn: CmvnStatistics
-    best_epoch: int
+    best_epoch: int  # epoch (from 0) with the lowest dev error; its weights are in ``weights``
     best_dev_error: float
     num_epochs: int
     num_parameters: int
-    weights: str
+    weights: str  # file of the best epoch's weights, safetensors
     weights_sha256: str
+    # safetensors file with ``frame_counts`` of the training alignment's targets (absent for CTC)
+    # and ``bigram_counts`` (S + 1, S + 1) of the training label sequences; row S counts starts,
+    # column S ends
     label_statistics: str
     label_statistics_sha256: str
     metrics: tuple[EpochMetrics, ...]
+    # what the outputs of a frame model are, where they are not the symbols
     states: StateInventory | None = None
+    # what became of those of each subset; empty in runs of earlier versions
     utterances: dict[str, SubsetUse] = Field(default_factory=dict)
 
     def own_names(self) -> frozenset[str]:

@@ -36,17 +36,12 @@ THRESHOLD_WINDOW = 2.0
 
 
 class Quantizer(NamedTuple):
-    """The parameters of one quantiser site.
+    """The parameters of one quantiser site."""
 
-    Attributes:
-        range_M: scalar float32 tensor, the largest magnitude represented; constant (no gradient).
-        num_bits: 1 to 8, or 32 for no quantisation.
-        threshold: levels of magnitude up to this stay silent.
-    """
-
+    # scalar float32 tensor, the largest magnitude represented; constant (no gradient)
     range_M: Tensor
-    num_bits: int
-    threshold: int
+    num_bits: int  # 1 to 8, or 32 for no quantisation
+    threshold: int  # levels of magnitude up to this stay silent
 
 
 def level_scale(range_M: Tensor, num_bits: int) -> Tensor:
@@ -110,21 +105,17 @@ def fire(potential: Tensor, quantizer: Quantizer) -> Tensor:
 
 
 class LevelQuantizer(NamedTuple):
-    """The parameters of one quantiser site of v3.
+    """The parameters of one quantiser site of v3."""
 
-    Attributes:
-        range_M: scalar float32 tensor above 0, the largest potential represented; with a gradient
-            where it is learned.
-        threshold_levels: tau, scalar float32 tensor, at least 1: what reaches it fires; with a
-            gradient where it is learned. The paper's integer threshold theta is tau = theta + 1.
-        num_bits: 2 to 8, or 32 for no quantisation.
-        is_unsigned: b bits give the levels 0 to 2^b - 1, and what is negative is clipped to 0;
-            else -(2^(b-1) - 1) to 2^(b-1) - 1.
-    """
-
+    # scalar float32 tensor above 0, the largest potential represented; with a gradient where it is
+    # learned
     range_M: Tensor
+    # tau, scalar float32 tensor, at least 1: what reaches it fires; with a gradient where it is
+    # learned. The paper's integer threshold theta is tau = theta + 1.
     threshold_levels: Tensor
-    num_bits: int
+    num_bits: int  # 2 to 8, or 32 for no quantisation
+    # b bits give the levels 0 to 2^b - 1, and what is negative is clipped to 0; else -(2^(b-1) - 1)
+    # to 2^(b-1) - 1
     is_unsigned: bool
 
     def scale(self) -> Tensor:

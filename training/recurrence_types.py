@@ -9,16 +9,9 @@ from training.lif import LifState
 
 
 class RecurrenceOutput(NamedTuple):
-    """A layer's recurrence over a sequence.
+    """A layer's recurrence over a sequence."""
 
-    Attributes:
-        spikes_TBH: Y, zero at padding frames.
-        state: the state after each utterance's last valid frame.
-        minimum: smallest valid membrane potential, scalar without gradient; +inf if no frame.
-        maximum: largest valid membrane potential, scalar without gradient; -inf if no frame.
-    """
-
-    spikes_TBH: Tensor
-    state: LifState
-    minimum: Tensor
-    maximum: Tensor
+    spikes_TBH: Tensor  # Y, zero at padding frames
+    state: LifState  # the state after each utterance's last valid frame
+    minimum: Tensor  # smallest valid membrane potential, scalar without gradient; +inf if no frame
+    maximum: Tensor  # largest valid membrane potential, scalar without gradient; -inf if no frame

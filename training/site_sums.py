@@ -13,20 +13,14 @@ from training.collectives import all_sum
 
 
 class SiteSums(NamedTuple):
-    """Sums over a batch's valid frames and all neurons of each site.
+    """Sums over a batch's valid frames and all neurons of each site."""
 
-    Attributes:
-        magnitudes: sum |y| of this worker, one value a site, with gradient.
-        squares: sum y^2 of this worker, likewise.
-        totals: over all workers, float64 without gradient, (4, sites): magnitudes, squares,
-            non-zero outputs, outputs.
-        num_frames: valid frames of all workers.
-    """
-
-    magnitudes: Tensor
-    squares: Tensor
+    magnitudes: Tensor  # sum |y| of this worker, one value a site, with gradient
+    squares: Tensor  # sum y^2 of this worker, likewise
+    # over all workers, float64 without gradient, (4, sites): magnitudes, squares, non-zero outputs,
+    # outputs
     totals: Tensor
-    num_frames: float
+    num_frames: float  # valid frames of all workers
 
 
 def site_sums(site_outputs: Sequence[Tensor], lengths_B: Tensor) -> SiteSums:

@@ -44,22 +44,15 @@ class SplitIndex:
     see :class:`training.batch_plan.EpochPlan` and :func:`training.batching.delayed`.
 
     Shape legend: N utterances, G row groups.
-
-    Attributes:
-        groups_G2: of each row group, its shard's number in the manifest and its number there.
-        group_N: of each utterance, its row group.
-        row_N: its row within that.
-        num_frames_N: T.
-        num_targets_N: labels for CTC, frames for the frame objective.
-        use: what becomes of the utterances of each subset.
     """
 
+    # of each row group, its shard's number in the manifest and its number there
     groups_G2: NDArray[np.int32]
-    group_N: NDArray[np.int32]
-    row_N: NDArray[np.int32]
-    num_frames_N: NDArray[np.int32]
-    num_targets_N: NDArray[np.int32]
-    use: Mapping[str, SubsetUse]
+    group_N: NDArray[np.int32]  # of each utterance, its row group
+    row_N: NDArray[np.int32]  # its row within that
+    num_frames_N: NDArray[np.int32]  # T
+    num_targets_N: NDArray[np.int32]  # labels for CTC, frames for the frame objective
+    use: Mapping[str, SubsetUse]  # what becomes of the utterances of each subset
 
     def __len__(self) -> int:
         """N."""

@@ -14,17 +14,11 @@ from training.models.network import SpeechNetwork
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained network ready for use.
+    """A trained network ready for use."""
 
-    Attributes:
-        network: in evaluation mode, on the CPU.
-        manifest: how it was trained, its labels and normalisation.
-        label_statistics: ``bigram_counts`` (S + 1, S + 1) and, for the frame objective,
-            ``frame_counts`` of its targets.
-    """
-
-    network: SpeechNetwork
-    manifest: TrainManifest
+    network: SpeechNetwork  # in evaluation mode, on the CPU
+    manifest: TrainManifest  # how it was trained, its labels and normalisation
+    # ``bigram_counts`` (S + 1, S + 1) and, for the frame objective, ``frame_counts`` of its targets
     label_statistics: dict[str, Tensor]
 
     @property

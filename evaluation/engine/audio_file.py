@@ -27,15 +27,10 @@ MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 192_000
 
 @dataclass(frozen=True)
 class AudioFile:
-    """An open file.
+    """An open file."""
 
-    Attributes:
-        sample_rate_hz: its own rate.
-        blocks: mono samples, (n,) float32, several channels averaged.
-    """
-
-    sample_rate_hz: int
-    blocks: Iterator[NDArray[np.float32]]
+    sample_rate_hz: int  # its own rate
+    blocks: Iterator[NDArray[np.float32]]  # mono samples, (n,) float32, several channels averaged
 
 
 @contextmanager

@@ -39,17 +39,11 @@ TOP_BYTE = 127
 
 @dataclass(frozen=True, eq=False)
 class EngineSearches:
-    """The searches that an engine carries.
+    """The searches that an engine carries."""
 
-    Attributes:
-        symbols: search for symbols; None takes the best output of each frame.
-        words: search for words.
-        chosen_by: fingerprint of the evaluation that chose the weights; empty for defaults.
-    """
-
-    symbols: GraphSearch | None
+    symbols: GraphSearch | None  # search for symbols; None takes the best output of each frame
     words: GraphSearch | None
-    chosen_by: str
+    chosen_by: str  # fingerprint of the evaluation that chose the weights; empty for defaults
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The graphs for the engine."""

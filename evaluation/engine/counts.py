@@ -22,37 +22,24 @@ _CELL_SUMS = {"conventional": 1, "v1": 2, "v2": 2, "v3": 2}
 
 @dataclass(frozen=True)
 class ExecutedTerm:
-    """One term over the frames of a stream.
+    """One term over the frames of a stream."""
 
-    Attributes:
-        term: as in ``evaluation.multiplications``, or ``rescaling``.
-        num_rows: rows of weights added up, one per spike; 0 for elementwise terms.
-        fan_out: outputs a row reaches; 0 for elementwise terms.
-        weight_bytes: memory of weights read, padding included.
-    """
-
-    term: str
-    num_rows: int
-    fan_out: int
+    term: str  # as in ``evaluation.multiplications``, or ``rescaling``
+    num_rows: int  # rows of weights added up, one per spike; 0 for elementwise terms
+    fan_out: int  # outputs a row reaches; 0 for elementwise terms
     multiplications: int
     additions: int
-    weight_bytes: int
+    weight_bytes: int  # memory of weights read, padding included
 
 
 @dataclass(frozen=True)
 class ExecutedCounts:
-    """What a stream has cost so far.
-
-    Attributes:
-        num_frames: frames advanced.
-        rows_added: per matrix of the layout.
-        emitted: spikes per site, encoder first.
-    """
+    """What a stream has cost so far."""
 
     description: EngineDescription
     num_frames: int
-    rows_added: tuple[int, ...]
-    emitted: tuple[int, ...]
+    rows_added: tuple[int, ...]  # per matrix of the layout
+    emitted: tuple[int, ...]  # spikes per site, encoder first
 
     @classmethod
     def of(

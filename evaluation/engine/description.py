@@ -70,17 +70,12 @@ class FrontEndConfig(TypedConfig):
 
 
 class SymbolTable(TypedConfig):
-    """The symbols that the network puts out.
+    """The symbols that the network puts out."""
 
-    Attributes:
-        kind: ``characters``, ``phones`` or ``alignment``.
-        symbols: symbol of each id; CTC has one output more, the blank.
-        word_boundary: id of the space between words, None where there is none.
-    """
-
+    # ``characters``, ``phones`` or ``alignment``
     kind: Literal["characters", "phones", "alignment"]
-    symbols: tuple[str, ...]
-    word_boundary: int | None = None
+    symbols: tuple[str, ...]  # symbol of each id; CTC has one output more, the blank
+    word_boundary: int | None = None  # id of the space between words, None where there is none
 
 
 class LeakyDescription(TypedConfig):

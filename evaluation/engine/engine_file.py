@@ -32,17 +32,13 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class EngineData:
-    """An engine's description and numbers.
-
-    Attributes:
-        description: what it is.
-        arrays: ``weights``, ``biases``, ``quantizers`` and, where they apply, ``scales``,
-            ``decays``; of v3 ``firing`` (per site the lowest potential in the clip, the
-            threshold in levels, the largest cell), ``leaks`` and ``projection``, its bias beside
-            it; and the search graphs' arrays, their names behind ``symbols_`` and ``words_``.
-    """
+    """An engine's description and numbers."""
 
     description: EngineDescription
+    # ``weights``, ``biases``, ``quantizers`` and, where they apply, ``scales``, ``decays``; of v3
+    # ``firing`` (per site the lowest potential in the clip, the threshold in levels, the largest
+    # cell), ``leaks`` and ``projection``, its bias beside it; and the search graphs' arrays, their
+    # names behind ``symbols_`` and ``words_``
     arrays: Arrays
 
     @property

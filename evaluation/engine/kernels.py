@@ -49,73 +49,46 @@ Array = NDArray[Any]
 
 
 class Network(NamedTuple):
-    """What no frame changes.
+    """What no frame changes."""
 
-    Attributes:
-        kind: ``CONVENTIONAL`` or ``GATED``.
-        is_binary: whether spikes are +-1, with the weights scaled for them.
-        rows_at_once: how many products of an 8-bit weight and a level fit in 16 bits when added up;
-            0 for float32 weights.
-        saturation: largest magnitude of a current or potential.
-        matrices: (2 L + 1, 3), a row for W and U of every layer, then W_o: offset of its weights,
-            elements per row (fan-out, padded; 0 where there is no U), offset of its bias.
-        sites: (L + 1, 3), a row for the encoder and every layer: neurons, offset of its state
-            (padded to ``WIDE``), offset of its list of spikes.
-        float_weights: weights; empty for 8-bit weights.
-        byte_weights: 8-bit weights; else empty.
-        scales: of each output of each matrix, at the offsets of its bias; 8-bit weights only.
-        biases: folded batch norm of each output of each matrix, padded with 0.
-        decays: tau of every layer, at the offsets of its state; conventional only.
-        leaks: lambda of every site, at the offsets of its state; empty for no leak.
-        firing: (L + 1, 6): lowest and highest potential in the clip, scale, threshold in levels,
-            whether quantised, the largest cell.
-    """
-
-    kind: int
-    is_binary: bool
+    kind: int  # ``CONVENTIONAL`` or ``GATED``
+    is_binary: bool  # whether spikes are +-1, with the weights scaled for them
+    # how many products of an 8-bit weight and a level fit in 16 bits when added up; 0 for float32
+    # weights
     rows_at_once: int
-    saturation: np.float32
+    saturation: np.float32  # largest magnitude of a current or potential
+    # (2 L + 1, 3), a row for W and U of every layer, then W_o: offset of its weights, elements per
+    # row (fan-out, padded; 0 where there is no U), offset of its bias
     matrices: Array
+    # (L + 1, 3), a row for the encoder and every layer: neurons, offset of its state (padded to
+    # ``WIDE``), offset of its list of spikes
     sites: Array
-    float_weights: Array
-    byte_weights: Array
-    scales: Array
-    biases: Array
-    decays: Array
-    leaks: Array
+    float_weights: Array  # weights; empty for 8-bit weights
+    byte_weights: Array  # 8-bit weights; else empty
+    scales: Array  # of each output of each matrix, at the offsets of its bias; 8-bit weights only
+    biases: Array  # folded batch norm of each output of each matrix, padded with 0
+    decays: Array  # tau of every layer, at the offsets of its state; conventional only
+    leaks: Array  # lambda of every site, at the offsets of its state; empty for no leak
+    # (L + 1, 6): lowest and highest potential in the clip, scale, threshold in levels, whether
+    # quantised, the largest cell
     firing: Array
 
 
 class State(NamedTuple):
-    """What a frame changes, and room to work in.
+    """What a frame changes, and room to work in."""
 
-    Attributes:
-        current: I of every neuron.
-        residue: R of every neuron.
-        counts: spikes of every site's last frame.
-        indices: their positions.
-        values: their values.
-        levels: their integer levels; 8-bit weights only.
-        rows_added: rows of every matrix that were added up since the stream began.
-        emitted: spikes of every site since the stream began.
-        drives: room for the widest row.
-        recurrent: room for the widest row.
-        integer_sums: room for the widest row, int32; 8-bit weights only.
-        scratch: room for a vector of floats.
-    """
-
-    current: Array
-    residue: Array
-    counts: Array
+    current: Array  # I of every neuron
+    residue: Array  # R of every neuron
+    counts: Array  # spikes of every site's last frame
     indices: Array
     values: Array
-    levels: Array
-    rows_added: Array
-    emitted: Array
-    drives: Array
-    recurrent: Array
-    integer_sums: Array
-    scratch: Array
+    levels: Array  # their integer levels; 8-bit weights only
+    rows_added: Array  # rows of every matrix that were added up since the stream began
+    emitted: Array  # spikes of every site since the stream began
+    drives: Array  # room for the widest row
+    recurrent: Array  # room for the widest row
+    integer_sums: Array  # room for the widest row, int32; 8-bit weights only
+    scratch: Array  # room for a vector of floats
 
 
 @helper(allocates=False)

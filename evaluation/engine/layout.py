@@ -22,48 +22,29 @@ def padded(size: int, multiple: int) -> int:
 
 @dataclass(frozen=True)
 class Matrix:
-    """One matrix: a row per presynaptic neuron.
+    """One matrix: a row per presynaptic neuron."""
 
-    Attributes:
-        term: name of its term in the counts of multiplications.
-        num_rows: K.
-        fan_out: outputs, without padding.
-        num_drives: drives per neuron above, each with its own block of columns.
-        block: columns of a block, H padded to whole vectors, whichever of the lanes there are.
-        width: C; 0 where there is no such matrix.
-        offset: first weight.
-        bias_offset: first bias.
-    """
-
-    term: str
-    num_rows: int
-    fan_out: int
-    num_drives: int
-    block: int
-    width: int
+    term: str  # name of its term in the counts of multiplications
+    num_rows: int  # K
+    fan_out: int  # outputs, without padding
+    num_drives: int  # drives per neuron above, each with its own block of columns
+    block: int  # columns of a block, H padded to whole vectors, whichever of the lanes there are
+    width: int  # C; 0 where there is no such matrix
     offset: int
     bias_offset: int
 
 
 @dataclass(frozen=True)
 class Layout:
-    """All of it.
+    """All of it."""
 
-    Attributes:
-        matrices: W and U of every layer, then W_o.
-        sites: (L + 1, 3) int64: neurons, offset of the state, offset of the list of spikes.
-        num_weights: padding included.
-        num_biases: padding included.
-        state_size: floats of one state array.
-        list_size: room of all lists of spikes.
-    """
-
-    matrices: tuple[Matrix, ...]
+    matrices: tuple[Matrix, ...]  # W and U of every layer, then W_o
+    # (L + 1, 3) int64: neurons, offset of the state, offset of the list of spikes
     sites: NDArray[np.int64]
-    num_weights: int
-    num_biases: int
-    state_size: int
-    list_size: int
+    num_weights: int  # padding included
+    num_biases: int  # padding included
+    state_size: int  # floats of one state array
+    list_size: int  # room of all lists of spikes
 
     @property
     def matrix_table(self) -> NDArray[np.int64]:

@@ -16,15 +16,10 @@ from evaluation.engine.engine import Engine, Floats, log_softmax
 
 
 class Scored(NamedTuple):
-    """One utterance.
+    """One utterance."""
 
-    Attributes:
-        log_probs_TO: log-probabilities of its frames.
-        executed: what it cost.
-    """
-
-    log_probs_TO: Floats
-    executed: ExecutedCounts
+    log_probs_TO: Floats  # log-probabilities of its frames
+    executed: ExecutedCounts  # what it cost
 
 
 def score(engine: Engine, features_TF: Floats) -> Scored:

@@ -9,25 +9,21 @@ from featurize.stage import Location
 
 @dataclass(frozen=True)
 class CorpusEntry:
-    """One utterance of a corpus, before its audio is read.
-
-    Attributes:
-        audio: path of the audio file, relative to the corpus root; or, where a table names it so,
-            an absolute path or an ``s3://`` address (:func:`file_of`).
-        alignment: path of a ``.PHN`` file (start sample, end sample, phone), or None; it counts
-            samples from where the utterance begins.
-        speed: factor at which the audio is played; 1 as recorded.
-        segment: which part of the audio file is the utterance; None for all of it.
-    """
+    """One utterance of a corpus, before its audio is read."""
 
     utterance_id: str
     speaker_id: str
     chapter_id: str
     subset: str
     text: str
+    # path of the audio file, relative to the corpus root; or, where a table names it so, an
+    # absolute path or an ``s3://`` address (:func:`file_of`)
     audio: str
+    # path of a ``.PHN`` file (start sample, end sample, phone), or None; it counts samples from
+    # where the utterance begins
     alignment: str | None = None
-    speed: float = 1.0
+    speed: float = 1.0  # factor at which the audio is played; 1 as recorded
+    # which part of the audio file is the utterance; None for all of it
     segment: Segment | None = None
 
 
@@ -38,17 +34,11 @@ def file_of(root: Location, path: str) -> Location:
 
 @dataclass(frozen=True)
 class CorpusListing:
-    """A scanned corpus.
-
-    Attributes:
-        root: where the corpus stands.
-        entries: usable utterances, sorted by (subset, utterance_id).
-        rejects: utterances already known to be unusable.
-        digest: SHA-256 over every entry's path, size, modification mark and text: the corpus's
-            part of the feature set's fingerprint.
-    """
+    """A scanned corpus."""
 
     root: Location
-    entries: tuple[CorpusEntry, ...]
-    rejects: tuple[Reject, ...]
+    entries: tuple[CorpusEntry, ...]  # usable utterances, sorted by (subset, utterance_id)
+    rejects: tuple[Reject, ...]  # utterances already known to be unusable
+    # SHA-256 over every entry's path, size, modification mark and text: the corpus's part of the
+    # feature set's fingerprint
     digest: str

@@ -142,18 +142,14 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Speech:
-    """What eSpeak said.
+    """What eSpeak said."""
 
-    Attributes:
-        samples: (num_samples,) int16 at 22,050 Hz.
-        phones: TIMIT-61 phones, contiguous from 0 to num_samples; silence is ``h#`` at the
-            ends, where there is any, and ``pau`` inside.
-        words: every word of the text in order. Where eSpeak speaks two words as one (``in
-            the``), the boundary between them is placed in proportion to their letters.
-    """
-
-    samples: NDArray[np.int16]
+    samples: NDArray[np.int16]  # (num_samples,) int16 at 22,050 Hz
+    # TIMIT-61 phones, contiguous from 0 to num_samples; silence is ``h#`` at the ends, where there
+    # is any, and ``pau`` inside
     phones: tuple[Segment, ...]
+    # every word of the text in order. Where eSpeak speaks two words as one (``in the``), the
+    # boundary between them is placed in proportion to their letters.
     words: tuple[Segment, ...]
 
 

@@ -26,17 +26,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CorpusFile:
-    """A file below the corpus root.
+    """A file below the corpus root."""
 
-    Attributes:
-        path: relative to the root.
-        size: bytes.
-        mark: what changes when the content does: whole seconds of modification time locally,
-            the ETag on S3.
-    """
-
-    path: str
-    size: int
+    path: str  # relative to the root
+    size: int  # bytes
+    # what changes when the content does: whole seconds of modification time locally, the ETag on S3
     mark: str
 
     @property

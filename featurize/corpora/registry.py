@@ -17,27 +17,23 @@ from featurize.stage import Location, PipelineError, Registry
 
 @dataclass(frozen=True)
 class CorpusReader:
-    """How one kind of corpus is read.
-
-    Attributes:
-        name: short name.
-        scan: lists the utterances of some subsets of the corpus at a root, sorted, with what is
-            unusable and a digest (``featurize.corpora.listing.make_listing`` does both).
-        scored_subsets: names the subsets at one or more folders that a model may be scored on.
-        scan_unpacked: lists a corpus of several archives, given the folder they are unpacked in,
-            the folder of each, and the subsets; None for a corpus that comes as one.
-        whole_subsets: names the subsets at a root that together hold every speaker, for subsets
-            by speaker; None where only the subsets that are asked for are looked through.
-        recognises: whether a root is of this kind (an error means no), for who does not say.
-    """
+    """How one kind of corpus is read."""
 
     name: str
+    # lists the utterances of some subsets of the corpus at a root, sorted, with what is unusable
+    # and a digest (``featurize.corpora.listing.make_listing`` does both)
     scan: Callable[[Location, Sequence[str]], CorpusListing]
+    # names the subsets at one or more folders that a model may be scored on
     scored_subsets: Callable[[Sequence[Location]], tuple[str, ...]]
+    # lists a corpus of several archives, given the folder they are unpacked in, the folder of each,
+    # and the subsets; None for a corpus that comes as one
     scan_unpacked: Callable[[Location, Sequence[Location], Sequence[str]], CorpusListing] | None = (
         None
     )
+    # names the subsets at a root that together hold every speaker, for subsets by speaker; None
+    # where only the subsets that are asked for are looked through
     whole_subsets: Callable[[Location], tuple[str, ...]] | None = None
+    # whether a root is of this kind (an error means no), for who does not say
     recognises: Callable[[Location], bool] = lambda _: False
 
 

@@ -20,31 +20,20 @@ _VARIANTS: dict[Sex, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class SyntheticSpeaker:
-    """One speaker: a triple of voice, speed and pitch that no other speaker has.
+    """One speaker: a triple of voice, speed and pitch that no other speaker has."""
 
-    Attributes:
-        index: position in the plan, from 0.
-        part: train, dev or test; a speaker belongs to one.
-        librispeech_id: the speaker's number, above all of LibriSpeech's own.
-        timit_id: sex and four characters. Those of dev and test speakers are taken from TIMIT's
-            standard lists, so that the TIMIT reader finds them; others are in neither list.
-        region: the TIMIT folder of the speaker, DR1 to DR8.
-        voice: eSpeak's voice and variant.
-        rate_wpm: words per minute.
-        pitch: eSpeak's pitch, 0 to 99.
-        pitch_range: eSpeak's pitch range, 0 to 99.
-    """
-
-    index: int
+    index: int  # position in the plan, from 0
     sex: Sex
-    part: Part
-    librispeech_id: str
+    part: Part  # train, dev or test; a speaker belongs to one
+    librispeech_id: str  # the speaker's number, above all of LibriSpeech's own
+    # sex and four characters. Those of dev and test speakers are taken from TIMIT's standard lists,
+    # so that the TIMIT reader finds them; others are in neither list.
     timit_id: str
-    region: str
-    voice: str
+    region: str  # the TIMIT folder of the speaker, DR1 to DR8
+    voice: str  # eSpeak's voice and variant
     rate_wpm: int
-    pitch: int
-    pitch_range: int
+    pitch: int  # eSpeak's pitch, 0 to 99
+    pitch_range: int  # eSpeak's pitch range, 0 to 99
 
 
 def plan_speakers(num_speakers: int, seed: int) -> tuple[SyntheticSpeaker, ...]:

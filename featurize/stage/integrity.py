@@ -30,14 +30,9 @@ class FileChecksum(TypedConfig):
 
 @dataclass(frozen=True)
 class Damage:
-    """One file that is not as its manifest says.
+    """One file that is not as its manifest says."""
 
-    Attributes:
-        file: path below the stage's location.
-        problem: what is wrong with it.
-    """
-
-    file: str
+    file: str  # path below the stage's location
     problem: str
 
 

@@ -42,17 +42,11 @@ _MAX_CLAIM_BYTES = 4096
 
 @dataclass(frozen=True)
 class LeaseTiming:
-    """How often a claim is renewed and looked at.
+    """How often a claim is renewed and looked at."""
 
-    Attributes:
-        beat_s: between renewals.
-        poll_s: between looks while waiting.
-        expiry_s: a waiter removes a claim that it saw unchanged for so long.
-    """
-
-    beat_s: float = 5.0
-    poll_s: float = 0.2
-    expiry_s: float = 60.0
+    beat_s: float = 5.0  # between renewals
+    poll_s: float = 0.2  # between looks while waiting
+    expiry_s: float = 60.0  # a waiter removes a claim that it saw unchanged for so long
 
     @classmethod
     def for_location(cls, location: Location) -> "LeaseTiming":
@@ -61,15 +55,10 @@ class LeaseTiming:
 
 
 class Claim(TypedConfig):
-    """What a contender writes.
+    """What a contender writes."""
 
-    Attributes:
-        number: its place in the queue; 0 while it chooses one.
-        beat: raised at every renewal.
-    """
-
-    number: int
-    beat: int
+    number: int  # its place in the queue; 0 while it chooses one
+    beat: int  # raised at every renewal
     owner: Owner
 
 

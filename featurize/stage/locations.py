@@ -63,9 +63,6 @@ def _s3_filesystem(
 class Location:
     """A place named by a local path or an ``s3://bucket/key`` address.
 
-    Attributes:
-        uri: absolute local path without a trailing slash, or ``s3://bucket/key``.
-
     Example:
         >>> runs = Location.of("s3://speech/runs/")
         >>> runs.child("featurize", "shard-00000.parquet").uri
@@ -74,7 +71,7 @@ class Location:
         False
     """
 
-    uri: str
+    uri: str  # absolute local path without a trailing slash, or ``s3://bucket/key``
 
     @classmethod
     def of(cls, uri: "str | Path | Location") -> "Location":

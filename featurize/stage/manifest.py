@@ -28,13 +28,7 @@ _MAX_MANIFEST_BYTES = 256 * 2**20
 
 
 class StageManifest(TypedConfig):
-    """What every finished stage says of itself; stages add their own fields.
-
-    Attributes:
-        checksums: path below the location to size and SHA-256 of each file; empty in manifests
-            of earlier versions.
-        manifest_sha256: digest of all other values; filled in when the manifest is written.
-    """
+    """What every finished stage says of itself; stages add their own fields."""
 
     stage: str
     schema_version: int
@@ -42,8 +36,10 @@ class StageManifest(TypedConfig):
     upstream: dict[str, str] = Field(default_factory=dict)
     created_at: str
     versions: dict[str, str]
+    # path below the location to size and SHA-256 of each file; empty in manifests of earlier
+    # versions
     checksums: dict[str, FileChecksum] = Field(default_factory=dict)
-    manifest_sha256: str = ""
+    manifest_sha256: str = ""  # digest of all other values; filled in when the manifest is written
 
     def known_checksums(self) -> dict[str, FileChecksum]:
         """Checksums taken while the files were written, which need no second reading."""

@@ -8,18 +8,12 @@ from featurize.stage.typed_config import TypedConfig
 
 
 class Owner(TypedConfig):
-    """The process behind a claim.
+    """The process behind a claim."""
 
-    Attributes:
-        host: for messages only.
-        boot: the machine's boot and process namespace; empty where the system does not say.
-        start: when the process started, in the kernel's ticks; a reused id has another.
-    """
-
-    host: str
-    boot: str
+    host: str  # for messages only
+    boot: str  # the machine's boot and process namespace; empty where the system does not say
     pid: int
-    start: str
+    start: str  # when the process started, in the kernel's ticks; a reused id has another
 
     @classmethod
     def here(cls) -> "Owner":

@@ -25,15 +25,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SealedResult:
-    """What stands at a stage's location, for whoever verifies or repairs it.
-
-    Attributes:
-        location: of the result.
-        types: name of a stage to the type of its manifest.
-    """
+    """What stands at a stage's location, for whoever verifies or repairs it."""
 
     location: Location
-    types: Mapping[str, type[StageManifest]]
+    types: Mapping[str, type[StageManifest]]  # name of a stage to the type of its manifest
 
     @property
     def is_declared(self) -> bool:

@@ -24,15 +24,10 @@ _NUM_WORST = 10
 
 @dataclass(frozen=True, eq=False)
 class TimedPhones:
-    """The phones of an utterance, each beginning where the one before ends.
+    """The phones of an utterance, each beginning where the one before ends."""
 
-    Attributes:
-        names: upper case, without stress; silence is ``SIL``.
-        ends_s: (P,) end of each, seconds.
-    """
-
-    names: tuple[str, ...]
-    ends_s: NDArray[np.float64]
+    names: tuple[str, ...]  # upper case, without stress; silence is ``SIL``
+    ends_s: NDArray[np.float64]  # (P,) end of each, seconds
 
     @classmethod
     def of(cls, intervals: list[tuple[str, float, float]]) -> "TimedPhones":
@@ -59,19 +54,12 @@ class TimedPhones:
 
 
 class BoundaryDistances(TypedConfig):
-    """Boundaries of one kind that both alignments have, and how far apart they lie.
-
-    Attributes:
-        num: how many.
-        mean_ms: mean distance.
-        offset_ms: mean of first less second; above 0 the first alignment has them later.
-        within: share at most so many milliseconds apart.
-    """
+    """Boundaries of one kind that both alignments have, and how far apart they lie."""
 
     num: int
-    mean_ms: float
-    offset_ms: float
-    within: dict[int, float]
+    mean_ms: float  # mean distance
+    offset_ms: float  # mean of first less second; above 0 the first alignment has them later
+    within: dict[int, float]  # share at most so many milliseconds apart
 
     @classmethod
     def of(cls, signed_ms: NDArray[np.float64]) -> "BoundaryDistances":
@@ -95,30 +83,21 @@ class UtteranceDistance(TypedConfig):
 
 
 class AlignmentComparison(TypedConfig):
-    """A first alignment against a second.
+    """A first alignment against a second."""
 
-    Attributes:
-        utterances: utterances in ``both``, in the ``first`` and the ``second`` alone.
-        boundaries: boundaries of the utterances in both: ``matched``, and unmatched ones of the
-            ``first`` and the ``second``.
-        phones: of the second's, silence aside: the ``same`` name in the first, ``different``,
-            ``missing`` in the first; and ``extra`` in the first.
-        everywhere: distances of all matched boundaries.
-        in_speech: of those between two phones.
-        beside_silence: of those between a phone and silence.
-        far: number of utterances whose boundaries lie on average further apart than so many
-            milliseconds.
-        worst: the utterances furthest apart.
-    """
-
-    utterances: dict[str, int]
+    utterances: dict[str, int]  # utterances in ``both``, in the ``first`` and the ``second`` alone
+    # boundaries of the utterances in both: ``matched``, and unmatched ones of the ``first`` and the
+    # ``second``
     boundaries: dict[str, int]
+    # of the second's, silence aside: the ``same`` name in the first, ``different``, ``missing`` in
+    # the first; and ``extra`` in the first
     phones: dict[str, int]
-    everywhere: BoundaryDistances
-    in_speech: BoundaryDistances
-    beside_silence: BoundaryDistances
+    everywhere: BoundaryDistances  # distances of all matched boundaries
+    in_speech: BoundaryDistances  # of those between two phones
+    beside_silence: BoundaryDistances  # of those between a phone and silence
+    # number of utterances whose boundaries lie on average further apart than so many milliseconds
     far: dict[int, int]
-    worst: tuple[UtteranceDistance, ...]
+    worst: tuple[UtteranceDistance, ...]  # the utterances furthest apart
 
 
 def compare_alignments(

@@ -48,21 +48,13 @@ _BLOCK = 32
 
 @dataclass(frozen=True)
 class GaussianModel:
-    """What scores frames by Gaussians.
+    """What scores frames by Gaussians."""
 
-    Attributes:
-        context: neighbours on either side that a frame is joined with.
-        projection: of joined frames.
-        mixtures: of the states.
-        sequence: the states of a phone.
-        log_likelihood: of the last alignment of the estimation utterances, per frame.
-    """
-
-    context: int
-    projection: Projection
-    mixtures: Mixtures
-    sequence: StateSequence
-    log_likelihood: float
+    context: int  # neighbours on either side that a frame is joined with
+    projection: Projection  # of joined frames
+    mixtures: Mixtures  # of the states
+    sequence: StateSequence  # the states of a phone
+    log_likelihood: float  # of the last alignment of the estimation utterances, per frame
 
     def project(self, frames_tf: NDArray[np.float32]) -> NDArray[np.float32]:
         """Projected frames, (t, D)."""
@@ -77,18 +69,12 @@ class GaussianModel:
 
 @dataclass(eq=False)
 class EstimationUtterance:
-    """An utterance to estimate on.
+    """An utterance to estimate on."""
 
-    Attributes:
-        frames_tf: normalised frames, float16 to hold many.
-        transcript: its words.
-        alignment: the current one; None before the first.
-        graph: its paths through the current states; made when first asked for.
-    """
-
-    frames_tf: NDArray[np.float16]
+    frames_tf: NDArray[np.float16]  # normalised frames, float16 to hold many
     transcript: Transcript
-    alignment: Alignment | None = None
+    alignment: Alignment | None = None  # the current one; None before the first
+    # its paths through the current states; made when first asked for
     graph: StateGraph | None = None
 
     @property

@@ -21,17 +21,11 @@ _SPLIT_DEVIATIONS = 0.2
 
 @dataclass(frozen=True)
 class Mixtures:
-    """Parameters of all states.
+    """Parameters of all states."""
 
-    Attributes:
-        weights_SM: share of each component; rows sum to 1.
-        means_SMD: means.
-        variances_SMD: diagonals of the covariances.
-    """
-
-    weights_SM: FloatArray
+    weights_SM: FloatArray  # share of each component; rows sum to 1
     means_SMD: FloatArray
-    variances_SMD: FloatArray
+    variances_SMD: FloatArray  # diagonals of the covariances
 
     def of_states(self, states_U: NDArray[np.int64]) -> "Mixtures":
         """Those of some states alone."""

@@ -26,15 +26,11 @@ _OUTSIDE = -1
 
 @dataclass(frozen=True, eq=False)
 class Transcript:
-    """The words of an utterance.
+    """The words of an utterance."""
 
-    Attributes:
-        words: how each may be said.
-        silence: phone that may stand before, between and after words; None where silences are
-            among the phones already.
-    """
-
-    words: Sequence[Pronunciations]
+    words: Sequence[Pronunciations]  # how each may be said
+    # phone that may stand before, between and after words; None where silences are among the phones
+    # already
     silence: int | None
 
     @classmethod
@@ -52,45 +48,29 @@ class Transcript:
 
 @dataclass(frozen=True, eq=False)
 class StateGraph:
-    """Where an utterance's path can go.
+    """Where an utterance's path can go."""
 
-    Attributes:
-        used_U: the states there are, rising.
-        column_N: of each place, where its state stands among these.
-        phone_N: of each place, its phone.
-        part_N: which of the phone's K states it is.
-        variant_N: number of the phone in the graph; changes where a phone ends.
-        entry_N: of each place, first of its rows in ``sources``; one row more than places.
-        sources: places before each place, itself aside; -1 is the start.
-        final_N: whether the path may end there.
-        states_per_phone: K.
-    """
-
-    used_U: NDArray[np.int64]
-    column_N: NDArray[np.int32]
-    phone_N: NDArray[np.int32]
-    part_N: NDArray[np.int32]
-    variant_N: NDArray[np.int32]
+    used_U: NDArray[np.int64]  # the states there are, rising
+    column_N: NDArray[np.int32]  # of each place, where its state stands among these
+    phone_N: NDArray[np.int32]  # of each place, its phone
+    part_N: NDArray[np.int32]  # which of the phone's K states it is
+    variant_N: NDArray[np.int32]  # number of the phone in the graph; changes where a phone ends
+    # of each place, first of its rows in ``sources``; one row more than places
     entry_N: NDArray[np.int32]
-    sources: NDArray[np.int32]
-    final_N: NDArray[np.bool_]
-    states_per_phone: int
+    sources: NDArray[np.int32]  # places before each place, itself aside; -1 is the start
+    final_N: NDArray[np.bool_]  # whether the path may end there
+    states_per_phone: int  # K
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Frames of an utterance laid out along its phones.
+    """Frames of an utterance laid out along its phones."""
 
-    Attributes:
-        phones_P: the phones that were spoken, silences included.
-        places_t: number of the state within the utterance's state sequence, int64; the phone's
-            number is ``places // K``.
-        score: of the path, summed over frames.
-    """
-
-    phones_P: NDArray[np.int32]
+    phones_P: NDArray[np.int32]  # the phones that were spoken, silences included
+    # number of the state within the utterance's state sequence, int64; the phone's number is
+    # ``places // K``
     places_t: NDArray[np.int64]
-    score: float
+    score: float  # of the path, summed over frames
 
 
 class _Phones:

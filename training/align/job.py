@@ -16,15 +16,10 @@ SILENCE = "SIL"
 
 
 class AlignProgress(TypedConfig):
-    """How far a running alignment is.
+    """How far a running alignment is."""
 
-    Attributes:
-        step: what it is doing, in a few words.
-        num_done: of ``num_all`` parts of that step.
-    """
-
-    step: str
-    num_done: int
+    step: str  # what it is doing, in a few words
+    num_done: int  # of ``num_all`` parts of that step
     num_all: int
 
 
@@ -33,24 +28,15 @@ OnProgress = Callable[[AlignProgress], None]
 
 @dataclass(frozen=True)
 class AlignJob:
-    """What is aligned, and how.
-
-    Attributes:
-        config: how to align.
-        features: the feature set.
-        manifest: its manifest.
-        labeller: what looked its phones up; None where they were heard.
-        on_progress: called as the work goes on.
-        labels: the symbols of the aligned feature set.
-        pronounce: how its words may be said; None where phones were heard.
-    """
+    """What is aligned, and how."""
 
     config: AlignConfig
     features: Location
     manifest: FeaturizeManifest
-    labeller: LexiconLabeller | None
-    on_progress: OnProgress | None
-    labels: LabelInventory = field(init=False)
+    labeller: LexiconLabeller | None  # what looked its phones up; None where they were heard
+    on_progress: OnProgress | None  # called as the work goes on
+    labels: LabelInventory = field(init=False)  # the symbols of the aligned feature set
+    # how its words may be said; None where phones were heard
     pronounce: Pronouncer | None = field(init=False)
 
     def __post_init__(self) -> None:

@@ -12,17 +12,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class AlignedLabels:
-    """The labels and frame targets of an utterance.
+    """The labels and frame targets of an utterance."""
 
-    Attributes:
-        labels_P: phones as spoken, silences included.
-        alignment_T: target of each row.
-        score: of the alignment, per frame; 0 where it was taken from elsewhere.
-    """
-
-    labels_P: NDArray[np.int32]
-    alignment_T: NDArray[np.int32]
-    score: float
+    labels_P: NDArray[np.int32]  # phones as spoken, silences included
+    alignment_T: NDArray[np.int32]  # target of each row
+    score: float  # of the alignment, per frame; 0 where it was taken from elsewhere
 
 
 @dataclass(frozen=True)

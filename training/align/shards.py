@@ -55,46 +55,28 @@ class AlignedUtterance:
 
 @dataclass(frozen=True, eq=False)
 class AlignedShard:
-    """A shard that was aligned.
+    """A shard that was aligned."""
 
-    Attributes:
-        info: None where no utterance is left, and no file.
-        index: its part of the index; None as well.
-        aligned: its utterances.
-        rejects: those that it lost.
-        guessed: words that the lexicon lacks, and how they were pronounced.
-    """
-
-    info: ShardInfo | None
-    index: pa.Table | None
-    aligned: tuple[AlignedUtterance, ...]
-    rejects: tuple[Reject, ...]
+    info: ShardInfo | None  # None where no utterance is left, and no file
+    index: pa.Table | None  # its part of the index; None as well
+    aligned: tuple[AlignedUtterance, ...]  # its utterances
+    rejects: tuple[Reject, ...]  # those that it lost
+    # words that the lexicon lacks, and how they were pronounced
     guessed: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, eq=False)
 class ShardWork:
-    """A shard to align; pickles.
-
-    Attributes:
-        config: how to align.
-        features: the feature set.
-        features_sha256: of its manifest, by which a worker knows whether it has it.
-        target: where the aligned shard goes.
-        shard: which one.
-        model: what scores frames; None where TextGrids say all.
-        states: what the frame targets are; None for the phones themselves.
-        is_apart: whether this is done in a process of its own, on one core.
-    """
+    """A shard to align; pickles."""
 
     config: AlignConfig
     features: Location
-    features_sha256: str
-    target: Location
+    features_sha256: str  # of its manifest, by which a worker knows whether it has it
+    target: Location  # where the aligned shard goes
     shard: ShardInfo
-    model: GaussianModel | None
-    states: StateInventory | None
-    is_apart: bool
+    model: GaussianModel | None  # what scores frames; None where TextGrids say all
+    states: StateInventory | None  # what the frame targets are; None for the phones themselves
+    is_apart: bool  # whether this is done in a process of its own, on one core
 
     @property
     def job(self) -> AlignJob:
@@ -109,17 +91,11 @@ class ShardWork:
 
 @dataclass(frozen=True, eq=False)
 class ThinningWork:
-    """A shard that was aligned, and utterances to be left out of it; pickles.
-
-    Attributes:
-        work: what was asked for.
-        found: what came of it.
-        left_out: utterance to why.
-    """
+    """A shard that was aligned, and utterances to be left out of it; pickles."""
 
     work: ShardWork
-    found: AlignedShard
-    left_out: Mapping[str, str]
+    found: AlignedShard  # what came of it
+    left_out: Mapping[str, str]  # utterance to why
 
 
 _Key = tuple[AlignConfig, str]

@@ -17,17 +17,11 @@ from featurize.schema import FeaturizeManifest
 
 @dataclass(frozen=True)
 class Stacking:
-    """How frames were joined into rows.
+    """How frames were joined into rows."""
 
-    Attributes:
-        stack: frames in a row.
-        stride: frames between rows.
-        frame_shift_s: seconds between frames.
-    """
-
-    stack: int
-    stride: int
-    frame_shift_s: float
+    stack: int  # frames in a row
+    stride: int  # frames between rows
+    frame_shift_s: float  # seconds between frames
 
     @classmethod
     def of(cls, manifest: FeaturizeManifest) -> "Stacking":

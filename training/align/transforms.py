@@ -19,15 +19,10 @@ _RELATIVE_FLOOR = 1e-5
 
 @dataclass(frozen=True)
 class Projection:
-    """``(x - mean) @ matrix``.
+    """``(x - mean) @ matrix``."""
 
-    Attributes:
-        mean_X: subtracted first.
-        matrix_XD: columns in order of falling weight.
-    """
-
-    mean_X: NDArray[np.float32]
-    matrix_XD: NDArray[np.float32]
+    mean_X: NDArray[np.float32]  # subtracted first
+    matrix_XD: NDArray[np.float32]  # columns in order of falling weight
 
     def __call__(self, spliced_nX: NDArray[np.float32]) -> NDArray[np.float32]:
         """Projected frames, (n, D)."""

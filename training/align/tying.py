@@ -90,15 +90,10 @@ class ContextStatistics:
 
 @dataclass(frozen=True, eq=False)
 class Contexts:
-    """Contexts of one phone state and their moments.
+    """Contexts of one phone state and their moments."""
 
-    Attributes:
-        neighbours_C2: left and right neighbour.
-        moments: (C, 1 + 2 D) count, sums and sums of squares.
-    """
-
-    neighbours_C2: NDArray[np.int64]
-    moments: FloatArray
+    neighbours_C2: NDArray[np.int64]  # left and right neighbour
+    moments: FloatArray  # (C, 1 + 2 D) count, sums and sums of squares
 
     def where(self, chosen_C: NDArray[np.bool_]) -> "Contexts":
         """Those chosen."""

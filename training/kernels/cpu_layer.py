@@ -24,136 +24,78 @@ class Sizes(NamedTuple):
 
 
 class Share(NamedTuple):
-    """The utterances of one call.
+    """The utterances of one call."""
 
-    Attributes:
-        utterances: which, by falling length: those that have a frame t are the first ones.
-        lengths: frames of every utterance of the batch.
-    """
-
-    utterances: Array
-    lengths: Array
+    utterances: Array  # which, by falling length: those that have a frame t are the first ones
+    lengths: Array  # frames of every utterance of the batch
 
 
 class Frames(NamedTuple):
-    """Rows of floats, read only, that may be strided over frames and utterances.
+    """Rows of floats, read only, that may be strided over frames and utterances."""
 
-    Attributes:
-        values: all of them.
-        frame_stride: floats from a frame to the next.
-        utterance_stride: floats from an utterance to the next.
-    """
-
-    values: Array
-    frame_stride: int
-    utterance_stride: int
+    values: Array  # all of them
+    frame_stride: int  # floats from a frame to the next
+    utterance_stride: int  # floats from an utterance to the next
 
 
 class Firing(NamedTuple):
-    """How a site fires: the quantiser, and the options of v3.
+    """How a site fires: the quantiser, and the options of v3."""
 
-    Attributes:
-        lowest: the smallest potential inside the clip.
-        highest: the largest one, the range M.
-        scale: levels per unit of potential.
-        threshold: levels of magnitude below this stay silent.
-        is_quantized: false where spikes are the potential itself.
-        residue_leak: lambda, padded to the width.
-        has_leak: whether residues leak.
-        largest_cell: c M.
-        has_bound: whether cells are bounded by it.
-        saturation: the largest magnitude of a current or a potential.
-    """
-
-    lowest: np.float32
-    highest: np.float32
-    scale: np.float32
-    threshold: np.float32
-    is_quantized: bool
-    residue_leak: Array
-    has_leak: bool
-    largest_cell: np.float32
-    has_bound: bool
-    saturation: np.float32
+    lowest: np.float32  # the smallest potential inside the clip
+    highest: np.float32  # the largest one, the range M
+    scale: np.float32  # levels per unit of potential
+    threshold: np.float32  # levels of magnitude below this stay silent
+    is_quantized: bool  # false where spikes are the potential itself
+    residue_leak: Array  # lambda, padded to the width
+    has_leak: bool  # whether residues leak
+    largest_cell: np.float32  # c M
+    has_bound: bool  # whether cells are bounded by it
+    saturation: np.float32  # the largest magnitude of a current or a potential
 
 
 class CpuLayer(NamedTuple):
-    """What a layer reads in both passes.
-
-    Attributes:
-        sizes: of its arrays.
-        drive: forward, both drives of a gated layer, forget first; backward, the incoming
-            gradient of the spikes.
-        dropout_mask: m, (B, H).
-        has_mask: whether there is one.
-        decay: tau of a conventional layer, padded to the width.
-        has_decay: whether there is one; an encoder has none.
-        recurrent_gather: U in tiles for ``cpu_products.gather``; forward only.
-        recurrent_dense: U in tiles for ``cpu_products.multiply``; transposed in the backward pass.
-        has_recurrence: whether there is a U.
-        initial_current: I before the first frame, padded rows.
-        initial_spikes: Y before the first frame, rows of H.
-        firing: how it fires.
-    """
+    """What a layer reads in both passes."""
 
     sizes: Sizes
+    # forward, both drives of a gated layer, forget first; backward, the incoming gradient of the
+    # spikes
     drive: Frames
-    dropout_mask: Array
+    dropout_mask: Array  # m, (B, H)
     has_mask: bool
-    decay: Array
-    has_decay: bool
-    recurrent_gather: Array
+    decay: Array  # tau of a conventional layer, padded to the width
+    has_decay: bool  # whether there is one; an encoder has none
+    recurrent_gather: Array  # U in tiles for ``cpu_products.gather``; forward only
+    # U in tiles for ``cpu_products.multiply``; transposed in the backward pass
     recurrent_dense: Array
-    has_recurrence: bool
-    initial_current: Array
-    initial_spikes: Array
+    has_recurrence: bool  # whether there is a U
+    initial_current: Array  # I before the first frame, padded rows
+    initial_spikes: Array  # Y before the first frame, rows of H
     firing: Firing
 
 
 class Kept(NamedTuple):
-    """What the forward pass writes for the backward pass, see ``training.kernels.layer.Saved``.
+    """What the forward pass writes for the backward pass, see ``training.kernels.layer.Saved``."""
 
-    Attributes:
-        gates: F.
-        currents: I.
-        potentials: V.
-        spikes: Y; the backward pass alone reads it.
-        inside: bits of V in the clip.
-        positive: bits of a cell that follows its drive.
-        bounded: bits of a cell at its bound.
-        is_wanted: whether a backward pass will follow.
-        has_potentials: whether it finds gradients of leak, range and threshold.
-    """
-
-    gates: Array
-    currents: Array
-    potentials: Array
-    spikes: Array
-    inside: Array
-    positive: Array
-    bounded: Array
-    is_wanted: bool
-    has_potentials: bool
+    gates: Array  # F
+    currents: Array  # I
+    potentials: Array  # V
+    spikes: Array  # Y; the backward pass alone reads it
+    inside: Array  # bits of V in the clip
+    positive: Array  # bits of a cell that follows its drive
+    bounded: Array  # bits of a cell at its bound
+    is_wanted: bool  # whether a backward pass will follow
+    has_potentials: bool  # whether it finds gradients of leak, range and threshold
 
 
 class ForwardArrays(NamedTuple):
-    """What a forward pass writes.
+    """What a forward pass writes."""
 
-    Attributes:
-        spikes: Y, everywhere, 0 at padding frames.
-        current: I, state in and out, padded rows.
-        residue: R, likewise.
-        kept: for the backward pass.
-        extremes: a vector of minima of V, then one of maxima.
-        product: scratch of the recurrent product; a ``cpu_products.RecurrentProduct``.
-    """
-
-    spikes: Array
-    current: Array
-    residue: Array
+    spikes: Array  # Y, everywhere, 0 at padding frames
+    current: Array  # I, state in and out, padded rows
+    residue: Array  # R, likewise
     kept: Kept
-    extremes: Array
-    product: Any
+    extremes: Array  # a vector of minima of V, then one of maxima
+    product: Any  # scratch of the recurrent product; a ``cpu_products.RecurrentProduct``
 
 
 class FiringSums(NamedTuple):
@@ -166,41 +108,24 @@ class FiringSums(NamedTuple):
 
 
 class BackwardArrays(NamedTuple):
-    """What a backward pass writes.
+    """What a backward pass writes."""
 
-    Attributes:
-        drive: gradient of the drive, (T, B, G), everywhere.
-        decay: gradient of tau, added to, padded.
-        firing: added to.
-        last_spikes: gradient of the final state's spikes in, of the initial state's spikes out;
-            padded rows, as the two below.
-        current: likewise of I.
-        residue: likewise of R.
-        product: scratch of the product with U.
-    """
-
-    drive: Array
-    decay: Array
-    firing: FiringSums
+    drive: Array  # gradient of the drive, (T, B, G), everywhere
+    decay: Array  # gradient of tau, added to, padded
+    firing: FiringSums  # added to
+    # gradient of the final state's spikes in, of the initial state's spikes out; padded rows, as
+    # the two below
     last_spikes: Array
-    current: Array
-    residue: Array
-    product: Any
+    current: Array  # likewise of I
+    residue: Array  # likewise of R
+    product: Any  # scratch of the product with U
 
 
 class Place(NamedTuple):
-    """Where a row of one frame and one utterance begins.
+    """Where a row of one frame and one utterance begins."""
 
-    Attributes:
-        drive: in ``CpuLayer.drive``.
-        frame: in arrays of frames.
-        byte: in arrays of bits.
-        state: in arrays of state.
-        utterance: in arrays of (B, H).
-    """
-
-    drive: int
-    frame: int
-    byte: int
-    state: int
-    utterance: int
+    drive: int  # in ``CpuLayer.drive``
+    frame: int  # in arrays of frames
+    byte: int  # in arrays of bits
+    state: int  # in arrays of state
+    utterance: int  # in arrays of (B, H)

@@ -45,63 +45,37 @@ multiply_rows = dense_block(DENSE_ROWS, DENSE_VECTORS)
 
 
 class NonZeros(NamedTuple):
-    """Lists of the non-zeros of rows, as many of a row as it has columns at most.
-
-    Attributes:
-        indices: columns, int32.
-        values: the floats there.
-    """
+    """Lists of the non-zeros of rows, as many of a row as it has columns at most."""
 
     indices: Array
-    values: Array
+    values: Array  # the floats there
 
 
 class LeftRows(NamedTuple):
-    """The left side of a dense product.
+    """The left side of a dense product."""
 
-    Attributes:
-        values: flat floats.
-        starts: where each row begins.
-        num_rows: how many.
-        depth: floats of a row that take part.
-    """
-
-    values: Array
-    starts: Array
+    values: Array  # flat floats
+    starts: Array  # where each row begins
     num_rows: int
-    depth: int
+    depth: int  # floats of a row that take part
 
 
 class Tiles(NamedTuple):
-    """The right side of a dense product, in tiles of ``DENSE_WIDTH`` columns.
+    """The right side of a dense product, in tiles of ``DENSE_WIDTH`` columns."""
 
-    Attributes:
-        values: flat floats (tiles, depth, DENSE_WIDTH).
-        num_tiles: how many.
-        depth: rows of a tile, of which those of ``LeftRows.depth`` take part.
-    """
-
-    values: Array
+    values: Array  # flat floats (tiles, depth, DENSE_WIDTH)
     num_tiles: int
-    depth: int
+    depth: int  # rows of a tile, of which those of ``LeftRows.depth`` take part
 
 
 class RecurrentProduct(NamedTuple):
-    """Scratch of the products of rows with a recurrent weight.
+    """Scratch of the products of rows with a recurrent weight."""
 
-    Attributes:
-        rows: the products, ``stride`` apart.
-        stride: room for a row, whichever way it is computed.
-        starts: where each row of the left side begins.
-        nonzeros: of the rows of spikes, where these are few; forward only.
-        counts: how many of each row.
-    """
-
-    rows: Array
-    stride: int
-    starts: Array
-    nonzeros: NonZeros
-    counts: Array
+    rows: Array  # the products, ``stride`` apart
+    stride: int  # room for a row, whichever way it is computed
+    starts: Array  # where each row of the left side begins
+    nonzeros: NonZeros  # of the rows of spikes, where these are few; forward only
+    counts: Array  # how many of each row
 
 
 def aligned_zeros(size: int) -> Array:

@@ -19,27 +19,16 @@ _INTP = ir.IntType(64)
 
 
 class Block(NamedTuple):
-    """Which part of a dense product is computed.
+    """Which part of a dense product is computed."""
 
-    Attributes:
-        first: first of the rows.
-        last: the last row there is; rows beyond repeat it.
-        k: column of the left side to begin at.
-        tile: position of the weight's first row.
-        depth: how many of its rows.
-        to: position of the first row of sums.
-        stride: floats between rows of sums.
-        is_added: whether to add to what is there.
-    """
-
-    first: int
-    last: int
-    k: int
-    tile: int
-    depth: int
-    to: int
-    stride: int
-    is_added: bool
+    first: int  # first of the rows
+    last: int  # the last row there is; rows beyond repeat it
+    k: int  # column of the left side to begin at
+    tile: int  # position of the weight's first row
+    depth: int  # how many of its rows
+    to: int  # position of the first row of sums
+    stride: int  # floats between rows of sums
+    is_added: bool  # whether to add to what is there
 
 
 class _Sums:

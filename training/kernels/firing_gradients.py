@@ -15,18 +15,12 @@ class FiringSums(NamedTuple):
     """Sums over frames and utterances, one of each for a neuron.
 
     With y what arrives at Y in all (``training.lif``) and r the gradient of R.
-
-    Attributes:
-        leak: r (V - Y), the gradient of lambda.
-        inside_range: y (Y - V) inside the clip and y Y outside: M times the gradient of M.
-        bound: the gradient of a bounded cell.
-        threshold: y, with the sign of V, where V is about the threshold.
     """
 
-    leak: Tensor
-    inside_range: Tensor
-    bound: Tensor
-    threshold: Tensor
+    leak: Tensor  # r (V - Y), the gradient of lambda
+    inside_range: Tensor  # y (Y - V) inside the clip and y Y outside: M times the gradient of M
+    bound: Tensor  # the gradient of a bounded cell
+    threshold: Tensor  # y, with the sign of V, where V is about the threshold
 
 
 def firing_gradients(

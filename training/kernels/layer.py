@@ -20,118 +20,74 @@ LayerKind = Literal["encoder", "conventional", "gated"]
 
 
 class Rows(NamedTuple):
-    """The utterances of a batch.
+    """The utterances of a batch."""
 
-    Attributes:
-        lengths_B: valid frames of each, (B,) int64.
-        dropout_mask_BH: m of a gated layer, already scaled; None for no dropout.
-    """
-
-    lengths_B: Tensor
-    dropout_mask_BH: Tensor | None
+    lengths_B: Tensor  # valid frames of each, (B,) int64
+    dropout_mask_BH: Tensor | None  # m of a gated layer, already scaled; None for no dropout
 
 
 class LayerWeights(NamedTuple):
-    """What a recurrence learns; None where the layer has no such weight.
+    """What a recurrence learns; None where the layer has no such weight."""
 
-    Attributes:
-        decay_H: tau of a conventional layer.
-        recurrent_2HH: ``[U_f; U_c]`` of v2 and v3.
-        residue_leak_H: lambda of v3.
-    """
-
-    decay_H: Tensor | None = None
-    recurrent_2HH: Tensor | None = None
-    residue_leak_H: Tensor | None = None
+    decay_H: Tensor | None = None  # tau of a conventional layer
+    recurrent_2HH: Tensor | None = None  # ``[U_f; U_c]`` of v2 and v3
+    residue_leak_H: Tensor | None = None  # lambda of v3
 
 
 class Layer(NamedTuple):
-    """A layer as both of its passes need it: all but the drive.
+    """A layer as both of its passes need it: all but the drive."""
 
-    Attributes:
-        kind: whose equations (``training.lif``) hold.
-        rows: the utterances.
-        weights: what the recurrence learns.
-        state: state before the first frame, (B, H) each.
-        quantizer: range, bits and threshold; operators and fused backends take that of the paper's
-            models as one of levels.
-        options: of v3.
-    """
-
-    kind: LayerKind
+    kind: LayerKind  # whose equations (``training.lif``) hold
     rows: Rows
-    weights: LayerWeights
-    state: LifState
+    weights: LayerWeights  # what the recurrence learns
+    state: LifState  # state before the first frame, (B, H) each
+    # range, bits and threshold; operators and fused backends take that of the paper's models as one
+    # of levels
     quantizer: Quantizer | LevelQuantizer
-    options: FiringOptions = FiringOptions()
+    options: FiringOptions = FiringOptions()  # of v3
 
 
 class Keep(NamedTuple):
-    """What a forward pass shall keep.
+    """What a forward pass shall keep."""
 
-    Attributes:
-        for_backward: whether a backward pass will follow.
-        potentials: whether it shall find gradients of the leak, the range and the threshold.
-    """
-
-    for_backward: bool
+    for_backward: bool  # whether a backward pass will follow
+    # whether it shall find gradients of the leak, the range and the threshold
     potentials: bool = False
 
 
 class Saved(NamedTuple):
-    """What a forward pass keeps for the backward pass; empty tensors where nothing is.
+    """What a forward pass keeps for the backward pass; empty tensors where nothing is."""
 
-    Attributes:
-        currents: I, (T, B, H).
-        inside: bits of V in the clip, (T, B, ``num_bit_bytes``) uint8, first neuron in the lowest
-            bit.
-            Triton: a byte per neuron, (T, B, H), its second bit that of ``positive``, its third
-            that of ``bounded``.
-        positive: bits of a cell that follows its drive (above 0, below its bound), as ``inside``,
-            gated layers; Triton: empty.
-        bounded: bits of a cell at its bound, where there is one; Triton: empty.
-        gates: F, (T, B, H), gated layers.
-        potentials: V, (T, B, H), where ``Keep.potentials``.
-        drive: (T, B, G), for the reference alone, which runs again.
-    """
-
-    currents: Tensor
+    currents: Tensor  # I, (T, B, H)
+    # bits of V in the clip, (T, B, ``num_bit_bytes``) uint8, first neuron in the lowest bit.
+    # Triton: a byte per neuron, (T, B, H), its second bit that of ``positive``, its third that of
+    # ``bounded``.
     inside: Tensor
+    # bits of a cell that follows its drive (above 0, below its bound), as ``inside``, gated layers;
+    # Triton: empty
     positive: Tensor
-    bounded: Tensor
-    gates: Tensor
-    potentials: Tensor
-    drive: Tensor
+    bounded: Tensor  # bits of a cell at its bound, where there is one; Triton: empty
+    gates: Tensor  # F, (T, B, H), gated layers
+    potentials: Tensor  # V, (T, B, H), where ``Keep.potentials``
+    drive: Tensor  # (T, B, G), for the reference alone, which runs again
 
 
 class OutputGradients(NamedTuple):
-    """Gradients of what a forward pass returns.
+    """Gradients of what a forward pass returns."""
 
-    Attributes:
-        spikes_TBH: of Y.
-        state: of the final state.
-    """
-
-    spikes_TBH: Tensor
-    state: LifState
+    spikes_TBH: Tensor  # of Y
+    state: LifState  # of the final state
 
 
 class LayerGradients(NamedTuple):
-    """Gradients of what a forward pass is given.
+    """Gradients of what a forward pass is given."""
 
-    Attributes:
-        drive_TBG: of the drive.
-        weights: of the weights; None where the layer has none.
-        state: of the state before the first frame.
-        range_M: of the quantiser's range, scalar; None where potentials were not kept.
-        threshold_levels: of its threshold, likewise.
-    """
-
-    drive_TBG: Tensor
-    weights: LayerWeights
-    state: LifState
+    drive_TBG: Tensor  # of the drive
+    weights: LayerWeights  # of the weights; None where the layer has none
+    state: LifState  # of the state before the first frame
+    # of the quantiser's range, scalar; None where potentials were not kept
     range_M: Tensor | None = None
-    threshold_levels: Tensor | None = None
+    threshold_levels: Tensor | None = None  # of its threshold, likewise
 
 
 def num_bit_bytes(num_neurons: int) -> int:

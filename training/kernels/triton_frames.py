@@ -68,47 +68,28 @@ class FrameShape(NamedTuple):
 
 
 class FrameInputs(NamedTuple):
-    """What a pass of a gated layer reads.
+    """What a pass of a gated layer reads."""
 
-    Attributes:
-        sequence: both drives, or backwards the gradient of the spikes.
-        dropout_mask: m; any tensor where there is none.
-        weight: U; any tensor where there is none.
-        lengths: frames of every utterance.
-        before: Y before the first frame; backwards I before it.
-        firing: how the layer fires.
-    """
-
-    sequence: Tensor
-    dropout_mask: Tensor
-    weight: Tensor
-    lengths: Tensor
-    before: Tensor
+    sequence: Tensor  # both drives, or backwards the gradient of the spikes
+    dropout_mask: Tensor  # m; any tensor where there is none
+    weight: Tensor  # U; any tensor where there is none
+    lengths: Tensor  # frames of every utterance
+    before: Tensor  # Y before the first frame; backwards I before it
     firing: Firing
 
 
 class FrameGradients(NamedTuple):
-    """What a backward pass moves along beside the gradient of the drive.
+    """What a backward pass moves along beside the gradient of the drive."""
 
-    Attributes:
-        membrane: gradients of the state.
-        sums: of the gradients of how the layer fires, (B, H) each, added to.
-    """
-
-    membrane: MembraneGradients
-    sums: FiringSums
+    membrane: MembraneGradients  # gradients of the state
+    sums: FiringSums  # of the gradients of how the layer fires, (B, H) each, added to
 
 
 class FrameOutputs(NamedTuple):
-    """What a pass of a gated layer writes.
+    """What a pass of a gated layer writes."""
 
-    Attributes:
-        sequence: spikes, or backwards the gradient of both drives.
-        kept: written forwards, read backwards.
-    """
-
-    sequence: Tensor
-    kept: Kept
+    sequence: Tensor  # spikes, or backwards the gradient of both drives
+    kept: Kept  # written forwards, read backwards
 
 
 def tile_grid(batch_size: int, num_neurons: int) -> tuple[int, int]:

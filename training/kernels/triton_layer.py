@@ -15,57 +15,34 @@ from training.quantizer import as_levels
 
 
 class Membrane(NamedTuple):
-    """State, read and written.
+    """State, read and written."""
 
-    Attributes:
-        current: I.
-        residue: R.
-        low: smallest V so far, per utterance and neuron.
-        high: largest V so far.
-    """
-
-    current: Tensor
-    residue: Tensor
-    low: Tensor
-    high: Tensor
+    current: Tensor  # I
+    residue: Tensor  # R
+    low: Tensor  # smallest V so far, per utterance and neuron
+    high: Tensor  # largest V so far
 
 
 class Kept(NamedTuple):
-    """What the forward pass writes for the backward pass.
+    """What the forward pass writes for the backward pass."""
 
-    Attributes:
-        gates: F, gated layers.
-        currents: I.
-        potentials: V, where leak, range or threshold are learned.
-        bits: a byte of V in the clip (1), a cell that follows its drive (2), one at its bound (4).
-    """
-
-    gates: Tensor
-    currents: Tensor
-    potentials: Tensor
+    gates: Tensor  # F, gated layers
+    currents: Tensor  # I
+    potentials: Tensor  # V, where leak, range or threshold are learned
+    # a byte of V in the clip (1), a cell that follows its drive (2), one at its bound (4)
     bits: Tensor
 
 
 class Firing(NamedTuple):
-    """How a site fires; see ``training.kernels.cpu_layer.Firing``. Scalars but for the leak.
+    """How a site fires; see ``training.kernels.cpu_layer.Firing``. Scalars but for the leak."""
 
-    Attributes:
-        lowest: the smallest potential inside the clip.
-        highest: the largest one, the range M.
-        scale: levels per unit.
-        threshold: levels of magnitude below this stay silent.
-        largest_cell: c M; any number where cells have no bound.
-        leak: lambda, (H,); any tensor where residues do not leak.
-        saturation: the largest magnitude of a current or a potential.
-    """
-
-    lowest: Tensor
-    highest: Tensor
-    scale: Tensor
-    threshold: Tensor
-    largest_cell: Tensor
-    leak: Tensor
-    saturation: float
+    lowest: Tensor  # the smallest potential inside the clip
+    highest: Tensor  # the largest one, the range M
+    scale: Tensor  # levels per unit
+    threshold: Tensor  # levels of magnitude below this stay silent
+    largest_cell: Tensor  # c M; any number where cells have no bound
+    leak: Tensor  # lambda, (H,); any tensor where residues do not leak
+    saturation: float  # the largest magnitude of a current or a potential
 
 
 class Options(NamedTuple):
@@ -87,17 +64,11 @@ class Options(NamedTuple):
 
 
 class MembraneGradients(NamedTuple):
-    """Gradients of the state: of the final state in, of the initial state out.
+    """Gradients of the state: of the final state in, of the initial state out."""
 
-    Attributes:
-        last_spikes: of the final Y, read only.
-        current: of I.
-        residue: of R.
-    """
-
-    last_spikes: Tensor
-    current: Tensor
-    residue: Tensor
+    last_spikes: Tensor  # of the final Y, read only
+    current: Tensor  # of I
+    residue: Tensor  # of R
 
 
 def copied(tensor: Tensor) -> Tensor:

@@ -41,17 +41,11 @@ _BOUNDS = {
 
 
 class AdaptiveState(NamedTuple):
-    """State of one layer between frames.
+    """State of one layer between frames."""
 
-    Attributes:
-        adaptation: w, (B, H).
-        membrane_potential: u, (B, H), before the reset.
-        spikes: s, (B, H), 0 or 1.
-    """
-
-    adaptation: Tensor
-    membrane_potential: Tensor
-    spikes: Tensor
+    adaptation: Tensor  # w, (B, H)
+    membrane_potential: Tensor  # u, (B, H), before the reset
+    spikes: Tensor  # s, (B, H), 0 or 1
 
 
 class AdaptiveParameters(NamedTuple):

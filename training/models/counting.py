@@ -28,19 +28,12 @@ and does not multiply."""
 
 @dataclass(frozen=True)
 class SiteCost:
-    """Elementwise operations of a site, as its equations are written.
+    """Elementwise operations of a site, as its equations are written."""
 
-    Attributes:
-        products: multiplications per neuron and frame.
-        sums: additions per neuron and frame.
-        event_products: multiplications per output that is not zero.
-        event_sums: additions per output that is not zero.
-    """
-
-    products: int = 0
-    sums: int = 0
-    event_products: int = 0
-    event_sums: int = 0
+    products: int = 0  # multiplications per neuron and frame
+    sums: int = 0  # additions per neuron and frame
+    event_products: int = 0  # multiplications per output that is not zero
+    event_sums: int = 0  # additions per output that is not zero
 
 
 @dataclass(frozen=True)
@@ -48,45 +41,30 @@ class NetworkCost:
     """All that the counts need to know of a model besides its sizes.
 
     Exponentials, divisions and comparisons count in no model; batch norm folds into the weights.
-
-    Attributes:
-        feed_rows: g, rows of the input matrix per neuron.
-        back_rows: r, rows of the recurrent matrix per neuron; 0 where there is none.
-        layer: elementwise operations of a layer.
-        encoder: elementwise operations of the input site.
-        encoder_sends: what the input site sends.
-        layer_sends: what a layer sends, upwards and to itself.
-        has_self_connections: whether a neuron's output returns to the neuron itself.
-        projection_size: outputs of a dense matrix before the encoder, which then has so many
-            neurons in place of F; None for no such matrix.
-        published_elementwise: what the authors' script adds per neuron and layer; None for a
-            model that the script does not know, which gets its ``layer.products``.
     """
 
-    feed_rows: int
-    back_rows: int
-    layer: SiteCost
-    encoder: SiteCost = SiteCost()
-    encoder_sends: Signal = "dense"
-    layer_sends: Signal = "dense"
-    has_self_connections: bool = True
+    feed_rows: int  # g, rows of the input matrix per neuron
+    back_rows: int  # r, rows of the recurrent matrix per neuron; 0 where there is none
+    layer: SiteCost  # elementwise operations of a layer
+    encoder: SiteCost = SiteCost()  # elementwise operations of the input site
+    encoder_sends: Signal = "dense"  # what the input site sends
+    layer_sends: Signal = "dense"  # what a layer sends, upwards and to itself
+    has_self_connections: bool = True  # whether a neuron's output returns to the neuron itself
+    # outputs of a dense matrix before the encoder, which then has so many neurons in place of F;
+    # None for no such matrix
     projection_size: int | None = None
+    # what the authors' script adds per neuron and layer; None for a model that the script does not
+    # know, which gets its ``layer.products``
     published_elementwise: int | None = None
 
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """What the counts depend on.
+    """What the counts depend on."""
 
-    Attributes:
-        config: the model and its size.
-        num_features: F.
-        num_outputs: O, the blank of CTC included.
-    """
-
-    config: ModelConfig
-    num_features: int
-    num_outputs: int
+    config: ModelConfig  # the model and its size
+    num_features: int  # F
+    num_outputs: int  # O, the blank of CTC included
 
     @cached_property
     def cost(self) -> NetworkCost:
@@ -143,18 +121,13 @@ class NetworkShape:
 
 @dataclass(frozen=True)
 class Activity:
-    """Outputs that count, summed over the valid frames of one or more utterances.
-
-    Attributes:
-        num_frames: valid frames.
-        emitted: per site, the input first: outputs sent on (those that are not zero, where the
-            site sends events).
-        fed_back: per layer: outputs sent back to the layer itself one frame later.
-    """
+    """Outputs that count, summed over the valid frames of one or more utterances."""
 
     num_frames: int
+    # per site, the input first: outputs sent on (those that are not zero, where the site sends
+    # events)
     emitted: tuple[int, ...]
-    fed_back: tuple[int, ...]
+    fed_back: tuple[int, ...]  # per layer: outputs sent back to the layer itself one frame later
 
     def __add__(self, other: "Activity") -> "Activity":
         return Activity(
@@ -172,20 +145,12 @@ def dense_activity(shape: NetworkShape, num_frames: int) -> Activity:
 
 @dataclass(frozen=True)
 class TermCount:
-    """One term's exact cost over the frames of an ``Activity``.
+    """One term's exact cost over the frames of an ``Activity``."""
 
-    Attributes:
-        term: ``feed_forward_1`` ... , ``recurrent_1`` ..., ``output``, ``projection`` or
-            ``elementwise``.
-        nonzeros: presynaptic outputs that count; 0 for elementwise.
-        fan_out: weights that each of them reaches; 0 for elementwise.
-        multiplications: products.
-        additions: sums.
-    """
-
+    # ``feed_forward_1`` ... , ``recurrent_1`` ..., ``output``, ``projection`` or ``elementwise``.
     term: str
-    nonzeros: int
-    fan_out: int
+    nonzeros: int  # presynaptic outputs that count; 0 for elementwise
+    fan_out: int  # weights that each of them reaches; 0 for elementwise
     multiplications: int
     additions: int
 

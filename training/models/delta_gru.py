@@ -31,15 +31,10 @@ from training.models.step_network import Site, State, StepLayer, StepNetwork
 
 
 class DeltaGruState(NamedTuple):
-    """State of one layer between frames.
+    """State of one layer between frames."""
 
-    Attributes:
-        hidden: h, (B, H).
-        told: h^, (B, H), the outputs as the matrices know them.
-    """
-
-    hidden: Tensor
-    told: Tensor
+    hidden: Tensor  # h, (B, H)
+    told: Tensor  # h^, (B, H), the outputs as the matrices know them
 
 
 def tell(value: Tensor, told: Tensor, threshold: float) -> Tensor:

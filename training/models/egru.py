@@ -32,15 +32,10 @@ _BETA = 3.0
 
 
 class EgruState(NamedTuple):
-    """State of one layer between frames.
+    """State of one layer between frames."""
 
-    Attributes:
-        cell: h, (B, H), what is left after the soft reset.
-        events: y, (B, H), what was sent.
-    """
-
-    cell: Tensor
-    events: Tensor
+    cell: Tensor  # h, (B, H), what is left after the soft reset
+    events: Tensor  # y, (B, H), what was sent
 
 
 def egru_step(

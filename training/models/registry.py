@@ -43,33 +43,26 @@ BUILT_IN = {
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model: all that training and evaluation ask of it.
+    """One model: all that training and evaluation ask of it."""
 
-    Attributes:
-        name: short name, in file names, plots and tables.
-        title: the name in a sentence.
-        network: what builds it from (configuration, F, O), a
-            ``training.models.network.SpeechNetwork``; or its address as ``module:attribute``,
-            where importing it takes time.
-        cost: what the counts need to know of it, given its configuration.
-        config: its configuration, ``ModelConfig`` or a subclass with fields of its own.
-        is_event_based: whether its layers send events (spikes, changes), so that outputs that
-            are zero cost nothing.
-        has_quantizers: whether its sites fire by ``training.quantizer``, so that bits, threshold
-            and range are settings of it.
-        engine: address of a function from a recogniser to its event-driven scorer
-            (``evaluation.engine.scorer``); None for a model that is scored by its network.
-        version: raised whenever the same configuration would train to another result; 0 at first.
-    """
-
-    name: str
-    title: str
+    name: str  # short name, in file names, plots and tables
+    title: str  # the name in a sentence
+    # what builds it from (configuration, F, O), a ``training.models.network.SpeechNetwork``; or its
+    # address as ``module:attribute``, where importing it takes time
     network: str | Callable[[Any, int, int], Any]
+    # what the counts need to know of it, given its configuration
     cost: "Callable[[ModelConfig], NetworkCost]"
+    # its configuration, ``ModelConfig`` or a subclass with fields of its own
     config: "type[ModelConfig] | None" = None
+    # whether its layers send events (spikes, changes), so that outputs that are zero cost nothing
     is_event_based: bool = False
+    # whether its sites fire by ``training.quantizer``, so that bits, threshold and range are
+    # settings of it
     has_quantizers: bool = False
+    # address of a function from a recogniser to its event-driven scorer
+    # (``evaluation.engine.scorer``); None for a model that is scored by its network
     engine: str | None = None
+    # raised whenever the same configuration would train to another result; 0 at first
     version: int = 0
 
 

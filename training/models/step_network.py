@@ -68,17 +68,12 @@ class _Feedback:
 
 
 class Site(NamedTuple):
-    """What a site did in a sequence.
+    """What a site did in a sequence."""
 
-    Attributes:
-        values_TBH: what the next matrix multiplies, zero at padding.
-        events_TBH: what counts of it, zero at padding: the same, unless the site sends changes.
-        state: after each utterance's last frame; empty after a ragged batch in training.
-    """
-
-    values_TBH: Tensor
+    values_TBH: Tensor  # what the next matrix multiplies, zero at padding
+    # what counts of it, zero at padding: the same, unless the site sends changes
     events_TBH: Tensor
-    state: State
+    state: State  # after each utterance's last frame; empty after a ragged batch in training
 
 
 class StepLayer(nn.Module):
