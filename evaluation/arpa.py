@@ -62,9 +62,6 @@ def read_arpa(file: Location) -> NgramModel:
 
     Args:
         file: local path or ``s3://`` address.
-
-    Raises:
-        PipelineError: naming the file and the line at fault.
     """
     if not file.exists() or file.is_dir():
         raise PipelineError(

@@ -34,11 +34,7 @@ class ChosenSearches:
 
 
 def read_evaluation(evaluation: Location) -> tuple[EvaluateManifest, EvaluationMetrics]:
-    """A finished evaluation.
-
-    Raises:
-        PipelineError: when it is unfinished or damaged.
-    """
+    """A finished evaluation."""
     manifest = read_manifest(evaluation, EvaluateManifest)
     content = read_checked(evaluation, manifest, "metrics.json")
     return manifest, EvaluationMetrics.model_validate_json(content)
@@ -47,11 +43,7 @@ def read_evaluation(evaluation: Location) -> tuple[EvaluateManifest, EvaluationM
 def metrics_of_model(
     metrics: EvaluationMetrics, model: TrainManifest, evaluation: Location
 ) -> ModelMetrics:
-    """What an evaluation says of a model.
-
-    Raises:
-        PipelineError: when it is of other models.
-    """
+    """What an evaluation says of a model."""
     for found in metrics.models:
         if found.training_fingerprint == model.fingerprint:
             return found
@@ -61,11 +53,7 @@ def metrics_of_model(
 
 
 def graph_of_evaluation(evaluation: Location, fingerprint: str) -> KeptGraph:
-    """A graph that an evaluation searched in, which stands in the same runs folder.
-
-    Raises:
-        PipelineError: when it is gone or damaged.
-    """
+    """A graph that an evaluation searched in, which stands in the same runs folder."""
     location = evaluation.parent.parent.child(GRAPH_STAGE, fingerprint)
     if not is_finished(location):
         raise PipelineError(
@@ -76,11 +64,7 @@ def graph_of_evaluation(evaluation: Location, fingerprint: str) -> KeptGraph:
 
 
 def chosen_searches(evaluation: Location, model: TrainManifest) -> ChosenSearches:
-    """The searches that an evaluation made for a model, with the weights that it chose.
-
-    Raises:
-        PipelineError: when it is of other models, or a graph is gone.
-    """
+    """The searches that an evaluation made for a model, with the weights that it chose."""
     _, metrics = read_evaluation(evaluation)
     own = metrics_of_model(metrics, model, evaluation)
     symbols = words = None

@@ -38,11 +38,7 @@ def ctc_greedy(log_probs_TO: NDArray[np.float32]) -> list[int]:
 
 
 def choose_decoder(config: EvaluateConfig, objective: str, model: str) -> DecoderName:
-    """Resolve ``decoder=auto`` and refuse a decoder that the model's objective cannot use.
-
-    Raises:
-        PipelineError: naming the decoders that fit.
-    """
+    """Resolve ``decoder=auto`` and refuse a decoder that the model's objective cannot use."""
     fitting: tuple[DecoderName, ...] = ("greedy", "viterbi") if objective == "ctc" else ("viterbi",)
     if config.decoder == "auto":
         return fitting[0]
@@ -61,9 +57,6 @@ def symbol_graph(recogniser: TrainedModel, smoothing: float, runs: Location) -> 
         recogniser: the model, for its label statistics.
         smoothing: added to every bigram count.
         runs: root of all stages' results.
-
-    Raises:
-        PipelineError: when the model lacks the statistics of its training labels.
     """
     parts = {
         "outputs": outputs_of(recogniser).digest,
@@ -79,31 +72,19 @@ def symbol_graph(recogniser: TrainedModel, smoothing: float, runs: Location) -> 
 
 
 def made_symbol_graph(recogniser: TrainedModel, smoothing: float) -> SearchGraph:
-    """The same, made and not kept.
-
-    Raises:
-        PipelineError: when the model lacks the statistics of its training labels.
-    """
+    """The same, made and not kept."""
     outputs = outputs_of(recogniser)
     graph = phone_graph(outputs, bigram_counts(recogniser), smoothing)
     return search_graph(graph, recogniser.manifest.labels.symbols, outputs)
 
 
 def symbol_search(recogniser: TrainedModel, config: ViterbiConfig) -> GraphSearch:
-    """A search for symbols with some weights, in a graph that is made for it and not kept.
-
-    Raises:
-        PipelineError: when the model lacks the statistics of its training labels.
-    """
+    """A search for symbols with some weights, in a graph that is made for it and not kept."""
     return GraphSearch(made_symbol_graph(recogniser, config.smoothing), symbol_weights(config))
 
 
 def bigram_counts(recogniser: TrainedModel) -> NDArray[np.int64]:
-    """(S + 1, S + 1) of the training labels; row S counts starts, column S ends.
-
-    Raises:
-        PipelineError: when the model has none.
-    """
+    """(S + 1, S + 1) of the training labels; row S counts starts, column S ends."""
     if "bigram_counts" not in recogniser.label_statistics:
         raise PipelineError(
             "the search needs the training label statistics, which this model lacks; train it again"

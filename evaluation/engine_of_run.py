@@ -61,10 +61,6 @@ def engine_of_run(
         features: the feature set that says how frames are made; the one that the model was
             trained on where not given.
         choice: whose search it takes.
-
-    Raises:
-        PipelineError: when the run or its feature set is not there, the model does not spike, or
-            the evaluation is of other models.
     """
     run = Location.of(uri)
     recogniser = load_model(run)
@@ -75,11 +71,7 @@ def engine_of_run(
 
 
 def searches_for(run: Location, recogniser: TrainedModel, choice: SearchChoice) -> EngineSearches:
-    """The searches that an evaluation chose for a model, or the defaults, which is said.
-
-    Raises:
-        PipelineError: when the evaluation is of other models, or a graph is gone.
-    """
+    """The searches that an evaluation chose for a model, or the defaults, which is said."""
     manifest = recogniser.manifest
     if choice.evaluation is None:
         evaluation = evaluation_of(run, manifest)
@@ -102,11 +94,7 @@ def searches_for(run: Location, recogniser: TrainedModel, choice: SearchChoice) 
 
 
 def front_end_of(model: TrainManifest, uri: str, features: str | None) -> FrontEndConfig:
-    """How the frames that a model was trained on are made.
-
-    Raises:
-        PipelineError: when its feature set is gone, or is of another kind.
-    """
+    """How the frames that a model was trained on are made."""
     address = Location.of(features or model.features)
     try:
         made = read_manifest(address, FeaturizeManifest)

@@ -47,11 +47,7 @@ class ScoredRun:
 
 
 def read_scored_run(evaluation: Location) -> ScoredRun:
-    """Read the evaluation of one recogniser.
-
-    Raises:
-        PipelineError: when it is of several recognisers, or something of it is missing.
-    """
+    """Read the evaluation of one recogniser."""
     metrics = EvaluationMetrics.model_validate_json(evaluation.child("metrics.json").read_bytes())
     if len(metrics.models) != 1:
         raise PipelineError(
@@ -143,11 +139,7 @@ def interval(point: FrontPoint, rate: RateName, other: FrontPoint | None = None)
 
 
 def check_same_utterances(points: Sequence[FrontPoint]) -> None:
-    """All points are scored on the same utterances and references.
-
-    Raises:
-        PipelineError: naming a run that is not.
-    """
+    """All points are scored on the same utterances and references."""
     runs = [run for point in points for run in point.runs]
     for run in runs[1:]:
         first = runs[0]

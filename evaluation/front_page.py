@@ -160,9 +160,6 @@ def front_markdown(
         points: what is there, at least one.
         missing: what is not.
         plots: names of image files beside the page.
-
-    Raises:
-        PipelineError: when the points were not scored on the same utterances.
     """
     check_same_utterances(points)
     rates = front_rates(points)

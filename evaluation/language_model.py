@@ -50,9 +50,6 @@ def digest_of_files(config: WordSearchConfig | None, features: FeaturizeManifest
     Args:
         config: names them; without a lexicon of its own, the features' is read.
         features: manifest of the evaluated feature set.
-
-    Raises:
-        PipelineError: when one is missing.
     """
     if config is None:
         return {}
@@ -81,9 +78,6 @@ def language_model(
         config: which.
         speller: words that it cannot spell are ``<unk>`` to an estimated model.
         training: where the training transcripts are; None where they are gone.
-
-    Raises:
-        PipelineError: when a file is missing or malformed, or the training transcripts are gone.
     """
     if config.language_model is not None:
         return SourcedModel(
@@ -147,9 +141,6 @@ def read_text(file: Location) -> Iterator[tuple[str, ...]]:
 
     ``<s>`` and ``</s>`` around a line are none, other marks in brackets (``<unk>``, ``[noise]``)
     are unknown words, and typographic apostrophes within words are apostrophes.
-
-    Raises:
-        PipelineError: when it is damaged, not UTF-8, or a line is too long for a sentence.
     """
     try:
         with file.open_read() as stream:

@@ -112,11 +112,7 @@ def decoder_of(symbols: SearchAddress | None) -> Decoder:
 
 
 def score_part(part: ScorePart) -> list[ScoredUtterance]:
-    """Recognise, score and count utterances.
-
-    Raises:
-        PipelineError: when a file cannot be read, or scores are not finite.
-    """
+    """Recognise, score and count utterances."""
     recogniser, labels = part.source.recogniser, part.source.manifest.labels
     # A model may put out more than the features' labels have: silence, which is not scored.
     spoken, shape = recogniser.manifest.labels, network_shape(recogniser)

@@ -25,11 +25,7 @@ from training.trained_model import TrainedModel
 
 
 def select_subsets(config: EvaluateConfig, features: FeaturizeManifest) -> tuple[str, ...]:
-    """The corpus subsets that a configuration scores.
-
-    Raises:
-        PipelineError: when there is no such split or subset, or nothing in it.
-    """
+    """The corpus subsets that a configuration scores."""
     if config.subsets:
         unknown = sorted(set(config.subsets) - set(features.subsets))
         if unknown:
@@ -63,9 +59,6 @@ def check_compatible(model: TrainManifest, address: str, features: FeaturizeMani
     """Make sure that a model can read the features and means the same by its labels.
 
     It need not have been trained on this very feature set.
-
-    Raises:
-        PipelineError: naming what differs.
     """
     remedy = "evaluate it on features made with the configuration it was trained on"
     if model.num_features != features.num_features:
@@ -165,9 +158,6 @@ def check_weights(recogniser: TrainedModel, address: str) -> None:
 
     A spiking network hides weights that are not: its neurons fall silent, its scores stay finite
     and its multiplications look few.
-
-    Raises:
-        PipelineError: naming the first weight that is not finite.
     """
     for name, value in recogniser.network.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -188,9 +178,6 @@ def recognise(
         recogniser: the model, in evaluation mode.
         batches: utterances; those of similar length together waste least.
         cmvn: statistics to normalise by.
-
-    Raises:
-        PipelineError: when the network's scores are not finite.
     """
     config = recogniser.network.config
     engine = config.spec.engine

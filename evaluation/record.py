@@ -36,9 +36,6 @@ def record_markdown(evaluation: Location, title: str, command: Sequence[str]) ->
         evaluation: a finished evaluation's location.
         title: first heading.
         command: the command that made it.
-
-    Raises:
-        PipelineError: when the evaluation, or a training run it names, is unfinished.
     """
     manifest = read_manifest(evaluation, EvaluateManifest)
     metrics = EvaluationMetrics.model_validate_json(evaluation.child("metrics.json").read_bytes())

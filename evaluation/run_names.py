@@ -23,9 +23,6 @@ def name_runs(models: Sequence[TrainManifest]) -> tuple[RunName, ...]:
 
     Seeds come last, ``v2-seed=1``. Settings that no single value of their configurations tells
     apart (another feature set, another curriculum) are told apart by a fingerprint.
-
-    Raises:
-        PipelineError: if one training run is given twice.
     """
     fingerprints = [model.fingerprint for model in models]
     if len(set(fingerprints)) != len(fingerprints):

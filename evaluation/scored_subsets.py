@@ -23,9 +23,6 @@ def scored_subsets(
         manifest: its manifest.
         subsets: those that are scored.
         scored: subset and edits of symbols of each utterance that was scored.
-
-    Raises:
-        PipelineError: when what was scored is not what the feature set holds.
     """
     num_scored: Counter[str] = Counter()
     num_without: Counter[str] = Counter()

@@ -156,9 +156,6 @@ class Bootstrap:
         Args:
             errors_N: errors of each utterance; fractions where they are means over seeds.
             lengths_N: reference symbols of each utterance; single ones may be 0.
-
-        Raises:
-            PipelineError: when no utterance has a reference symbol.
         """
         total = int(lengths_N.sum())
         if total == 0:

@@ -19,11 +19,7 @@ def words_of(text: str) -> tuple[str, ...]:
 def read_transcripts(
     features: Location, manifest: FeaturizeManifest, subsets: Sequence[str]
 ) -> Iterator[tuple[str, ...]]:
-    """The words of every utterance of some subsets, without reading features.
-
-    Raises:
-        PipelineError: when a shard is missing, damaged, or has other counts than its manifest.
-    """
+    """The words of every utterance of some subsets, without reading features."""
     for shard in shards_of(manifest, subsets):
         file = features.child(shard.file)
         with open_shard(file, shard) as parquet:

@@ -53,9 +53,6 @@ class WordGraphs:
         features: the evaluated feature set's manifest, whose lexicon it is.
         training: the first model's transcripts.
         runs: root of all stages' results.
-
-    Raises:
-        PipelineError: when a file is missing.
     """
 
     def __init__(
@@ -72,12 +69,7 @@ class WordGraphs:
         self._digests = digest_of_files(config, features)
 
     def __call__(self, recogniser: TrainedModel) -> KeptGraph:
-        """The graph of one model, made once and kept.
-
-        Raises:
-            PipelineError: when a file is malformed, nothing can be spelled, or the training
-                transcripts are gone.
-        """
+        """The graph of one model, made once and kept."""
         outputs = outputs_of(recogniser)
 
         def make() -> MadeGraph:

@@ -102,9 +102,6 @@ def speller_for(features: FeaturizeManifest, lexicon: str | None) -> Speller:
     Args:
         features: the feature set's manifest.
         lexicon: address of another lexicon; None for the feature set's own.
-
-    Raises:
-        PipelineError: when the lexicon cannot be read.
     """
     address = lexicon if lexicon is not None else lexicon_of_features(features)
     rule = features.config.get("out_of_vocabulary")
@@ -112,11 +109,7 @@ def speller_for(features: FeaturizeManifest, lexicon: str | None) -> Speller:
 
 
 def spoken_words(model: NgramModel, speller: Speller) -> Spoken:
-    """How the words of a language model are spoken.
-
-    Raises:
-        PipelineError: when not one has a pronunciation, or nothing can stand between words.
-    """
+    """How the words of a language model are spoken."""
     found = [
         (number, spelling)
         for number, word in enumerate(model.vocabulary)

@@ -58,9 +58,6 @@ def check_corpus(
         corpus: its root.
         fan_out: where it is read; all cores of this machine by default.
         progress: told after each piece.
-
-    Raises:
-        PipelineError: when the corpus, a subset of it or the lexicon cannot be read.
     """
     read = _as_recorded(config)
     labeller(read)  # a missing lexicon is told before anything is read

@@ -130,11 +130,7 @@ class Normaliser:
         }
 
     def __call__(self, row: FeatureRow) -> NDArray[np.float32]:
-        """(x - mean) / std in float32, (T, F); a speaker without an entry gets the global ones.
-
-        Raises:
-            PipelineError: when the row has another number of features than the statistics.
-        """
+        """(x - mean) / std in float32, (T, F); a speaker without an entry gets the global ones."""
         if self._is_identity:
             return row.features.astype(np.float32)
         mean, scale = self._speakers.get(row.speaker_id, self._everyone)

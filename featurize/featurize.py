@@ -198,11 +198,7 @@ def featurize(
 
 
 def check_finished(plan: FeaturizePlan) -> FeaturizeManifest:
-    """Read a finished feature set's manifest and hold its rejects against this run's share.
-
-    Raises:
-        PipelineError: when it cannot be read, or has more rejects than the configured share.
-    """
+    """Read a finished feature set's manifest and hold its rejects against this run's share."""
     manifest = read_manifest(plan.location, FeaturizeManifest)
     if manifest.reject_counts:
         counts = read_reject_counts(plan.location)

@@ -90,11 +90,7 @@ def import_kaldi(config: KaldiImportConfig, runs: Location, *, force: bool = Fal
 
 
 def import_fingerprint(config: KaldiImportConfig) -> str:
-    """Name of an import: its configuration, and all that it reads.
-
-    Raises:
-        PipelineError: when a table is missing, or a script file is none.
-    """
+    """Name of an import: its configuration, and all that it reads."""
     return fingerprint(
         {"version": STAGE_VERSION, "config": config, "tables": _tables_digest(config)}
     )
@@ -115,11 +111,7 @@ def base_phone(name: str) -> str:
 
 
 def read_phone_table(file: Location) -> dict[int, str]:
-    """Number to base phone.
-
-    Raises:
-        PipelineError: when a line is not a phone and its number.
-    """
+    """Number to base phone."""
     table: dict[int, str] = {}
     for number, line in enumerate(read_lines(file), start=1):
         fields = line.split()

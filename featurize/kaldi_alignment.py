@@ -32,11 +32,7 @@ class TransitionModel:
 
 
 def alignment_files(folder: Location) -> list[Location]:
-    """The files of an alignment's folder that are read: its model, then every job's alignments.
-
-    Raises:
-        PipelineError: when one of them is missing.
-    """
+    """The files of an alignment's folder that are read: its model, then every job's alignments."""
     model = folder.child(MODEL_NAME)
     if not model.exists():
         raise PipelineError(
@@ -60,12 +56,7 @@ def alignment_files(folder: Location) -> list[Location]:
 def read_alignments(
     folder: Location,
 ) -> tuple[dict[str, NDArray[np.int32]], dict[str, NDArray[np.int32]]]:
-    """Each frame's pdf and each frame's phone, by utterance.
-
-    Raises:
-        PipelineError: when a file is missing or damaged, an utterance comes twice, or an alignment
-            is of another model.
-    """
+    """Each frame's pdf and each frame's phone, by utterance."""
     model_file, *files = alignment_files(folder)
     model = read_transition_model(model_file)
     pdfs: dict[str, NDArray[np.int32]] = {}
@@ -84,11 +75,7 @@ def read_alignments(
 
 
 def read_transition_model(file: Location) -> TransitionModel:
-    """Read the transition model that a binary ``.mdl`` begins with.
-
-    Raises:
-        PipelineError: when it is none, or damaged.
-    """
+    """Read the transition model that a binary ``.mdl`` begins with."""
     with file.open_read() as stream:
         content = stream.read(_MAX_MODEL_BYTES)
     if not content.startswith(b"\0B<TransitionModel> "):

@@ -73,10 +73,6 @@ def read_script(file: Location, root: Location) -> dict[str, ScriptEntry]:
     Args:
         file: the script file, plain or gzip.
         root: where relative paths begin.
-
-    Raises:
-        PipelineError: when it is missing, too large, not such a table, holds a command, or a key
-            twice.
     """
     entries: dict[str, ScriptEntry] = {}
     archives = _Archives(file.parent, root)
@@ -141,11 +137,7 @@ def archive_mark(file: Location) -> str:
 
 
 def read_lines(file: Location) -> list[str]:
-    """The lines of a text file, plain or gzip, without those that are empty.
-
-    Raises:
-        PipelineError: when it is missing, too large or not UTF-8.
-    """
+    """The lines of a text file, plain or gzip, without those that are empty."""
     try:
         lines = text_lines(read_unzipped(file, "table", MAX_SCRIPT_BYTES))
     except UnicodeDecodeError as error:
@@ -159,9 +151,6 @@ def read_table(file: Location, *, one_word: bool = False) -> dict[str, str]:
     Args:
         file: the table.
         one_word: whether the rest is one word.
-
-    Raises:
-        PipelineError: when a key comes twice, or the rest is not the one word it should be.
     """
     table: dict[str, str] = {}
     for number, line in enumerate(read_lines(file), start=1):
@@ -221,11 +210,7 @@ def _rows_of(matrix: NDArray[np.float32], entry: ScriptEntry) -> NDArray[np.floa
 
 
 def read_integer_vectors(file: Location) -> Iterator[tuple[str, NDArray[np.int32]]]:
-    """All records of an archive of integer vectors, binary or text, plain or gzip, in order.
-
-    Raises:
-        PipelineError: when it is missing or damaged.
-    """
+    """All records of an archive of integer vectors, binary or text, plain or gzip, in order."""
     stream = io.BytesIO(read_unzipped(file, "archive", MAX_ARCHIVE_BYTES))
     try:
         while (key := _read_key(stream)) is not None:

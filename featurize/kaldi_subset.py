@@ -48,9 +48,6 @@ def read_subset(config: KaldiSubset, root: str | None) -> SubsetTables:
     Args:
         config: names them.
         root: where relative paths in feats.scp begin; None for that file's folder.
-
-    Raises:
-        PipelineError: when one is missing or damaged.
     """
     data = Location.of(config.data)
     text, durations = data.child("text"), data.child("utt2dur")
@@ -80,11 +77,7 @@ def read_subset(config: KaldiSubset, root: str | None) -> SubsetTables:
 
 
 def check_frame_shift(config: KaldiSubset, frame_shift_s: float) -> None:
-    """Hold the configured frame shift against the file in which Kaldi keeps it, if it does.
-
-    Raises:
-        PipelineError: when they differ.
-    """
+    """Hold the configured frame shift against the file in which Kaldi keeps it, if it does."""
     file = Location.of(config.data).child("frame_shift")
     if not file.exists():
         return
@@ -98,11 +91,7 @@ def check_frame_shift(config: KaldiSubset, frame_shift_s: float) -> None:
 
 
 def marks_of_subset(config: KaldiSubset, root: str | None) -> Iterator[bytes]:
-    """What changes with any file that is read: digests; of feature archives, what marks them.
-
-    Raises:
-        PipelineError: when one that is needed is missing.
-    """
+    """What changes with any file that is read: digests; of feature archives, what marks them."""
     data = Location.of(config.data)
     script = data.child("feats.scp")
     aligned = (

@@ -69,11 +69,7 @@ class Labeller(Protocol):
 
 
 def labeller(config: FeaturizeConfig) -> Labeller:
-    """The labeller a configuration asks for.
-
-    Raises:
-        PipelineError: when its lexicon cannot be read.
-    """
+    """The labeller a configuration asks for."""
     if config.labels == "characters":
         return CharacterLabeller()
     if config.labels == "alignment" or config.corpus == "timit":
@@ -82,11 +78,7 @@ def labeller(config: FeaturizeConfig) -> Labeller:
 
 
 def lexicon_labeller(manifest: FeaturizeManifest) -> "LexiconLabeller | None":
-    """What gave a feature set its phone labels; None where they were heard (TIMIT).
-
-    Raises:
-        PipelineError: when the feature set has no phone labels, or its lexicon is gone.
-    """
+    """What gave a feature set its phone labels; None where they were heard (TIMIT)."""
     if manifest.labels.kind != "phones":
         raise PipelineError(
             f"this feature set has {manifest.labels.kind} labels, not phones; featurize with "

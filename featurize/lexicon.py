@@ -136,9 +136,6 @@ def load_lexicon(path: str | None) -> Lexicon:
             stress digits are removed. Kaldi's ``lexicon.txt`` and ``lexiconp.txt`` and those of the
             Montreal Forced Aligner are read too, their probabilities and words of silence or
             noise left aside.
-
-    Raises:
-        PipelineError: when the file is missing, not UTF-8, empty, or uses an unknown phone.
     """
     if path is None:
         return _cmudict()

@@ -60,9 +60,6 @@ def make_shard(plan: ShardPlan) -> ShardResult:
     """Featurize a shard's utterances and write its file, unless that was done already.
 
     One utterance's audio is in memory at a time, and the packed features of one shard.
-
-    Raises:
-        PipelineError: when the lexicon cannot be read.
     """
     kept = _kept_result(plan)
     if kept is not None:
@@ -107,11 +104,7 @@ def make_shard(plan: ShardPlan) -> ShardResult:
 
 
 def read_sidecar(plan: ShardPlan) -> ShardSidecar:
-    """What is kept of a shard that was made.
-
-    Raises:
-        PipelineError: when it is missing or damaged.
-    """
+    """What is kept of a shard that was made."""
     try:
         return ShardSidecar.model_validate_json(plan.sidecar.read_bytes())
     except (FileNotFoundError, ValidationError) as error:

@@ -54,11 +54,7 @@ def count_rejects(rejects: Iterable[Reject]) -> RejectCounts:
 
 
 def read_reject_counts(location: Location) -> RejectCounts:
-    """As :func:`count_rejects`, of a finished stage.
-
-    Raises:
-        PipelineError: when its ``rejects.parquet`` is missing or damaged.
-    """
+    """As :func:`count_rejects`, of a finished stage."""
     file = location.child(REJECTS_NAME)
     try:
         with file.open_read() as stream:
@@ -75,11 +71,7 @@ def read_reject_counts(location: Location) -> RejectCounts:
 def check_sums(
     location: Location, came_in: Mapping[str, int], kept: Mapping[str, int], rejects: RejectCounts
 ) -> None:
-    """Hold a stage's utterances in against those out and left out, by subset.
-
-    Raises:
-        PipelineError: when they do not add up.
-    """
+    """Hold a stage's utterances in against those out and left out, by subset."""
     left_out: Counter[str] = Counter()
     for (subset, _), count in rejects.items():
         left_out[subset] += count

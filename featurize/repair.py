@@ -65,9 +65,6 @@ def redo_features(
     Returns:
         The manifest, with other checksums where another version of a library now writes the
         same rows as other bytes.
-
-    Raises:
-        PipelineError: when the corpus is not the one the feature set was made from.
     """
     plan = _plan_again(location, manifest, corpus)
     shards = {shard.file: shard for shard in manifest.shards}

@@ -22,9 +22,6 @@ def read_targets(features: Location, shard: ShardInfo) -> Iterator[Targets]:
     Args:
         features: the feature set.
         shard: which of its shards.
-
-    Raises:
-        PipelineError: when the file is missing, damaged, or has other counts than its manifest.
     """
     for table in read_label_columns(features, shard):
         alignments = int_lists(table["alignment"])
@@ -39,9 +36,6 @@ def read_label_columns(features: Location, shard: ShardInfo) -> Iterator[pa.Tabl
     Args:
         features: the feature set.
         shard: which of its shards.
-
-    Raises:
-        PipelineError: as ``read_targets``, which also names the columns' meaning.
     """
     file = features.child(shard.file)
     num_rows = num_frames = 0

@@ -121,11 +121,7 @@ def read_numbered(
 
 
 def shards_of(manifest: FeaturizeManifest, subsets: Iterable[str]) -> tuple[ShardInfo, ...]:
-    """The shards of some subsets, in manifest order.
-
-    Raises:
-        PipelineError: when a subset is not in the feature set.
-    """
+    """The shards of some subsets, in manifest order."""
     wanted = set(subsets)
     unknown = sorted(wanted - set(manifest.subsets))
     if unknown:
@@ -139,11 +135,7 @@ def shards_of(manifest: FeaturizeManifest, subsets: Iterable[str]) -> tuple[Shar
 def read_index(
     location: Location, manifest: FeaturizeManifest, subsets: Iterable[str]
 ) -> ShardIndex:
-    """Index some subsets from the small columns alone; no feature byte is read.
-
-    Raises:
-        PipelineError: as ``read_rows``, and when a shard has other counts than its manifest.
-    """
+    """Index some subsets from the small columns alone; no feature byte is read."""
     shards = shards_of(manifest, subsets)
     ids: list[str] = []
     columns: dict[str, list[NDArray[np.int32]]] = {
@@ -172,11 +164,7 @@ def read_index(
 
 
 def verify_shard(location: Location, shard: ShardInfo) -> None:
-    """Check a whole file against the size and SHA-256 in the manifest.
-
-    Raises:
-        PipelineError: when it is missing or any byte differs.
-    """
+    """Check a whole file against the size and SHA-256 in the manifest."""
     for damage in find_damage(location, {shard.file: checksum_of(shard)}):
         raise damaged(location.child(shard.file), damage.problem)
 
@@ -190,9 +178,6 @@ def verify_shards(location: Location, shards: Iterable[ShardInfo], mode: VerifyM
         location: the feature set.
         shards: which of its shards.
         mode: ``off``, ``sampled`` (all sizes, the SHA-256 of one file in eight) or ``full``.
-
-    Raises:
-        PipelineError: at the first damaged shard, naming it and how to redo it alone.
     """
     expected = {shard.file: checksum_of(shard) for shard in shards}
     for damage in find_damage(location, expected, mode):

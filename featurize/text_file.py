@@ -19,9 +19,6 @@ def read_unzipped(file: Location, what: str, max_bytes: int) -> bytes:
         file: path or ``s3://`` address.
         what: what the file is, for messages.
         max_bytes: of the content; more is refused.
-
-    Raises:
-        PipelineError: when it is missing, too large or a damaged gzip file.
     """
     if not file.exists() or file.is_dir():
         raise PipelineError(f"{what} {file} is not a file; check the path")

@@ -32,11 +32,7 @@ its frames, its labels, the fewest frames in which CTC can spell these (``frames
 
 
 def index_shard(features: Location, shard: ShardInfo) -> pa.Table:
-    """The index of one shard, read from its label columns.
-
-    Raises:
-        PipelineError: when the file is missing, damaged, or has other counts than its manifest.
-    """
+    """The index of one shard, read from its label columns."""
     parts = [_entries(table) for table in read_label_columns(features, shard)]
     file = features.child(shard.file)
     with open_shard(file, shard) as parquet:
@@ -82,11 +78,7 @@ def write_index(features: Location, shards: Iterable[pa.Table]) -> None:
 def read_index_of(
     features: Location, manifest: FeaturizeManifest, shards: Sequence[int]
 ) -> pa.Table:
-    """The index of some shards, by their numbers in the manifest.
-
-    Raises:
-        PipelineError: when the index, or in its absence a shard, is missing or damaged.
-    """
+    """The index of some shards, by their numbers in the manifest."""
     if INDEX_NAME not in manifest.checksums:
         tables = [index_shard(features, manifest.shards[number]) for number in shards]
         return pa.concat_tables([INDEX_SCHEMA.empty_table(), *tables])

@@ -35,12 +35,7 @@ def run_compare(first: str, second: str, phn_rate_hz: int, as_json: bool) -> Non
 
 
 def timed_phones(place: Location, phn_rate_hz: int) -> dict[str, TimedPhones]:
-    """The phones of every utterance in time, whatever states them.
-
-    Raises:
-        PipelineError: when there is neither an aligned feature set nor a folder of files that can
-            be read.
-    """
+    """The phones of every utterance in time, whatever states them."""
     if is_finished(place):
         return dict(_of_rows(place))
     if not place.is_dir():

@@ -13,11 +13,7 @@ METRICS_NAME = "metrics.json"
 
 
 def read_metrics(evaluation: Location) -> EvaluationMetrics:
-    """Read an evaluation's ``metrics.json``.
-
-    Raises:
-        PipelineError: when it is missing, damaged or of another version.
-    """
+    """Read an evaluation's ``metrics.json``."""
     file = evaluation.child(METRICS_NAME)
     content = read_checked(evaluation, read_manifest(evaluation, EvaluateManifest), METRICS_NAME)
     try:

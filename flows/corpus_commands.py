@@ -28,11 +28,7 @@ CORPUS_FILES = (".yaml", ".yml")
 
 
 def corpus_root(corpus: str) -> Location:
-    """A corpus as a person names it.
-
-    Raises:
-        PipelineError: when there is none.
-    """
+    """A corpus as a person names it."""
     location = Location.of(corpus)
     is_file = is_archive(location) or location.name.endswith(CORPUS_FILES)
     if not location.is_dir() and not (is_file and location.exists()):

@@ -149,11 +149,7 @@ def cause_in_log(log: Path) -> str:
 
 
 def wait_until_ready(server: EmbeddedServer) -> None:
-    """Wait until a server of ours answers.
-
-    Raises:
-        PipelineError: when it ends or never does.
-    """
+    """Wait until a server of ours answers."""
     deadline = time.monotonic() + STARTUP_TIMEOUT_S
     while not _answers(server.api_url, timeout_s=5.0):
         if server.process.poll() is None and time.monotonic() > deadline:
@@ -203,11 +199,7 @@ class PrefectApi:
             os.environ["PREFECT_API_URL"] = self._server.api_url
 
     def ready(self) -> None:
-        """Wait until the server answers.
-
-        Raises:
-            PipelineError: when it does not; the message says what to look at.
-        """
+        """Wait until the server answers."""
         if self._is_ready:
             return
         if self._server is not None:

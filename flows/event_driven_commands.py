@@ -42,11 +42,7 @@ class EngineSource:
 
 
 def load_engine(source: EngineSource, *, find_words: bool = True) -> "EngineData":
-    """The engine of an exported file, or of a training run.
-
-    Raises:
-        PipelineError: when it cannot be loaded.
-    """
+    """The engine of an exported file, or of a training run."""
     if source.is_file:
         from evaluation.engine.engine_file import read_engine
 
@@ -112,11 +108,7 @@ class _Listener:
         self._transcribers: dict[int, Transcriber] = {}
 
     def transcribe(self, file: str) -> "Transcription":
-        """Recognise a file, local, on S3, or standard input.
-
-        Raises:
-            PipelineError: when it cannot be read, or holds no speech that can be recognised.
-        """
+        """Recognise a file, local, on S3, or standard input."""
         from evaluation.engine.audio_file import open_audio
         from evaluation.engine.transcriber import Transcriber
 

@@ -45,11 +45,7 @@ class Choices:
 
 
 def chosen_recipe(name: str, choices: Choices, overrides: Sequence[str]) -> Recipe:
-    """The named recipe with a form's choices, and over them its overrides.
-
-    Raises:
-        PipelineError: naming the field, and the remedy.
-    """
+    """The named recipe with a form's choices, and over them its overrides."""
     recipe = recipe_named(name)
     return apply_overrides(recipe, [*_assignments(recipe, choices), *overrides], "overrides: ")
 

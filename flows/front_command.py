@@ -13,11 +13,7 @@ from training.worker_config import WorkerConfig
 
 
 def parse_numbers(option: str, text: str | None) -> tuple[float, ...]:
-    """Numbers separated by commas; none of nothing.
-
-    Raises:
-        PipelineError: naming the option, where one is not a number.
-    """
+    """Numbers separated by commas; none of nothing."""
     if text is None:
         return ()
     try:

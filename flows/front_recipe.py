@@ -88,11 +88,7 @@ class FrontRecipe(TypedConfig):
         return self
 
     def chosen(self, families: tuple[str, ...], budgets_m: tuple[float, ...]) -> "FrontRecipe":
-        """The recipe with some of its entries; nothing given chooses all.
-
-        Raises:
-            PipelineError: when a family or a budget is not there, naming those that are.
-        """
+        """The recipe with some of its entries; nothing given chooses all."""
         all_families = {entry.family for entry in self.entries}
         all_budgets = {entry.budget_m for entry in self.entries}
         for family in families:
@@ -157,9 +153,6 @@ def dense_size(config: ModelConfig, features: FrontFeatures, budget_m: float) ->
         config: the model, whatever its size.
         features: frame rate and numbers of features and targets.
         budget_m: millions of multiplications a second.
-
-    Raises:
-        PipelineError: when a single neuron costs more.
     """
     per_frame = 1e6 * budget_m * features.featurize.stored_frame_shift_s
 

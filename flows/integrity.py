@@ -60,11 +60,7 @@ class Inspection:
 
 
 def stage_locations(root: Location) -> list[Location]:
-    """A stage's location itself, or every stage's location below a runs folder.
-
-    Raises:
-        PipelineError: when the root is neither.
-    """
+    """A stage's location itself, or every stage's location below a runs folder."""
     if SealedResult(root, MANIFEST_TYPES).is_declared:
         return [root]
     if root.parent.name in MANIFEST_TYPES and root.is_dir():
@@ -119,9 +115,6 @@ def repair(
 
     Returns:
         What was found before and after.
-
-    Raises:
-        PipelineError: when it cannot be mended from what there is.
     """
     before = inspect(location)
     if before.is_sound or not before.is_finished:

@@ -30,11 +30,7 @@ def run_verify(address: str, as_json: bool) -> None:
 
 
 def run_repair(address: str, corpus: str | None, num_workers: int | None, as_json: bool) -> None:
-    """Redo what is broken at a location, or at all locations of a runs folder.
-
-    Raises:
-        PipelineError: when something cannot be mended.
-    """
+    """Redo what is broken at a location, or at all locations of a runs folder."""
     workers = WorkerConfig(num_workers=num_workers or 1)
     source = None if corpus is None else Location.of(corpus)
     with command(as_json) as running:

@@ -29,9 +29,6 @@ def mlflow_uri(uri: str | None, runs: Location) -> str:
     Args:
         uri: as configured.
         runs: root of all stages' results.
-
-    Raises:
-        PipelineError: when nothing names one and the results are not on a disk.
     """
     given = uri or os.environ.get("MLFLOW_TRACKING_URI")
     if given:
@@ -51,9 +48,6 @@ class MlflowTracker:
 
     Args:
         uri: MLflow's tracking address.
-
-    Raises:
-        PipelineError: without the packages of the ``tracking`` extra.
     """
 
     def __init__(self, uri: str) -> None:

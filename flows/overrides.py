@@ -45,10 +45,6 @@ def apply_overrides(
         assignments: ``key=value`` each.
         source: what a message begins with, before the assignment.
 
-    Raises:
-        PipelineError: for a malformed assignment, an unknown key (naming close ones), a value its
-            field refuses, or values that do not go together.
-
     Example:
         >>> from flows.recipes import recipe_named
         >>> assignments = ["models=v2", "train.v2.model.threshold=5", "featurize.num_bins=24"]
@@ -67,11 +63,7 @@ def apply_overrides(
 
 
 def configured(config: ModelT, assignments: Sequence[str]) -> ModelT:
-    """A copy of any configuration with the assignments applied.
-
-    Raises:
-        PipelineError: as :func:`apply_overrides` does.
-    """
+    """A copy of any configuration with the assignments applied."""
     known = list(_all_keys(type(config)))
     pairs = [_split(assignment, COMMAND_LINE) for assignment in assignments]
     content = config.model_dump()
@@ -187,9 +179,6 @@ def _value(model: type[BaseModel], path: tuple[str, ...], key: str, text: str) -
     """The reading of a text that its field takes by itself.
 
     The first reading's error is the one to report.
-
-    Raises:
-        PipelineError: when the field takes none of them.
     """
     first_error: ValidationError | None = None
     for field in _fields(model, path):

@@ -126,11 +126,7 @@ def synthesize_with_bar(target: Path, config: SyntheticConfig) -> SyntheticSumma
 
 
 def synthesize_below(runs: Location, recipe: Recipe) -> Path:
-    """Write the recipe's own corpus to ``<runs>/corpus``, or find it there.
-
-    Raises:
-        PipelineError: when the recipe has none, or ``runs`` is not a local folder.
-    """
+    """Write the recipe's own corpus to ``<runs>/corpus``, or find it there."""
     if recipe.synthetic is None:
         raise PipelineError(
             f"corpus: recipe {recipe.name} has no synthetic one; name the root of a corpus, or set "

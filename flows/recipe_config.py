@@ -178,11 +178,7 @@ def trainings_of(
 
 
 def training_named(recipe: Recipe, name: str) -> TrainConfig:
-    """The training of a model as the recipe has it, or else as it has its first model's.
-
-    Raises:
-        PipelineError: when there is no such model.
-    """
+    """The training of a model as the recipe has it, or else as it has its first model's."""
     own = [config for config in recipe.models if config.model.model == name]
     template = own[0] if own else recipe.models[0]
     return template.model_copy(update={"model": template.model.for_model(name)})

@@ -91,9 +91,6 @@ def read_recipe(file: Location, recipes: Mapping[str, Recipe]) -> Recipe:
     Args:
         file: YAML.
         recipes: those that it may be based on.
-
-    Raises:
-        PipelineError: when it cannot be read, or states none; names the line.
     """
     content, lines = _parsed(file)
     base_name = content.pop(_BASE, None)

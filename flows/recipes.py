@@ -189,9 +189,6 @@ def recipe_named(name: str) -> Recipe:
 
     Args:
         name: built in, or path or ``s3://`` address of a YAML file (``flows.recipe_file``).
-
-    Raises:
-        PipelineError: naming the recipes there are, or the line of the file.
     """
     if name.endswith(FILE_ENDINGS):
         return read_recipe(Location.of(name), RECIPES)

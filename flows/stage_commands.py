@@ -227,9 +227,6 @@ def featurize_for_scoring(
         models: finished training runs; their own feature sets say how features are made.
         corpus: root of the corpus, of any speakers.
         subsets: those to score; all that the corpus has where none is named.
-
-    Raises:
-        PipelineError: when a model's feature set is gone, or two models read different features.
     """
     found: list[FeaturizeConfig] = []
     for model in models:

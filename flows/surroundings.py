@@ -49,10 +49,6 @@ def settle_environment(environment: MutableMapping[str, str] | None = None) -> N
 
     Args:
         environment: changed in place; the process's own where None.
-
-    Raises:
-        PipelineError: when a variable names certificates that are not there, or the working
-            folder has a settings file that Prefect reads and that does not parse.
     """
     environment = os.environ if environment is None else environment
     _settle_home(environment)
@@ -108,11 +104,7 @@ def _is_writable(folder: Path) -> bool:
 
 
 def _own_folder() -> Path:
-    """A folder that is this user's alone.
-
-    Raises:
-        PipelineError: when someone else has one of that name.
-    """
+    """A folder that is this user's alone."""
     folder = Path(tempfile.gettempdir(), f"spikeline-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():

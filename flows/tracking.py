@@ -54,11 +54,7 @@ class Tracker(Protocol):
 
 
 def open_tracker(tracking: TrackingConfig, runs: Location) -> Tracker:
-    """The configured tracker, which is not ``none``.
-
-    Raises:
-        PipelineError: when its packages are missing, or its address cannot be used.
-    """
+    """The configured tracker, which is not ``none``."""
     if tracking.tracker == "mlflow":
         from flows.mlflow_tracker import MlflowTracker, mlflow_uri
 

@@ -9,11 +9,7 @@ from training.manifest import TrainManifest
 
 
 def trained_on(model: Location) -> str:
-    """A sentence on a finished training's speech: kind, subsets, hours and speakers.
-
-    Raises:
-        PipelineError: when there is no finished training.
-    """
+    """A sentence on a finished training's speech: kind, subsets, hours and speakers."""
     manifest = read_manifest(model, TrainManifest)
     name = manifest.config.model.spec.title
     features = None

@@ -62,11 +62,7 @@ class StateFolder:
         self._record = self.path / "stack.json"
 
     def read(self) -> Stack | None:
-        """The recorded stack, or None.
-
-        Raises:
-            PipelineError: when the record cannot be read.
-        """
+        """The recorded stack, or None."""
         try:
             return Stack.model_validate_json(self._record.read_bytes())
         except FileNotFoundError:

@@ -48,9 +48,6 @@ def register(runs: str, corpus: str = "", num_trainings: int = 1) -> None:
         runs: root of all results that the forms propose.
         corpus: root of the corpus that the forms propose; empty for none.
         num_trainings: runs that train at once; a queue that stands already keeps its limit.
-
-    Raises:
-        PipelineError: with Prefect's own words, when the server refuses.
     """
     with get_client(sync_client=True) as client:
         _create_pool(client)

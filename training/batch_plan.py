@@ -34,9 +34,6 @@ class EpochPlan:
     """The global batches of one epoch, drawn window by window as they are asked for.
 
     Shape legend: N utterances.
-
-    Raises:
-        PipelineError: when no utterance is short enough for the stage.
     """
 
     group_N: NDArray[np.int32]  # row group of each utterance, counted over the split; ascending

@@ -60,11 +60,7 @@ def save_tensors(location: Location, tensors: dict[str, Tensor]) -> str:
 
 
 def load_tensors(location: Location, sha256: str) -> dict[str, Tensor]:
-    """Read a safetensors file and check it.
-
-    Raises:
-        PipelineError: when it is missing, its checksum differs or it is not safetensors.
-    """
+    """Read a safetensors file and check it."""
     try:
         data = location.read_bytes()
     except FileNotFoundError:
@@ -209,11 +205,7 @@ class CheckpointStore:
             load_weights(average, load_tensors(source.child(_AVERAGE), state.sha256[_AVERAGE]))
 
     def weights_of(self, epoch: int) -> dict[str, Tensor]:
-        """Weights after an epoch that is kept, as the best is: their average, where there is one.
-
-        Raises:
-            PipelineError: when its checkpoint is missing or damaged.
-        """
+        """Weights after an epoch that is kept, as the best is; their average where there is one."""
         source = self.directory(epoch)
         state = _read_state(source.child(_STATE))
         if _AVERAGE in state.sha256:
@@ -222,11 +214,7 @@ class CheckpointStore:
 
 
 def _read_state(file: Location) -> CheckpointState:
-    """A checkpoint's ``state.json``, with an epoch for each that it claims.
-
-    Raises:
-        PipelineError: when it is damaged.
-    """
+    """A checkpoint's ``state.json``, with an epoch for each that it claims."""
     problem = "is too large to be a checkpoint's state"
     try:
         if file.filesystem.size(file.path) <= _MAX_STATE_BYTES:
@@ -249,9 +237,6 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], assign: bool = 
         network: what takes them.
         tensors: by the names of its state.
         assign: make them its own tensors, as one without storage needs.
-
-    Raises:
-        PipelineError: when names or shapes differ.
     """
     try:
         network.load_state_dict(tensors, assign=assign)

@@ -58,9 +58,6 @@ class Teacher:
             config: of the training.
             run: where the training goes; the teacher lies beside it.
             num_outputs: O of the student.
-
-        Raises:
-            PipelineError: when it is not there, or names other things or at another time.
         """
         if config.distillation is None:
             return None

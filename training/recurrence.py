@@ -163,10 +163,6 @@ def conventional(
         quantizer: range, bits, threshold.
         backend: see ``encoder``.
         per_step_range: see ``encoder``.
-
-    Raises:
-        ValueError: if shapes do not fit together.
-        PipelineError: if the backend cannot do the work.
     """
     backend = choose_backend(backend, drive_TBH.device, per_step_range is not None)
     lengths_B, state = _prepare(drive_TBH, lengths_B, state)
@@ -199,10 +195,6 @@ def gated_stacked(
         quantizer: range, bits, threshold.
         backend: see ``encoder``.
         per_step_range: see ``encoder``.
-
-    Raises:
-        ValueError: if shapes do not fit together.
-        PipelineError: if the backend cannot do the work.
     """
     backend = choose_backend(backend, drive_TBG.device, per_step_range is not None)
     if drive_TBG.dim() != 3 or drive_TBG.shape[2] % 2:
@@ -234,10 +226,6 @@ def leaky_encoder(
         state: state before the first frame.
         firing: quantiser and leak; a bound of the cell is for layers and not looked at.
         backend: see ``encoder``.
-
-    Raises:
-        ValueError: if shapes do not fit together.
-        PipelineError: if the backend cannot do the work.
     """
     backend = choose_backend(backend, drive_TBH.device, False)
     lengths_B, state = _prepare(drive_TBH, lengths_B, state)
@@ -267,10 +255,6 @@ def leaky_gated(
         state: state before the first frame.
         firing: quantiser, leak and bound of the cell.
         backend: see ``encoder``.
-
-    Raises:
-        ValueError: if shapes do not fit together.
-        PipelineError: if the backend cannot do the work.
     """
     backend = choose_backend(backend, drive_TBG.device, False)
     if drive_TBG.dim() != 3 or drive_TBG.shape[2] % 2:

@@ -31,9 +31,6 @@ def redo_training(run: Location, manifest: TrainManifest, files: Collection[str]
 
     Returns:
         False when weights and their checkpoint are both lost, and only training helps.
-
-    Raises:
-        PipelineError: when the features are not those of the run, or cannot be read.
     """
     store = CheckpointStore(run)
     for file in files:
@@ -57,11 +54,7 @@ def redo_training(run: Location, manifest: TrainManifest, files: Collection[str]
 
 
 def features_of(run: Location, manifest: TrainManifest) -> FeaturizeManifest:
-    """The manifest of the features a run was trained on.
-
-    Raises:
-        PipelineError: when other features stand there now.
-    """
+    """The manifest of the features a run was trained on."""
     features = read_manifest(Location.of(manifest.features), FeaturizeManifest)
     if training_fingerprint(manifest.config, features) != manifest.fingerprint:
         raise PipelineError(

@@ -67,12 +67,7 @@ class SplitIndex:
 def index_split(
     features: Location, manifest: FeaturizeManifest, split: str, config: TrainConfig
 ) -> SplitIndex:
-    """Index a split by the feature set's own index, without reading features.
-
-    Raises:
-        PipelineError: when the split is empty, has no alignment for the frame objective, or more
-            of it would be left out than ``MAX_UNUSED_SHARE``.
-    """
+    """Index a split by the feature set's own index, without reading features."""
     subsets = set(manifest.splits.get(split, ()))
     shards = [number for number, info in enumerate(manifest.shards) if info.subset in subsets]
     table = read_index_of(features, manifest, shards)
@@ -182,11 +177,7 @@ def _check_use(features: Location, split: str, use: Mapping[str, SubsetUse]) -> 
 def used_utterances(
     features: Location, manifest: FeaturizeManifest, config: TrainConfig
 ) -> dict[str, SubsetUse]:
-    """What a training does with the utterances of each subset of train and dev.
-
-    Raises:
-        PipelineError: as ``index_split``.
-    """
+    """What a training does with the utterances of each subset of train and dev."""
     found: dict[str, SubsetUse] = {}
     for split in ("train", "dev"):
         found |= index_split(features, manifest, split, config).use
@@ -203,11 +194,7 @@ def used_utterances(
 
 
 def check_epochs(index: SplitIndex, config: TrainConfig, epochs: Sequence[EpochMetrics]) -> None:
-    """Hold the utterances that each epoch has trained on against those of the split.
-
-    Raises:
-        PipelineError: when an epoch has seen more or fewer than its stage of the curriculum takes.
-    """
+    """Hold the utterances that each epoch has trained on against those of the split."""
     for metrics in epochs:
         limit = config.chunk_frames(metrics.epoch)
         expected = len(index)

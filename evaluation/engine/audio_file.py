@@ -39,9 +39,6 @@ def open_audio(path: str) -> Iterator[AudioFile]:
 
     Args:
         path: of a file, local or on S3, or ``-`` for standard input.
-
-    Raises:
-        PipelineError: when it is not there, cannot be decoded, or ends before its header says.
     """
     with ExitStack() as stack:
         try:

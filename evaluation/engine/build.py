@@ -79,11 +79,7 @@ def describe(search: GraphSearch | None, searches: EngineSearches) -> SearchDesc
 
 
 def spiking_network(recogniser: TrainedModel) -> SpikingNetwork:
-    """The network that an engine is made of.
-
-    Raises:
-        PipelineError: when it does not spike.
-    """
+    """The network that an engine is made of."""
     network = recogniser.network
     if not isinstance(network, SpikingNetwork):
         raise PipelineError(
@@ -106,9 +102,6 @@ def build_engine(
         precision: of the weights. ``int8`` has one scale per output of a matrix.
         front_end: how frames are made, for an engine that listens to samples.
         searches: how symbols and words are found, for an engine that listens.
-
-    Raises:
-        PipelineError: when the model is not spiking, or not of this precision's kind.
     """
     network, manifest = spiking_network(recogniser), recogniser.manifest
     labels = manifest.labels

@@ -25,11 +25,7 @@ from training.constants import UNQUANTIZED_BITS
 
 
 def nir_file(data: EngineData) -> bytes:
-    """A NIR file (HDF5) of a float32 engine.
-
-    Raises:
-        PipelineError: naming the node that NIR lacks, or without the ``export`` extra.
-    """
+    """A NIR file (HDF5) of a float32 engine."""
     description = data.description
     if description.model != "conventional":
         raise PipelineError(

@@ -50,11 +50,7 @@ def without_padding(rows: NDArray[np.float32], matrix: Matrix) -> NDArray[np.flo
 
 
 def onnx_step_model(data: EngineData) -> bytes:
-    """Serialise the step of a float32 engine.
-
-    Raises:
-        PipelineError: for 8-bit weights, or without the packages of the ``export`` extra.
-    """
+    """Serialise the step of a float32 engine."""
     if data.description.precision != "float32":
         raise PipelineError("ONNX export writes float32 weights; build a float32 engine")
     return _StepModel(data).serialized()

@@ -13,11 +13,7 @@ IR_VERSION = 9
 
 
 class OnnxGraph:
-    """Collects a graph; names are given by the caller and are those of the model's tensors.
-
-    Raises:
-        PipelineError: without the packages of the ``export`` extra.
-    """
+    """Collects a graph; names are given by the caller and are those of the model's tensors."""
 
     def __init__(self) -> None:
         try:

@@ -25,9 +25,6 @@ def download_librispeech(target: Location, subsets: Sequence[str]) -> tuple[Loca
 
     Returns:
         The corpus root, and the subsets that were fetched now.
-
-    Raises:
-        PipelineError: for an unknown subset, or when fetching or unpacking fails.
     """
     if not target.is_local:
         raise PipelineError(f"{target}: download to a local folder, then copy it to S3")

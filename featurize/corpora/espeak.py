@@ -180,11 +180,7 @@ _Callback = ctypes.CFUNCTYPE(
 
 
 def require_espeak() -> None:
-    """Refuse to synthesise where the library is not installed.
-
-    Raises:
-        PipelineError: when it is not.
-    """
+    """Refuse to synthesise where the library is not installed."""
     if importlib.util.find_spec("espeakng_loader") is None:
         raise PipelineError(
             "synthetic speech needs eSpeak NG, which is not installed here (it is under the GPL): "

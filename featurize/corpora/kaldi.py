@@ -20,11 +20,7 @@ _RECORDINGS, _TEXT, _SPEAKERS, _SEGMENTS = "wav.scp", "text", "utt2spk", "segmen
 
 
 def data_folders(root: Location) -> dict[str, Location]:
-    """Data folders at a root, by name.
-
-    Raises:
-        PipelineError: when there is none.
-    """
+    """Data folders at a root, by name."""
     folders = {
         folder.name: folder
         for folder in (root, *root.children())
@@ -44,10 +40,6 @@ def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
     Args:
         root: a data folder or the folder above, local or on S3.
         subsets: names of data folders.
-
-    Raises:
-        PipelineError: when a folder is missing, or a table of it does not parse, or a recording
-            is a command.
     """
     folders = data_folders(root)
     corpus = StatedCorpus(root, subsets)

@@ -55,11 +55,7 @@ class _Cut(_Part):
 
 
 def find_tables(root: Location) -> dict[str, dict[str, Location]]:
-    """Subset to its tables, by what they hold, where they are cuts or both of the others.
-
-    Raises:
-        PipelineError: when there is none.
-    """
+    """Subset to its tables, by what they hold, where they are cuts or both of the others."""
     tables: dict[str, dict[str, Location]] = {}
     for child in root.children():
         match = _NAME.fullmatch(child.name)
@@ -84,9 +80,6 @@ def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
     Args:
         root: folder of the manifests, local or on S3; relative audio paths begin there.
         subsets: what the manifests' names end with.
-
-    Raises:
-        PipelineError: when there is no manifest of a subset.
     """
     tables = find_tables(root)
     corpus = StatedCorpus(root, subsets)

@@ -36,11 +36,7 @@ _UTTERANCE_ID = re.compile(r"(\d+)-(\d+)-\d+", re.ASCII)
 
 
 def find_root(root: Location) -> Location:
-    """The folder that holds SPEAKERS.TXT: the root itself or its ``LibriSpeech`` child.
-
-    Raises:
-        PipelineError: when there is neither, saying what stands there instead.
-    """
+    """The folder that holds SPEAKERS.TXT: the root itself or its ``LibriSpeech`` child."""
     if not root.is_dir():
         raise PipelineError(f"corpus root {root} is not a folder; check the path")
     for candidate in (root, root.child(_NESTED_FOLDER)):
@@ -78,9 +74,6 @@ def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
 
     Returns:
         The listing; its root is the folder that holds SPEAKERS.TXT.
-
-    Raises:
-        PipelineError: when the root or a subset is missing, or SPEAKERS.TXT does not parse.
     """
     base = find_root(root)
     speakers = read_speakers(base.child(SPEAKERS_FILE))
@@ -91,11 +84,7 @@ def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
 
 
 def read_speakers(location: Location) -> frozenset[str]:
-    """The speaker ids of SPEAKERS.TXT: ``ID | SEX | SUBSET | MINUTES | NAME``, ``;`` comments.
-
-    Raises:
-        PipelineError: on a line of another form, or a file that is not such a table.
-    """
+    """The speaker ids of SPEAKERS.TXT: ``ID | SEX | SUBSET | MINUTES | NAME``, ``;`` comments."""
     with location.open_read() as stream:
         content = stream.read(_MAX_SPEAKERS_BYTES + 1)
     if len(content) > _MAX_SPEAKERS_BYTES:
@@ -291,11 +280,7 @@ def _parse_line(line: bytes, chapter: str) -> tuple[str, str, tuple[RejectReason
 
 
 def scored_subsets(folders: Sequence[Location]) -> tuple[str, ...]:
-    """Every subset with speech at the folders.
-
-    Raises:
-        PipelineError: when there is none.
-    """
+    """Every subset with speech at the folders."""
     found = sorted({name for folder in folders for name in subsets_with_speakers(folder)})
     if not found:
         where = ", ".join(map(str, folders))

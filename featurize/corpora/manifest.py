@@ -33,11 +33,7 @@ _MAX_FIELD = 200_000
 
 
 def find_tables(root: Location) -> dict[str, Location]:
-    """Tables at a root by their names without ending.
-
-    Raises:
-        PipelineError: when there is none, or two have one name.
-    """
+    """Tables at a root by their names without ending."""
     tables: dict[str, Location] = {}
     for child in root.children():
         match = _TABLE.fullmatch(child.name)
@@ -63,9 +59,6 @@ def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
     Args:
         root: folder of the tables, local or on S3.
         subsets: names of tables, or of what their column ``subset`` holds.
-
-    Raises:
-        PipelineError: when there is no table, or no column of audio or text, or no such subset.
     """
     tables = find_tables(root)
     corpus = StatedCorpus(root, subsets)

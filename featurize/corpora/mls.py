@@ -17,11 +17,7 @@ _ID = re.compile(r"(\d+)_(\d+)_\d+", re.ASCII)
 
 
 def find_subsets(root: Location) -> tuple[str, ...]:
-    """Folders at a root that have transcripts.
-
-    Raises:
-        PipelineError: when there is none.
-    """
+    """Folders at a root that have transcripts."""
     found = tuple(child.name for child in root.children() if child.child(_TRANSCRIPTS).exists())
     if not found:
         raise PipelineError(f"{root} has no folder with a {_TRANSCRIPTS}, as MLS has")
@@ -34,9 +30,6 @@ def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
     Args:
         root: the folder of one language, local or on S3.
         subsets: of ``train``, ``dev`` and ``test``.
-
-    Raises:
-        PipelineError: when a subset is missing.
     """
     corpus = StatedCorpus(root, subsets)
     require_subsets(root, corpus.subsets, find_subsets(root))

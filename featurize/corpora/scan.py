@@ -75,9 +75,6 @@ def subsets_at(kind: str, root: Location) -> tuple[str, ...]:
     Args:
         kind: name of the corpus's reader.
         root: as in :func:`scan_corpus`.
-
-    Raises:
-        PipelineError: when there is none.
     """
     folders = _unpacked(root) if _archives_at(root) else [root]
     return READERS.named(kind).scored_subsets(folders)

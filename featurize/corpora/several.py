@@ -46,11 +46,7 @@ class SeveralCorpora(TypedConfig):
 
 
 def read_file(file: Location) -> dict[str, tuple[str, Location]]:
-    """Name to reader and root of each corpus that a file names.
-
-    Raises:
-        PipelineError: when it is no such file.
-    """
+    """Name to reader and root of each corpus that a file names."""
     try:
         with file.open_read() as stream:
             content = yaml.safe_load(stream.read(_MAX_BYTES))
@@ -83,9 +79,6 @@ def scan(file: Location, subsets: Sequence[str]) -> CorpusListing:
     Args:
         file: the file that names them.
         subsets: ``CORPUS:SUBSET`` each.
-
-    Raises:
-        PipelineError: when the file or a subset cannot be used.
     """
     corpora = read_file(file)
     wanted: dict[str, list[str]] = {}

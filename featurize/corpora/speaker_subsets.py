@@ -59,9 +59,6 @@ def dealt_to_speaker_subsets(
         listing: of every folder in which a claimed speaker may be.
         claims: speaker to subset, from :func:`owners`.
         wanted: the subsets that are used.
-
-    Raises:
-        PipelineError: when the corpus has no utterance of a claimed speaker.
     """
     entries = [
         replace(entry, subset=claims.get(entry.speaker_id, entry.subset))

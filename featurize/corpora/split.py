@@ -31,9 +31,6 @@ def split_table(table: Location, shares: SplitShares) -> tuple[dict[str, int], b
 
     Returns:
         Number of utterances by subset, and whether they were dealt by speaker.
-
-    Raises:
-        PipelineError: when a line states no utterance, there are too few, or the tables are there.
     """
     targets = {name: table.parent.child(f"{name}.jsonl") for name in _SUBSETS}
     for target in targets.values():

@@ -121,11 +121,7 @@ class StatedUtterance(BaseModel):
 
 
 def read_lines(table: Location) -> Iterator[tuple[int, bytes]]:
-    """A table's lines with their numbers, from 1; a ``.gz`` is unpacked on the way.
-
-    Raises:
-        PipelineError: when it cannot be read, or has more, or longer lines than any table.
-    """
+    """A table's lines with their numbers, from 1; a ``.gz`` is unpacked on the way."""
     num_bytes = 0
     try:
         with table.open_read() as raw:
@@ -189,11 +185,7 @@ class StatedCorpus:
         self._rejects.append(Reject(shown, subset, path, reason, detail))
 
     def listing(self) -> CorpusListing:
-        """The listing of all that was added.
-
-        Raises:
-            PipelineError: when the store fails.
-        """
+        """The listing of all that was added."""
         wanted = [path for stated, _ in self._stated for path in (stated.audio, stated.alignment)]
         files = files_at(self.root, filter(None, wanted))
         entries: list[CorpusEntry] = []
@@ -270,11 +262,7 @@ def files_at(root: Location, paths: Iterable[str]) -> dict[str, CorpusFile]:
 
 
 def require_subsets(root: Location, wanted: Iterable[str], present: Iterable[str]) -> None:
-    """Refuse subsets that a corpus lacks.
-
-    Raises:
-        PipelineError: naming the first, and those that are there.
-    """
+    """Refuse subsets that a corpus lacks."""
     there = set(present)
     for subset in wanted:
         if subset not in there:

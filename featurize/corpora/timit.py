@@ -47,11 +47,7 @@ _TEXT = re.compile(r"\d+\s+\d+\s+(.*)", re.ASCII | re.DOTALL)
 
 
 def find_root(root: Location) -> Location:
-    """The folder that holds TRAIN and TEST: the root, or up to two folders named TIMIT below it.
-
-    Raises:
-        PipelineError: when there is none, saying what stands there instead.
-    """
+    """The folder that holds TRAIN and TEST: the root, or up to two folders named TIMIT below it."""
     if not root.is_dir():
         raise PipelineError(f"corpus root {root} is not a folder; check the path")
     base = root
@@ -89,9 +85,6 @@ def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
 
     Returns:
         The listing; utterance ids are ``SPEAKER_SENTENCE`` in upper case, chapters the regions.
-
-    Raises:
-        PipelineError: when the root, a folder or a subset name is unknown.
     """
     for subset in subsets:
         if subset not in SUBSETS:

@@ -28,9 +28,6 @@ def scan_folders(
         base: the root of the joined listing.
         folders: below it.
         subsets: those wanted.
-
-    Raises:
-        PipelineError: when no folder has one of them.
     """
     entries: list[CorpusEntry] = []
     rejects: list[Reject] = []

@@ -55,9 +55,6 @@ def take_checksums(
         location: a stage's location, all of its data written.
         known: taken while writing; these files are not read again.
         skipped: files that are left out.
-
-    Raises:
-        PipelineError: when a known file is not there, or has another size.
     """
     files = {name: size for name, size in location.files().items() if name not in skipped}
     for name, checksum in known.items():

@@ -93,22 +93,14 @@ def read_manifest(location: Location, manifest_type: type[ManifestT]) -> Manifes
 
 
 def read_manifest_bytes(file: Location) -> bytes:
-    """A manifest's bytes, if they are few enough to be one.
-
-    Raises:
-        PipelineError: when the file is too large.
-    """
+    """A manifest's bytes, if they are few enough to be one."""
     if file.filesystem.size(file.path) > _MAX_MANIFEST_BYTES:
         raise PipelineError(f"{file} is too large to be a manifest; run the stage again")
     return file.read_bytes()
 
 
 def parse_manifest(location: Location, content: bytes, manifest_type: type[ManifestT]) -> ManifestT:
-    """Validate a manifest's bytes; see :func:`read_manifest`.
-
-    Raises:
-        PipelineError: when they are of another stage or version, or damaged.
-    """
+    """Validate a manifest's bytes; see :func:`read_manifest`."""
     file = location.child(MANIFEST_NAME)
     try:
         manifest = manifest_type.model_validate_json(content)
@@ -151,11 +143,7 @@ def write_sealed(location: Location, manifest: StageManifest) -> None:
 
 
 def read_checked(location: Location, manifest: StageManifest, name: str) -> bytes:
-    """A small file's bytes, held against the manifest's checksum where it has one.
-
-    Raises:
-        PipelineError: when they differ, or the file is missing.
-    """
+    """A small file's bytes, held against the manifest's checksum where it has one."""
     expected = manifest.checksums.get(name)
     for damage in find_damage(location, {} if expected is None else {name: expected}):
         raise damage_error(location, damage)

@@ -84,11 +84,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
 
 
 def _require_answer(address: str) -> None:
-    """Refuse the address of a cluster that is gone; Ray itself would try for a quarter of an hour.
-
-    Raises:
-        PipelineError: when nothing listens at ``HOST:PORT`` or ``ray://HOST:PORT``.
-    """
+    """Refuse the address of a cluster that is gone; Ray would try for a quarter of an hour."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         return  # "auto" and "local" are Ray's own words
@@ -107,11 +103,7 @@ def _require_answer(address: str) -> None:
 
 
 def _short_folder() -> dict[str, str]:
-    """Where a Ray of our own keeps its sockets, if the temporary folder's path is too long.
-
-    Raises:
-        PipelineError: when /tmp cannot be used in its place.
-    """
+    """Where a Ray of our own keeps its sockets, if the temporary folder's path is too long."""
     folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     if len(folder) <= _MAX_FOLDER_CHARACTERS:
         return {}

@@ -26,11 +26,7 @@ T = TypeVar("T")
 
 
 def attribute_at(address: str) -> Any:
-    """What stands at ``module:attribute``.
-
-    Raises:
-        PipelineError: when there is no such module or attribute.
-    """
+    """What stands at ``module:attribute``."""
     module_name, _, attribute = address.partition(":")
     if module_name.split(".")[0] in sys.stdlib_module_names:
         # A configuration may come from anyone, and importing some of these does things.
@@ -74,21 +70,13 @@ class Registry(Generic[T]):
         return (*self.built_in, *sorted(self.installed))
 
     def named(self, name: str) -> T:
-        """The entry of a name.
-
-        Raises:
-            PipelineError: when there is none.
-        """
+        """The entry of a name."""
         if name not in self._found:
             self._found[name] = self._load(name)
         return self._found[name]
 
     def check(self, name: str) -> str:
-        """A name, checked; a built-in one without importing anything.
-
-        Raises:
-            PipelineError: when there is no such entry.
-        """
+        """A name, checked; a built-in one without importing anything."""
         if name not in self.built_in:
             self.named(name)
         return name

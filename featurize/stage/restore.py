@@ -44,11 +44,7 @@ class SealedResult:
         return self.location.child(MANIFEST_COPY_NAME)
 
     def manifest(self) -> StageManifest:
-        """The manifest, as its own stage's type.
-
-        Raises:
-            PipelineError: when it is missing or damaged.
-        """
+        """The manifest, as its own stage's type."""
         if not self._file.exists():
             raise PipelineError("it is missing")
         content = read_manifest_bytes(self._file)
@@ -83,11 +79,7 @@ class SealedResult:
         return dict(manifest.checksums) or manifest.known_checksums()
 
     def restore_manifest(self) -> None:
-        """Put the copy in the place of a damaged manifest.
-
-        Raises:
-            PipelineError: when the copy is missing or damaged too.
-        """
+        """Put the copy in the place of a damaged manifest."""
         problem = "there is no copy"
         if self._copy.exists():
             content = read_manifest_bytes(self._copy)

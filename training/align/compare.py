@@ -108,9 +108,6 @@ def compare_alignments(
     Args:
         first: the alignment that is judged, by utterance id.
         second: what it is held against.
-
-    Raises:
-        PipelineError: when no utterance is in both.
     """
     both = sorted(first.keys() & second.keys())
     if not both:

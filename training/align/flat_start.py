@@ -129,9 +129,6 @@ class ViterbiTraining:
         min_silence_frames: shortest silence.
         config: rounds, mixtures, projection.
         on_round: called after every round.
-
-    Raises:
-        PipelineError: when no utterance has as many frames as states.
     """
 
     def __init__(

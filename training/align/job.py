@@ -56,11 +56,7 @@ class AlignJob:
             self.on_progress(AlignProgress(step=step, num_done=num_done, num_all=num_all))
 
     def transcript(self, row: FeatureRow) -> Transcript:
-        """The words of an utterance, with silence possible around each.
-
-        Raises:
-            PipelineError: when its labels are not those of the lexicon.
-        """
+        """The words of an utterance, with silence possible around each."""
         if self.pronounce is None:
             return Transcript.of_phones(row.labels)
         words = row.text.upper().split()

@@ -121,11 +121,7 @@ def forget() -> None:
 
 
 def align_shard(work: ShardWork) -> AlignedShard:
-    """Align a shard's utterances and write those that have an alignment.
-
-    Raises:
-        PipelineError: when the shard cannot be read, or its labels are not those of the lexicon.
-    """
+    """Align a shard's utterances and write those that have an alignment."""
     if work.is_apart:
         with threadpool_limits(1):
             return _align_shard(work)

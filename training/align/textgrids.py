@@ -49,9 +49,6 @@ class TextGrids:
         manifest: the feature set.
         symbols: of the aligned feature set.
         silence: the symbol of silence.
-
-    Raises:
-        PipelineError: when there is no such folder, or no TextGrid in it, or a name comes twice.
     """
 
     def __init__(
@@ -142,11 +139,7 @@ def read_phone_tier(file: Location) -> list[tuple[float, float, str]]:
 
 
 def list_textgrids(folder: Location) -> dict[str, Location]:
-    """Utterance id to file, for all files below a folder.
-
-    Raises:
-        PipelineError: when there is no folder or file, there are too many, or a name comes twice.
-    """
+    """Utterance id to file, for all files below a folder."""
     if not folder.is_dir():
         raise PipelineError(f"align.textgrids={folder}: no such folder")
     found: dict[str, Location] = {}

@@ -180,11 +180,7 @@ def _num_utterances(subsets: Mapping[str, SubsetInfo]) -> dict[str, int]:
 
 
 def check_aligned(config: AlignConfig, location: Location) -> None:
-    """Hold a finished alignment's rejects against this run's share.
-
-    Raises:
-        PipelineError: when it cannot be read, or a split has lost more than that.
-    """
+    """Hold a finished alignment's rejects against this run's share."""
     manifest = read_manifest(location, FeaturizeManifest)
     if manifest.reject_counts:
         kept = _num_utterances(manifest.subsets)
