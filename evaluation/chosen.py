@@ -84,7 +84,6 @@ def evaluation_of(run: Location, model: TrainManifest) -> Location | None:
 
     Args:
         run: the training run, ``runs/training/FINGERPRINT``.
-        model: its manifest.
     """
     return _newest(run, {model.fingerprint})
 

@@ -193,7 +193,6 @@ def summary_markdown(metrics: EvaluationMetrics, *, narrow: bool = False) -> str
     """The result in sentences, the comparison and the paper's claims, as GitHub's markdown.
 
     Args:
-        metrics: what to say.
         narrow: leave out what a page with little room has no place for: sizes, additions, the
             saving over an LSTM, what is known of each model besides.
     """

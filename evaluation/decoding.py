@@ -56,7 +56,6 @@ def symbol_graph(recogniser: TrainedModel, smoothing: float, runs: Location) -> 
     Args:
         recogniser: the model, for its label statistics.
         smoothing: added to every bigram count.
-        runs: root of all stages' results.
     """
     parts = {
         "outputs": outputs_of(recogniser).digest,

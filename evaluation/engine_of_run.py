@@ -57,7 +57,6 @@ def engine_of_run(
 
     Args:
         uri: a finished training run, local path or s3:// address.
-        precision: of the weights.
         features: the feature set that says how frames are made; the one that the model was
             trained on where not given.
         choice: whose search it takes.

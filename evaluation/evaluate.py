@@ -99,11 +99,8 @@ def evaluate(
         models: finished training runs, in the order of the comparison.
         features: a finished feature set; models may have been trained on another one with the
             same kind of frames and labels.
-        runs: root of all stages' results.
         fan_out: where utterances are recognised and searched: in processes or as Ray tasks, else
             in this process.
-        force: evaluate again even if finished.
-        progress: called after every batch.
 
     Raises:
         PipelineError: when a model or the features are unfinished or do not fit each other.

@@ -19,9 +19,6 @@ def count_heard(
     None where the features that it was trained on are gone and cannot be asked.
 
     Args:
-        model: the training run's manifest.
-        features: the evaluated feature set.
-        manifest: its manifest.
         subsets: those that are scored.
     """
     if model.upstream.get("features") == manifest.fingerprint:

@@ -75,7 +75,6 @@ def language_model(
     """Read or estimate the configured model.
 
     Args:
-        config: which.
         speller: words that it cannot spell are ``<unk>`` to an estimated model.
         training: where the training transcripts are; None where they are gone.
     """

@@ -50,7 +50,6 @@ def measure_activity(
     """Count what each utterance of a batch sent on.
 
     Args:
-        shape: the network.
         site_outputs: ``NetworkOutput.site_outputs``, (T, B, size) per site, encoder first.
         lengths_B: valid frames of each utterance.
     """
@@ -85,7 +84,6 @@ def as_published(shape: NetworkShape, mean_nonzeros: Sequence[float]) -> float:
     most: the audited form, single bits too, and the cell's own products per neuron and layer.
 
     Args:
-        shape: the network.
         mean_nonzeros: n0 ... nL.
     """
     hidden, cost = shape.hidden_size, shape.cost

@@ -99,7 +99,6 @@ class NgramModel:
         Args:
             order: of the n-grams.
             prefix_N: place of the first words among the order below, or -1.
-            word_N: number of the last word.
         """
         keys = self._keys[order - 1]
         wanted = prefix_N * len(self.vocabulary) + word_N

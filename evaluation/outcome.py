@@ -125,7 +125,6 @@ def model_metrics(outcome: ModelOutcome, primary: RateName, bootstrap: Bootstrap
 
     Args:
         outcome: of at least one utterance.
-        primary: the rate over symbols.
         bootstrap: the draws, common to all models.
     """
     activity, shape, config = outcome.activity, outcome.shape, outcome.manifest.config
@@ -191,8 +190,6 @@ def paired_differences(
 
     Args:
         outcomes: of the same utterances in the same order.
-        primary: the rate over symbols.
-        bootstrap: the draws.
     """
     first: dict[str, list[ModelOutcome]] = {}
     for outcome in outcomes:

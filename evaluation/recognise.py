@@ -136,8 +136,6 @@ def stream_batches(
     A row group holds utterances of similar length, so that batches pad little.
 
     Args:
-        features: the feature set's location.
-        manifest: its manifest.
         subsets: subsets to read.
         batch_size: utterances per batch; fewer in the last.
         every: take only each utterance whose number (from 0) this divides.
@@ -175,9 +173,7 @@ def recognise(
     A model that has an event-driven engine runs in it, an utterance per core at a time.
 
     Args:
-        recogniser: the model, in evaluation mode.
         batches: utterances; those of similar length together waste least.
-        cmvn: statistics to normalise by.
     """
     config = recogniser.network.config
     engine = config.spec.engine

@@ -30,13 +30,7 @@ def processor() -> str:
 
 
 def record_markdown(evaluation: Location, title: str, command: Sequence[str]) -> str:
-    """The record of one evaluation.
-
-    Args:
-        evaluation: a finished evaluation's location.
-        title: first heading.
-        command: the command that made it.
-    """
+    """The record of one evaluation."""
     manifest = read_manifest(evaluation, EvaluateManifest)
     metrics = EvaluationMetrics.model_validate_json(evaluation.child("metrics.json").read_bytes())
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())

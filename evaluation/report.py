@@ -182,11 +182,9 @@ def render_report(
     """Write the page.
 
     Args:
-        metrics: the evaluation.
         plots: to embed, in order; the first stands beside the numbers.
         examples: per model label, the same utterances for each.
         trainings: training manifest of each model's label.
-        created_at: when the evaluation was made.
     """
     names = sorted({error_name(training.config) for training in trainings.values()})
     caption = f"Dev error: {' or '.join(names)}; the best epoch's weights are evaluated"

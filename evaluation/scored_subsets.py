@@ -19,8 +19,6 @@ def scored_subsets(
     """Account for every utterance of some subsets.
 
     Args:
-        features: the evaluated feature set.
-        manifest: its manifest.
         subsets: those that are scored.
         scored: subset and edits of symbols of each utterance that was scored.
     """

@@ -57,9 +57,7 @@ class SearchChooser:
     """Makes the searches of the models of one evaluation.
 
     Args:
-        config: the evaluation's configuration.
         manifest: of the evaluated feature set, whose dev split weights are chosen on.
-        runs: root of all stages' results.
         pool: where dev utterances are searched.
         word_graphs: the graphs of the word search; None where no words are searched for.
     """

@@ -54,8 +54,6 @@ def choose_shown(
     """The utterance to show, by its length alone and the same for every model.
 
     Args:
-        features: the feature set.
-        manifest: its manifest.
         subsets: what is scored; at least one utterance.
     """
     index = read_index(features, manifest, subsets)
@@ -83,10 +81,6 @@ def capture_raster(
     """Run one utterance and keep what its sites sent on.
 
     Args:
-        recogniser: a spiking model, in evaluation mode.
-        label: its name.
-        row: the utterance.
-        cmvn: statistics to normalise by.
         decode: the model's decoder.
         features: the manifest of the feature set that ``row`` is from.
     """

@@ -30,8 +30,6 @@ def tune_symbols(
     """The weights with the fewest symbol errors, found one weight after the other, twice.
 
     Args:
-        config: the weights to start from.
-        graph: the model's.
         count_errors: counts them on dev utterances.
     """
 
@@ -48,7 +46,6 @@ def tune_words(
 
     Args:
         config: the weights to start from, kept where others tie; the search is narrower than it.
-        graph: the model's.
         count_errors: counts them on dev utterances.
     """
 

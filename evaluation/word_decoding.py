@@ -52,7 +52,6 @@ class WordGraphs:
         config: which language model, which lexicon.
         features: the evaluated feature set's manifest, whose lexicon it is.
         training: the first model's transcripts.
-        runs: root of all stages' results.
     """
 
     def __init__(
@@ -122,9 +121,6 @@ def word_metrics(
     """What is published of a word search.
 
     Args:
-        kept: its graph.
-        features: the evaluated feature set.
-        manifest: its manifest.
         subsets: whose transcripts' perplexity is published; they enter nothing else.
     """
     summary = kept.manifest.word_model

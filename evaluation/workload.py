@@ -72,7 +72,6 @@ def workload(
     """The measures of one recogniser.
 
     Args:
-        shape: the network.
         activity: summed over all utterances.
         stored: the network as it is stored.
         frame_shift_s: seconds between frames.

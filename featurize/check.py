@@ -55,9 +55,7 @@ def check_corpus(
 
     Args:
         config: what features would be made; copies at other speeds are left out.
-        corpus: its root.
         fan_out: where it is read; all cores of this machine by default.
-        progress: told after each piece.
     """
     read = _as_recorded(config)
     labeller(read)  # a missing lexicon is told before anything is read

@@ -112,7 +112,6 @@ def finish_featurize(plan: FeaturizePlan, results: Sequence[ShardResult]) -> Fea
     """Write the rejects, check their number, write the index, and describe the feature set.
 
     Args:
-        plan: what was to be done.
         results: one per planned shard, in the plan's order.
 
     Raises:
@@ -174,12 +173,7 @@ def featurize(
     """Turn a corpus into feature shards below ``<runs>/featurize/<fingerprint>``.
 
     Args:
-        config: what to compute.
-        corpus: root of the corpus.
-        runs: where results of all stages stand.
         fan_out: where the shards are made; threads of this machine by default.
-        force: do it again even if it is done.
-        progress: told after each shard.
 
     Raises:
         PipelineError: with what to mend; see ``plan_featurize`` and ``finish_featurize``.

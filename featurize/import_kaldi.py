@@ -73,11 +73,6 @@ _NOT_SCORED = frozenset({"SIL", "SPN", "NSN", "LAU"})
 def import_kaldi(config: KaldiImportConfig, runs: Location, *, force: bool = False) -> StageResult:
     """Import at ``runs/import/<fingerprint>``, or find it imported.
 
-    Args:
-        config: what to import.
-        runs: root of all stages' results.
-        force: import again even if it is done.
-
     Raises:
         PipelineError: when a table cannot be read, or too many utterances are unusable.
     """

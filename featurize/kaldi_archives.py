@@ -71,7 +71,6 @@ def read_script(file: Location, root: Location) -> dict[str, ScriptEntry]:
     its path, as many of them as fit.
 
     Args:
-        file: the script file, plain or gzip.
         root: where relative paths begin.
     """
     entries: dict[str, ScriptEntry] = {}
@@ -149,7 +148,6 @@ def read_table(file: Location, *, one_word: bool = False) -> dict[str, str]:
     """Key to the rest of each line, for ``utt2spk`` and ``text``.
 
     Args:
-        file: the table.
         one_word: whether the rest is one word.
     """
     table: dict[str, str] = {}

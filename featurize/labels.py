@@ -57,8 +57,6 @@ class Labeller(Protocol):
         """Targets of one utterance.
 
         Args:
-            entry: the utterance.
-            root: the corpus.
             centres: (T,) sample at the centre of each row, at the configured rate.
             audio_rate_hz: rate of the audio file, which ``.PHN`` counts samples at.
 

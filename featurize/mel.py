@@ -43,7 +43,6 @@ def mel_slopes(num_bins: int, size: int, sample_rate_hz: int) -> MelSlopes:
         num_bins: B, number of filters, from 20 Hz to half the sample rate.
         size: length of the Fourier transform; the bin at half the sample rate has no weight, as
             in Kaldi.
-        sample_rate_hz: sample rate.
 
     Raises:
         ValueError: when a filter is too narrow to hold a single spectrum bin.

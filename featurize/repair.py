@@ -24,7 +24,6 @@ def inspect_features(location: Location, manifest: FeaturizeManifest) -> Iterato
 
     Args:
         location: a feature set whose files have the manifest's checksums.
-        manifest: its manifest.
     """
     seen: set[str] = set()
     counts: Counter[str] = Counter()
@@ -58,7 +57,6 @@ def redo_features(
 
     Args:
         location: the feature set; the caller holds its lease.
-        manifest: its manifest.
         files: shards, or the list of rejects.
         corpus: where the corpus stands now; where it stood then if None.
 

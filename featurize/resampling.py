@@ -33,8 +33,6 @@ def resample(
 
     Args:
         samples: (num_samples,) float32.
-        from_rate_hz: the rate they have.
-        to_rate_hz: the rate wanted.
 
     Returns:
         (ceil(num_samples * to / from),) float32; sample n of the result lies at the time of

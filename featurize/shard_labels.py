@@ -17,12 +17,7 @@ Targets = tuple[NDArray[np.int32], NDArray[np.int32] | None]
 
 
 def read_targets(features: Location, shard: ShardInfo) -> Iterator[Targets]:
-    """Yield every utterance's labels and alignment, in file order.
-
-    Args:
-        features: the feature set.
-        shard: which of its shards.
-    """
+    """Yield every utterance's labels and alignment, in file order."""
     for table in read_label_columns(features, shard):
         alignments = int_lists(table["alignment"])
         for labels, alignment in zip(int_lists(table["labels"]), alignments, strict=True):
@@ -31,12 +26,7 @@ def read_targets(features: Location, shard: ShardInfo) -> Iterator[Targets]:
 
 
 def read_label_columns(features: Location, shard: ShardInfo) -> Iterator[pa.Table]:
-    """Yield the columns ``num_frames``, ``labels`` and ``alignment``, some rows at a time.
-
-    Args:
-        features: the feature set.
-        shard: which of its shards.
-    """
+    """Yield the columns ``num_frames``, ``labels`` and ``alignment``, some rows at a time."""
     file = features.child(shard.file)
     num_rows = num_frames = 0
     with open_shard(file, shard) as parquet:

@@ -96,7 +96,6 @@ def write_shard(
     """Write rows sorted by length, so that a row group needs little padding in a batch.
 
     Args:
-        location: the feature set.
         file: name of the shard below it.
         subset: subset of every row.
         packed_rows: rows from ``pack_row``.

@@ -63,8 +63,6 @@ def read_rows(
     """Read utterances with their features.
 
     Args:
-        location: the feature set.
-        shard: which of its shards.
         row_groups: which row groups, in this order; all where None.
         inventory: where given, label and alignment ids are checked against it.
         states: what alignment ids are checked against instead, where they are of states.
@@ -175,8 +173,6 @@ def verify_shards(location: Location, shards: Iterable[ShardInfo], mode: VerifyM
     Beyond this, every read checks what it reads by Parquet's page checksums.
 
     Args:
-        location: the feature set.
-        shards: which of its shards.
         mode: ``off``, ``sampled`` (all sizes, the SHA-256 of one file in eight) or ``full``.
     """
     expected = {shard.file: checksum_of(shard) for shard in shards}

@@ -41,7 +41,6 @@ def text_lines(content: bytes, errors: str = "strict") -> list[str]:
     """The lines of UTF-8 text, without its byte order mark.
 
     Args:
-        content: the text.
         errors: what becomes of bytes that are not UTF-8, as for ``bytes.decode``.
 
     Raises:

@@ -66,7 +66,6 @@ def write_index(features: Location, shards: Iterable[pa.Table]) -> None:
     """Write the index of a feature set.
 
     Args:
-        features: the feature set.
         shards: the index of each of its shards, in the manifest's order.
     """
     with features.child(INDEX_NAME).open_write() as stream:

@@ -26,7 +26,6 @@ def run_compare(first: str, second: str, phn_rate_hz: int, as_json: bool) -> Non
         first: address of an aligned feature set, or of a folder of TextGrids or ``.PHN``.
         second: the same, of what it is held against.
         phn_rate_hz: sample rate that ``.PHN`` counts in.
-        as_json: print one JSON object.
     """
     with command(as_json) as running:
         both = [timed_phones(Location.of(address), phn_rate_hz) for address in (first, second)]

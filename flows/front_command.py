@@ -35,13 +35,9 @@ def run_front(
     """Train what is chosen, draw the front of all that is finished, show or record the page.
 
     Args:
-        corpus: root of the corpus.
-        runs: root of all results.
         chosen: families, budgets in millions a second and seeds with commas; empty for all.
         overrides: changes of the front's recipe.
         record: file that the page is written to, with its images beside it; None to print it.
-        found_only: train nothing.
-        as_json: print one JSON object.
     """
     recipe = configured(front_recipe(), overrides)
     families, budgets, seeds = chosen

@@ -109,7 +109,6 @@ def repair(
     """Redo what is broken at one location, and nothing else.
 
     Args:
-        location: a stage's result.
         workers: where to train, should that be needed.
         corpus: where the corpus stands now; where it stood then if None.
 

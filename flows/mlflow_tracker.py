@@ -28,7 +28,6 @@ def mlflow_uri(uri: str | None, runs: Location) -> str:
 
     Args:
         uri: as configured.
-        runs: root of all stages' results.
     """
     given = uri or os.environ.get("MLFLOW_TRACKING_URI")
     if given:

@@ -126,12 +126,7 @@ def training_title(config: TrainConfig) -> str:
 
 
 class TrainingProgress:
-    """Takes a training's progress and tells it; called from whatever thread watches.
-
-    Args:
-        config: what is trained.
-        shown: the bar and artifact.
-    """
+    """Takes a training's progress and tells it; called from whatever thread watches."""
 
     def __init__(self, config: TrainConfig, shown: StageProgress) -> None:
         self._name = training_title(config)
@@ -188,11 +183,7 @@ class EvaluationProgress:
 
 
 class AlignmentProgress:
-    """Takes an alignment's progress and tells it.
-
-    Args:
-        shown: the bar and artifact.
-    """
+    """Takes an alignment's progress and tells it."""
 
     def __init__(self, shown: StageProgress) -> None:
         self._shown = shown

@@ -153,11 +153,8 @@ def run_evaluate(
     Args:
         name: the recipe; None for the defaults of an evaluation.
         models: addresses of training runs.
-        scored: what is scored.
         runs: root of all results; None for the one that the first model stands in.
         overrides: changed settings of the recipe.
-        force: evaluate again even if finished.
-        as_json: print one JSON object.
     """
     recipe = recipe_named(name or DEFAULT_RECIPE)
     if name is None:

@@ -126,7 +126,6 @@ class LineBar(Bar):
     """Progress where there is no terminal: a line a minute, none of work that is done sooner.
 
     Args:
-        title: what is done.
         console: where the lines go.
         clock: seconds that only grow.
     """

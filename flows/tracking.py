@@ -86,14 +86,7 @@ class Harmless:
 
 
 class TrackedTraining:
-    """Takes a training's progress and tells the tracker every finished epoch once.
-
-    Args:
-        tracking: whether and where.
-        config: what is trained.
-        runs: root of all stages' results.
-        fingerprint: the training's name.
-    """
+    """Takes a training's progress and tells the tracker every finished epoch once."""
 
     def __init__(
         self, tracking: TrackingConfig, config: TrainConfig, runs: Location, fingerprint: str
@@ -154,14 +147,7 @@ def epoch_scalars(epoch: EpochMetrics) -> dict[str, float]:
 def track_evaluation(
     tracking: TrackingConfig, metrics: EvaluationMetrics, runs: Location, fingerprint: str
 ) -> None:
-    """Tell the tracker the result of every model, as one run each, unless it is there.
-
-    Args:
-        tracking: whether and where.
-        metrics: the evaluation.
-        runs: root of all stages' results.
-        fingerprint: the evaluation's name.
-    """
+    """Tell the tracker the result of every model, as one run each, unless it is there."""
     if tracking.tracker == "none":
         return
     harmless = Harmless()

@@ -57,7 +57,6 @@ def delayed(alignment: np.ndarray, num_frames: int) -> np.ndarray:
 
     Args:
         alignment: (T,) target ids.
-        num_frames: the delay, 0 or more.
     """
     if num_frames == 0:
         return alignment
@@ -71,7 +70,6 @@ def pad(examples: Sequence[Example], num_features: int) -> Batch:
 
     Args:
         examples: in the batch's order, which is kept.
-        num_features: F.
     """
     size = max(1, len(examples))
     lengths = np.array([len(e.features) for e in examples] or [0])
@@ -100,7 +98,6 @@ def collate(rows: Sequence[FeatureRow], cmvn: CmvnStatistics) -> Batch:
 
     Args:
         rows: at least one, all with the same number of features.
-        cmvn: statistics to normalise by.
     """
     normalise = Normaliser(cmvn)
     examples = [

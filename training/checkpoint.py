@@ -234,7 +234,6 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], assign: bool = 
     """Put weights into a network of the same shape.
 
     Args:
-        network: what takes them.
         tensors: by the names of its state.
         assign: make them its own tensors, as one without storage needs.
     """

@@ -43,8 +43,6 @@ class RowCache:
     """The most recently read row groups, decoded.
 
     Args:
-        features: the feature set.
-        manifest: its manifest.
         max_rows: rows kept at most (one row group at least).
     """
 
@@ -79,8 +77,6 @@ class TrainingData:
     """Batches of the train and dev splits for this worker.
 
     Args:
-        features: the feature set.
-        manifest: its manifest.
         config: batch size, curriculum, augmentation, seed.
     """
 

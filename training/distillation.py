@@ -55,7 +55,6 @@ class Teacher:
         """The teacher of a training, where it has one.
 
         Args:
-            config: of the training.
             run: where the training goes; the teacher lies beside it.
             num_outputs: O of the student.
         """

@@ -16,7 +16,6 @@ def next_learning_rate(
     down to the floor; under ``cosine`` the base never changes.
 
     Args:
-        config: the rule.
         learning_rate: base rate of the last epoch.
         epochs: metrics of all epochs so far, at least one.
     """
@@ -41,7 +40,6 @@ def step_learning_rate(
     ``floor + (base - floor) (1 + cos(pi (t - w) / (E - w))) / 2``.
 
     Args:
-        config: the rule.
         base: the epoch's base rate.
         epochs_done: t, with the fraction of the running epoch.
         num_epochs: E.

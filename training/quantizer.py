@@ -60,7 +60,6 @@ def quantize(potential: Tensor, quantizer: Quantizer) -> Tensor:
 
     Args:
         potential: any shape, float.
-        quantizer: the site's parameters.
 
     Returns:
         The spike values, same shape: ``k / s`` for the integer level ``k``, 0 where silent.
@@ -136,7 +135,6 @@ def quantize_levels(potential: Tensor, quantizer: LevelQuantizer) -> Tensor:
 
     Args:
         potential: any shape, float32.
-        quantizer: the site's parameters.
 
     Returns:
         The spike values, same shape.

@@ -60,7 +60,6 @@ def fit(
     Ray Tune, so is Tune.
 
     Args:
-        config: what to train.
         features: a finished feature set, readable from every node.
         run: where checkpoints go, writable from every node.
         workers: how many, and on what.

@@ -128,7 +128,6 @@ def encoder(
     Args:
         drive_TBH: input frames.
         lengths_B: valid frames of each utterance, (B,) int64, 0 to T.
-        state: state before the first frame.
         quantizer: range, bits, threshold.
         backend: which implementation; ``auto`` takes the fastest for the tensor's device.
         per_step_range: move this range at every time step (reference backend only).
@@ -159,10 +158,7 @@ def conventional(
         drive_TBH: ``m * BN(W X)``, dropout already applied.
         decay_H: tau per neuron, in [0, 1].
         lengths_B: valid frames, (B,) int64.
-        state: state before the first frame.
         quantizer: range, bits, threshold.
-        backend: see ``encoder``.
-        per_step_range: see ``encoder``.
     """
     backend = choose_backend(backend, drive_TBH.device, per_step_range is not None)
     lengths_B, state = _prepare(drive_TBH, lengths_B, state)
@@ -191,10 +187,7 @@ def gated_stacked(
         dropout_mask_BH: m, one mask per layer and sequence, or None; gets no gradient.
         recurrent_weight_2HH: ``[U_f; U_c]``, (2H, H), or None for v1.
         lengths_B: valid frames, (B,) int64.
-        state: state before the first frame.
         quantizer: range, bits, threshold.
-        backend: see ``encoder``.
-        per_step_range: see ``encoder``.
     """
     backend = choose_backend(backend, drive_TBG.device, per_step_range is not None)
     if drive_TBG.dim() != 3 or drive_TBG.shape[2] % 2:
@@ -223,9 +216,7 @@ def leaky_encoder(
     Args:
         drive_TBH: input frames, or a projection of them.
         lengths_B: valid frames, (B,) int64.
-        state: state before the first frame.
         firing: quantiser and leak; a bound of the cell is for layers and not looked at.
-        backend: see ``encoder``.
     """
     backend = choose_backend(backend, drive_TBH.device, False)
     lengths_B, state = _prepare(drive_TBH, lengths_B, state)
@@ -252,9 +243,7 @@ def leaky_gated(
         dropout_mask_BH: m, one mask per layer and sequence, or None; gets no gradient.
         recurrent_weight_2HH: ``[U_f; U_c]``, (2H, H).
         lengths_B: valid frames, (B,) int64.
-        state: state before the first frame.
         firing: quantiser, leak and bound of the cell.
-        backend: see ``encoder``.
     """
     backend = choose_backend(backend, drive_TBG.device, False)
     if drive_TBG.dim() != 3 or drive_TBG.shape[2] % 2:

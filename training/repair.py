@@ -26,7 +26,6 @@ def redo_training(run: Location, manifest: TrainManifest, files: Collection[str]
 
     Args:
         run: the run; the caller holds its lease.
-        manifest: its manifest.
         files: what is damaged.
 
     Returns:

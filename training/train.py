@@ -71,11 +71,7 @@ def train(
     An interrupted run resumes from its newest complete checkpoint.
 
     Args:
-        config: what to train.
-        features: a finished feature set.
-        runs: root of all stages' results.
         workers: how many workers, where.
-        force: train again even if finished.
         on_progress: called with the state of the run while it goes.
 
     Raises:

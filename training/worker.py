@@ -42,8 +42,6 @@ def train_worker(
     """Train to the end, resuming where a checkpoint is; collectives must be set up.
 
     Args:
-        config: what to train.
-        features: a finished feature set.
         run: where checkpoints and progress go.
         workers: threads and precision.
         device: this worker's device; the CPU by default.

@@ -98,7 +98,6 @@ def build_engine(
     """Lay a trained spiking recogniser out for the engine.
 
     Args:
-        recogniser: the model.
         precision: of the weights. ``int8`` has one scale per output of a matrix.
         front_end: how frames are made, for an engine that listens to samples.
         searches: how symbols and words are found, for an engine that listens.

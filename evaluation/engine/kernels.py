@@ -272,7 +272,6 @@ def advance(network, state, features, num_frames, scores):  # type: ignore[no-un
     """Advance one stream by T frames.
 
     Args:
-        network: ``Network``.
         state: ``State``, in and out.
         features: (T, F), flat.
         num_frames: T.

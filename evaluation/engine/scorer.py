@@ -20,11 +20,7 @@ what was executed, in order."""
 
 
 def event_scorer(recogniser: TrainedModel) -> EventScorer | None:
-    """The scorer of a spiking recogniser; None where it does not quantise, so that all is dense.
-
-    Args:
-        recogniser: the model.
-    """
+    """The scorer of a spiking recogniser; None where it does not quantise, so that all is dense."""
     if recogniser.network.config.num_bits == UNQUANTIZED_BITS:
         return None
     engine = Engine(build_engine(recogniser))

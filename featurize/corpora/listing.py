@@ -181,9 +181,6 @@ def make_listing(
     """Sort the entries and seal them with their digest.
 
     Args:
-        root: the corpus root.
-        entries: usable utterances.
-        rejects: unusable ones.
         files: every listed file by its path; an entry's audio and alignment are among them.
         tables: digest of the tables that state the entries, where tables do.
     """

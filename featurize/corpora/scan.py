@@ -25,7 +25,6 @@ def scan_corpus(
     Other files beside archives (lists of checksums, unfinished downloads) are named in a warning.
 
     Args:
-        kind: name of the corpus's reader.
         root: its folder, local or on S3, or its archive or archives, local.
         subsets: the subsets wanted.
         own: those of them that are made of speakers, wherever they lie: in any folder of TIMIT,
@@ -73,7 +72,6 @@ def subsets_at(kind: str, root: Location) -> tuple[str, ...]:
     """The subsets that a corpus has to be scored on.
 
     Args:
-        kind: name of the corpus's reader.
         root: as in :func:`scan_corpus`.
     """
     folders = _unpacked(root) if _archives_at(root) else [root]

@@ -84,7 +84,6 @@ class WorkerPool:
 
         Args:
             work: a module-level function; item and result must pickle for processes and Ray.
-            item: what to work on.
 
         Raises:
             PipelineError: when the worker ends before its work is done.
@@ -180,8 +179,6 @@ def run_fan_out(
 
     Args:
         work: a module-level function; items and results must pickle for processes and Ray.
-        items: what to work on.
-        fan_out: where.
         progress: told after each finished item, in the caller's thread.
 
     Returns:

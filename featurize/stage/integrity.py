@@ -93,7 +93,6 @@ def find_damage(
     """Compare files with their checksums.
 
     Args:
-        location: a stage's location.
         expected: path below it to the checksum it should have.
         mode: ``full`` reads every file; ``sampled`` compares all sizes and reads one file in
             eight, drawn anew each time, so that repeated runs come to read everything.

@@ -49,7 +49,6 @@ class Registry(Generic[T]):
     A configuration's field is typed ``Annotated[str, AfterValidator(R.check), R]``.
 
     Args:
-        kind: their type.
         noun: what one is called in a message, such as ``model``.
         group: the entry points that name further ones.
         built_in: name to ``module:attribute``, in the order in which forms list them.

@@ -13,12 +13,7 @@ _ROWS_PER_GROUP = 4096
 
 
 class TableWriter:
-    """A Parquet file that appears when complete, from rows given one at a time.
-
-    Args:
-        location: the file.
-        schema: its columns.
-    """
+    """A Parquet file that appears when complete, from rows given one at a time."""
 
     def __init__(self, location: Location, schema: "pa.Schema") -> None:
         self._schema = schema
@@ -69,8 +64,6 @@ def write_table(file: Location, schema: "pa.Schema", rows: Iterable[Mapping[str,
     """Write a whole table.
 
     Args:
-        file: where.
-        schema: its columns.
         rows: a value for each column.
     """
     with TableWriter(file, schema) as table:

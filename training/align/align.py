@@ -53,12 +53,8 @@ def align(
     """Align a feature set at ``runs/align/<fingerprint>``, or find it aligned.
 
     Args:
-        config: how to align.
         features: a finished feature set with phone labels.
-        runs: root of all stages' results.
         fan_out: where shards are aligned: in processes or as Ray tasks, else in this process.
-        force: align again even if finished.
-        on_progress: called as the work goes on.
 
     Raises:
         PipelineError: when the features are unfinished or have no phone labels, their lexicon

@@ -125,7 +125,6 @@ class ViterbiTraining:
     Args:
         utterances: what to estimate on; their alignments are filled in.
         num_phones: phones there are, silence included.
-        sequence: the states of a phone.
         min_silence_frames: shortest silence.
         config: rounds, mixtures, projection.
         on_round: called after every round.
@@ -192,7 +191,6 @@ class ViterbiTraining:
         """More rounds, over states that know their neighbours.
 
         Args:
-            sequence: the states of a phone.
             num_states: how many there are.
         """
         self.sequence, self._num_states = sequence, num_states

@@ -126,8 +126,6 @@ def state_graph(
     """All paths of an utterance.
 
     Args:
-        transcript: its words.
-        sequence: the states of a phone.
         min_silence_frames: shortest silence.
     """
     phones = _Phones(transcript, knows_context=sequence.knows_context)
@@ -181,7 +179,6 @@ def best_path(scores_tU: NDArray[np.float32], graph: StateGraph) -> Alignment | 
 
     Args:
         scores_tU: score of each frame in each of the graph's states, natural logarithms.
-        graph: the paths.
 
     Returns:
         The alignment, or None where there are too few frames for any path.

@@ -66,7 +66,6 @@ class ContextStates:
     """States by the phone and its two neighbours.
 
     Args:
-        inventory: the states.
         num_symbols: N.
     """
 
@@ -121,7 +120,6 @@ def state_table(inventory: StateInventory, num_symbols: int) -> NDArray[np.int32
     """The state of every phone in every context.
 
     Args:
-        inventory: the states.
         num_symbols: N.
 
     Returns:

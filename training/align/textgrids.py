@@ -46,7 +46,6 @@ class TextGrids:
 
     Args:
         folder: where they are, at any depth.
-        manifest: the feature set.
         symbols: of the aligned feature set.
         silence: the symbol of silence.
     """

@@ -47,8 +47,6 @@ class ContextStatistics:
         """Take in an aligned utterance.
 
         Args:
-            x_tD: its frames.
-            phones: its phones.
             places_t: number of each frame's state within the utterance.
             states_per_phone: of the alignment.
             target_states_per_phone: of the states to be tied.

@@ -63,9 +63,6 @@ def write_aligned(
     """Align every utterance, write the feature set, and say what it holds.
 
     Args:
-        job: what is aligned.
-        target: where the result goes.
-        name: fingerprint of the result.
         model: what scores frames; None where TextGrids say all.
         states: what the frame targets are; None for the phones themselves.
         fan_out: where the shards are aligned.

@@ -22,20 +22,12 @@ class RecurrenceBackend(Protocol):
         Args:
             layer: everything but the drive, float32 on the backend's device.
             drive_TBG: float32; both drives of a gated layer, forget first.
-            keep: what to keep for a backward pass.
         """
 
     def backward(
         self, layer: Layer, spikes_TBH: Tensor, saved: Saved, gradients: OutputGradients
     ) -> LayerGradients:
-        """Differentiate ``forward``.
-
-        Args:
-            layer: as given to ``forward``.
-            spikes_TBH: the spikes that it returned.
-            saved: what it kept.
-            gradients: of its outputs.
-        """
+        """Differentiate ``forward``."""
 
 
 def backend_named(name: str) -> RecurrenceBackend:

@@ -128,8 +128,6 @@ def gated_forward(share, layer, arrays):  # type: ignore[no-untyped-def]
     """The gated layers forward.
 
     Args:
-        share: ``cpu_layer.Share``.
-        layer: ``cpu_layer.CpuLayer``.
         arrays: ``cpu_layer.ForwardArrays``, written.
     """
     sizes = layer.sizes
@@ -205,7 +203,6 @@ def gated_backward(share, layer, kept, gradients):  # type: ignore[no-untyped-de
     """The gated layers backward.
 
     Args:
-        share: ``cpu_layer.Share``.
         layer: ``cpu_layer.CpuLayer``; its drive is the incoming gradient of Y, its U in tiles for
             the product ``gp U``.
         kept: ``cpu_layer.Kept`` of the forward pass.

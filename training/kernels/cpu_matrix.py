@@ -82,7 +82,6 @@ def times_weight(spikes_NH: Tensor, weight_GH: Tensor, in_order: bool) -> Tensor
 
     Args:
         spikes_NH: any number of zeros.
-        weight_GH: the weight.
         in_order: add up the products of every row in the order of the presynaptic neurons, so
             that a row's result depends on nothing else in the batch.
     """

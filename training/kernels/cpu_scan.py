@@ -27,8 +27,6 @@ def scan_forward(share, layer, arrays):  # type: ignore[no-untyped-def]
     """Encoder (no decay) or conventional layer, forward.
 
     Args:
-        share: ``cpu_layer.Share``.
-        layer: ``cpu_layer.CpuLayer``.
         arrays: ``cpu_layer.ForwardArrays``, written.
     """
     num_neurons = layer.sizes.num_neurons
@@ -79,7 +77,6 @@ def scan_backward(share, layer, kept, gradients):  # type: ignore[no-untyped-def
     """Encoder or conventional layer, backward.
 
     Args:
-        share: ``cpu_layer.Share``.
         layer: ``cpu_layer.CpuLayer``; its drive is the incoming gradient of Y.
         kept: ``cpu_layer.Kept`` of the forward pass.
         gradients: ``cpu_layer.BackwardArrays``, written.

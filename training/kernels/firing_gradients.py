@@ -29,7 +29,6 @@ def firing_gradients(
     """Gradients of leak (H,), range and threshold (scalars); None where there are none.
 
     Args:
-        layer: as it fired.
         sums: (H,) each; None where potentials were not kept.
     """
     leak = layer.weights.residue_leak_H

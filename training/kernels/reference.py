@@ -52,7 +52,6 @@ def scan(
         step: (time index, state, firing) to step output.
         num_frames: T.
         lengths_B: valid frames of each utterance, (B,) int64.
-        state: state before the first frame.
         firing: how the site fires, its quantiser or more.
         per_step_range: when given, moved by each step's extremes before that step fires.
     """

@@ -64,8 +64,6 @@ def adaptive_step(
 
     Args:
         current_BH: I.
-        parameters: of the neurons.
-        state: of the frame before.
     """
     alpha, beta, a, b = parameters
     adaptation, potential, spikes = state
@@ -79,7 +77,6 @@ class AdaptiveLayer(StepLayer):
 
     Args:
         num_inputs: values of the site below.
-        config: the size.
     """
 
     num_drives = 1

@@ -164,7 +164,6 @@ def count_terms(shape: NetworkShape, activity: Activity) -> tuple[TermCount, ...
     """Itemise the exact cost; the matrix terms first, ``elementwise`` last.
 
     Args:
-        shape: the network.
         activity: of one utterance, or summed over many.
 
     Example:
@@ -236,7 +235,6 @@ def closed_form(shape: NetworkShape, mean_nonzeros: Sequence[float]) -> float:
     Two layers of v2: ``2 n0 H + 4 n1 H + 2 n2 H + n2 O``.
 
     Args:
-        shape: the network.
         mean_nonzeros: n0 ... nL, mean outputs per frame that count.
     """
     projection = shape.num_features * (shape.cost.projection_size or 0)

@@ -51,7 +51,6 @@ def delta_gru_step(
         drive_BG: ``BN(W x^)`` of r, u and c, (B, 3H).
         recurrent_BG: ``U h^`` of the same, (B, 3H).
         threshold: theta_h.
-        state: of the frame before.
     """
     drive_r, drive_u, drive_c = drive_BG.chunk(3, dim=1)
     back_r, back_u, back_c = recurrent_BG.chunk(3, dim=1)

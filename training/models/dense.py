@@ -95,8 +95,6 @@ class DenseNetwork(SpeechNetwork):
 
     Args:
         config: ``lstm`` or ``gru`` and its size.
-        num_features: F.
-        num_outputs: O.
     """
 
     def __init__(self, config: ModelConfig, num_features: int, num_outputs: int) -> None:

@@ -47,7 +47,6 @@ def egru_step(
         drive_BG: ``BN(W x)`` of z, r and g, (B, 3H).
         recurrent_BG: ``U y`` of the same, (B, 3H).
         threshold_H: theta.
-        state: of the frame before.
     """
     drive_z, drive_r, drive_g = drive_BG.chunk(3, dim=1)
     back_z, back_r, back_g = recurrent_BG.chunk(3, dim=1)

@@ -50,8 +50,6 @@ class LeakyNetwork(SpikingNetwork):
 
     Args:
         config: model, size, bits, thresholds and the options of v3.
-        num_features: F.
-        num_outputs: O.
     """
 
     encoder_site: LeakySite

@@ -22,8 +22,6 @@ class LiGruNetwork(SpikingNetwork):
 
     Args:
         config: the size; bits and thresholds do not matter.
-        num_features: F.
-        num_outputs: O.
     """
 
     def __init__(self, config: ModelConfig, num_features: int, num_outputs: int) -> None:

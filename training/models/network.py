@@ -36,7 +36,6 @@ class OutputLayer(nn.Module):
 
     Args:
         num_inputs: H.
-        num_outputs: O.
         reads_spikes: whether most of its inputs are zero.
     """
 
@@ -56,13 +55,7 @@ class OutputLayer(nn.Module):
 
 
 class SpeechNetwork(nn.Module):
-    """A recogniser: feature frames in, log-probabilities of symbols out.
-
-    Args:
-        config: which model and how large.
-        num_features: F.
-        num_outputs: O.
-    """
+    """A recogniser: feature frames in, log-probabilities of symbols out."""
 
     output: OutputLayer
 

@@ -141,7 +141,6 @@ def recomputed(
         recur: the recurrence of a chunk, with the quantiser of this pass.
         parameters: what ``recur`` uses besides its arguments and shall get gradients.
         frames: which frames are valid.
-        state: state before the first frame.
         chunk_frames: frames recomputed together; the memory of a chunk is that of the ordinary
             pass, so a few hundred are a good choice.
     """

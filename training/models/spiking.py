@@ -38,7 +38,6 @@ class LifLayer(nn.Module):
     Args:
         num_inputs: neurons (or features) of the site below.
         num_drives: rows of W per neuron: 1 conventional, 2 gated.
-        config: the network's configuration.
     """
 
     def __init__(self, num_inputs: int, num_drives: int, config: ModelConfig) -> None:
@@ -179,8 +178,6 @@ class SpikingNetwork(SpeechNetwork):
 
     Args:
         config: model, size, bits and threshold.
-        num_features: F.
-        num_outputs: O.
     """
 
     def __init__(self, config: ModelConfig, num_features: int, num_outputs: int) -> None:

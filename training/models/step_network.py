@@ -81,7 +81,6 @@ class StepLayer(nn.Module):
 
     Args:
         num_inputs: values of the site below.
-        config: the network's configuration.
     """
 
     num_drives: ClassVar[int]
@@ -112,7 +111,6 @@ class StepLayer(nn.Module):
         Args:
             drive_BG: ``BN(W X_t)``.
             recurrent_BG: ``U`` times what the layer sent a frame ago; None without feedback.
-            state: of the frame before.
         """
         raise NotImplementedError
 
@@ -160,13 +158,7 @@ class StepLayer(nn.Module):
 
 
 class StepNetwork(SpeechNetwork):
-    """A stack of step layers with the shared output layer; the input is dense features.
-
-    Args:
-        config: the model and its size.
-        num_features: F.
-        num_outputs: O.
-    """
+    """A stack of step layers with the shared output layer; the input is dense features."""
 
     layer_type: ClassVar[type[StepLayer]]
     """The family's layer."""
