@@ -5,6 +5,7 @@ the stages run.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from training.train_config import TrainConfig
 
 _LOGGER = logging.getLogger(__name__)
 _UPDATE_INTERVAL_S = 2.0
+_DRAW_INTERVAL_S = 5.0
+"""Drawing takes a core most of a second: epochs may be shorter, and training needs the core."""
 _BAR_CELLS = 20
 
 
@@ -74,7 +77,9 @@ class Overview:
         self._explanation = explanation
         self._stages = [Stage(title) for title in stages]
         self._curves: dict[str, Curve] = {}
-        self._drawn = ""
+        self._picture = ""
+        self._num_drawn = 0
+        self._last_drawn_s = -math.inf
         self._result = ""
         self._last_update_s = 0.0
         self._is_unreachable = False
@@ -114,7 +119,6 @@ class Overview:
                 number += 1
                 name = f"{training} ({number})"
             self._curves[name] = curve
-            self._drawn = picture(draw_learning_curves(self._curves).png)
         self._publish(at_once=True)
 
     def finish(self, result: str) -> None:
@@ -128,11 +132,21 @@ class Overview:
         parts.append(self._result or escape_markdown(self._explanation))
         table = ["| Stage | Progress | |", "| --- | --- | --- |"]
         parts += ["## Stages", "\n".join([*table, *(stage.row() for stage in self._stages)])]
-        if self._drawn:
-            parts += ["## Training, epoch by epoch", self._drawn]
+        if self._curves:
+            parts += ["## Training, epoch by epoch", self._drawn()]
             for training, curve in self._curves.items():
                 parts += [f"**{escape_markdown(training)}**", _epochs(curve)]
         return "\n\n".join(parts)
+
+    def _drawn(self) -> str:
+        """The learning curves; while stages run, some seconds old at most."""
+        num_epochs = sum(len(curve.metrics) for curve in self._curves.values())
+        now_s = time.monotonic()
+        is_due = bool(self._result) or now_s - self._last_drawn_s >= _DRAW_INTERVAL_S
+        if num_epochs != self._num_drawn and is_due:
+            self._picture = picture(draw_learning_curves(self._curves).png)
+            self._num_drawn, self._last_drawn_s = num_epochs, now_s
+        return self._picture
 
     def _publish(self, at_once: bool) -> None:
         with self._lock:

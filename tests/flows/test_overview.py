@@ -84,3 +84,25 @@ def test_two_trainings_of_one_title_have_a_line_each(told: list[str]) -> None:
     assert told[-1].count("training v2") == 2
     assert "**v2**" in told[-1]
     assert "**v2 (2)**" in told[-1]
+
+
+def test_short_epochs_share_a_drawing_and_the_last_is_of_all(
+    told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    draw = overview.draw_learning_curves
+
+    def counted(curves: dict[str, Curve]) -> Any:
+        drawn.append(sum(len(curve.metrics) for curve in curves.values()))
+        return draw(curves)
+
+    monkeypatch.setattr(overview, "draw_learning_curves", counted)
+    monkeypatch.setattr(overview, "_DRAW_INTERVAL_S", 1e9)
+    config = TrainConfig(curriculum=(CurriculumStage(num_epochs=4),))
+    with overview.overview("demo", "x", ["training v2"]) as page:
+        for number in range(4):
+            page.add_epoch("v2", Curve(config, tuple(epoch(n) for n in range(number + 1))))
+        assert drawn == [1]
+        assert "| 4/4 |" in told[-1]
+        page.finish("**The result**")
+    assert drawn == [1, 4]
