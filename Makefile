@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := test
 # Tests run small tensors in several processes: one thread each, or they fight over the cores.
+# Half of their time is waiting for servers, hence two of them at once, on two cores as well.
 TEST_ENV := OMP_NUM_THREADS=1
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Nothing is built on a person's machine but this project itself: a package without a wheel fails here.
@@ -52,7 +53,7 @@ down: $(STAMP)  ## Stop what make up started
 	@$(BIN)/python -m infra.local_stack down --state $(STATE)
 
 test: $(STAMP)  ## Run the tests
-	$(TEST_ENV) $(BIN)/python -m pytest
+	$(TEST_ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-infra: $(STAMP)  ## Run the tests that take minutes: lost nodes, browser
 	$(TEST_ENV) $(BIN)/python -m pytest -m cluster

@@ -50,8 +50,8 @@ def run_serve(
             )
             shown_host = f"[{host}]" if ":" in host else host
             page = f"http://{shown_host}:{listener.getsockname()[1]}/"
-            running.show(f"{page}#token={token}" if token else page)
-            serve(recognition, listener, limits)
+            shown = f"{page}#token={token}" if token else page
+            serve(recognition, listener, limits, on_ready=lambda: running.show(shown))
 
 
 @contextlib.contextmanager

@@ -3,7 +3,10 @@
 import asyncio
 import ipaddress
 import logging
+import signal
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -68,13 +71,19 @@ def patient_protocol(limits: ServeLimits) -> type[asyncio.Protocol]:
     return PatientProtocol
 
 
-def serve(recognition: Recognition, listener: socket.socket, limits: ServeLimits) -> None:
-    """Serve until the process is interrupted.
+def serve(
+    recognition: Recognition,
+    listener: socket.socket,
+    limits: ServeLimits,
+    on_ready: Callable[[], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM.
 
     Args:
         recognition: what is served.
         listener: of ``open_listener``.
         limits: what clients may ask for.
+        on_ready: called once clients can connect and either signal ends the server in order.
     """
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     host = str(listener.getsockname()[0])
@@ -91,4 +100,26 @@ def serve(recognition: Recognition, listener: socket.socket, limits: ServeLimits
         access_log=False,
         server_header=False,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    with _ended_by_signals(server):
+        on_ready()
+        server.run(sockets=[listener])
+
+
+@contextmanager
+def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """Have either signal ask the server to end, also before its own handlers are installed.
+
+    Until then Python would raise KeyboardInterrupt wherever it is, and where that is a callback of
+    the garbage collector or of a lock, print it and go on.
+    """
+
+    def end(_number: int, _frame: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -4,15 +4,18 @@
 long, under as many names as it takes, and an index of all of them. So manifest, index, plan and
 footers are as large as they would be, and the disk is not. Each size is
 measured in processes of its own, for their memory: a driver plans the shards of a made-up corpus; a
-training worker starts on the feature set and draws an epoch's batches, reading the first.
+training worker starts on the feature set and draws an epoch's batches, reading the first; and a
+training of two Ray workers starts on it, Ray's own start included, and ends at its first step.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,10 @@ from tests.benchmarks.harness import (
 from tests.harness.random_features import write_random_features
 from training.batch_plan import EpochPlan
 from training.data import TrainingData
+from training.manifest import TrainProgress
+from training.train import train
 from training.train_config import CurriculumStage, TrainConfig
+from training.worker_config import WorkerConfig
 
 SHARD_SIZE = 256
 CONFIG = TrainConfig(
@@ -132,6 +138,21 @@ def worker(num_utterances: int, features: Location) -> dict[str, float]:
     }
 
 
+def training(num_utterances: int, features: Location) -> dict[str, float]:
+    """From the call of a training to the first step that it reports."""
+    started, first_s = time.perf_counter(), []
+
+    def after_a_step(progress: TrainProgress) -> None:
+        if progress.step and not first_s:
+            first_s.append(time.perf_counter() - started)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    runs = Location.of(features.path).child("runs")
+    with suppress(KeyboardInterrupt):
+        train(CONFIG, features, runs, WorkerConfig(num_workers=2), on_progress=after_a_step)
+    return {"Training through Ray: to the first step, s": first_s[0]}
+
+
 def main(
     sizes: str = "100000,1000000",
     part: str = "",
@@ -141,7 +162,7 @@ def main(
 ) -> None:
     """Memory and time before the first step, at several numbers of utterances."""
     if part:
-        measured = {"driver": driver, "worker": worker}[part]
+        measured = {"driver": driver, "worker": worker, "training": training}[part]
         place = Location.of(features or Path())
         sys.stdout.write(json.dumps(measured(int(sizes), place)))
         return
@@ -150,7 +171,7 @@ def main(
         with tempfile.TemporaryDirectory(prefix="spikeline-bench-") as folder:
             write_features(Location.of(folder), size)
             row: dict[str, Any] = {"Utterances": size}
-            for name in ("driver", "worker"):
+            for name in ("driver", "worker", "training"):
                 command = [sys.executable, "-m", "tests.benchmarks.bench_plan", "--part", name]
                 command += ["--sizes", str(size), "--features", folder]
                 ended = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -1,10 +1,12 @@
-"""Alignment and evaluation on three Ray nodes, one taken away in the middle: the same bytes."""
+"""Alignment and evaluation on one Ray node and on three, one taken away: the same bytes."""
 
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,12 +35,13 @@ EVALUATE = EvaluateConfig(
 NOT_COMPARED = ("manifest.json", "manifest-copy.json", "report.html")
 
 
-@pytest.fixture
-def cluster(tmp_path: Path):
+@contextmanager
+def nodes(folder: Path, num_nodes: int) -> Iterator[RayCluster]:
     temp = Path(tempfile.mkdtemp(prefix="sl-", dir="/tmp"))
+    folder.mkdir()
     try:
-        with ray_cluster(tmp_path, temp, num_nodes=3) as nodes:
-            yield nodes
+        with ray_cluster(folder, temp, num_nodes) as cluster:
+            yield cluster
     finally:
         shutil.rmtree(temp, ignore_errors=True)
 
@@ -58,11 +61,16 @@ def aligned(features: Location, tmp_path_factory: pytest.TempPathFactory) -> Loc
     return align(ALIGN, features, Location.of(tmp_path_factory.mktemp("aligned"))).location
 
 
-def disturbed(cluster: RayCluster, step: str, *arguments: str) -> Location:
-    """The result of a driver whose cluster loses a node when the step has begun to end."""
+def on_ray(cluster: RayCluster, lost_during: str | None, *arguments: str) -> Location:
+    """The result of a driver; its cluster loses a node when the step named has begun to end."""
     log = (cluster.folder / "driver.log").open("wb")
+    num_nodes = len(cluster.nodes)
+    stage, config, features, runs, *models = arguments
     driver = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("fan_out_driver.py"), *arguments],
+        [
+            *(sys.executable, Path(__file__).with_name("fan_out_driver.py")),
+            *(stage, config, features, runs, str(num_nodes), *models),
+        ],
         stdout=subprocess.PIPE,
         stderr=log,
         env=cluster.environment,
@@ -76,12 +84,13 @@ def disturbed(cluster: RayCluster, step: str, *arguments: str) -> Location:
         except ValueError:
             continue
         result = said.get("result", result)
-        if left is None and said.get("step") == step and said["done"] >= 1:
+        if lost_during and left is None and said.get("step") == lost_during and said["done"] >= 1:
             cluster.nodes[2].kill()
             left = said["all"] - said["done"]
     assert driver.wait() == 0, (cluster.folder / "driver.log").read_text()[-4000:]
-    assert left is not None
-    assert left > 2, "the node was not lost in the middle"
+    if lost_during:
+        assert left is not None
+        assert left > 2, "the node was not lost in the middle"
     assert result is not None
     return Location.of(result)
 
@@ -91,32 +100,30 @@ def content_of(location: Location) -> dict[str, bytes]:
     return {name: location.child(*name.split("/")).read_bytes() for name in names}
 
 
-def test_an_alignment_survives_a_node_and_is_the_same(
-    cluster: RayCluster, features: Location, aligned: Location, tmp_path: Path
-) -> None:
-    found = disturbed(
-        cluster,
-        "aligning",
-        *("align", ALIGN.model_dump_json(), features.uri, str(tmp_path / "runs"), "4"),
-    )
-    assert content_of(found) == content_of(aligned)
+def same_on_ray(folder: Path, lost_during: str, expected: Location, *arguments: str) -> None:
+    """A stage on one node, and on three of which one is lost, gives the files of one process."""
+    stage, config, features, *models = arguments
+    for num_nodes, lost in ((1, None), (3, lost_during)):
+        with nodes(folder / f"{num_nodes}-nodes", num_nodes) as cluster:
+            runs = str(folder / f"runs-of-{num_nodes}")
+            found = on_ray(cluster, lost, stage, config, features, runs, *models)
+        assert content_of(found) == content_of(expected), f"{num_nodes} nodes"
 
 
-def test_an_evaluation_survives_a_node_and_is_the_same(
-    cluster: RayCluster, aligned: Location, tmp_path: Path
+def test_an_alignment_is_the_same_wherever_it_runs(
+    features: Location, aligned: Location, tmp_path: Path
 ) -> None:
+    same_on_ray(tmp_path, "aligning", aligned, "align", ALIGN.model_dump_json(), features.uri)
+
+
+def test_an_evaluation_is_the_same_wherever_it_runs(aligned: Location, tmp_path: Path) -> None:
     config = TrainConfig(
         model=ModelConfig(model="v2", hidden_size=16, num_layers=1),
         objective="frame",
         curriculum=(CurriculumStage(num_epochs=2, chunk_frames=100),),
     )
     here = WorkerConfig(in_process=True, threads_per_worker=1)
-    runs = Location.of(tmp_path / "runs")
-    model = train(config, aligned, runs, here).location
-    undisturbed = evaluate(EVALUATE, [model], aligned, Location.of(tmp_path / "alone"))
-    found = disturbed(
-        cluster,
-        "scoring",
-        *("evaluate", EVALUATE.model_dump_json(), aligned.uri, runs.uri, "4", model.uri),
-    )
-    assert content_of(found) == content_of(undisturbed.location)
+    model = train(config, aligned, Location.of(tmp_path / "runs"), here).location
+    alone = evaluate(EVALUATE, [model], aligned, Location.of(tmp_path / "alone")).location
+    stage = ("evaluate", EVALUATE.model_dump_json(), aligned.uri, model.uri)
+    same_on_ray(tmp_path, "scoring", alone, *stage)

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -277,6 +279,38 @@ def test_nothing_is_left_of_a_server_that_ends(engine_file, number, tmp_path):
     while any(os.path.exists(f"/proc/{pid}") for pid in workers):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+_INTERRUPTED = """
+import os
+import sys
+from evaluation.serve import server
+from evaluation.serve.limits import ServeLimits
+from flows.event_driven_commands import EngineSource
+from flows.serve_command import run_serve
+
+class Interrupting:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[2]))
+        for _ in range(1000):  # a handler runs between two of these
+            pass
+
+serve = server.serve
+server.serve = lambda *given, on_ready: serve(
+    *given, on_ready=lambda: (on_ready(), Interrupting())
+)
+run_serve(EngineSource(sys.argv[1]), ("127.0.0.1", 0), ServeLimits(), find_words=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_server_runs_ends_it(engine_file, number):
+    """In a place where Python would print a KeyboardInterrupt and go on."""
+    command = [sys.executable, "-c", _INTERRUPTED, str(engine_file), str(int(number))]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("http://127.0.0.1:")
+    assert "KeyboardInterrupt" not in ended.stderr
 
 
 def test_pages_and_files_while_streams_are_full(server, speech):
