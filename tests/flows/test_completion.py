@@ -49,7 +49,7 @@ def test_help_has_a_short_form(arguments, capfd):
 def commands_on(page):
     """Every command line of ours in a page's blocks of code."""
     blocks = re.findall(r"```[a-z]*\n(.*?)```", page.read_text(), re.S)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     found = [re.sub(r"^([A-Z_]+=\S+ )+", "", line).partition(" #")[0] for line in lines]
     return [line.partition(" > ")[0] for line in found if line.startswith("spikeline ")]
 
