@@ -3,7 +3,6 @@
 Shape legend: T time, B batch, O outputs.
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from evaluation.engine.scorer import EventScorer
 from evaluation.multiplications import Activity, NetworkShape, measure_activity
 from featurize.cmvn import Normaliser
 from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest, LabelInventory
-from featurize.shards import iter_rows
-from featurize.stage import Location, PipelineError, attribute_at
+from featurize.stage import PipelineError, attribute_at
 from training.batching import collate
 from training.manifest import TrainManifest
 from training.trained_model import TrainedModel
@@ -121,28 +119,6 @@ class Recognition:
     row: FeatureRow
     log_probs_TO: NDArray[np.float32]  # scores of its frames
     activity: Activity  # what its sites sent on
-
-
-def stream_batches(
-    features: Location,
-    manifest: FeaturizeManifest,
-    subsets: Sequence[str],
-    batch_size: int,
-    *,
-    every: int = 1,
-) -> Iterator[list[FeatureRow]]:
-    """Read utterances as they are needed, in the order of the shards.
-
-    A row group holds utterances of similar length, so that batches pad little.
-
-    Args:
-        subsets: subsets to read.
-        batch_size: utterances per batch; fewer in the last.
-        every: take only each utterance whose number (from 0) this divides.
-    """
-    rows = itertools.islice(iter_rows(features, manifest, subsets), 0, None, every)
-    while batch := list(itertools.islice(rows, batch_size)):
-        yield batch
 
 
 def network_shape(recogniser: TrainedModel) -> NetworkShape:

@@ -16,7 +16,6 @@ Shape legend: T frames, F features.
 """
 
 import hashlib
-import logging
 import random
 import re
 from collections import Counter
@@ -59,8 +58,6 @@ from featurize.stage import (
     timestamp,
 )
 from featurize.utterance_index import index_shard, write_index
-
-logger = logging.getLogger(__name__)
 
 STAGE_VERSION = 1
 SAMPLE_RATE_HZ = 16000

@@ -5,7 +5,6 @@ is evaluated alone, so that one more run does not score the others again. Traini
 seed: the first seed of every entry comes before the second of any.
 """
 
-import logging
 from typing import NamedTuple
 
 from prefect import flow, task
@@ -32,7 +31,6 @@ from training.train import STAGE as TRAINING
 from training.train import training_fingerprint
 from training.worker_config import WorkerConfig
 
-_LOGGER = logging.getLogger(__name__)
 send_logs_to_runs()
 
 

@@ -13,14 +13,7 @@ Both are read when a process starts, so they are given to the processes started 
 elsewhere than with glibc and GNU OpenMP they do nothing.
 """
 
-import logging
-import multiprocessing
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from typing import ParamSpec, TypeVar
 
 _MEMORY = "GLIBC_TUNABLES"
 _TUNABLES = {
@@ -31,9 +24,6 @@ _TUNABLES = {
 _SPIN, _WAIT_POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 _SPIN_COUNT = 10_000  # some ten microseconds
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 
 def environment() -> dict[str, str]:
     """Variables to start a training process with; what a person set there is kept."""
@@ -43,29 +33,3 @@ def environment() -> dict[str, str]:
     if _WAIT_POLICY not in os.environ:
         found[_SPIN] = os.environ.get(_SPIN, str(_SPIN_COUNT))
     return found
-
-
-@contextmanager
-def _inherited() -> Iterator[None]:
-    ours = environment()
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call a module's function in a fresh process with these variables, and wait for it.
-
-    What it logs goes to stderr.
-    """
-    context = multiprocessing.get_context("spawn")
-    log = partial(logging.basicConfig, level=logging.INFO, format="%(message)s")
-    with _inherited(), ProcessPoolExecutor(1, mp_context=context, initializer=log) as pool:
-        return pool.submit(function, *args, **kwargs).result()

@@ -6,7 +6,6 @@ one.
 """
 
 import json
-import logging
 import os
 import tempfile
 from functools import partial
@@ -38,8 +37,6 @@ import ray  # noqa: E402
 import ray.train  # noqa: E402
 import ray.train.torch  # noqa: E402
 from ray.tune.integration.ray_train import TuneReportCallback  # noqa: E402
-
-logger = logging.getLogger(__name__)
 
 _FAILURE_NAME = "failure.txt"
 _RAY_FOLDER = "ray"

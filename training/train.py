@@ -1,6 +1,5 @@
 """The training stage: features in, a trained recogniser out."""
 
-import logging
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
@@ -35,8 +34,6 @@ from training.split_index import check_epochs, index_split, used_utterances
 from training.train_config import TrainConfig
 from training.worker import train_worker
 from training.worker_config import WorkerConfig
-
-logger = logging.getLogger(__name__)
 
 STAGE = "training"
 STAGE_VERSION = 2

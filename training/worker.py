@@ -1,6 +1,5 @@
 """What one training worker does, whoever started it."""
 
-import logging
 import os
 
 import torch
@@ -17,8 +16,6 @@ from training.loop import Observers, TrainingLoop
 from training.models.build import build_network, num_outputs
 from training.train_config import TrainConfig
 from training.worker_config import WorkerConfig
-
-logger = logging.getLogger(__name__)
 
 
 def set_threads(workers: WorkerConfig, num_workers_here: int) -> None:

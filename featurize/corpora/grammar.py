@@ -157,15 +157,6 @@ _SENTENCES: tuple[str, ...] = (
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
-def vocabulary() -> tuple[str, ...]:
-    """Every word a sentence may use, upper case, sorted."""
-    literal = " ".join((*_SENTENCES, *(text for group in _PHRASES.values() for text in group)))
-    words = set(_SLOT.sub(" ", literal).replace(",", " ").split())
-    for group in _CLASSES.values():
-        words.update(word for entry in group for word in entry.split())
-    return tuple(sorted(word.upper() for word in words))
-
-
 def part_of(sentence: str) -> Part:
     """The part of the corpus a sentence belongs to, by a hash of its words."""
     digest = hashlib.sha256(transcript(sentence).encode()).digest()

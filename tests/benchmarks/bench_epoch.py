@@ -21,7 +21,7 @@ from featurize.stage import Location, PipelineError, read_manifest
 from flows.overrides import apply_overrides
 from flows.recipes import recipe_named
 from tests.benchmarks.harness import RecordOption, SmallOption, markdown, publish
-from training import process_environment
+from tests.harness import training_process
 from training.checkpoint import CheckpointStore
 from training.data import TrainingData
 from training.loop import TrainingLoop
@@ -115,7 +115,7 @@ def main(
     frames = sum(manifest.subsets[name].num_frames for name in manifest.splits["train"])
     first = trainings[0]
     epochs = [time_epoch(config, place, workers) for config in trainings]
-    parts = [process_environment.call(step_parts, config, place, steps) for config in trainings]
+    parts = [training_process.call(step_parts, config, place, steps) for config in trainings]
     publish(
         "An epoch of training",
         [

@@ -35,7 +35,7 @@ from tests.benchmarks.harness import (
     publish,
     times_in_turns,
 )
-from training import process_environment
+from tests.harness import training_process
 
 Samples = NDArray[np.float32]
 NUM_BINS = 40
@@ -143,7 +143,7 @@ def main(
         peaks = [
             {
                 "Utterances": count,
-                "Peak, MiB": process_environment.call(shard_peak_mib, corpus, subset, count),
+                "Peak, MiB": training_process.call(shard_peak_mib, corpus, subset, count),
             }
             for count in (utterances // 2, utterances)
         ]

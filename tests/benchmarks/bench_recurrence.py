@@ -28,7 +28,8 @@ from tests.benchmarks.harness import (
     ratios,
     times_in_turns,
 )
-from training import process_environment, recurrence
+from tests.harness import training_process
+from training import recurrence
 from training.lif import LifState
 from training.models.build import build_network
 from training.models.model_config import ModelConfig
@@ -278,7 +279,7 @@ def main(
         toy = Sizes(4, 12, 10, 24, 7)
         cases = [case._replace(sizes=toy) for case in cases]
         layer, long, lengths, rounds = toy, toy, (16, 32), 2
-    here = process_environment.call
+    here = training_process.call
     networks = [row for case in cases for row in here(time_networks, case, rounds, threads)]
     lengths_of = []
     for model in (*names, "nn.LSTM"):

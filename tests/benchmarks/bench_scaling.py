@@ -42,8 +42,8 @@ from tests.benchmarks.harness import (
     publish,
     times_in_turns,
 )
+from tests.harness import training_process
 from tests.harness.processes import descendants
-from training import process_environment
 from training.align.align import align
 from training.checkpoint import CheckpointStore
 from training.data import TrainingData
@@ -254,7 +254,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
             bench.trained(features[-1], count, in_process)
         for one in features:
             bench.evaluated(one, models[-1])
-        steps = process_environment.call(step_times, bench.train, features[-1], batches, frames)
+        steps = training_process.call(step_times, bench.train, features[-1], batches, frames)
     publish(
         "What every stage costs",
         [

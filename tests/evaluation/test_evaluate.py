@@ -12,11 +12,12 @@ from evaluation.config import EvaluateConfig, ViterbiConfig
 from evaluation.evaluate import evaluate
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics
-from evaluation.recognise import choose_cmvn, stream_batches
+from evaluation.recognise import choose_cmvn
 from featurize.schema import CmvnStatistics, FeaturizeManifest, LabelInventory
 from featurize.shards import iter_rows
 from featurize.stage import Location, PipelineError, read_manifest
 from featurize.stage.manifest import write_sealed
+from tests.harness.batches import stream_batches
 from training.batching import collate
 from training.losses import greedy_ctc_labels
 from training.manifest import TrainManifest

@@ -21,7 +21,7 @@ from evaluation.engine_of_run import SearchChoice, searches_for
 from evaluation.evaluate import evaluate
 from evaluation.kneser_ney import estimate
 from evaluation.metrics import EvaluationMetrics
-from evaluation.recognise import recognise, stream_batches
+from evaluation.recognise import recognise
 from evaluation.transcripts import words_of
 from evaluation.word_lexicon import Speller, spoken_words
 from featurize.lexicon import load_lexicon
@@ -29,6 +29,7 @@ from featurize.phones import CMUDICT_39, TIMIT_48
 from featurize.schema import FeaturizeManifest, LabelInventory
 from featurize.stage import Location, PipelineError, read_manifest
 from featurize.stage.manifest import write_sealed
+from tests.harness.batches import stream_batches
 from training.trained_model import load_model
 
 LETTER_PHONES = LabelInventory(kind="phones", symbols=("P", "T", "K"), scored_as=("P", "T", "K"))

@@ -133,12 +133,6 @@ def _last_spikes(spikes_TBH: Tensor, lengths_B: Tensor, initial_BH: Tensor) -> T
     return torch.where((lengths_B > 0).unsqueeze(1), found, initial_BH.detach())
 
 
-def _new_extremes(count: int) -> Tensor:
-    extremes = torch.full((count, 2, LANES), torch.inf)
-    extremes[:, 1] = -torch.inf
-    return extremes
-
-
 def _new_floats(sizes: Sizes, is_wanted: bool) -> Tensor:
     return torch.empty(sizes[:3] if is_wanted else (0,))
 
