@@ -33,10 +33,16 @@ import spikeline_start
 spikeline_start.settle()
 
 from evaluation.decoding import Decoder  # noqa: E402 - found as installed, see above
-from evaluation.engine.description import SymbolTable  # noqa: E402
+from evaluation.engine.build import symbol_table  # noqa: E402
 from evaluation.engine.front_end import FrontEnd  # noqa: E402
 from evaluation.engine.resampler import StreamResampler  # noqa: E402
-from evaluation.engine.transcriber import Transcriber, Transcription, spell  # noqa: E402
+from evaluation.engine.speaker import SpeakerStatistics  # noqa: E402
+from evaluation.engine.transcriber import (  # noqa: E402
+    Transcriber,
+    Transcription,
+    scored_symbols,
+    spell,
+)
 from evaluation.multiplications import (  # noqa: E402
     TermCount,
     audited,
@@ -111,7 +117,7 @@ class Model:
         self._run, self._features = run, features
         self._trained = load_model(run)
         self._search: Decoder | None = None
-        self._front_end = FrontEnd(front_end_of(self._trained.manifest, run.uri, features))
+        self._frames = front_end_of(self._trained.manifest, run.uri, features)
 
     @property
     def name(self) -> str:
@@ -131,8 +137,8 @@ class Model:
     def score(self, samples: NDArray[np.floating], sample_rate_hz: int = 16_000) -> Scores:
         """Hear a whole array at once, and count what that costs.
 
-        Frames are normalised as those of a stream: where the model was trained on features
-        normalised by speaker, by an estimate that grows with what was heard.
+        Where the model was trained on features normalised by speaker, the array counts as all that
+        its speaker said.
 
         Args:
             samples: (n,) mono, in [-1, 1]; clipped to that.
@@ -141,15 +147,14 @@ class Model:
         Raises:
             PipelineError: when a sample is not finite, or there are too few for a frame.
         """
-        config = self._front_end.config
+        speaker = SpeakerStatistics(self._frames)
+        speaker.hear_whole([np.asarray(samples)], sample_rate_hz)
+        config = speaker.front_end()
+        front_end = FrontEnd(config)
         resampler = StreamResampler(sample_rate_hz, config.sample_rate_hz)
-        self._front_end.reset()
-        pieces = [
-            self._front_end.feed(resampler.feed(np.asarray(samples, np.float32))),
-            self._front_end.feed(resampler.finish()),
-            self._front_end.finish(),
-        ]
-        frames_TF = np.concatenate(pieces)
+        clipped = np.clip(samples, -1.0, 1.0).astype(np.float32)
+        pieces = [front_end.feed(resampler.feed(clipped)), front_end.feed(resampler.finish())]
+        frames_TF = np.concatenate([*pieces, front_end.finish()])
         if not len(frames_TF):
             raise PipelineError(f"{len(samples)} samples are too few for a frame; give more")
         lengths_B = torch.tensor([len(frames_TF)])
@@ -166,18 +171,18 @@ class Model:
         )
 
     def spell(self, scores: Scores) -> str:
-        """The symbols of the search that an evaluation chose, or else of the default one."""
+        """The symbols of the search that an evaluation chose, or else of the default one.
+
+        They are written as an evaluation scores them: TIMIT's 48 phones as 39.
+        """
         from evaluation.decoding import ctc_greedy
         from evaluation.engine_of_run import SearchChoice, searches_for
 
         if self._search is None:
             chosen = searches_for(self._run, self._trained, SearchChoice(find_words=False))
             self._search = chosen.symbols or ctc_greedy
-        labels = self._trained.manifest.labels
-        table = SymbolTable(
-            kind=labels.kind, symbols=labels.symbols, word_boundary=labels.word_boundary
-        )
-        return spell(self._search(scores.log_probs_TO), table)
+        table = symbol_table(self._trained.manifest.labels)
+        return spell(scored_symbols(self._search(scores.log_probs_TO), table), table)
 
     def stream(self, sample_rate_hz: int = 16_000, evaluation: str | None = None) -> Transcriber:
         """The event-driven engine on a stream of samples: ``feed``, ``partial`` and ``result``.

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from featurize.cmudict import CMUDICT_RELEASE
-from featurize.cmvn import RunningMoments, cmvn_statistics
+from featurize.cmvn import cmvn_statistics
 from featurize.corpora.scan import scan_corpus
 from featurize.featurize_config import FeaturizeConfig
 from featurize.labels import labeller
 from featurize.make_shard import ShardResult, make_shard, read_sidecar
+from featurize.moments import RunningMoments
 from featurize.plan_shards import ShardPlan, plan_shards
 from featurize.rejects import (
     REJECTS_NAME,

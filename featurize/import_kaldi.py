@@ -23,10 +23,11 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.cmvn import MomentSums, add_moments, cmvn_statistics
+from featurize.cmvn import cmvn_statistics
 from featurize.import_kaldi_config import KaldiImportConfig
 from featurize.kaldi_archives import BadRecord, read_lines, read_matrix
 from featurize.kaldi_subset import SubsetTables, check_frame_shift, marks_of_subset, read_subset
+from featurize.moments import MomentSums, add_moments
 from featurize.phones import PHONE_48_TO_39
 from featurize.plan_shards import shard_name
 from featurize.rejects import (

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from featurize.audio import read_audio
-from featurize.cmvn import MomentSums, add_moments
 from featurize.corpora.entry import CorpusEntry, file_of
 from featurize.features import FeatureExtractor
 from featurize.featurize_config import FeaturizeConfig
 from featurize.labels import Labeller, Labels, frames_needed, labeller
+from featurize.moments import MomentSums, add_moments
 from featurize.plan_shards import ShardPlan
 from featurize.rejected import RejectedUtterance
 from featurize.rejects import Reject

@@ -342,10 +342,22 @@ def transcribe(
             "--microphone", help="Listen to this machine's microphone until Ctrl-C, as --stream."
         ),
     ] = False,
+    one_speaker: Annotated[
+        bool,
+        typer.Option(
+            "--one-speaker",
+            help="The files are all of one speaker: a model trained on features normalised by "
+            "speaker takes the mean and deviation of all together, in place of each file's own.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Recognise speech with the event-driven engine."""
-    from flows.event_driven_commands import EngineSource, run_transcribe
+    """Recognise speech with the event-driven engine.
+
+    A model trained on features normalised by speaker takes each file's own mean and deviation, as
+    if it were all that its speaker said; of a microphone they are estimated as it is heard.
+    """
+    from flows.event_driven_commands import EngineSource, Listening, run_transcribe
     from flows.microphone_command import run_microphone
 
     if microphone == bool(files):
@@ -354,7 +366,7 @@ def transcribe(
     if microphone:
         run_microphone(source, find_words=not symbols, as_json=as_json)
     else:
-        run_transcribe(source, files or (), find_words=not symbols, stream=stream, as_json=as_json)
+        run_transcribe(source, files or (), Listening(not symbols, stream, one_speaker), as_json)
 
 
 @_command("serve", FINISHED)

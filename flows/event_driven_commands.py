@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +13,13 @@ from flows.command import command
 from flows.terminal import LiveLine
 
 if TYPE_CHECKING:
-    from evaluation.engine.description import Precision
+    from evaluation.engine.description import FrontEndConfig, Precision
     from evaluation.engine.engine_file import EngineData
-    from evaluation.engine.transcriber import Transcriber, Transcription
+    from evaluation.engine.transcriber import Transcription
 
 _LOGGER = logging.getLogger(__name__)
 
 ENGINE_SUFFIX = ".spikes"
-SPEAKER_NOTE = (
-    "trained on features normalised by speaker, whose mean and deviation are estimated as the "
-    "stream is heard, from the training set's on; the first seconds may have more errors"
-)
 
 
 @dataclass(frozen=True)
@@ -59,20 +56,26 @@ def load_engine(source: EngineSource, *, find_words: bool = True) -> "EngineData
     return engine_of_run(source.model, precision, source.features, choice)
 
 
+@dataclass(frozen=True)
+class Listening:
+    """How files are recognised."""
+
+    find_words: bool = True  # where the engine finds them
+    stream: bool = False  # show the hypothesis as it grows
+    one_speaker: bool = False  # whose statistics are those of all files together
+
+
 def run_transcribe(
-    source: EngineSource, files: Sequence[str], *, find_words: bool, stream: bool, as_json: bool
+    source: EngineSource, files: Sequence[str], listening: Listening, as_json: bool
 ) -> None:
     """Recognise audio files one after the other."""
     with command(as_json) as running:
-        data = load_engine(source, find_words=find_words)
+        data = load_engine(source, find_words=listening.find_words)
         if not source.is_file:
             from flows.trained_on import trained_on
 
             _LOGGER.info("%s", trained_on(Location.of(source.model)))
-        front_end = data.description.front_end
-        if front_end is not None and front_end.cmvn == "speaker":
-            _LOGGER.warning("%s", SPEAKER_NOTE)
-        listener = _Listener(data, find_words=find_words, stream=stream)
+        listener = _Listener(data, listening, files)
         heard: dict[str, Transcription] = {}
         failed: dict[str, str] = {}
         for file in files:
@@ -99,38 +102,66 @@ def run_transcribe(
 
 
 class _Listener:
-    """Recognises files with one engine, and keeps what is ready for each sample rate."""
+    """Recognises files with one engine.
 
-    def __init__(self, data: "EngineData", *, find_words: bool, stream: bool) -> None:
-        self._data = data
-        self._find_words = find_words
-        self._stream = stream
-        self._transcribers: dict[int, Transcriber] = {}
+    Args:
+        data: the engine.
+        listening: how.
+        files: all that it will be asked for.
+
+    Raises:
+        PipelineError: when the engine cannot listen, or the files cannot be read twice.
+    """
+
+    def __init__(self, data: "EngineData", listening: Listening, files: Sequence[str]) -> None:
+        from evaluation.engine.transcriber import Transcriber
+
+        self._listening = listening
+        self._transcriber = Transcriber(data, None, listening.find_words)
+        self._of_all: FrontEndConfig | None = None
+        if listening.one_speaker:
+            if "-" in files:
+                raise PipelineError(
+                    "--one-speaker reads every file twice, which standard input cannot be; "
+                    "name files"
+                )
+            self._of_all = self._front_end_of(files)
+
+    def _front_end_of(self, files: Sequence[str]) -> "FrontEndConfig":
+        """How frames of one speaker's files are made; what cannot be read is named later."""
+        from evaluation.engine.audio_file import open_audio
+        from evaluation.engine.speaker import SpeakerStatistics
+
+        statistics = SpeakerStatistics(self._transcriber.front_end)
+        for file in files if statistics.are_needed else ():
+            with suppress(PipelineError), open_audio(file) as audio:
+                statistics.hear_whole(audio.blocks, audio.sample_rate_hz)
+        return statistics.front_end()
 
     def transcribe(self, file: str) -> "Transcription":
         """Recognise a file, local, on S3, or standard input."""
         from evaluation.engine.audio_file import open_audio
-        from evaluation.engine.transcriber import Transcriber
+        from evaluation.engine.speaker import SpeakerStatistics
 
         with open_audio(file) as audio:
             rate = audio.sample_rate_hz
-            # A transcriber that failed halfway is not used again.
-            transcriber = self._transcribers.pop(rate, None)
-            if transcriber is None:
-                transcriber = Transcriber(self._data, rate, self._find_words)
             growing = LiveLine(sys.stderr)
             try:
+                front_end = self._of_all
+                if front_end is None:
+                    statistics = SpeakerStatistics(self._transcriber.front_end)
+                    statistics.hear_whole(audio.blocks, rate)
+                    front_end = statistics.front_end()
+                transcriber = self._transcriber.another(rate, None, front_end)
                 for block in audio.blocks:
                     transcriber.feed(block)
-                    if self._stream:
+                    if self._listening.stream:
                         growing.show(transcriber.so_far().text)
-                heard = transcriber.result()
+                return transcriber.result()
             except PipelineError as error:
                 raise PipelineError(f"{file}: {error}") from None
             finally:
                 growing.end()
-            self._transcribers[rate] = transcriber
-            return heard
 
 
 def as_json_object(file: str, heard: "Transcription") -> dict[str, Any]:

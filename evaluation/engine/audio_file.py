@@ -3,7 +3,7 @@
 import io
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ from featurize.stage import Location, PipelineError
 
 logger = logging.getLogger(__name__)
 
-_BLOCK_S = 0.5
+BLOCK_S = 0.5
+"""Longest block of a file, in seconds."""
 # libsndfile's answer where the header leaves the length open.
 _UNKNOWN_NUM_FRAMES = 2**62
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 192_000
@@ -30,7 +31,9 @@ class AudioFile:
     """An open file."""
 
     sample_rate_hz: int  # its own rate
-    blocks: Iterator[NDArray[np.float32]]  # mono samples, (n,) float32, several channels averaged
+    # Mono samples, (n,) float32, several channels averaged; read anew, from the beginning, each
+    # time that they are gone through.
+    blocks: Iterable[NDArray[np.float32]]
 
 
 @contextmanager
@@ -55,7 +58,7 @@ def open_audio(path: str) -> Iterator[AudioFile]:
                 raise PipelineError(f"{path}: its header states no length; encode it again")
             if sound.frames <= 0:
                 raise PipelineError(f"{path}: its header states that it holds no samples")
-            yield AudioFile(rate, _blocks(path, sound))
+            yield AudioFile(rate, _Blocks(path, source))
         except RejectedUtterance as error:
             raise PipelineError(f"{path}: {error}") from None
         except OSError as error:
@@ -76,21 +79,41 @@ def _opened(path: str) -> AbstractContextManager[IO[bytes]]:
     return open(path, "rb")
 
 
-def _blocks(path: str, sound: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
-    size = max(1, round(_BLOCK_S * sound.samplerate))
-    num_read = 0
-    while True:
-        try:
-            samples = sound.read(size, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise PipelineError(
-                f"{path}: decoding stops after {num_read} of {sound.frames} samples "
-                f"({error.error_string.rstrip('.')})"
-            ) from None
-        if not len(samples):
-            break
-        num_read += len(samples)
-        yield samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    if num_read < sound.frames:  # MP3 has no more to go by than an estimate
-        states = "%s ends after %d of the %d samples that its header states"
-        logger.warning(states, path, num_read, sound.frames)
+class _Blocks:
+    """The samples of a file, from the beginning each time.
+
+    Args:
+        path: of the file, for messages.
+        source: where it is read from.
+    """
+
+    def __init__(self, path: str, source: IO[bytes] | str) -> None:
+        self._path = path
+        self._source = source
+        self._is_named = False
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        if not isinstance(self._source, str):
+            self._source.seek(0)
+        with soundfile.SoundFile(self._source) as sound:
+            yield from self._blocks(sound)
+
+    def _blocks(self, sound: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
+        size = max(1, round(BLOCK_S * sound.samplerate))
+        num_read = 0
+        while True:
+            try:
+                samples = sound.read(size, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                raise PipelineError(
+                    f"{self._path}: decoding stops after {num_read} of {sound.frames} samples "
+                    f"({error.error_string.rstrip('.')})"
+                ) from None
+            if not len(samples):
+                break
+            num_read += len(samples)
+            yield samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        if num_read < sound.frames and not self._is_named:  # MP3 has no more than an estimate
+            self._is_named = True
+            states = "%s ends after %d of the %d samples that its header states"
+            logger.warning(states, self._path, num_read, sound.frames)

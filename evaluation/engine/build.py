@@ -23,6 +23,7 @@ from evaluation.engine.description import (
 from evaluation.engine.engine_file import EngineData, check, search_arrays
 from evaluation.engine.layout import Layout, Matrix, lay_out
 from evaluation.graph.search import GraphSearch
+from featurize.schema import LabelInventory
 from featurize.stage import PipelineError
 from training.constants import SATURATION, UNQUANTIZED_BITS
 from training.lif import LeakyFiring
@@ -54,6 +55,16 @@ class EngineSearches:
             if search is not None
             for name, array in search_arrays(prefix, search.graph).items()
         }
+
+
+def symbol_table(labels: LabelInventory) -> SymbolTable:
+    """The symbols as an engine writes them, which is as an evaluation scores them."""
+    return SymbolTable(
+        kind=labels.kind,
+        symbols=labels.symbols,
+        word_boundary=labels.word_boundary,
+        scored_as=labels.scored_as,
+    )
 
 
 def output_names(manifest: TrainManifest) -> tuple[str, ...]:
@@ -103,7 +114,6 @@ def build_engine(
         searches: how symbols and words are found, for an engine that listens.
     """
     network, manifest = spiking_network(recogniser), recogniser.manifest
-    labels = manifest.labels
     try:
         description = EngineDescription(
             precision=precision,
@@ -116,9 +126,7 @@ def build_engine(
             num_bits=network.config.num_bits,
             objective=manifest.config.objective,
             frame_shift_s=manifest.frame_shift_s,
-            labels=SymbolTable(
-                kind=labels.kind, symbols=labels.symbols, word_boundary=labels.word_boundary
-            ),
+            labels=symbol_table(manifest.labels),
             output_names=output_names(manifest),
             symbol_search=None if searches is None else describe(searches.symbols, searches),
             word_search=None if searches is None else describe(searches.words, searches),

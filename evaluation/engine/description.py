@@ -48,8 +48,8 @@ class FrontEndConfig(TypedConfig):
         description="Precision that training read; features are rounded to it."
     )
     cmvn: Literal["none", "global", "speaker"] = Field(
-        description="Normalisation in training; by speaker, a running estimate from the stream "
-        "stands in that starts from the training set's mean and deviation."
+        description="Normalisation in training; by speaker, a file has its own statistics, and of "
+        "a stream a running estimate stands in, from the training set's on."
     )
     mean: tuple[float, ...] = Field(description="Subtracted from a frame, one value per feature.")
     std: tuple[float, ...] = Field(description="What a frame is divided by, one value per feature.")
@@ -76,6 +76,9 @@ class SymbolTable(TypedConfig):
     kind: Literal["characters", "phones", "alignment"]
     symbols: tuple[str, ...]  # symbol of each id; CTC has one output more, the blank
     word_boundary: int | None = None  # id of the space between words, None where there is none
+    # what an evaluation counts each symbol as, None where it counts none; as which it is written;
+    # empty where each is itself
+    scored_as: tuple[str | None, ...] = ()
 
 
 class LeakyDescription(TypedConfig):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from evaluation.engine.counts import ExecutedCounts
 from evaluation.engine.decoding import Floats, GraphDecoder, StreamDecoder, stream_decoder
-from evaluation.engine.description import EngineDescription, SymbolTable
+from evaluation.engine.description import EngineDescription, FrontEndConfig, SymbolTable
 from evaluation.engine.engine import Engine, Stream
 from evaluation.engine.engine_file import EngineData, read_engine
 from evaluation.engine.front_end import FrontEnd
@@ -32,7 +32,7 @@ class Transcription:
 
     Attributes:
         text: words, or symbols separated by spaces where there are no words.
-        symbols: ids.
+        symbols: those found, as an evaluation scores them.
         words: those that a word search found; None where none was made.
         audio_s: length of what was fed.
         busy_s: time spent on it.
@@ -40,7 +40,7 @@ class Transcription:
     """
 
     text: str
-    symbols: tuple[int, ...]
+    symbols: tuple[str, ...]
     words: tuple[str, ...] | None
     audio_s: float
     busy_s: float
@@ -62,11 +62,17 @@ class Transcription:
         return self.executed.operations / self.audio_s if self.audio_s else 0.0
 
 
-def spell(symbols: Sequence[int], table: SymbolTable) -> str:
-    """Symbol ids as a person reads them."""
+def scored_symbols(ids: Sequence[int], table: SymbolTable) -> tuple[str, ...]:
+    """Symbols as an evaluation scores them; those that it does not score are left out."""
+    scored = table.scored_as or table.symbols
+    return tuple(symbol for symbol in (scored[i] for i in ids) if symbol is not None)
+
+
+def spell(symbols: Sequence[str], table: SymbolTable) -> str:
+    """Symbols as a person reads them."""
     if table.kind == "characters" and table.word_boundary is not None:
-        return " ".join("".join(table.symbols[i] for i in symbols).split())
-    return " ".join(table.symbols[i] for i in symbols)
+        return " ".join("".join(symbols).split())
+    return " ".join(symbols)
 
 
 class Transcriber:
@@ -120,20 +126,30 @@ class Transcriber:
         """Of the engine."""
         return self._data.description
 
+    @property
+    def front_end(self) -> FrontEndConfig:
+        """How its frames are made."""
+        return self._front_end.config
+
     def another(
-        self, sample_rate_hz: int, watch: Callable[[Stream], None] | None = None
+        self,
+        sample_rate_hz: int,
+        watch: Callable[[Stream], None] | None = None,
+        front_end: FrontEndConfig | None = None,
     ) -> "Transcriber":
         """A transcriber of another stream at the same time, with the same engine and searches.
 
         Args:
             sample_rate_hz: rate of its samples.
             watch: called after every frame of the network with its stream, to look at its spikes.
+            front_end: how its frames are made, where its speaker's statistics are known; as of
+                this one where not given.
 
         Raises:
             PipelineError: when the rate cannot be converted.
         """
         other = copy.copy(self)
-        other._front_end = FrontEnd(self._front_end.config)
+        other._front_end = FrontEnd(front_end or self.front_end)
         other.sample_rate_hz, other._watch = sample_rate_hz, watch
         other._begin()
         return other
@@ -213,13 +229,15 @@ class Transcriber:
         return heard
 
     def _heard(self, symbols: list[int], found: list[int] | None) -> Transcription:
-        text, words = spell(symbols, self._data.description.labels), None
+        table = self._data.description.labels
+        scored = scored_symbols(symbols, table)
+        text, words = spell(scored, table), None
         if found is not None and self._word_search is not None:
             words = self._word_search.texts(found)
             text = " ".join(words)
         return Transcription(
             text=text,
-            symbols=tuple(symbols),
+            symbols=scored,
             words=words,
             audio_s=self._num_samples / self.sample_rate_hz,
             busy_s=self._busy_s,

@@ -30,6 +30,7 @@ Floats = NDArray[np.float32]
 # A stream forgets its past where it pauses, once it is this long, and anywhere beyond the second.
 _MAY_FORGET_FRAMES, _MUST_FORGET_FRAMES = 6000, 20000
 _PAUSE_FRAMES = 10
+_LOOK_EVERY_FRAMES = 100
 
 
 class SearchWeights(TypedConfig):
@@ -114,7 +115,8 @@ class SearchStream:
     """The search through one utterance as it comes.
 
     A stream of some minutes is decided for good at its next pause, so that memory stays bounded;
-    what follows is searched as an utterance of its own.
+    what follows is searched as an utterance of its own. Where that is depends on its frames
+    alone, not on the pieces in which they come.
 
     Args:
         search: the search, whose graph is shared.
@@ -143,11 +145,14 @@ class SearchStream:
         """
         from kaldi_decoder import DecodableCtc
 
-        for start in range(0, len(log_probs_TO), _MAY_FORGET_FRAMES):
-            piece_TE = self._search.emissions(log_probs_TO[start : start + _MAY_FORGET_FRAMES])
+        start = 0
+        while start < len(log_probs_TO):
+            end = start + _LOOK_EVERY_FRAMES - self._num_frames % _LOOK_EVERY_FRAMES
+            piece_TE = self._search.emissions(log_probs_TO[start:end])
             self._decoder.advance_decoding(DecodableCtc(piece_TE, self._num_frames))
-            self._num_frames += len(piece_TE)
-            if self._num_frames > _MAY_FORGET_FRAMES:
+            start, self._num_frames = end, self._num_frames + len(piece_TE)
+            looks = self._num_frames % _LOOK_EVERY_FRAMES == 0
+            if looks and self._num_frames > _MAY_FORGET_FRAMES:
                 self._forget()
 
     def labels(self) -> tuple[int, ...]:

@@ -13,9 +13,10 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.engine.audio_file import open_audio
-from evaluation.engine.description import EngineDescription
+from evaluation.engine.audio_file import BLOCK_S, AudioFile, open_audio
+from evaluation.engine.description import EngineDescription, FrontEndConfig
 from evaluation.engine.engine import Stream
+from evaluation.engine.speaker import SpeakerStatistics
 from evaluation.engine.transcriber import Transcriber, Transcription
 from featurize.stage import PipelineError
 
@@ -69,6 +70,7 @@ class Session:
         sample_rate_hz: rate of the samples.
         max_stream_s: longest stream.
         wants_spikes: whether columns of the raster are among the messages.
+        front_end: how frames are made, where the speaker's statistics are known.
 
     Raises:
         PipelineError: when the rate cannot be converted.
@@ -80,12 +82,13 @@ class Session:
         sample_rate_hz: int,
         max_stream_s: float,
         wants_spikes: bool = False,
+        front_end: FrontEndConfig | None = None,
     ) -> None:
         self._max_samples = round(max_stream_s * sample_rate_hz)
         self._num_samples = 0
         self._columns = SpikeColumns(recogniser.description) if wants_spikes else None
         watch = None if self._columns is None else self._columns.watch
-        self._transcriber = recogniser.another(sample_rate_hz, watch)
+        self._transcriber = recogniser.another(sample_rate_hz, watch, front_end)
         self._told_s = time.monotonic()
 
     def feed(self, pcm: bytes) -> Messages:
@@ -118,6 +121,8 @@ class Session:
 class FileSession:
     """A file of any format that soundfile reads, one block at a time.
 
+    Where training normalised by speaker it is read twice, as ``transcribe`` does.
+
     Args:
         recogniser: whose engine and searches are shared.
         path: of the file.
@@ -130,11 +135,11 @@ class FileSession:
     def __init__(self, recogniser: Transcriber, path: str, max_stream_s: float) -> None:
         self._path = path
         self._opened = ExitStack()
-        self._blocks: Iterator[NDArray[np.float32]]
         try:
             audio = self._opened.enter_context(open_audio(path))
-            self._blocks = audio.blocks
-            self._session = Session(recogniser, audio.sample_rate_hz, max_stream_s)
+            # A rate that cannot be converted is refused before anything is read.
+            Session(recogniser, audio.sample_rate_hz, max_stream_s)
+            self._steps = _steps(recogniser, audio, max_stream_s)
         except PipelineError as error:
             self.close()
             raise self._without_path(error) from None
@@ -146,10 +151,8 @@ class FileSession:
             PipelineError: when decoding stops, or the recording is too long.
         """
         try:
-            block = next(self._blocks, None)
-            if block is None:
-                return self._session.finish(), True
-            return self._session.feed_samples(block), False
+            messages = next(self._steps, None)
+            return ([], True) if messages is None else (messages, False)
         except PipelineError as error:
             raise self._without_path(error) from None
 
@@ -159,6 +162,20 @@ class FileSession:
 
     def _without_path(self, error: PipelineError) -> PipelineError:
         return PipelineError(str(error).replace(self._path, "the file"))
+
+
+def _steps(recogniser: Transcriber, audio: AudioFile, max_stream_s: float) -> Iterator[Messages]:
+    """The messages of one block of a file after the other."""
+    rate = audio.sample_rate_hz
+    statistics = SpeakerStatistics(recogniser.front_end)
+    for number, _ in enumerate(statistics.hear(audio.blocks, rate)):
+        if number * BLOCK_S > max_stream_s:
+            break  # it is refused below
+        yield []
+    session = Session(recogniser, rate, max_stream_s, front_end=statistics.front_end())
+    for block in audio.blocks:
+        yield session.feed_samples(block)
+    yield session.finish()
 
 
 def _as_message(kind: str, heard: Transcription) -> str:

@@ -18,10 +18,10 @@ import numpy as np
 import typer
 
 from evaluation.scoring import Bootstrap
-from featurize.cmvn import MomentSums, RunningMoments
 from featurize.corpora.entry import CorpusEntry
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.make_shard import ShardResult, ShardSidecar, read_sidecar
+from featurize.moments import MomentSums, RunningMoments
 from featurize.plan_shards import plan_shards
 from featurize.shard_labels import read_targets
 from featurize.stage import Location

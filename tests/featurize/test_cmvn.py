@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurize.cmvn import MIN_STD, MomentSums, Normaliser, add_moments, cmvn_statistics, normalise
+from featurize.cmvn import Normaliser, cmvn_statistics, normalise
+from featurize.moments import MIN_STD, MomentSums, add_moments
 from featurize.schema import FeatureRow
 from featurize.stage import PipelineError
 

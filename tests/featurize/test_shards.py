@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurize.cmvn import MomentSums, cmvn_statistics
+from featurize.cmvn import cmvn_statistics
+from featurize.moments import MomentSums
 from featurize.schema import (
     SHARD_SCHEMA,
     FeatureRow,

@@ -235,12 +235,16 @@ def test_a_long_stream_is_decided_at_its_pauses(monkeypatch):
     certain = log_softmax(9.0 * np.eye(3)[np.tile(spoken, 8)])
     whole = search.find(certain)
     monkeypatch.setattr(module, "_MAY_FORGET_FRAMES", 50)
+    monkeypatch.setattr(module, "_LOOK_EVERY_FRAMES", 6)
+    in_one_piece = search.find(certain)
     stream = search.stream()
     longest = 0
     for row in certain:
         stream.step(row[None])
         longest = max(longest, stream._num_frames)
-    spelled = [label for label in stream.end().labels if label != SIL]
+    found = stream.end()
+    assert found == in_one_piece  # decided at the same frames
+    spelled = [label for label in found.labels if label != SIL]
     assert spelled == [label for label in whole.labels if label != SIL] == [0, 1, 0] * 8
     assert longest < 120
 

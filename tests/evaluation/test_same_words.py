@@ -1,0 +1,119 @@
+"""One utterance through evaluation, transcription, the exported engine and a server: the same."""
+
+import asyncio
+import http.client
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from evaluation.config import EvaluateConfig, WordSearchConfig
+from evaluation.evaluate import evaluate
+from featurize.featurize import featurize
+from featurize.featurize_config import SplitsConfig
+from featurize.stage import FanOut, Location
+from flows.cli import run
+from flows.recipes import recipe_named
+from tests.harness.serving import converse, serving
+from training.align.align import align
+from training.align.align_config import AlignConfig
+from training.models.model_config import ModelConfig
+from training.train import train
+from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
+from training.worker_config import WorkerConfig
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+HERE = WorkerConfig(in_process=True, threads_per_worker=1)
+TRAINING = TrainConfig(
+    model=ModelConfig(model="v2", hidden_size=64, num_layers=1, dropout=0.0),
+    objective="frame",
+    curriculum=(CurriculumStage(num_epochs=6, chunk_frames=100),),
+    batch_size=8,
+    optimizer=OptimizerConfig(learning_rate=1e-2, constant_epochs=6),
+)
+WORDS = WordSearchConfig(vocabulary="transcripts", tune_max_utterances=2)
+SPLITS = SplitsConfig(train=("train-synthetic",), dev=("dev-synthetic",), test=("test-synthetic",))
+
+
+class Evaluated:
+    """A small trained model, and what an evaluation heard with it in each file."""
+
+    def __init__(self, corpus: Path, folder: Path, mode: str) -> None:
+        runs = Location.of(folder / "runs")
+        config = recipe_named("mini-librispeech").featurize
+        config = config.model_copy(update={"splits": SPLITS, "cmvn": mode})
+        here = FanOut(kind="sequential")
+        features = featurize(config, Location.of(corpus), runs, fan_out=here).location
+        aligned = align(AlignConfig(num_gaussian_rounds=6, num_mixtures=1), features, runs)
+        self.model = train(TRAINING, aligned.location, runs, HERE).location
+        scored = EvaluateConfig(words=WORDS, num_bootstrap=100)
+        result = evaluate(scored, [self.model], aligned.location, runs)
+        with result.location.child("hypotheses.parquet").open_read() as stream:
+            rows = pq.read_table(stream).to_pylist()
+        files = {file.stem: str(file) for file in corpus.rglob("*.flac")}
+        self.words = {files[row["utterance_id"]]: row["hypothesis_words"] for row in rows}
+        self.symbols = {files[row["utterance_id"]]: row["hypothesis"] for row in rows}
+        self.of_speakers: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            self.of_speakers[row["speaker_id"]].append(files[row["utterance_id"]])
+        self.engine = folder / "model.spikes"
+        exported = ["export", "--model", self.model.uri, "--out", str(self.engine)]
+        assert run(exported) == 0
+
+
+@pytest.fixture(scope="module", params=["none", "global", "speaker"])
+def evaluated(request, synthetic_corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(f"words-{request.param}")
+    return request.param, Evaluated(synthetic_corpus / "librispeech", folder, request.param)
+
+
+def transcribed(capfd, model, files, *options):
+    capfd.readouterr()
+    assert run(["transcribe", "--model", str(model), "--json", *options, *files]) == 0
+    heard = json.loads(capfd.readouterr().out)["files"]
+    return {one["file"]: one["text"] for one in heard}
+
+
+def posted(server, file):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.request("POST", "/transcribe", Path(file).read_bytes())
+    return json.loads(connection.getresponse().read().splitlines()[-1])["text"]
+
+
+def streamed(server, file):
+    samples, rate = soundfile.read(file, dtype="int16")
+    return asyncio.run(converse(server.socket_url, samples, rate)).last["text"]
+
+
+def test_the_same_everywhere(evaluated, capfd):
+    mode, found = evaluated
+    assert sum(len(words.split()) for words in found.words.values()) > len(found.words)
+    options = ["--one-speaker"] if mode == "speaker" else []
+    for files in found.of_speakers.values() if mode == "speaker" else [list(found.words)]:
+        words = {file: found.words[file] for file in files}
+        symbols = {file: found.symbols[file] for file in files}
+        assert transcribed(capfd, found.model.uri, files, *options) == words
+        assert transcribed(capfd, found.engine, files, *options) == words
+        assert transcribed(capfd, found.model.uri, files, *options, "--symbols") == symbols
+    some = sorted(found.words)[:4]
+    alone = transcribed(capfd, found.model.uri, some)
+    assert transcribed(capfd, found.engine, some) == alone
+    with serving(found.engine) as server:
+        assert {file: posted(server, file) for file in some} == alone
+        if mode != "speaker":  # of a stream's speaker nothing is known at its beginning
+            assert {file: streamed(server, file) for file in some} == alone
+
+
+def test_a_file_counts_as_all_that_its_speaker_said(evaluated, capfd):
+    mode, found = evaluated
+    file = max(found.words, key=lambda name: len(found.words[name]))
+    alone = transcribed(capfd, found.engine, [file])
+    assert transcribed(capfd, found.engine, [file], "--one-speaker") == alone
+    assert transcribed(capfd, found.engine, [*found.words][:3])
+    if mode == "speaker":
+        assert run(["transcribe", "--model", str(found.engine), "--one-speaker", "-"]) == 2
+        assert "standard input" in capfd.readouterr().err
