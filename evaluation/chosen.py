@@ -1,7 +1,10 @@
 """What an evaluation chose for a model: its search belongs to a recogniser as its network does."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from pydantic import ValidationError
 
 from evaluation.config import EvaluateConfig
 from evaluation.decoding import symbol_weights, word_weights
@@ -18,6 +21,8 @@ from featurize.stage import (
     read_manifest,
 )
 from training.manifest import TrainManifest
+
+logger = logging.getLogger(__name__)
 
 EVALUATION_STAGE = "evaluation"
 
@@ -37,7 +42,15 @@ def read_evaluation(evaluation: Location) -> tuple[EvaluateManifest, EvaluationM
     """A finished evaluation."""
     manifest = read_manifest(evaluation, EvaluateManifest)
     content = read_checked(evaluation, manifest, "metrics.json")
-    return manifest, EvaluationMetrics.model_validate_json(content)
+    try:
+        return manifest, EvaluationMetrics.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise PipelineError(
+            f"{evaluation.child('metrics.json')} is of another version ({where}: {first['msg']}); "
+            "evaluate again with --force"
+        ) from error
 
 
 def metrics_of_model(
@@ -96,16 +109,26 @@ def evaluation_of_all(runs: Sequence[Location]) -> Location | None:
 
 def _newest(run: Location, models: set[str]) -> Location | None:
     found: list[tuple[bool, str, str, Location]] = []
+    unreadable: list[PipelineError] = []
     for place in run.parent.parent.child(EVALUATION_STAGE).children():
         if place.name.startswith(".") or not is_finished(place):
             continue
         try:
             manifest = read_manifest(place, EvaluateManifest)
-        except PipelineError:
-            continue  # of an earlier version, or damaged: `spikeline verify` names it
+        except PipelineError as error:  # of an earlier version, or damaged
+            unreadable.append(error)
+            continue
         if models <= set(manifest.upstream.values()) and chose_here(manifest.config):
             has_words = manifest.config.words is not None
             found.append((has_words, manifest.created_at, place.name, place))
+    if unreadable and not found:
+        logger.warning(
+            "%d evaluation%s beside %s cannot be read, so no search is taken from there: %s",
+            len(unreadable),
+            "s" if len(unreadable) > 1 else "",
+            run,
+            unreadable[0],
+        )
     return max(found, key=lambda one: one[:3])[3] if found else None
 
 

@@ -28,12 +28,6 @@ class SubsetCheck:
     rejects: tuple[Reject, ...]  # the others, sorted by utterance
     out_of_vocabulary: dict[str, int]  # words that the lexicon lacks, and how often they occur
 
-    @property
-    def reject_share(self) -> float:
-        """Of all its utterances."""
-        total = self.num_utterances + len(self.rejects)
-        return len(self.rejects) / total if total else 0.0
-
 
 @dataclass(frozen=True)
 class _Piece:

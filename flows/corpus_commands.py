@@ -1,7 +1,7 @@
 """The commands about a corpus before anything is made of it: check, split, download."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from rich import box
@@ -58,25 +58,40 @@ def run_check(
                 FanOut(),
                 lambda done, total: bar.update(done / total, f"{done}/{total}"),
             )
-        too_many = [check for check in checks if check.reject_share > config.max_reject_share]
+        splits = {} if recipe is None else config.splits.as_dict()
+        over = too_many(checks, splits, config.max_reject_share)
         running.finish(
             {
                 "corpus": root.uri,
                 "reader": config.corpus,
                 "subsets": [asdict(check) | {"rejects": _counts(check)} for check in checks],
                 "rejects": [asdict(reject) for check in checks for reject in check.rejects],
-                "accepted": not too_many,
+                "accepted": not over,
                 "seconds": round(running.seconds, 3),
             },
             f"{root}: read as {config.corpus}, with labels={config.labels}",
             _table(checks),
             *_details(checks),
-            *(
-                f"{check.name}: {check.reject_share:.1%} would be rejected, and a run allows "
-                f"max_reject_share={config.max_reject_share:.1%}"
-                for check in too_many
-            ),
         )
+        if over:
+            raise PipelineError(
+                "; ".join(f"{share:.1%} of {name} would be rejected" for name, share in over)
+                + f", and a run allows max_reject_share={config.max_reject_share:.1%}: mend them, "
+                "or raise it"
+            )
+
+
+def too_many(
+    checks: Sequence[SubsetCheck], splits: Mapping[str, Sequence[str]], most: float
+) -> list[tuple[str, float]]:
+    """Splits, or subsets of none, that would lose more than a share; and how much each loses."""
+    split_of = {subset: split for split, subsets in splits.items() for subset in subsets}
+    total, lost = Counter[str](), Counter[str]()
+    for check in checks:
+        split = split_of.get(check.name, check.name)
+        lost[split] += len(check.rejects)
+        total[split] += len(check.rejects) + check.num_utterances
+    return [(name, lost[name] / total[name]) for name in total if lost[name] > most * total[name]]
 
 
 def _plain_config(root: Location, reader: str | None) -> FeaturizeConfig:

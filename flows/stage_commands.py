@@ -37,6 +37,7 @@ from training.worker_config import WorkerConfig
 _LOGGER = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from evaluation.metrics import EvaluationMetrics
     from flows.pipeline_flow import PipelineOutcome
 
 logger = logging.getLogger(__name__)
@@ -385,8 +386,6 @@ def _metrics_json(evaluation: Location) -> dict[str, Any]:
 
 def _shown_comparison(evaluation: Location) -> list[RenderableType]:
     """The table, what it says in sentences, and where the report is."""
-    from evaluation.claims import summary_lines
-    from evaluation.headline import headline
     from flows.comparison import comparison_table, read_metrics, seeds_table
 
     metrics = read_metrics(evaluation)
@@ -394,8 +393,19 @@ def _shown_comparison(evaluation: Location) -> list[RenderableType]:
     return [
         *([over_seeds] if over_seeds is not None else []),
         comparison_table(metrics),
-        Text(headline(metrics).sentence, style="bold"),
-        *summary_lines(metrics),
+        *sentences_of(metrics),
         "",
         f"report: {evaluation.child('report.html')}",
     ]
+
+
+def sentences_of(metrics: "EvaluationMetrics") -> list[Text | str]:
+    """What an evaluation says on the screen below its table, each thing once."""
+    from evaluation.claims import summary_lines
+    from evaluation.headline import headline
+
+    first = headline(metrics)
+    whole = f"{first.sentence} {first.reservation}".strip()
+    lines = [line for line in summary_lines(metrics) if line not in (whole, first.reservation)]
+    reservation = [first.reservation] if first.reservation else []
+    return [Text(first.sentence, style="bold"), *reservation, *lines]

@@ -30,6 +30,7 @@ from evaluation.report import marked_difference, render_report
 from evaluation.report_style import REPORT_CSS
 from evaluation.spike_raster import SpikeRaster, TimedSymbol
 from featurize.stage import read_manifest
+from flows.stage_commands import sentences_of
 from training.manifest import TrainManifest
 
 COST = {"v2": 400_000.0, "v1": 250_000.0, "conventional": 150_000.0, "gru": 4e6, "lstm": 5e6}
@@ -245,6 +246,12 @@ def test_a_recogniser_that_does_not_work_is_compared_with_none(metrics, values):
     assert text.count("does not work") == sum(value > 0.6 for value in values)
     assert "Train it longer" in text
     assert ("The lowest phone error rate" in text) == (min(values) < 0.6)
+
+
+def test_a_command_says_once_that_a_recogniser_does_not_work(metrics):
+    shown = " ".join(map(str, sentences_of(broken(metrics, 0.63, 0.64))))
+    assert shown.count("SNN v2 does not work: 63% errors") == 1
+    assert shown.count("GRU does not work: 64% errors") == 1
 
 
 def test_nothing_put_out_is_said_with_the_remedy(metrics):

@@ -3,8 +3,10 @@
 import hashlib
 import http.server
 import json
+import shutil
 import tarfile
 import threading
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,10 +15,13 @@ import soundfile
 import torch
 import torchaudio.datasets.librispeech as their_librispeech
 
+from featurize.check import SubsetCheck
 from featurize.corpora.scan import scan_corpus
 from featurize.corpora.stated import StatedUtterance
+from featurize.rejects import Reject
 from featurize.stage import Location
 from flows.cli import run
+from flows.corpus_commands import too_many
 
 
 def record(folder, names, seconds=1.0):
@@ -42,7 +47,7 @@ def test_check_says_what_featurization_would_find_and_writes_nothing(tmp_path, c
         "short.wav,Four,ann\nmissing.wav,Five,ann\nother.wav,Six,ann\na.wav,7 up,ann\n"
     )
     before = sorted(path.name for path in tmp_path.rglob("*"))
-    told = answer(capfd, "corpus", "check", folder)
+    told = answer(capfd, "corpus", "check", folder, code=2)
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
     (subset,) = told["subsets"]
     assert told["reader"] == "manifest"
@@ -56,10 +61,29 @@ def test_check_says_what_featurization_would_find_and_writes_nothing(tmp_path, c
         "duplicate_utterance": 1,
     }
     assert not told["accepted"]
-    assert run(["corpus", "check", str(folder)]) == 0
-    shown = capfd.readouterr().out
-    assert "57.1% would be rejected" in shown
-    assert "missing: missing_audio" in shown
+    assert run(["corpus", "check", str(folder)]) == 2
+    shown = capfd.readouterr()
+    assert "57.1% of train would be rejected" in shown.err
+    assert "missing: missing_audio" in shown.out
+
+
+def test_check_by_a_recipe_judges_a_split_as_a_run_does(tmp_path, capfd, synthetic_corpus):
+    shutil.copytree(synthetic_corpus / "timit", tmp_path / "timit")
+    audio = sorted(path for path in (tmp_path / "timit" / "TEST").rglob("*.WAV"))
+    sentence = next(path for path in audio if not path.stem.startswith("SA"))
+    sentence.write_bytes(sentence.read_bytes()[:2000])
+    check = ["corpus", "check", tmp_path / "timit", "--recipe", "demo"]
+    told = answer(capfd, *check, code=2)
+    (lost,) = (subset for subset in told["subsets"] if subset["rejects"])
+    share = 1 / (1 + lost["num_utterances"])
+    assert answer(capfd, *check, "--set", f"featurize.max_reject_share={share + 0.001}")["accepted"]
+    # A split of several subsets is judged as one.
+    checks = [SubsetCheck(n, kept, 1, 1.0, 0, (), {}) for n, kept in (("a", 9), ("b", 190))]
+    (bad,) = (Reject(r["utterance_id"], "a", "", r["reason"], "") for r in told["rejects"])
+    checks[0] = replace(checks[0], rejects=(bad,))
+    assert too_many(checks, {}, 0.01) == [("a", 0.1)]
+    assert too_many(checks, {"train": ("a", "b")}, 0.01) == []
+    assert too_many(checks, {"train": ("a", "b")}, 0.001) == [("train", 0.005)]
 
 
 def test_check_takes_a_recipes_labels_and_subsets(tmp_path, capfd, synthetic_corpus):
@@ -116,7 +140,7 @@ def test_check_after_a_split_does_not_count_the_dealt_table_again(tmp_path, capf
     record(tmp_path / "wavs", ["more"], 0.2)
     with (tmp_path / "speech.csv").open("a") as table:
         table.write("wavs/more.wav,Hello\n")
-    told = answer(capfd, "corpus", "check", tmp_path)
+    told = answer(capfd, "corpus", "check", tmp_path, code=2)
     assert "speech" in {one["name"] for one in told["subsets"]}
     assert not told["accepted"]
 
