@@ -10,7 +10,7 @@ Shape legend: T rows of features.
 
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,6 +33,7 @@ from featurize.schema import FeaturizeManifest, LabelInventory
 from featurize.stage import Location, PipelineError
 
 CHARACTERS: tuple[str, ...] = (" ", "'", *string.ascii_uppercase)
+_SHOWN_WORDS = 8
 
 
 @dataclass(frozen=True)
@@ -205,3 +206,16 @@ class SegmentLabeller:
         where = np.searchsorted(ends, centres, side="right")
         targets = ids[np.minimum(where, len(ids) - 1)]
         return Labels(merged, targets, end_sample=end_sample)
+
+
+def missing_words(out_of_vocabulary: Mapping[str, int]) -> str:
+    """Says how many words the lexicon lacks, and which most often; empty where it lacks none.
+
+    Args:
+        out_of_vocabulary: word to number of occurrences.
+    """
+    found = Counter(out_of_vocabulary)
+    if not found:
+        return ""
+    words = ", ".join(f"{word} {count}" for word, count in found.most_common(_SHOWN_WORDS))
+    return f"{found.total()} words ({len(found)} different) are not in the lexicon: {words}"

@@ -15,6 +15,7 @@ from featurize.corpora.registry import READERS, recognised
 from featurize.corpora.scan import subsets_at
 from featurize.corpora.split import FEWEST_SPEAKERS, SplitShares, split_table
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
+from featurize.labels import missing_words
 from featurize.stage import FanOut, Location, PipelineError
 from flows import terminal
 from flows.command import command
@@ -22,7 +23,6 @@ from flows.overrides import apply_overrides, configured
 from flows.recipes import recipe_named
 
 _SHOWN_REJECTS = 5
-_SHOWN_WORDS = 8
 CORPUS_FILES = (".yaml", ".yml")
 """A corpus may be such a file, which names several."""
 
@@ -131,12 +131,11 @@ def _details(checks: Sequence[SubsetCheck]) -> list[str]:
     resampled = sum(check.num_resampled for check in checks)
     if resampled:
         lines.append(f"{resampled} utterances have another sample rate and would be converted")
-    missing = sum((Counter(check.out_of_vocabulary) for check in checks), Counter[str]())
+    missing = missing_words(
+        sum((Counter(check.out_of_vocabulary) for check in checks), Counter[str]())
+    )
     if missing:
-        words = ", ".join(word for word, _ in missing.most_common(_SHOWN_WORDS))
-        lines.append(
-            f"{missing.total()} words ({len(missing)} different) are not in the lexicon: {words}"
-        )
+        lines.append(missing)
     return lines
 
 

@@ -12,6 +12,7 @@ from prefect.utilities.annotations import quote
 
 from featurize.featurize import FeaturizePlan, check_finished, finish_featurize, plan_featurize
 from featurize.featurize_config import FeaturizeConfig
+from featurize.labels import missing_words
 from featurize.make_shard import ShardResult, make_shard
 from featurize.plan_shards import ShardPlan
 from featurize.rejects import REJECTS_NAME
@@ -195,6 +196,8 @@ def publish_features(result: StageResult) -> None:
     said = f"{utterances} utterances, {hours:.2f} hours, {rejects} rejected"
     done = "already made" if result.skipped else "made"
     _LOGGER.info("%-12s %s, %s: %s", "features", done, said, result.location)
+    if missing := missing_words(manifest.out_of_vocabulary):
+        _LOGGER.warning("%s", missing)
     publish_link("features", result.location, said)
     publish_table(
         "features-subsets",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from featurize.corpora.entry import CorpusEntry
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
-from featurize.labels import CHARACTERS, frames_needed, labeller
+from featurize.labels import CHARACTERS, frames_needed, labeller, missing_words
 from featurize.lexicon import load_lexicon, pronounce, spell_out
 from featurize.phones import CMUDICT_39, PHONE_48_TO_39, TIMIT_48
 from featurize.rejected import RejectedUtterance
@@ -213,3 +213,11 @@ def test_alignments_that_cannot_be_used(tmp_path):
 def test_frames_needed_is_labels_and_repeats(ids):
     repeats = sum(a == b for a, b in itertools.pairwise(ids))
     assert frames_needed(ids) == len(ids) + repeats
+
+
+def test_words_that_the_lexicon_lacks_are_told_the_most_frequent_first():
+    assert missing_words({}) == ""
+    lacking = {f"W{number}": number for number in range(1, 12)}
+    said = missing_words(lacking)
+    assert said.startswith("66 words (11 different) are not in the lexicon: W11 11, W10 10")
+    assert "W3 3" not in said

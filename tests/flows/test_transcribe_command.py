@@ -81,3 +81,12 @@ def test_on_a_terminal_a_stream_is_written_in_place(model, speech, monkeypatch):
     assert run(["transcribe", "--model", model, "--stream", speech["one"]]) == 0
     assert "\ra\x1b[K\rb\x1b[K" in screen.getvalue()
     assert screen.getvalue().endswith("\r\x1b[K")
+
+
+@pytest.mark.parametrize("file_format", ["onnx", "nir"])
+def test_int8_is_refused_where_weights_stay_float32(model, tmp_path, capfd, file_format):
+    out = tmp_path / "out"
+    arguments = ["--model", model, "--format", file_format, "--int8", "--out", str(out)]
+    assert run(["export", *arguments]) == 2
+    assert "--int8 is for --format engine alone" in capfd.readouterr().err
+    assert not out.exists()
