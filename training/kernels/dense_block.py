@@ -13,7 +13,16 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from training.kernels.simd import FLOATS, LANES, VECTOR, array_data, broadcast
+from training.kernels.simd import (
+    FLOATS,
+    LANES,
+    VECTOR,
+    array_data,
+    broadcast,
+    call_of_llvm,
+    load_vector,
+    store_vector,
+)
 
 _INTP = ir.IntType(64)
 
@@ -45,34 +54,25 @@ class _Sums:
 
     def read(self, out: Any, stride: Any) -> None:
         for cell, address in self._addresses(out, stride):
-            self.builder.store(load(self.builder, address), self.sums[cell])
+            self.builder.store(load_vector(self.builder, address, FLOATS, 4), self.sums[cell])
 
     def write(self, out: Any, stride: Any) -> None:
         for cell, address in self._addresses(out, stride):
-            self.builder.store(self.builder.load(self.sums[cell]), address).align = 4
+            store_vector(self.builder, address, self.builder.load(self.sums[cell]), 4)
 
     def _addresses(self, out: Any, stride: Any) -> Iterator[tuple[tuple[int, int], Any]]:
         for row, vector in self.cells:
             first = self.builder.mul(stride, _INTP(row))
-            at = self.builder.gep(out, [self.builder.add(first, _INTP(vector * LANES))])
-            yield (row, vector), self.builder.bitcast(at, FLOATS.as_pointer())
+            at = self.builder.add(first, _INTP(vector * LANES))
+            yield (row, vector), self.builder.gep(out, [at])
 
     def add_products(self, lefts: list[Any], rights: list[Any]) -> None:
         """``sums[r, v] += lefts[r] * rights[v]``."""
-        multiply_add = cgutils.get_or_insert_function(
-            self.builder.module, ir.FunctionType(FLOATS, [FLOATS] * 3), f"llvm.fmuladd.{VECTOR}"
-        )
         for row, vector in self.cells:
             total = self.sums[row, vector]
-            factors = [lefts[row], rights[vector], self.builder.load(total)]
-            self.builder.store(self.builder.call(multiply_add, factors), total)
-
-
-def load(builder: Any, address: Any) -> Any:
-    """Read a vector that lies anywhere."""
-    value = builder.load(address)
-    value.align = 4
-    return value
+            factors = (lefts[row], rights[vector], self.builder.load(total))
+            product = call_of_llvm(self.builder, f"fmuladd.{VECTOR}", FLOATS, *factors)
+            self.builder.store(product, total)
 
 
 def _row_addresses(builder: Any, left: Any, starts: Any, block: Block, num_rows: int) -> list[Any]:
@@ -115,10 +115,9 @@ def dense_block(num_rows: int, num_vectors: int) -> Callable[..., None]:
             with cgutils.for_range(builder, block.depth) as loop:
                 begin = builder.mul(loop.index, _INTP(num_vectors * LANES))
                 rights = [
-                    load(builder, builder.bitcast(address, FLOATS.as_pointer()))
-                    for address in (
-                        builder.gep(weight_at, [builder.add(begin, _INTP(vector * LANES))])
-                        for vector in range(num_vectors)
+                    load_vector(builder, builder.gep(weight_at, [at]), FLOATS, 4)
+                    for at in (
+                        builder.add(begin, _INTP(vector * LANES)) for vector in range(num_vectors)
                     )
                 ]
                 lefts = [

@@ -9,6 +9,7 @@ operations the kernels need. They are plain LLVM vector instructions, correct ev
 Arrays are flat float32 or uint8; positions are element offsets.
 """
 
+import inspect
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -38,43 +39,96 @@ _PACKED = ir.IntType(LANES)
 VECTOR = f"v{LANES}f32"
 
 
-class FloatsType(types.Type):  # type: ignore[misc]
-    """``LANES`` float32 lanes."""
-
-    def __init__(self) -> None:
-        super().__init__(name="Floats")
+_ELEMENTS = {"float": ir.FloatType(), "i1": ir.IntType(1), "i16": ir.IntType(16)}
 
 
-class BitsType(types.Type):  # type: ignore[misc]
-    """``LANES`` truth values."""
+class Vector(types.Type):  # type: ignore[misc]
+    """A numba type whose values are vectors of LLVM; it is kept with machine code, so by names."""
 
-    def __init__(self) -> None:
-        super().__init__(name="Bits")
-
-
-Floats = FloatsType()
-Bits = BitsType()
+    def __init__(self, element: str, count: int) -> None:
+        super().__init__(name=f"{count} x {element}")
+        self.element, self.count = element, count
 
 
-@register_model(FloatsType)
-class _FloatsModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, FLOATS)
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, vector: Any) -> None:
+        lanes = ir.VectorType(_ELEMENTS[vector.element], vector.count)
+        super().__init__(manager, vector, lanes)
 
 
-@register_model(BitsType)
-class _BitsModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, _BITS)
+Floats = Vector("float", LANES)
+Bits = Vector("i1", LANES)
+
+
+def _made_intrinsic(make: Callable[..., Any], write: Callable[..., Any], *names: str) -> Any:
+    """What numba calls; it looks at the names of the arguments, so they cannot be left open."""
+    names = ("typing_context", *names)
+    named = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    make.__name__, make.__signature__ = write.__name__, inspect.Signature(named)  # type: ignore[attr-defined]
+    return intrinsic(make)
+
+
+def instruction(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Make what compiled code calls of a function that writes its instructions.
+
+    Args:
+        result: type of what it returns.
+        arguments: types of the values that the function is given after LLVM's builder.
+    """
+
+    def decorate(write: Callable[..., Any]) -> Any:
+        def make(*_: Any) -> Any:
+            def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                return write(builder, *args)
+
+            return result(*arguments), build
+
+        _, *names = inspect.signature(write).parameters
+        return _made_intrinsic(make, write, *names)
+
+    return decorate
+
+
+def memory_instruction(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
+    """The same of a function that is given an address: its callers give an array and a position."""
+
+    def decorate(write: Callable[..., Any]) -> Any:
+        def make(_: Any, array: Any, *given: Any) -> Any:
+            def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                start = array_data(context, builder, array, args[0])
+                value = write(builder, builder.gep(start, [args[1]]), *args[2:])
+                return context.get_dummy_value() if result is types.void else value
+
+            return result(array, types.intp, *arguments), build
+
+        _, _, *names = inspect.signature(write).parameters
+        return _made_intrinsic(make, write, "array", "position", *names)
+
+    return decorate
+
+
+def arithmetic(vector: Any, **instructions: str) -> None:
+    """Let Python's operators on these vectors be instructions of LLVM, by the operators' names."""
+
+    def overloaded(python_operator: Any, name: str) -> None:
+        @instruction(vector, vector, vector)
+        def operation(builder: Any, left: Any, right: Any) -> Any:
+            return getattr(builder, name)(left, right)
+
+        @overload(python_operator)
+        def _(left, right):  # type: ignore[no-untyped-def]
+            if left == vector and right == vector:
+                return lambda left, right: operation(left, right)
+            return None
+
+    for python_operator, name in instructions.items():
+        overloaded(getattr(operator, python_operator), name)
 
 
 def array_data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
     """Pointer to an array's first element."""
     return cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
-
-
-def _address(context: Any, builder: Any, array_type: Any, array: Any, position: Any) -> Any:
-    return builder.gep(array_data(context, builder, array_type, array), [position])
 
 
 def _constant(values: list[int]) -> Any:
@@ -85,7 +139,27 @@ def broadcast(builder: Any, value: Any, vector: Any) -> Any:
     """The same value in every lane."""
     undefined = ir.Constant(vector, ir.Undefined)
     single = builder.insert_element(undefined, value, ir.Constant(_INT32, 0))
-    return builder.shuffle_vector(single, undefined, _constant([0] * LANES))
+    lanes = ir.Constant(ir.VectorType(_INT32, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(single, undefined, lanes)
+
+
+def load_vector(builder: Any, address: Any, vector: Any, align: int) -> Any:
+    """Read a vector of a kind that need not lie on a boundary of its own size."""
+    value = builder.load(builder.bitcast(address, vector.as_pointer()))
+    value.align = align
+    return value
+
+
+def store_vector(builder: Any, address: Any, value: Any, align: int) -> None:
+    """Write a vector, likewise."""
+    builder.store(value, builder.bitcast(address, value.type.as_pointer())).align = align
+
+
+def call_of_llvm(builder: Any, name: str, result: Any, *args: Any) -> Any:
+    """Call one of LLVM's own functions, ``llvm.NAME``."""
+    kind = ir.FunctionType(result, [value.type for value in args])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}")
+    return builder.call(function, args)
 
 
 def _first_lanes(builder: Any, count: Any) -> Any:
@@ -94,103 +168,56 @@ def _first_lanes(builder: Any, count: Any) -> Any:
     return builder.icmp_signed("<", lanes, broadcast(builder, count, _INT32S))
 
 
-@intrinsic
-def load(typing_context, array, position):  # type: ignore[no-untyped-def]
+@memory_instruction(Floats)
+def load(builder: Any, address: Any) -> Any:
     """Read a vector of floats."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        address = _address(context, builder, signature.args[0], *args)
-        value = builder.load(builder.bitcast(address, FLOATS.as_pointer()))
-        value.align = 4
-        return value
-
-    return Floats(array, types.intp), build
+    return load_vector(builder, address, FLOATS, 4)
 
 
-@intrinsic
-def store(typing_context, array, position, value):  # type: ignore[no-untyped-def]
+@memory_instruction(types.void, Floats)
+def store(builder: Any, address: Any, value: Any) -> None:
     """Write a vector of floats."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        address = _address(context, builder, signature.args[0], args[0], args[1])
-        written = builder.store(args[2], builder.bitcast(address, FLOATS.as_pointer()))
-        written.align = 4
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, Floats), build
+    store_vector(builder, address, value, 4)
 
 
-@intrinsic
-def load_first(typing_context, array, position, count):  # type: ignore[no-untyped-def]
+@memory_instruction(Floats, types.intp)
+def load_first(builder: Any, address: Any, count: Any) -> Any:
     """Read the first ``count`` < ``LANES`` floats; the others are 0, their memory not touched."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        address = _address(context, builder, signature.args[0], args[0], args[1])
-        pointer = builder.bitcast(address, FLOATS.as_pointer())
-        function_type = ir.FunctionType(FLOATS, [FLOATS.as_pointer(), _INT32, _BITS, FLOATS])
-        function = cgutils.get_or_insert_function(
-            builder.module, function_type, f"llvm.masked.load.{VECTOR}.p0"
-        )
-        zero = ir.Constant(FLOATS, [0.0] * LANES)
-        mask = _first_lanes(builder, args[2])
-        return builder.call(function, [pointer, ir.Constant(_INT32, 4), mask, zero])
-
-    return Floats(array, types.intp, types.intp), build
+    pointer = builder.bitcast(address, FLOATS.as_pointer())
+    mask, zero = _first_lanes(builder, count), ir.Constant(FLOATS, [0.0] * LANES)
+    align = ir.Constant(_INT32, 4)
+    name = f"masked.load.{VECTOR}.p0"
+    return call_of_llvm(builder, name, FLOATS, pointer, align, mask, zero)
 
 
-def _masked_store(builder: Any, base: Any, count: Any, value: Any) -> None:
-    pointer = FLOATS.as_pointer()
-    function_type = ir.FunctionType(ir.VoidType(), [FLOATS, pointer, _INT32, _BITS])
-    function = cgutils.get_or_insert_function(
-        builder.module, function_type, f"llvm.masked.store.{VECTOR}.p0"
-    )
-    mask = _first_lanes(builder, count)
-    builder.call(function, [value, builder.bitcast(base, pointer), ir.Constant(_INT32, 4), mask])
-
-
-@intrinsic
-def store_first(typing_context, array, position, count, value):  # type: ignore[no-untyped-def]
+@memory_instruction(types.void, types.intp, Floats)
+def store_first(builder: Any, address: Any, count: Any, value: Any) -> None:
     """Write the first ``count`` < ``LANES`` floats and leave the memory behind them alone."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        base = _address(context, builder, signature.args[0], args[0], args[1])
-        if LANES == WIDE:
-            _masked_store(builder, base, args[2], args[3])
-            return context.get_dummy_value()
-        # AVX2's masked store is slow on some processors.
-        for lane in range(LANES - 1):
-            index = ir.Constant(args[2].type, lane)
-            with builder.if_then(builder.icmp_signed(">", args[2], index), likely=True):
-                address = builder.gep(base, [index])
-                lane_value = builder.extract_element(args[3], ir.Constant(_INT32, lane))
-                builder.store(lane_value, address).align = 4
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, types.intp, Floats), build
+    if LANES == WIDE:
+        pointer, align = builder.bitcast(address, FLOATS.as_pointer()), ir.Constant(_INT32, 4)
+        mask, name = _first_lanes(builder, count), f"masked.store.{VECTOR}.p0"
+        call_of_llvm(builder, name, ir.VoidType(), value, pointer, align, mask)
+        return
+    # AVX2's masked store is slow on some processors.
+    for lane in range(LANES - 1):
+        index = ir.Constant(count.type, lane)
+        with builder.if_then(builder.icmp_signed(">", count, index), likely=True):
+            lane_value = builder.extract_element(value, ir.Constant(_INT32, lane))
+            builder.store(lane_value, builder.gep(address, [index])).align = 4
 
 
-@intrinsic
-def splat(typing_context, value):  # type: ignore[no-untyped-def]
+@instruction(Floats, types.float32)
+def splat(builder: Any, value: Any) -> Any:
     """The same float in every lane."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return broadcast(builder, args[0], FLOATS)
-
-    return Floats(types.float32), build
+    return broadcast(builder, value, FLOATS)
 
 
-def _unary(name: str) -> Callable[..., Any]:
-    @intrinsic
-    def operation(typing_context, value):  # type: ignore[no-untyped-def]
-        def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            function = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(FLOATS, [FLOATS]), f"llvm.{name}.{VECTOR}"
-            )
-            return builder.call(function, args)
+def _unary(name: str) -> Any:
+    @instruction(Floats, Floats)
+    def operation(builder: Any, value: Any) -> Any:
+        return call_of_llvm(builder, f"{name}.{VECTOR}", FLOATS, value)
 
-        return Floats(Floats), build
-
-    return operation  # type: ignore[no-any-return]
+    return operation
 
 
 truncated = _unary("trunc")
@@ -198,30 +225,18 @@ magnitude = _unary("fabs")
 rounded = _unary("rint")
 
 
-@intrinsic
-def fused_multiply_add(typing_context, factor, other, addend):  # type: ignore[no-untyped-def]
+@instruction(Floats, Floats, Floats, Floats)
+def fused_multiply_add(builder: Any, factor: Any, other: Any, addend: Any) -> Any:
     """``factor * other + addend``, in one instruction where the machine has it."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(FLOATS, [FLOATS] * 3),
-            f"llvm.fmuladd.{VECTOR}",
-        )
-        return builder.call(function, args)
-
-    return Floats(Floats, Floats, Floats), build
+    return call_of_llvm(builder, f"fmuladd.{VECTOR}", FLOATS, factor, other, addend)
 
 
-def _comparison(symbol: str) -> Callable[..., Any]:
-    @intrinsic
-    def operation(typing_context, left, right):  # type: ignore[no-untyped-def]
-        def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            return builder.fcmp_ordered(symbol, *args)
+def _comparison(symbol: str) -> Any:
+    @instruction(Bits, Floats, Floats)
+    def operation(builder: Any, left: Any, right: Any) -> Any:
+        return builder.fcmp_ordered(symbol, left, right)
 
-        return Bits(Floats, Floats), build
-
-    return operation  # type: ignore[no-any-return]
+    return operation
 
 
 greater = _comparison(">")
@@ -230,110 +245,53 @@ differs = _comparison("!=")
 equals = _comparison("==")
 
 
-@intrinsic
-def select(typing_context, condition, chosen, otherwise):  # type: ignore[no-untyped-def]
+@instruction(Floats, Bits, Floats, Floats)
+def select(builder: Any, condition: Any, chosen: Any, otherwise: Any) -> Any:
     """Lane by lane, ``chosen`` where the condition holds."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.select(*args)
-
-    return Floats(Bits, Floats, Floats), build
+    return builder.select(condition, chosen, otherwise)
 
 
-@intrinsic
-def select_first(typing_context, count, chosen, otherwise):  # type: ignore[no-untyped-def]
+@instruction(Floats, types.intp, Floats, Floats)
+def select_first(builder: Any, count: Any, chosen: Any, otherwise: Any) -> Any:
     """The first ``count`` lanes of ``chosen``, the rest of ``otherwise``."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.select(_first_lanes(builder, args[0]), args[1], args[2])
-
-    return Floats(types.intp, Floats, Floats), build
+    return builder.select(_first_lanes(builder, count), chosen, otherwise)
 
 
-@intrinsic
-def pack_bits(typing_context, bits):  # type: ignore[no-untyped-def]
+@instruction(types.uint64, Bits)
+def pack_bits(builder: Any, bits: Any) -> Any:
     """The truth values as bits of an integer, first lane lowest."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.zext(builder.bitcast(args[0], _PACKED), ir.IntType(64))
-
-    return types.uint64(Bits), build
+    return builder.zext(builder.bitcast(bits, _PACKED), ir.IntType(64))
 
 
-@intrinsic
-def lowest_bit(typing_context, packed):  # type: ignore[no-untyped-def]
+@instruction(types.intp, types.uint64)
+def lowest_bit(builder: Any, packed: Any) -> Any:
     """Position of the lowest set bit of an integer that is not 0."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.intp(types.uint64), build
+    return builder.cttz(packed, ir.Constant(ir.IntType(1), 1))
 
 
-@intrinsic
-def count_bits(typing_context, packed):  # type: ignore[no-untyped-def]
+@instruction(types.intp, types.uint64)
+def count_bits(builder: Any, packed: Any) -> Any:
     """How many bits of an integer are set."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.ctpop(args[0])
-
-    return types.intp(types.uint64), build
+    return builder.ctpop(packed)
 
 
-@intrinsic
-def load_bits(typing_context, array, position):  # type: ignore[no-untyped-def]
+@memory_instruction(Bits)
+def load_bits(builder: Any, address: Any) -> Any:
     """Read truth values from bytes of eight."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        address = _address(context, builder, signature.args[0], *args)
-        packed = builder.load(builder.bitcast(address, _PACKED.as_pointer()))
-        packed.align = 1
-        return builder.bitcast(packed, _BITS)
-
-    return Bits(array, types.intp), build
+    return builder.bitcast(load_vector(builder, address, _PACKED, 1), _BITS)
 
 
-@intrinsic
-def store_bits(typing_context, array, position, bits):  # type: ignore[no-untyped-def]
+@memory_instruction(types.void, Bits)
+def store_bits(builder: Any, address: Any, bits: Any) -> None:
     """Write truth values as bytes of eight, first lane in the lowest bit."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        address = _address(context, builder, signature.args[0], args[0], args[1])
-        packed = builder.bitcast(args[2], _PACKED)
-        builder.store(packed, builder.bitcast(address, _PACKED.as_pointer())).align = 1
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, Bits), build
+    store_vector(builder, address, builder.bitcast(bits, _PACKED), 1)
 
 
-@intrinsic
-def power_of_two(typing_context, exponent):  # type: ignore[no-untyped-def]
+@instruction(Floats, Floats)
+def power_of_two(builder: Any, exponent: Any) -> Any:
     """``2^exponent`` for whole exponents from -126 to 127."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        whole = builder.fptosi(args[0], _INT32S)
-        biased = builder.add(whole, _constant([127] * LANES))
-        return builder.bitcast(builder.shl(biased, _constant([23] * LANES)), FLOATS)
-
-    return Floats(Floats), build
+    biased = builder.add(builder.fptosi(exponent, _INT32S), _constant([127] * LANES))
+    return builder.bitcast(builder.shl(biased, _constant([23] * LANES)), FLOATS)
 
 
-def _arithmetic(python_operator: Any, instruction: str) -> None:
-    @intrinsic
-    def operation(typing_context, left, right):  # type: ignore[no-untyped-def]
-        def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            return getattr(builder, instruction)(*args)
-
-        return Floats(Floats, Floats), build
-
-    @overload(python_operator)
-    def _overloaded(left, right):  # type: ignore[no-untyped-def]
-        if isinstance(left, FloatsType) and isinstance(right, FloatsType):
-            return lambda left, right: operation(left, right)
-        return None
-
-
-_arithmetic(operator.add, "fadd")
-_arithmetic(operator.sub, "fsub")
-_arithmetic(operator.mul, "fmul")
-_arithmetic(operator.truediv, "fdiv")
+arithmetic(Floats, add="fadd", sub="fsub", mul="fmul", truediv="fdiv")
