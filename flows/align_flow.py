@@ -10,7 +10,7 @@ from featurize.schema import FeaturizeManifest
 from featurize.stage import FanOut, Location, StageResult, read_manifest
 from flows.artifacts import publish_link, publish_table
 from flows.progress import ALIGNING, AlignmentProgress, stage_progress
-from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
+from flows.retries import RETRIED, is_first_attempt
 from flows.run_logging import send_logs_to_runs
 from flows.run_names import run_name
 from training.align.align import align
@@ -53,13 +53,7 @@ def align_and_publish(
     return result
 
 
-@task(
-    name="align-features",
-    retries=NUM_RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=retry_io_errors,
-    cache_policy=NO_CACHE,
-)
+@task(name="align-features", **RETRIED)
 def align_features(
     config: AlignConfig, features: str, runs: str, force: bool, fan_out: FanOut
 ) -> StageResult:

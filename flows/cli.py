@@ -17,10 +17,12 @@ from flows.failures import INTERRUPT_EXIT_CODE, MISTAKE_EXIT_CODE, explain, one_
 from flows.help_text import EXAMPLES, Command, Group
 from flows.options import (
     CorpusOption,
+    EightBitsOption,
     EngineOption,
     EvaluationOption,
     FeaturesOption,
     ForceOption,
+    FrontEndOption,
     JsonOption,
     RecipeOption,
     RunsOption,
@@ -322,17 +324,12 @@ def transcribe(
             "input."
         ),
     ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option("--features", help="Feature set to take the front end from; the run's own."),
-    ] = None,
+    features: FrontEndOption = None,
     evaluation: EvaluationOption = None,
     symbols: Annotated[
         bool, typer.Option("--symbols", help="Print symbols where there are words too.")
     ] = False,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="8-bit weights (of a training run).")
-    ] = False,
+    int8: EightBitsOption = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print the hypothesis as it grows, on stderr.")
     ] = False,
@@ -383,17 +380,12 @@ def serve(
     max_seconds: Annotated[
         int, typer.Option(help="Longest stream or file, in seconds.", min=1)
     ] = 600,
-    features: Annotated[
-        str | None,
-        typer.Option("--features", help="Feature set to take the front end from; the run's own."),
-    ] = None,
+    features: FrontEndOption = None,
     evaluation: EvaluationOption = None,
     symbols: Annotated[
         bool, typer.Option("--symbols", help="Find symbols where there are words too.")
     ] = False,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="8-bit weights (of a training run).")
-    ] = False,
+    int8: EightBitsOption = False,
 ) -> None:
     """Recognise speech for clients: a page, WebSocket, HTTP.
 
@@ -420,10 +412,7 @@ def export(
             "its spikes and scores are the engine's; or nir, where it has the nodes.",
         ),
     ] = "engine",
-    features: Annotated[
-        str | None,
-        typer.Option("--features", help="Feature set to take the front end from; the run's own."),
-    ] = None,
+    features: FrontEndOption = None,
     evaluation: EvaluationOption = None,
     int8: Annotated[bool, typer.Option("--int8", help="8-bit weights; engine only.")] = False,
     as_json: JsonOption = False,

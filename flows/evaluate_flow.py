@@ -28,7 +28,7 @@ from flows.artifacts import (
 from flows.comparison import read_metrics
 from flows.pictures import picture
 from flows.progress import EVALUATING, EvaluationProgress, stage_progress
-from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
+from flows.retries import RETRIED, is_first_attempt
 from flows.run_logging import send_logs_to_runs
 from flows.run_names import run_name
 from flows.tracking import track_evaluation
@@ -84,14 +84,7 @@ def evaluate_and_publish(
     return result
 
 
-@task(
-    name="evaluate-models",
-    task_run_name="evaluate-{config.split}",
-    retries=NUM_RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=retry_io_errors,
-    cache_policy=NO_CACHE,
-)
+@task(name="evaluate-models", task_run_name="evaluate-{config.split}", **RETRIED)
 def evaluate_models(
     config: EvaluateConfig,
     models: list[str],

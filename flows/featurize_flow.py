@@ -28,7 +28,7 @@ from featurize.stage import (
 )
 from flows.artifacts import publish_link, publish_table
 from flows.progress import FEATURIZING, stage_progress
-from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
+from flows.retries import RETRIED, is_first_attempt
 from flows.run_logging import send_logs_to_runs
 from flows.run_names import run_name
 
@@ -82,14 +82,7 @@ def featurize_and_publish(
     return result
 
 
-@task(
-    name="plan",
-    task_run_name="plan-{config.corpus}",
-    retries=NUM_RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=retry_io_errors,
-    cache_policy=NO_CACHE,
-)
+@task(name="plan", task_run_name="plan-{config.corpus}", **RETRIED)
 def plan_features(config: FeaturizeConfig, corpus: str, runs: str) -> FeaturizePlan:
     """Scan the corpus and assign utterances to shards."""
     return plan_featurize(config, Location.of(corpus), Location.of(runs))
@@ -161,26 +154,13 @@ def _runner(num_workers: int) -> ThreadPoolTaskRunner[ShardResult]:
     return ThreadPoolTaskRunner(max_workers=num_workers)
 
 
-@task(
-    name="make-shard",
-    task_run_name="shard-{number:05d}",
-    retries=NUM_RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=retry_io_errors,
-    cache_policy=NO_CACHE,
-)
+@task(name="make-shard", task_run_name="shard-{number:05d}", **RETRIED)
 def make_one_shard(number: int, shard: ShardPlan, pool: WorkerPool) -> ShardResult:
     """Make one shard on one of the pool's workers."""
     return pool.run(make_shard, shard)
 
 
-@task(
-    name="finish",
-    retries=NUM_RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=retry_io_errors,
-    cache_policy=NO_CACHE,
-)
+@task(name="finish", **RETRIED)
 def finish_features(plan: FeaturizePlan, results: list[ShardResult]) -> FeaturizeManifest:
     """Judge the rejects, gather the statistics, describe the feature set."""
     return finish_featurize(plan, results)

@@ -1,13 +1,12 @@
 """The import flow: Kaldi's features and alignments in, a feature set out."""
 
 from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
 
 from featurize.import_kaldi import import_kaldi
 from featurize.import_kaldi_config import KaldiImportConfig
 from featurize.stage import Location, StageResult
 from flows.featurize_flow import publish_features
-from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
+from flows.retries import RETRIED, is_first_attempt
 from flows.run_logging import send_logs_to_runs
 
 send_logs_to_runs()
@@ -27,13 +26,7 @@ def import_kaldi_flow(config: KaldiImportConfig, runs: str, force: bool = False)
     return result
 
 
-@task(
-    name="import-tables",
-    retries=NUM_RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=retry_io_errors,
-    cache_policy=NO_CACHE,
-)
+@task(name="import-tables", **RETRIED)
 def import_tables(config: KaldiImportConfig, runs: str, force: bool) -> StageResult:
     """Run the import stage."""
     return import_kaldi(config, Location.of(runs), force=force and is_first_attempt())

@@ -15,6 +15,11 @@ RunsOption = Annotated[str, typer.Option("--runs", help="Root of all results: pa
 EngineOption = Annotated[
     str, typer.Option("--model", help="A training run (path or s3://) or an exported engine.")
 ]
+FrontEndOption = Annotated[
+    str | None,
+    typer.Option("--features", help="Feature set to take the front end from; the run's own."),
+]
+EightBitsOption = Annotated[bool, typer.Option("--int8", help="8-bit weights (of a training run).")]
 EvaluationOption = Annotated[
     str | None,
     typer.Option(

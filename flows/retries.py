@@ -3,6 +3,7 @@
 from typing import Any
 
 from prefect import Task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 
@@ -32,6 +33,15 @@ def retry_io_errors(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) 
     except Exception as error:
         return is_io_error(error)
     return False
+
+
+RETRIED: dict[str, Any] = {
+    "retries": NUM_RETRIES,
+    "retry_delay_seconds": RETRY_DELAYS_S,
+    "retry_condition_fn": retry_io_errors,
+    "cache_policy": NO_CACHE,
+}
+"""Options of a task that reads and writes storage; its stage knows by itself what is finished."""
 
 
 def is_first_attempt() -> bool:

@@ -34,8 +34,6 @@ from training.align.align_config import AlignConfig
 from training.manifest import TrainManifest
 from training.worker_config import WorkerConfig
 
-_LOGGER = logging.getLogger(__name__)
-
 if TYPE_CHECKING:
     from evaluation.metrics import EvaluationMetrics
     from flows.pipeline_flow import PipelineOutcome
@@ -177,7 +175,7 @@ def run_evaluate(
             from flows.trained_on import trained_on
 
             for location in trained:
-                _LOGGER.info("%s", trained_on(location))
+                logger.info("%s", trained_on(location))
             wanted = featurize_for_scoring(trained, root, config.subsets)
             config = _as_chosen(config.model_copy(update={"split": "test"}), trained)
         api.ready()
@@ -261,7 +259,7 @@ def _reader_of(corpus: Location, own: str) -> str:
         reader = recognised(corpus)
     except PipelineError:
         return own  # whose message says what it looked for
-    _LOGGER.info("%s: read as %s", corpus, reader)
+    logger.info("%s: read as %s", corpus, reader)
     return reader
 
 

@@ -20,7 +20,7 @@ from flows.artifacts import (
 )
 from flows.pictures import picture
 from flows.progress import TRAINING, TrainingProgress, stage_progress, training_title
-from flows.retries import NUM_RETRIES, RETRY_DELAYS_S, is_first_attempt, retry_io_errors
+from flows.retries import RETRIED, is_first_attempt
 from flows.run_logging import send_logs_to_runs
 from flows.run_names import run_name, training_name
 from flows.tracking import TrackedTraining
@@ -80,14 +80,7 @@ def named_runs(trained: Sequence[StageResult]) -> dict[str, StageResult]:
     return {named.label: result for named, result in zip(names, trained, strict=True)}
 
 
-@task(
-    name="train-model",
-    task_run_name="train-{config.model.spec.name}",
-    retries=NUM_RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=retry_io_errors,
-    cache_policy=NO_CACHE,
-)
+@task(name="train-model", task_run_name="train-{config.model.spec.name}", **RETRIED)
 def train_model(
     config: TrainConfig,
     features: str,

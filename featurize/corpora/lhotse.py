@@ -9,7 +9,7 @@ holds the utterance.
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +23,9 @@ _NAME = re.compile(r"(?:.*_)?(cuts|recordings|supervisions)_([A-Za-z0-9][\w.-]*?
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
+
+
+PartT = TypeVar("PartT", bound=_Part)
 
 
 class _Source(_Part):
@@ -94,13 +97,7 @@ def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
 
 
 def _scan_cuts(corpus: StatedCorpus, subset: str, table: Location) -> None:
-    for where, line in _lines(corpus, table):
-        try:
-            cut = _Cut.model_validate_json(line)
-        except ValidationError as error:
-            said = f"{where} is no cut of one recording ({first_fault(error)})"
-            corpus.reject(where, subset, table.name, "malformed_entry", said)
-            continue
+    for _, cut in _parsed(corpus, subset, table, _Cut, " is no cut of one recording"):
         if not cut.supervisions:
             corpus.reject(cut.id, subset, table.name, "missing_transcript", "no supervision")
         for supervision in cut.supervisions:
@@ -109,36 +106,31 @@ def _scan_cuts(corpus: StatedCorpus, subset: str, table: Location) -> None:
 
 
 def _scan_supervisions(corpus: StatedCorpus, subset: str, kinds: dict[str, Location]) -> None:
-    recordings: dict[str, _Recording] = {}
-    table = kinds["recordings"]
-    for where, line in _lines(corpus, table):
-        try:
-            recording = _Recording.model_validate_json(line)
-        except ValidationError as error:
-            said = f"{where}: {first_fault(error)}"
-            corpus.reject(where, subset, table.name, "malformed_entry", said)
-        else:
-            recordings[recording.id] = recording
+    found = _parsed(corpus, subset, kinds["recordings"], _Recording)
+    recordings = {recording.id: recording for _, recording in found}
     table = kinds["supervisions"]
-    for where, line in _lines(corpus, table):
-        try:
-            supervision = _Supervision.model_validate_json(line)
-        except ValidationError as error:
-            said = f"{where}: {first_fault(error)}"
-            corpus.reject(where, subset, table.name, "malformed_entry", said)
-            continue
-        found = recordings.get(supervision.recording_id)
-        if found is None:
+    for where, supervision in _parsed(corpus, subset, table, _Supervision):
+        recording = recordings.get(supervision.recording_id)
+        if recording is None:
             said = f"{where}: its recording is not in the manifest of recordings"
             corpus.reject(supervision.id, subset, table.name, "missing_audio", said)
         else:
-            _add(corpus, subset, supervision, found, supervision.start)
+            _add(corpus, subset, supervision, recording, supervision.start)
 
 
-def _lines(corpus: StatedCorpus, table: Location) -> Iterator[tuple[str, bytes]]:
+def _parsed(
+    corpus: StatedCorpus, subset: str, table: Location, kind: type[PartT], said: str | None = None
+) -> Iterator[tuple[str, PartT]]:
+    """What the lines of a table hold, and where; lines of another form are rejected."""
     for number, line in corpus.lines(table):
-        if line.strip():
-            yield f"line {number} of {table.name}", line
+        where = f"line {number} of {table.name}"
+        try:
+            if line.strip():
+                yield where, kind.model_validate_json(line)
+        except ValidationError as error:
+            fault = first_fault(error)
+            detail = f"{where}: {fault}" if said is None else f"{where}{said} ({fault})"
+            corpus.reject(where, subset, table.name, "malformed_entry", detail)
 
 
 def _add(

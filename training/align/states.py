@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from featurize.schema import StateInventory
 
+Phones = NDArray[np.integer]
+
 _MAX_TABLE = 2**26
 
 
@@ -27,12 +29,7 @@ class StateSequence(Protocol):
         """Whether the neighbours matter."""
         ...
 
-    def in_context(
-        self,
-        left_n: NDArray[np.integer],
-        phone_n: NDArray[np.integer],
-        right_n: NDArray[np.integer],
-    ) -> NDArray[np.int64]:
+    def in_context(self, left_n: Phones, phone_n: Phones, right_n: Phones) -> NDArray[np.int64]:
         """States of each phone, (n, K); -1 as a neighbour is the outside of the utterance."""
         ...
 
@@ -51,12 +48,7 @@ class PhoneStates:
     states_per_phone: int
     knows_context: bool = False
 
-    def in_context(
-        self,
-        left_n: NDArray[np.integer],
-        phone_n: NDArray[np.integer],
-        right_n: NDArray[np.integer],
-    ) -> NDArray[np.int64]:
+    def in_context(self, left_n: Phones, phone_n: Phones, right_n: Phones) -> NDArray[np.int64]:
         """States of each phone, (n, K)."""
         first = phone_n.astype(np.int64) * self.states_per_phone
         return first[:, None] + np.arange(self.states_per_phone)
@@ -75,12 +67,7 @@ class ContextStates:
         self.states_per_phone = inventory.states_per_phone
         self.table = state_table(inventory, num_symbols)
 
-    def in_context(
-        self,
-        left_n: NDArray[np.integer],
-        phone_n: NDArray[np.integer],
-        right_n: NDArray[np.integer],
-    ) -> NDArray[np.int64]:
+    def in_context(self, left_n: Phones, phone_n: Phones, right_n: Phones) -> NDArray[np.int64]:
         """States of each phone, (n, K); the outside is the table's last neighbour."""
         return np.asarray(self.table[left_n, phone_n, right_n], np.int64)
 
