@@ -129,13 +129,8 @@ class _Scanner:
             self._scan_chapter(subset, file, contents[file.path], audio[file.folder], alignments)
         for folder in audio.values():
             for utterance_id, file in folder.items():
-                self._reject(
-                    utterance_id,
-                    subset,
-                    file.path,
-                    "missing_transcript",
-                    "no line of the chapter's .trans.txt names this audio",
-                )
+                detail = "no line of the chapter's .trans.txt names this audio"
+                self._reject(utterance_id, subset, file.path, "missing_transcript", detail)
 
     def _files_by_kind(
         self, subset: str
@@ -172,81 +167,53 @@ class _Scanner:
     ) -> None:
         """Match one chapter's transcript with its audio; audio that is matched is taken out."""
         if content is None:
-            self._reject(
-                file.name, subset, file.path, "malformed_transcript", "the file cannot be read"
-            )
+            detail = "the file cannot be read"
+            self._reject(file.name, subset, file.path, "malformed_transcript", detail)
             return
         for number, line in enumerate(content.split(b"\n"), start=1):
             if not line.strip():
                 continue
             where = f"line {number} of {file.name}"
             utterance_id, text, fault = _parse_line(line, file.name.removesuffix(".trans.txt"))
+            found = audio.pop(utterance_id, None)
+            path = file.path if found is None else found.path
             if fault is not None:
-                reason, detail = fault
-                named = audio.pop(utterance_id, None)
-                path = named.path if named is not None else file.path
-                self._reject(
-                    utterance_id or f"{file.name}:{number}",
-                    subset,
-                    path,
-                    reason,
-                    f"{where}: {detail}",
-                )
+                fault = (fault[0], f"{where}: {fault[1]}")
             elif utterance_id in self._seen:
-                self._reject(
-                    utterance_id,
-                    subset,
-                    file.path,
-                    "duplicate_utterance",
-                    f"{where} names it again; the first is kept",
-                )
-                audio.pop(utterance_id, None)
+                fault = ("duplicate_utterance", f"{where} names it again; the first is kept")
+                path = file.path
             else:
                 self._seen.add(utterance_id)
-                self._add(subset, utterance_id, text, file, audio, alignments)
+                fault = self._fault_of(utterance_id, found)
+            if fault is not None:
+                self._reject(utterance_id or f"{file.name}:{number}", subset, path, *fault)
+                continue
+            speaker, chapter, _ = utterance_id.split("-")
+            assert found is not None
+            alignment = alignments.get(f"{found.folder}/{utterance_id}")
+            self.entries.append(
+                CorpusEntry(
+                    utterance_id=utterance_id,
+                    speaker_id=speaker,
+                    chapter_id=chapter,
+                    subset=subset,
+                    text=text,
+                    audio=path,
+                    alignment=alignment.path if alignment is not None else None,
+                )
+            )
 
-    def _add(
-        self,
-        subset: str,
-        utterance_id: str,
-        text: str,
-        transcript: CorpusFile,
-        audio: dict[str, CorpusFile],
-        alignments: Mapping[str, CorpusFile],
-    ) -> None:
-        """Add one well-formed transcript line as an entry, unless audio or speaker is missing."""
-        file = audio.pop(utterance_id, None)
-        if file is None:
-            self._reject(
-                utterance_id,
-                subset,
-                transcript.path,
-                "missing_audio",
-                f"no audio file {utterance_id}.flac (or of another format) is there",
-            )
-            return
-        speaker, chapter, _ = utterance_id.split("-")
+    def _fault_of(
+        self, utterance_id: str, audio: CorpusFile | None
+    ) -> tuple[RejectReason, str] | None:
+        """Why an utterance with a well-formed line cannot be used, if it cannot."""
+        if audio is None:
+            detail = f"no audio file {utterance_id}.flac (or of another format) is there"
+            return "missing_audio", detail
+        speaker = utterance_id.split("-")[0]
         if speaker not in self.speakers:
-            self._reject(
-                utterance_id,
-                subset,
-                file.path,
-                "unknown_speaker",
-                f"speaker {speaker} is not in {SPEAKERS_FILE}",
-            )
-            return
-        alignment = alignments.get(f"{file.folder}/{utterance_id}")
-        self.entries.append(
-            CorpusEntry(
-                utterance_id=utterance_id,
-                speaker_id=speaker,
-                chapter_id=chapter,
-                subset=subset,
-                text=text,
-                audio=file.path,
-                alignment=alignment.path if alignment is not None else None,
-            )
-        )
+            return "unknown_speaker", f"speaker {speaker} is not in {SPEAKERS_FILE}"
+        return None
 
     def _reject(
         self, utterance_id: str, subset: str, path: str, reason: RejectReason, detail: str
