@@ -16,14 +16,7 @@ from typing import IO, cast
 
 import numpy as np
 
-from evaluation.ngrams import (
-    SENTENCE_END,
-    SENTENCE_START,
-    Floats,
-    Integers,
-    NgramModel,
-    NgramOrder,
-)
+from evaluation.ngrams import SENTENCE_END, SENTENCE_START, Floats, Integers, NgramModel, NgramOrder
 from featurize.stage import Location, PipelineError
 
 MAX_ARPA_BYTES = 16 * 2**30
@@ -226,10 +219,7 @@ class _Reader:
         return numbers
 
     def _prefixes(
-        self,
-        lines: list[Line],
-        numbers_Nn: Integers,
-        below: list[NgramOrder],
+        self, lines: list[Line], numbers_Nn: Integers, below: list[NgramOrder]
     ) -> Integers:
         """Place of each n-gram's first words among the order below."""
         places = np.zeros(len(numbers_Nn), np.int64)

@@ -13,13 +13,7 @@ from evaluation.graph.store import STAGE as GRAPH_STAGE
 from evaluation.graph.store import KeptGraph, read_graph
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics, ModelMetrics
-from featurize.stage import (
-    Location,
-    PipelineError,
-    is_finished,
-    read_checked,
-    read_manifest,
-)
+from featurize.stage import Location, PipelineError, is_finished, read_checked, read_manifest
 from training.manifest import TrainManifest
 
 logger = logging.getLogger(__name__)

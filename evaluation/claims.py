@@ -15,11 +15,7 @@ from training.models.registry import title_of as title_of_kind
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 
-_RATE_TITLES = {
-    "per": "phone error rate",
-    "wer": "word error rate",
-    "cer": "character error rate",
-}
+_RATE_TITLES = {"per": "phone error rate", "wer": "word error rate", "cer": "character error rate"}
 
 # Points by which v2 may err more than an LSTM and still be as close as the paper says (TIMIT).
 _CLOSE_POINTS = 1.10
@@ -87,10 +83,7 @@ def _first(metrics: EvaluationMetrics, kind: str) -> ModelMetrics | None:
 
 
 def _difference(
-    metrics: EvaluationMetrics,
-    one: ModelMetrics,
-    other: ModelMetrics,
-    rate: RateName | None = None,
+    metrics: EvaluationMetrics, one: ModelMetrics, other: ModelMetrics, rate: RateName | None = None
 ) -> RateDifference | None:
     wanted = (one.setting_name, other.setting_name, rate or metrics.primary_rate)
     for difference in metrics.differences:

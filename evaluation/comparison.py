@@ -3,13 +3,7 @@
 from collections.abc import Sequence
 
 from evaluation.claims import paper_claims, summary_lines
-from evaluation.metrics import (
-    ErrorRate,
-    EvaluationMetrics,
-    ModelMetrics,
-    SettingMetrics,
-    Spread,
-)
+from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics, SettingMetrics, Spread
 from evaluation.pareto import is_sweep, pareto_points
 from evaluation.scoring import RateName
 

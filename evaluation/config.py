@@ -136,9 +136,7 @@ class EvaluateConfig(TypedConfig):
     """Everything that determines an evaluation, besides its models and features."""
 
     split: str = Field(
-        "test",
-        min_length=1,
-        description="Split of the feature set to score: train, dev or test.",
+        "test", min_length=1, description="Split of the feature set to score: train, dev or test."
     )
     subsets: Annotated[tuple[str, ...], InFingerprint.EVEN_WHEN_OFF] = Field(
         (), description="Corpus subsets to score instead of a split, by name; empty for the split."
@@ -150,8 +148,7 @@ class EvaluateConfig(TypedConfig):
         "viterbi for frame models.",
     )
     viterbi: ViterbiConfig = Field(
-        default_factory=ViterbiConfig,
-        description="Settings of the search for symbols.",
+        default_factory=ViterbiConfig, description="Settings of the search for symbols."
     )
     search_of: Annotated[str | None, InFingerprint.NEVER] = Field(
         None,

@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from evaluation.chosen import metrics_of_model, read_evaluation
 from evaluation.config import EvaluateConfig
@@ -34,16 +35,10 @@ from evaluation.repeats import setting_metrics
 from evaluation.report import render_report
 from evaluation.run_names import RunName, name_runs
 from evaluation.scored_subsets import scored_subsets
-from evaluation.scoring import (
-    Bootstrap,
-    primary_rate,
-)
+from evaluation.scoring import Bootstrap, primary_rate
 from evaluation.searches import SearchChooser, Searches
 from evaluation.spike_raster import capture_raster, choose_shown
-from evaluation.tables import (
-    HYPOTHESIS_SCHEMA,
-    MULTIPLICATION_SCHEMA,
-)
+from evaluation.tables import HYPOTHESIS_SCHEMA, MULTIPLICATION_SCHEMA
 from evaluation.word_decoding import WordGraphs, training_transcripts, word_metrics
 from evaluation.workload import stored_network
 from featurize.schema import FeaturizeManifest
@@ -158,31 +153,24 @@ def _check_search_of(config: EvaluateConfig, model: TrainManifest) -> None:
         metrics_of_model(read_evaluation(evaluation)[1], model, evaluation)
 
 
+@dataclass(eq=False)
 class _Evaluation:
     """One run of the stage: its inputs, and where its results go."""
 
-    def __init__(
-        self,
-        config: EvaluateConfig,
-        features: Location,
-        manifest: FeaturizeManifest,
-        target: Location,
-        runs: Location,
-        progress: OnProgress | None,
-        pool: WorkerPool,
-    ) -> None:
-        self.config = config
-        self.pool = pool
-        self.features = features
-        self.manifest = manifest
-        self.target = target
-        self.runs = runs
-        self.progress = progress
-        self.subsets = select_subsets(config, manifest)
-        self.num_utterances = count_utterances(manifest, self.subsets)
+    config: EvaluateConfig
+    features: Location
+    manifest: FeaturizeManifest
+    target: Location
+    runs: Location
+    progress: OnProgress | None
+    pool: WorkerPool
+
+    def __post_init__(self) -> None:
+        self.subsets = select_subsets(self.config, self.manifest)
+        self.num_utterances = count_utterances(self.manifest, self.subsets)
         self.word_graph: KeptGraph | None = None
         self.utterances: dict[str, ScoredSubset] = {}
-        self.shown = choose_shown(features, manifest, self.subsets)
+        self.shown = choose_shown(self.features, self.manifest, self.subsets)
 
     def run(
         self, addresses: Sequence[Location], trained: Sequence[TrainManifest], name: str
@@ -227,10 +215,7 @@ class _Evaluation:
             models=tuple(address.uri for address in addresses),
             subsets=self.subsets,
             num_utterances=self.num_utterances,
-            files=(
-                *files,
-                *(f"plots/{plot.name}.png" for plot in plots),
-            ),
+            files=(*files, *(f"plots/{plot.name}.png" for plot in plots)),
         )
 
     def _teller(self, label: str, number: int, num_models: int) -> Callable[[int], None]:
@@ -319,8 +304,7 @@ class _Evaluation:
             manifest=manifest,
             shape=network_shape(recogniser),
             parameters=ParameterCounts(
-                total=network.num_parameters(),
-                recurrent_layers=network.num_recurrent_parameters(),
+                total=network.num_parameters(), recurrent_layers=network.num_recurrent_parameters()
             ),
             stored=stored_network(network),
             decoder=searches.decoder,

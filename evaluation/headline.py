@@ -216,10 +216,7 @@ def _saving(ours: Contestant, other: Contestant) -> HeadlineNumber:
 
 
 def _reservation(
-    ours: Contestant,
-    other: Contestant,
-    dense: list[Contestant],
-    apart: dict[str, RateDifference],
+    ours: Contestant, other: Contestant, dense: list[Contestant], apart: dict[str, RateDifference]
 ) -> str:
     """What the sentence leaves out: the other way to compare, or that it was not tried."""
     if not any(one.cost <= _EQUAL_COST * ours.cost for one in dense):

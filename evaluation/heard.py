@@ -9,10 +9,7 @@ from training.manifest import TrainManifest
 
 
 def count_heard(
-    model: TrainManifest,
-    features: Location,
-    manifest: FeaturizeManifest,
-    subsets: tuple[str, ...],
+    model: TrainManifest, features: Location, manifest: FeaturizeManifest, subsets: tuple[str, ...]
 ) -> int | None:
     """Scored utterances that are also in the model's training split, by their names and lengths.
 

@@ -56,10 +56,7 @@ class _Counted:
 
 
 def estimate(
-    sentences: Iterable[Sequence[str]],
-    order: int,
-    vocabulary: Iterable[str],
-    min_count: int = 1,
+    sentences: Iterable[Sequence[str]], order: int, vocabulary: Iterable[str], min_count: int = 1
 ) -> NgramModel:
     """Estimate a model.
 

@@ -141,8 +141,7 @@ class ModelMetrics(TypedConfig):
         "where the features that it was trained on are gone and cannot be asked.",
     )
     num_too_short: int = Field(
-        0,
-        description="Scored utterances that end within the look-ahead: nothing is found in them.",
+        0, description="Scored utterances that end within the look-ahead: nothing is found in them."
     )
     num_layers: int = Field(description="Number of its recurrent layers.")
     hidden_size: int = Field(description="Neurons per recurrent layer.")
@@ -220,8 +219,7 @@ class WordModelMetrics(TypedConfig):
         description="Address of the ARPA file, or of the text that it was estimated from."
     )
     num_sentences: int | None = Field(
-        None,
-        description="Sentences it was estimated from; empty where an ARPA file was given.",
+        None, description="Sentences it was estimated from; empty where an ARPA file was given."
     )
     is_of_transcripts: bool = Field(
         False, description="Whether the sentences are the training transcripts."

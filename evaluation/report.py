@@ -116,9 +116,7 @@ def marked_difference(reference: Sequence[str], hypothesis: Sequence[str]) -> Ma
     return Markup(" ").join(parts)
 
 
-def _by_utterance(
-    examples: Mapping[str, Sequence[Example]],
-) -> dict[str, list[tuple[str, Markup]]]:
+def _by_utterance(examples: Mapping[str, Sequence[Example]]) -> dict[str, list[tuple[str, Markup]]]:
     found: dict[str, list[tuple[str, Markup]]] = {}
     for label, shown in examples.items():
         for example in shown:

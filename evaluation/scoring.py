@@ -168,10 +168,7 @@ class Bootstrap:
         return _interval(float(errors_N.sum()) / total, sums[:, 0] / sums[:, 1])
 
     def difference(
-        self,
-        errors_N: NDArray[Any],
-        other_errors_N: NDArray[Any],
-        lengths_N: NDArray[np.int64],
+        self, errors_N: NDArray[Any], other_errors_N: NDArray[Any], lengths_N: NDArray[np.int64]
     ) -> Estimate:
         """Error rate of one model minus another's, paired by utterance.
 

@@ -52,10 +52,7 @@ class Audio:
 
 
 def read_audio(
-    location: Location,
-    sample_rate_hz: int,
-    max_duration_s: float,
-    segment: Segment | None = None,
+    location: Location, sample_rate_hz: int, max_duration_s: float, segment: Segment | None = None
 ) -> Audio:
     """Read, check and convert one audio file, or a part of it.
 

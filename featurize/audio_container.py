@@ -176,6 +176,5 @@ def _raise_truncated(present: int, claimed: int, bytes_per_frame: int) -> None:
     unit = "samples" if bytes_per_frame else "bytes"
     divisor = bytes_per_frame or 1
     raise RejectedUtterance(
-        "truncated_audio",
-        f"{max(present, 0) // divisor} of {claimed // divisor} {unit} are there",
+        "truncated_audio", f"{max(present, 0) // divisor} of {claimed // divisor} {unit} are there"
     )

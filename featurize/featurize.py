@@ -31,11 +31,7 @@ from featurize.rejects import (
     read_reject_counts,
     write_rejects,
 )
-from featurize.schema import (
-    SCHEMA_VERSION,
-    FeaturizeManifest,
-    SubsetInfo,
-)
+from featurize.schema import SCHEMA_VERSION, FeaturizeManifest, SubsetInfo
 from featurize.stage import (
     FanOut,
     Location,

@@ -30,13 +30,7 @@ from featurize.kaldi_subset import SubsetTables, check_frame_shift, marks_of_sub
 from featurize.moments import MomentSums, add_moments
 from featurize.phones import PHONE_48_TO_39
 from featurize.plan_shards import shard_name
-from featurize.rejects import (
-    Reject,
-    check_reject_share,
-    check_sums,
-    count_rejects,
-    write_rejects,
-)
+from featurize.rejects import Reject, check_reject_share, check_sums, count_rejects, write_rejects
 from featurize.schema import (
     IMPORT_STAGE,
     SCHEMA_VERSION,

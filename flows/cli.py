@@ -66,9 +66,7 @@ _INTERRUPTED = (
 def _command(name: str, group: str) -> Callable[[FunctionT], FunctionT]:
     """A command with its group in the help, and an example below its own."""
     decorate: Callable[[FunctionT], FunctionT] = app.command(
-        name,
-        rich_help_panel=group,
-        epilog=f"Example: spikeline {name} {EXAMPLES[name]}",
+        name, rich_help_panel=group, epilog=f"Example: spikeline {name} {EXAMPLES[name]}"
     )
     return decorate
 
@@ -167,8 +165,7 @@ def align(
 
 
 @align_app.command(
-    "compare",
-    epilog="Example: spikeline align compare runs/align/FP /data/mfa-textgrids",
+    "compare", epilog="Example: spikeline align compare runs/align/FP /data/mfa-textgrids"
 )
 def align_compare(
     first: Annotated[
@@ -285,8 +282,7 @@ def front(
     corpus: CorpusOption,
     runs: RunsOption,
     family: Annotated[
-        list[str] | None,
-        typer.Option("--family", help="Train this family alone; repeatable."),
+        list[str] | None, typer.Option("--family", help="Train this family alone; repeatable.")
     ] = None,
     budget: Annotated[
         list[float] | None,
@@ -370,8 +366,7 @@ def transcribe(
 def serve(
     model: EngineOption,
     host: Annotated[
-        str,
-        typer.Option(help="Address to listen at; one that others reach asks them for a token."),
+        str, typer.Option(help="Address to listen at; one that others reach asks them for a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 for a free one.", min=0, max=65535)] = 8765,
     max_streams: Annotated[
@@ -443,8 +438,7 @@ def repair(
         str, typer.Argument(metavar="URI", help="A stage's result, or a runs folder.")
     ],
     corpus: Annotated[
-        str | None,
-        typer.Option("--corpus", help="Where the corpus is now, if it was moved."),
+        str | None, typer.Option("--corpus", help="Where the corpus is now, if it was moved.")
     ] = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,

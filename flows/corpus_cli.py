@@ -11,8 +11,7 @@ corpus_app = typer.Typer(cls=Group, help="Look at a corpus, or make one.", no_ar
 
 
 @corpus_app.command(
-    "synthesize",
-    epilog="Example: spikeline corpus synthesize speech --minutes 30 --layout timit",
+    "synthesize", epilog="Example: spikeline corpus synthesize speech --minutes 30 --layout timit"
 )
 def corpus_synthesize(
     out: Annotated[str, typer.Argument(help="Folder to write.")],

@@ -102,9 +102,7 @@ def inspect(location: Location) -> Inspection:
 
 
 def repair(
-    location: Location,
-    workers: WorkerConfig,
-    corpus: Location | None = None,
+    location: Location, workers: WorkerConfig, corpus: Location | None = None
 ) -> tuple[Inspection, Inspection]:
     """Redo what is broken at one location, and nothing else.
 

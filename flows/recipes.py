@@ -105,10 +105,7 @@ def _mini_librispeech() -> Recipe:
                 ),
                 batch_size=16,
                 optimizer=OptimizerConfig(
-                    learning_rate=4e-3,
-                    min_learning_rate=5e-5,
-                    rule="cosine",
-                    max_gradient_norm=5.0,
+                    learning_rate=4e-3, min_learning_rate=5e-5, rule="cosine", max_gradient_norm=5.0
                 ),
                 density=DensityConfig(weight=7.0, targets=(0.06,)),
             ),

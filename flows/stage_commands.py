@@ -81,12 +81,7 @@ def run_import_kaldi(config: str, runs: str, force: bool, as_json: bool) -> None
 
 
 def run_align(
-    name: str,
-    features: str,
-    runs: str,
-    overrides: Sequence[str],
-    force: bool,
-    as_json: bool,
+    name: str, features: str, runs: str, overrides: Sequence[str], force: bool, as_json: bool
 ) -> None:
     """Run the alignment flow, with the defaults where the recipe aligns nothing itself."""
     recipe = apply_overrides(recipe_named(name), overrides)

@@ -12,12 +12,7 @@ from evaluation.run_names import name_runs
 from evaluation.training_summary import training_lines
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, StageResult, read_manifest
-from flows.artifacts import (
-    artifact_key,
-    publish_link,
-    publish_markdown,
-    publish_table,
-)
+from flows.artifacts import artifact_key, publish_link, publish_markdown, publish_table
 from flows.pictures import picture
 from flows.progress import TRAINING, TrainingProgress, stage_progress, training_title
 from flows.retries import RETRIED, is_first_attempt

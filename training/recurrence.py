@@ -93,10 +93,7 @@ def _will_differentiate(*tensors: Tensor | None) -> bool:
 
 
 def _run(
-    layer: Layer,
-    drive_TBG: Tensor,
-    backend: Backend,
-    per_step_range: RangeTracker | None = None,
+    layer: Layer, drive_TBG: Tensor, backend: Backend, per_step_range: RangeTracker | None = None
 ) -> RecurrenceOutput:
     if backend == "reference":
         with torch.autocast(drive_TBG.device.type, enabled=False):

@@ -46,11 +46,7 @@ OnProgress = Callable[[TrainProgress], None]
 def training_fingerprint(config: TrainConfig, features: FeaturizeManifest) -> str:
     """Name of the run: its configuration (less how it is computed) and its features."""
     return fingerprint(
-        {
-            "version": STAGE_VERSION,
-            "config": config,
-            "features": features.fingerprint,
-        }
+        {"version": STAGE_VERSION, "config": config, "features": features.fingerprint}
     )
 
 
@@ -115,11 +111,7 @@ def _run_workers(
 
 
 def _finish(
-    config: TrainConfig,
-    features: Location,
-    manifest: FeaturizeManifest,
-    run: Location,
-    name: str,
+    config: TrainConfig, features: Location, manifest: FeaturizeManifest, run: Location, name: str
 ) -> TrainManifest:
     """Write what outlives the checkpoints: best weights, metrics, label statistics."""
     store = CheckpointStore(run)

@@ -16,11 +16,7 @@ Part = Literal["train", "dev", "test"]
 
 # Of ten hash classes, dev and test have two each: fewer would make drawing them slow.
 _NUM_HASH_CLASSES = 10
-_PART_CLASSES: dict[Part, range] = {
-    "train": range(0, 6),
-    "dev": range(6, 8),
-    "test": range(8, 10),
-}
+_PART_CLASSES: dict[Part, range] = {"train": range(0, 6), "dev": range(6, 8), "test": range(8, 10)}
 
 _PERSON = """
     farmer teacher doctor sailor baker lawyer painter soldier captain boy girl woman man child

@@ -23,13 +23,7 @@ if TYPE_CHECKING:
         run_fan_out,
         worker_pool,
     )
-    from featurize.stage.integrity import (
-        Damage,
-        FileChecksum,
-        damage_error,
-        find_damage,
-        sha256_of,
-    )
+    from featurize.stage.integrity import Damage, FileChecksum, damage_error, find_damage, sha256_of
     from featurize.stage.lease import check_token, held_lease, held_token
     from featurize.stage.locations import Location, is_folder_marker
     from featurize.stage.manifest import (

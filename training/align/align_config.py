@@ -58,10 +58,7 @@ class AlignConfig(TypedConfig):
         8, ge=1, le=64, description="Gaussians per state in the last rounds; grows by doubling."
     )
     num_context_rounds: int = Field(
-        0,
-        ge=0,
-        le=100,
-        description="Further rounds, over tied states of phones in context.",
+        0, ge=0, le=100, description="Further rounds, over tied states of phones in context."
     )
     num_context_states: int = Field(
         1000, ge=1, le=20_000, description="Tied states of phones in context in these rounds."

@@ -78,9 +78,7 @@ def aligned_inventory(labels: LabelInventory, *, has_words: bool) -> LabelInvent
     if not has_words:
         return labels.model_copy(update={"kind": "alignment"})
     return LabelInventory(
-        kind="alignment",
-        symbols=(*labels.symbols, SILENCE),
-        scored_as=(*labels.scored_as, None),
+        kind="alignment", symbols=(*labels.symbols, SILENCE), scored_as=(*labels.scored_as, None)
     )
 
 

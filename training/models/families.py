@@ -42,9 +42,7 @@ class DeltaGruConfig(ModelConfig):
         0.1, ge=0, description="Changes of a layer's output up to this are not told."
     )
     input_delta_threshold: float = Field(
-        0.1,
-        ge=0,
-        description="The same for the features, in deviations where they are normalised.",
+        0.1, ge=0, description="The same for the features, in deviations where they are normalised."
     )
 
 

@@ -194,9 +194,7 @@ class StepNetwork(SpeechNetwork):
             sites.append(layer(sites[-1].values_TBH, frames, before, mask_BH))
         scores = self.output(sites[-1].values_TBH, frames)
         return NetworkOutput(
-            scores,
-            tuple(site.state for site in sites),
-            tuple(site.events_TBH for site in sites),
+            scores, tuple(site.state for site in sites), tuple(site.events_TBH for site in sites)
         )
 
     @torch.no_grad()
