@@ -51,11 +51,7 @@ def arpa_bytes(model: NgramModel) -> bytes:
 
 
 def read_arpa(file: Location) -> NgramModel:
-    """Read an ARPA file, plain or gzip, and check every line.
-
-    Args:
-        file: local path or ``s3://`` address.
-    """
+    """Read an ARPA file, plain or gzip, and check every line."""
     if not file.exists() or file.is_dir():
         raise PipelineError(
             f"language model {file} is not a file; give the address of an ARPA file, or nothing "

@@ -90,7 +90,6 @@ def evaluate(
     and ``report.html``. The graphs that it searches in are kept at ``runs/graph/<fingerprint>``.
 
     Args:
-        config: what to score and how.
         models: finished training runs, in the order of the comparison.
         features: a finished feature set; models may have been trained on another one with the
             same kind of frames and labels.

@@ -121,7 +121,6 @@ def interval(point: FrontPoint, rate: RateName, other: FrontPoint | None = None)
 
     Args:
         point: of the same utterances as ``other``.
-        rate: which error rate.
         other: what is taken off, paired by utterance; None for nothing.
     """
     run = point.runs[0]

@@ -40,7 +40,6 @@ def draw_front(points: Sequence[FrontPoint], rate: RateName) -> Plot:
 
     Args:
         points: at least one, all scored by ``rate``.
-        rate: the error rate that is drawn.
     """
     with plot_style():
         figure = new_figure(7.2, 4.8)

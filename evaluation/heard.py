@@ -14,9 +14,6 @@ def count_heard(
     """Scored utterances that are also in the model's training split, by their names and lengths.
 
     None where the features that it was trained on are gone and cannot be asked.
-
-    Args:
-        subsets: those that are scored.
     """
     if model.upstream.get("features") == manifest.fingerprint:
         source, trained_on = features, manifest

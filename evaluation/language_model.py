@@ -49,7 +49,6 @@ def digest_of_files(config: WordSearchConfig | None, features: FeaturizeManifest
 
     Args:
         config: names them; without a lexicon of its own, the features' is read.
-        features: manifest of the evaluated feature set.
     """
     if config is None:
         return {}

@@ -97,7 +97,6 @@ class NgramModel:
         """Places of n-grams among those of their order, -1 where they are none.
 
         Args:
-            order: of the n-grams.
             prefix_N: place of the first words among the order below, or -1.
         """
         keys = self._keys[order - 1]

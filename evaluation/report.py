@@ -182,7 +182,6 @@ def render_report(
     Args:
         plots: to embed, in order; the first stands beside the numbers.
         examples: per model label, the same utterances for each.
-        trainings: training manifest of each model's label.
     """
     names = sorted({error_name(training.config) for training in trainings.values()})
     caption = f"Dev error: {' or '.join(names)}; the best epoch's weights are evaluated"

@@ -19,7 +19,6 @@ def scored_subsets(
     """Account for every utterance of some subsets.
 
     Args:
-        subsets: those that are scored.
         scored: subset and edits of symbols of each utterance that was scored.
     """
     num_scored: Counter[str] = Counter()

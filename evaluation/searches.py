@@ -58,7 +58,6 @@ class SearchChooser:
 
     Args:
         manifest: of the evaluated feature set, whose dev split weights are chosen on.
-        pool: where dev utterances are searched.
         word_graphs: the graphs of the word search; None where no words are searched for.
     """
 

@@ -81,7 +81,6 @@ def capture_raster(
     """Run one utterance and keep what its sites sent on.
 
     Args:
-        decode: the model's decoder.
         features: the manifest of the feature set that ``row`` is from.
     """
     batch = collate([row], cmvn)

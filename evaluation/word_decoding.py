@@ -49,9 +49,7 @@ class WordGraphs:
     """The graphs that the models of an evaluation search for words in.
 
     Args:
-        config: which language model, which lexicon.
         features: the evaluated feature set's manifest, whose lexicon it is.
-        training: the first model's transcripts.
     """
 
     def __init__(

@@ -31,7 +31,6 @@ class Speller:
     """Spells words in a recogniser's symbols.
 
     Args:
-        labels: the recogniser's symbols.
         lexicon: pronunciations; of labels that are characters, its words alone are used.
         spell_missing: guess the pronunciation of words that the lexicon lacks.
     """
@@ -100,7 +99,6 @@ def speller_for(features: FeaturizeManifest, lexicon: str | None) -> Speller:
     """The speller of a feature set's labels.
 
     Args:
-        features: the feature set's manifest.
         lexicon: address of another lexicon; None for the feature set's own.
     """
     address = lexicon if lexicon is not None else lexicon_of_features(features)

@@ -46,7 +46,6 @@ def read_subset(config: KaldiSubset, root: str | None) -> SubsetTables:
     """Read all tables of a subset; what they say of other utterances is counted in a warning.
 
     Args:
-        config: names them.
         root: where relative paths in feats.scp begin; None for that file's folder.
     """
     data = Location.of(config.data)

@@ -97,7 +97,6 @@ def write_shard(
 
     Args:
         file: name of the shard below it.
-        subset: subset of every row.
         packed_rows: rows from ``pack_row``.
         row_group_size: rows per row group; the last may have fewer.
 

@@ -16,7 +16,6 @@ def read_unzipped(file: Location, what: str, max_bytes: int) -> bytes:
     """The content of a file, unpacked where it is gzip.
 
     Args:
-        file: path or ``s3://`` address.
         what: what the file is, for messages.
         max_bytes: of the content; more is refused.
     """

@@ -36,7 +36,6 @@ def run_front(
 
     Args:
         chosen: families, budgets in millions a second and seeds with commas; empty for all.
-        overrides: changes of the front's recipe.
         record: file that the page is written to, with its images beside it; None to print it.
     """
     recipe = configured(front_recipe(), overrides)

@@ -24,11 +24,7 @@ Settings = Mapping[str, str | int | float | bool]
 
 
 def mlflow_uri(uri: str | None, runs: Location) -> str:
-    """Address of the store.
-
-    Args:
-        uri: as configured.
-    """
+    """Address of the store."""
     given = uri or os.environ.get("MLFLOW_TRACKING_URI")
     if given:
         return given
@@ -43,11 +39,7 @@ def mlflow_uri(uri: str | None, runs: Location) -> str:
 
 
 class MlflowTracker:
-    """Runs of one store, by name.
-
-    Args:
-        uri: MLflow's tracking address.
-    """
+    """Runs of one store, by name."""
 
     def __init__(self, uri: str) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -91,12 +83,7 @@ class MlflowTracker:
 
 
 class MlflowRun:
-    """One run.
-
-    Args:
-        client: of its store.
-        run_id: MLflow's name for it.
-    """
+    """One run."""
 
     def __init__(self, client: Any, run_id: str) -> None:
         self._client = client

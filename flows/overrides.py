@@ -41,7 +41,6 @@ def apply_overrides(
     ``models=`` is applied first, wherever it stands.
 
     Args:
-        recipe: what is changed.
         assignments: ``key=value`` each.
         source: what a message begins with, before the assignment.
 

@@ -146,9 +146,6 @@ def run_evaluate(
 
     Args:
         name: the recipe; None for the defaults of an evaluation.
-        models: addresses of training runs.
-        runs: root of all results; None for the one that the first model stands in.
-        overrides: changed settings of the recipe.
     """
     recipe = recipe_named(name or DEFAULT_RECIPE)
     if name is None:

@@ -7,10 +7,6 @@ from collections.abc import Iterable
 def did_you_mean(typed: str, known: Iterable[str]) -> str:
     """A clause that names close matches, or nothing where there are none.
 
-    Args:
-        typed: what the person wrote.
-        known: what would have been right.
-
     Returns:
         `` (did you mean a, b?)`` with a leading space, or the empty string.
     """

@@ -11,11 +11,7 @@ Settings = Mapping[str, str | int | float | bool]
 
 
 class TensorBoardTracker:
-    """A folder of runs, by name.
-
-    Args:
-        folder: that TensorBoard shows.
-    """
+    """A folder of runs, by name."""
 
     def __init__(self, folder: Location) -> None:
         self._folder = folder

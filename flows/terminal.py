@@ -116,7 +116,6 @@ class Bar:
 
         Args:
             share: done, from 0 to 1.
-            note: a few words beside it.
         """
         if self._progress is not None:
             self._progress.update(self._task, completed=share, note=note)  # type: ignore[arg-type]
@@ -126,7 +125,6 @@ class LineBar(Bar):
     """Progress where there is no terminal: a line a minute, none of work that is done sooner.
 
     Args:
-        console: where the lines go.
         clock: seconds that only grow.
     """
 
@@ -151,9 +149,6 @@ class LiveLine:
     """A text that grows in place: the end of it, in one line of the terminal.
 
     Where there is no terminal, every state of the text is a line of its own.
-
-    Args:
-        stream: what is written to.
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -74,11 +74,7 @@ class RowCache:
 
 
 class TrainingData:
-    """Batches of the train and dev splits for this worker.
-
-    Args:
-        config: batch size, curriculum, augmentation, seed.
-    """
+    """Batches of the train and dev splits for this worker."""
 
     def __init__(
         self, features: Location, manifest: FeaturizeManifest, config: TrainConfig

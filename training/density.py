@@ -45,7 +45,6 @@ def density_penalty(
         site_outputs: what each site sends on, (T, B, H), zero at padding: the input encoder
             first, which is not counted because no weight comes before it.
         lengths_B: valid frames.
-        config: weight and targets.
         are_ones: whether every output is 0 or 1.
     """
     layers = site_outputs[1:]

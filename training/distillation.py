@@ -87,7 +87,6 @@ class Teacher:
 
         Args:
             loss_sum: cross-entropy with the targets, summed.
-            log_probs_TBO: the student's scores.
             batch: what was heard.
         """
         assert batch.alignment_TB is not None

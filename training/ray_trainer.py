@@ -59,7 +59,6 @@ def fit(
     Args:
         features: a finished feature set, readable from every node.
         run: where checkpoints go, writable from every node.
-        workers: how many, and on what.
         on_progress: called in this process while training goes.
 
     Returns:

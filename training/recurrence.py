@@ -40,7 +40,6 @@ def choose_backend(requested: Backend, device: torch.device, is_per_step: bool) 
 
     Args:
         requested: as configured; ``auto`` takes the fastest that can do the work.
-        device: where the tensors are.
         is_per_step: whether the quantiser's range moves at every time step.
 
     Raises:

@@ -26,7 +26,6 @@ def redo_training(run: Location, manifest: TrainManifest, files: Collection[str]
 
     Args:
         run: the run; the caller holds its lease.
-        files: what is damaged.
 
     Returns:
         False when weights and their checkpoint are both lost, and only training helps.

@@ -13,7 +13,6 @@ def spec_augment(
 
     Args:
         features_TF: normalised features of one utterance.
-        config: how many masks, how wide.
         rng: seeded by utterance and epoch, so that masks do not depend on the worker.
     """
     masked = features_TF.copy()

@@ -64,7 +64,6 @@ def train(
     An interrupted run resumes from its newest complete checkpoint.
 
     Args:
-        workers: how many workers, where.
         on_progress: called with the state of the run while it goes.
 
     Raises:

@@ -40,10 +40,8 @@ def train_worker(
 
     Args:
         run: where checkpoints and progress go.
-        workers: threads and precision.
         device: this worker's device; the CPU by default.
         num_workers_here: workers that share this machine's cores.
-        observers: who is told how it goes.
         lease_token: of the lease that the driver holds on the run.
     """
     device = device or torch.device("cpu")

@@ -20,7 +20,6 @@ def download_librispeech(target: Location, subsets: Sequence[str]) -> tuple[Loca
     A subset appears when its archive has the right SHA-256 and is unpacked.
 
     Args:
-        target: a local folder.
         subsets: of :data:`SUBSETS`.
 
     Returns:

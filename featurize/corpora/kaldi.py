@@ -39,7 +39,6 @@ def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
 
     Args:
         root: a data folder or the folder above, local or on S3.
-        subsets: names of data folders.
     """
     folders = data_folders(root)
     corpus = StatedCorpus(root, subsets)

@@ -26,7 +26,6 @@ def scan_corpus(
 
     Args:
         root: its folder, local or on S3, or its archive or archives, local.
-        subsets: the subsets wanted.
         own: those of them that are made of speakers, wherever they lie: in any folder of TIMIT,
             in the other subsets wanted of LibriSpeech.
 

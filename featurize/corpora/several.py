@@ -77,7 +77,6 @@ def scan(file: Location, subsets: Sequence[str]) -> CorpusListing:
     """List the utterances of subsets of several corpora.
 
     Args:
-        file: the file that names them.
         subsets: ``CORPUS:SUBSET`` each.
     """
     corpora = read_file(file)

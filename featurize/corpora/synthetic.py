@@ -126,7 +126,6 @@ def synthesize_corpus(
         layout: ``librispeech`` writes the subsets train-, dev- and test-synthetic; ``timit``
             writes TRAIN and TEST, whose dev and test speakers bear names from TIMIT's lists.
         minutes: of audio over all speakers; each speaker has at least one sentence.
-        seed: of everything that is drawn.
         num_speakers: (voice, speed, pitch) triples.
         noise_dbfs: level of added white noise, None for none.
         num_processes: processes to fan out over; default: the cores this process may use.

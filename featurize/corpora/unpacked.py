@@ -27,7 +27,6 @@ def scan_folders(
         subsets_of: names the subsets that a folder has.
         base: the root of the joined listing.
         folders: below it.
-        subsets: those wanted.
     """
     entries: list[CorpusEntry] = []
     rejects: list[Reject] = []

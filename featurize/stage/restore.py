@@ -105,12 +105,7 @@ class SealedResult:
         return set(damaged - UNSEALED_NAMES)
 
     def seal_again(self, manifest: StageManifest, files: Set[str]) -> None:
-        """Take new checksums of files that were redone, and none of files that are gone.
-
-        Args:
-            manifest: the result's manifest.
-            files: what was redone.
-        """
+        """Take new checksums of files that were redone, and none of files that are gone."""
         checksums = dict(manifest.checksums)
         present = self.location.files()
         for name in set(checksums) - set(present):

@@ -61,11 +61,7 @@ class TableWriter:
 
 
 def write_table(file: Location, schema: "pa.Schema", rows: Iterable[Mapping[str, object]]) -> None:
-    """Write a whole table.
-
-    Args:
-        rows: a value for each column.
-    """
+    """Write a whole table."""
     with TableWriter(file, schema) as table:
         for row in rows:
             table.add(row)

@@ -39,7 +39,6 @@ def call_interruptibly(work: Callable[[], object], unless: Future[None] | None =
     """Call in another thread and wait here, where a signal handler's exception is raised.
 
     Args:
-        work: what to call.
         unless: whose exception, if it comes first, ends the waiting and is raised.
 
     Raises:

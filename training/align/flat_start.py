@@ -126,7 +126,6 @@ class ViterbiTraining:
         utterances: what to estimate on; their alignments are filled in.
         num_phones: phones there are, silence included.
         min_silence_frames: shortest silence.
-        config: rounds, mixtures, projection.
         on_round: called after every round.
     """
 

@@ -47,7 +47,6 @@ class TextGrids:
     Args:
         folder: where they are, at any depth.
         symbols: of the aligned feature set.
-        silence: the symbol of silence.
     """
 
     def __init__(

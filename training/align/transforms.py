@@ -34,7 +34,6 @@ class Scatter:
     """First and second moments of spliced frames, by state; float64 sums.
 
     Args:
-        num_features: X.
         num_states: S.
     """
 

@@ -65,7 +65,6 @@ def write_aligned(
     Args:
         model: what scores frames; None where TextGrids say all.
         states: what the frame targets are; None for the phones themselves.
-        fan_out: where the shards are aligned.
     """
     with worker_pool(fan_out) as pool:
         works = [

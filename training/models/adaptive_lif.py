@@ -73,11 +73,7 @@ def adaptive_step(
 
 
 class AdaptiveLayer(StepLayer):
-    """A layer of adaptive neurons, adLIF.
-
-    Args:
-        num_inputs: values of the site below.
-    """
+    """A layer of adaptive neurons, adLIF."""
 
     num_drives = 1
     state_type = AdaptiveState

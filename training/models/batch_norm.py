@@ -53,11 +53,7 @@ class _SyncedNormalize(torch.autograd.Function):
 
 
 class FrameBatchNorm(nn.Module):
-    """Batch norm over packed frames, (N, H) to (N, H); momentum 0.1.
-
-    Args:
-        num_features: H.
-    """
+    """Batch norm over packed frames, (N, H) to (N, H); momentum 0.1."""
 
     running_mean: Tensor
     running_var: Tensor

@@ -10,7 +10,6 @@ def build_network(config: ModelConfig, num_features: int, num_outputs: int) -> S
     """Build a freshly initialised recogniser (seed torch before for a repeatable one).
 
     Args:
-        num_features: values per input frame.
         num_outputs: scores per frame; symbols, plus one blank (the last) for CTC.
 
     Example:

@@ -22,12 +22,7 @@ from training.models.output import NetworkOutput
 
 
 class DenseLayer(nn.Module):
-    """Batch norm and one LSTM or GRU layer.
-
-    Args:
-        num_inputs: features of the layer below.
-        config: ``lstm`` or ``gru`` and the hidden size.
-    """
+    """Batch norm and one LSTM or GRU layer."""
 
     def __init__(self, num_inputs: int, config: ModelConfig) -> None:
         super().__init__()
@@ -91,11 +86,7 @@ class DenseLayer(nn.Module):
 
 
 class DenseNetwork(SpeechNetwork):
-    """A stack of LSTM or GRU layers with the shared output layer.
-
-    Args:
-        config: ``lstm`` or ``gru`` and its size.
-    """
+    """A stack of LSTM or GRU layers with the shared output layer."""
 
     def __init__(self, config: ModelConfig, num_features: int, num_outputs: int) -> None:
         super().__init__(config, num_features, num_outputs)

@@ -62,7 +62,6 @@ class EgruLayer(StepLayer):
     """A layer of event-based gated units.
 
     Args:
-        num_inputs: values of the site below.
         config: the size, and the mean of the thresholds at first.
     """
 

@@ -60,7 +60,6 @@ def lif_cost(
     """The cost of a network of LIF sites, encoder included.
 
     Args:
-        config: bits of a spike.
         rows: drives of a neuron.
         cell: what makes the synaptic current.
         has_feedback: whether spikes return to their layer.

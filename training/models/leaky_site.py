@@ -35,8 +35,6 @@ class LeakySite(QuantizerSite):
     """Runs a recurrence of v3 with the site's way of firing.
 
     Args:
-        config: bits, thresholds and the options of v3.
-        num_neurons: H.
         is_encoder: signed levels, no bound of a cell, a threshold of its own.
     """
 

@@ -35,7 +35,6 @@ class OutputLayer(nn.Module):
     """``log_softmax(BN(W_o Y))``, W_o uniform in +-sqrt(0.01 / (H + O)).
 
     Args:
-        num_inputs: H.
         reads_spikes: whether most of its inputs are zero.
     """
 

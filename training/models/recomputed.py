@@ -136,11 +136,9 @@ def recomputed(
 
     Args:
         product_NG: ``W X`` of the valid frames.
-        norm: the layer's batch norm.
         moments: ``norm.moments(product_NG)``, of this pass.
         recur: the recurrence of a chunk, with the quantiser of this pass.
         parameters: what ``recur`` uses besides its arguments and shall get gradients.
-        frames: which frames are valid.
         chunk_frames: frames recomputed together; the memory of a chunk is that of the ordinary
             pass, so a few hundred are a good choice.
     """

@@ -36,7 +36,6 @@ class LifLayer(nn.Module):
     """What the spiking layers share: BN(W X) on packed frames, and a quantiser site.
 
     Args:
-        num_inputs: neurons (or features) of the site below.
         num_drives: rows of W per neuron: 1 conventional, 2 gated.
     """
 
@@ -174,11 +173,7 @@ class GatedLayer(LifLayer):
 
 
 class SpikingNetwork(SpeechNetwork):
-    """Encoder, LIF layers and output of a spiking recogniser.
-
-    Args:
-        config: model, size, bits and threshold.
-    """
+    """Encoder, LIF layers and output of a spiking recogniser."""
 
     def __init__(self, config: ModelConfig, num_features: int, num_outputs: int) -> None:
         super().__init__(config, num_features, num_outputs)

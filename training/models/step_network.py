@@ -77,11 +77,7 @@ class Site(NamedTuple):
 
 
 class StepLayer(nn.Module):
-    """A recurrent layer, given by its step over ``BN(W X)``.
-
-    Args:
-        num_inputs: values of the site below.
-    """
+    """A recurrent layer, given by its step over ``BN(W X)``."""
 
     num_drives: ClassVar[int]
     """Rows of W per neuron."""
