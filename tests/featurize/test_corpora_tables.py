@@ -1,5 +1,6 @@
 """Corpora stated in tables: the same speech gives the same shards; hostile tables do no harm."""
 
+import codecs
 import gzip
 import json
 import os
@@ -63,6 +64,26 @@ def test_real_speech_in_five_layouts_gives_identical_shards(librispeech_root, tm
     root = Location.of(librispeech_root)
     names = [name for name in subsets_at("librispeech", root) if name.startswith("dev")]
     assert_every_layout_gives_the_same(root, SplitsConfig(dev=tuple(names[:1])), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["json lines", "csv", "kaldi"])
+def test_a_mark_and_line_ends_of_another_system_change_no_utterance(
+    synthetic_corpus, tmp_path, name
+):
+    subset = "dev-synthetic"
+    listing = scan_corpus("librispeech", Location.of(synthetic_corpus / "librispeech"), [subset])
+    reader, write = LAYOUTS[name]
+    write(listing, tmp_path)
+    there = Location.of(tmp_path)
+    plain = scan_corpus(reader, there, [subset])
+    for table in tmp_path.rglob("*"):
+        if table.is_file():
+            content = table.read_bytes().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
+            table.write_bytes(codecs.BOM_UTF8 + content.replace(b"\n", b"\r\n"))
+    marked = scan_corpus(reader, there, [subset])
+    assert not marked.rejects
+    assert marked.entries == plain.entries
+    assert len(marked.entries) == len(listing.entries)
 
 
 def write_audio(path, seconds=1.0, rate=RATE, **options):
