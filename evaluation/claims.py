@@ -165,6 +165,11 @@ def _missing_lines(metrics: EvaluationMetrics) -> list[str]:
                 f"{info.num_without_reference} utterances of {subset} have nothing to find: all "
                 "that is found in them is an insertion."
             )
+    if not all(info.is_known for info in metrics.utterances.values()):
+        lines.append(
+            "How many more an earlier stage left out is not known: the features before the "
+            "alignment are gone."
+        )
     return lines + [
         f"{model.num_too_short} utterances are too short for the look-ahead of the "
         f"{title_of(model)}, which finds nothing in them."

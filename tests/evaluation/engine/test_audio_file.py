@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from evaluation.engine.audio_file import open_audio
-from featurize.stage import PipelineError
+from featurize.stage import Location, PipelineError
 
 
 def wav(path, num_samples=8000, rate=16000):
@@ -140,3 +140,20 @@ def test_standard_input(tmp_path, monkeypatch):
     with open_audio("-") as audio:
         assert audio.sample_rate_hz == 16000
         assert sum(map(len, audio.blocks)) == 8000
+
+
+def test_a_file_on_s3_is_heard_as_here_and_a_cut_one_named(tmp_path, s3_server):
+    here = wav(tmp_path / "a.wav")
+    there = Location.of(s3_server.uri).child("heard")
+    there.child("a.wav").write_bytes(here.read_bytes())
+    there.child("cut.wav").write_bytes(here.read_bytes()[:9000])
+    with open_audio(str(here)) as local, open_audio(there.child("a.wav").uri) as remote:
+        assert remote.sample_rate_hz == local.sample_rate_hz
+        np.testing.assert_array_equal(
+            np.concatenate(list(remote.blocks)), np.concatenate(list(local.blocks))
+        )
+    with (
+        pytest.raises(PipelineError, match=r"cut\.wav: truncated_audio"),
+        open_audio(there.child("cut.wav").uri),
+    ):
+        pass
