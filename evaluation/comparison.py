@@ -154,7 +154,8 @@ def escape_markdown(text: str) -> str:
     return "".join(f"\\{char}" if char in _MARKDOWN_SPECIAL else char for char in single)
 
 
-def _markdown_table(rows: list[dict[str, str]]) -> list[str]:
+def markdown_table(rows: Sequence[dict[str, str]]) -> list[str]:
+    """The lines of a table of rows with the same columns."""
     header = list(rows[0])
     lines = [f"| {' | '.join(header)} |", f"|{'|'.join([' --- '] * len(header))}|"]
     lines += [f"| {' | '.join(escape_markdown(v) for v in row.values())} |" for row in rows]
@@ -194,19 +195,19 @@ def summary_markdown(metrics: EvaluationMetrics, *, narrow: bool = False) -> str
     lines += [f"- {escape_markdown(line)}" for line in summary_lines(metrics)]
     choices = pareto_table(metrics)
     if choices:
-        lines += ["", "### What accuracy costs", "", *_markdown_table(choices)]
+        lines += ["", "### What accuracy costs", "", *markdown_table(choices)]
     settings = settings_table(metrics)
     if settings:
         shown = _without(_SPARED if narrow else (), settings)
-        lines += ["", "### Mean ± standard deviation over seeds", "", *_markdown_table(shown)]
+        lines += ["", "### Mean ± standard deviation over seeds", "", *markdown_table(shown)]
     if choices or settings:
         lines += ["", "### Every run"]
-    lines += ["", *_markdown_table(_without(_SPARED if narrow else (), comparison_table(metrics)))]
+    lines += ["", *markdown_table(_without(_SPARED if narrow else (), comparison_table(metrics)))]
     measures = workload_table(metrics)
     if measures and not narrow:
         lines += ["", "### A second of speech, in NeuroBench's measures", ""]
-        lines += _markdown_table(measures)
+        lines += markdown_table(measures)
     claims = claims_table(metrics)
     if claims:
-        lines += ["", "### Beside the paper", "", *_markdown_table(claims)]
+        lines += ["", "### Beside the paper", "", *markdown_table(claims)]
     return "\n".join(lines) + "\n"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.comparison import escape_markdown
+from evaluation.comparison import escape_markdown, markdown_table
 from evaluation.figures import short_count
 from evaluation.front import (
     COST_TOLERANCE,
@@ -41,13 +41,6 @@ def _percent(estimate: Estimate) -> str:
 def _points(estimate: Estimate) -> str:
     """A difference in points of percent, with its interval."""
     return f"{100 * estimate.value:+.2f} ({100 * estimate.low:+.2f} to {100 * estimate.high:+.2f})"
-
-
-def _table(rows: Sequence[dict[str, str]]) -> list[str]:
-    header = list(rows[0])
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(escape_markdown(v) for v in row.values()) + " |" for row in rows]
-    return lines
 
 
 def _point_row(point: FrontPoint, rates: Sequence[RateName]) -> dict[str, str]:
@@ -174,11 +167,16 @@ def front_markdown(
             f"**This front is partial:** {count} trainings of {len(missing)} entries are missing "
             "(listed below).",
         ]
-    lines += ["", "## Every entry", "", *_table([_point_row(point, rates) for point in ordered])]
+    lines += [
+        "",
+        "## Every entry",
+        "",
+        *markdown_table([_point_row(point, rates) for point in ordered]),
+    ]
     workloads = [row for point in ordered if (row := _workload_row(point)) is not None]
     if workloads:
         lines += ["", "## NeuroBench's measures, and what is fetched (first seed)", ""]
-        lines += _table(workloads)
+        lines += markdown_table(workloads)
     sparse = [point for point in ordered if not point.is_dense]
     if sparse:
         lines += [
@@ -188,7 +186,7 @@ def front_markdown(
             f"The best dense model may cost {100 * COST_TOLERANCE:.0f}% more. Differences are "
             "paired; 95% intervals over utterances, then over speakers.",
             "",
-            *_table([_lead_row(point, points, rate) for point in sparse]),
+            *markdown_table([_lead_row(point, points, rate) for point in sparse]),
         ]
     lines += ["", "## What was tuned, and how often", ""]
     tuned: dict[str, list[str]] = {}

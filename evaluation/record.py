@@ -11,9 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from evaluation.chosen import read_evaluation
 from evaluation.comparison import summary_markdown
-from evaluation.manifest import EvaluateManifest
-from evaluation.metrics import EvaluationMetrics
 from featurize.stage import Location, PipelineError, read_manifest
 from training.manifest import TrainManifest
 
@@ -31,8 +30,7 @@ def processor() -> str:
 
 def record_markdown(evaluation: Location, title: str, command: Sequence[str]) -> str:
     """The record of one evaluation."""
-    manifest = read_manifest(evaluation, EvaluateManifest)
-    metrics = EvaluationMetrics.model_validate_json(evaluation.child("metrics.json").read_bytes())
+    manifest, metrics = read_evaluation(evaluation)
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     lines = [
         f"# {title}",

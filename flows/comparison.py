@@ -1,27 +1,17 @@
 """An evaluation's comparison, read back and laid out for a terminal."""
 
-from pydantic import ValidationError
 from rich import box
 from rich.table import Table
 
+from evaluation.chosen import read_evaluation
 from evaluation.comparison import format_factor, format_spread
-from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics, SettingMetrics
-from featurize.stage import Location, PipelineError, read_checked, read_manifest
-
-METRICS_NAME = "metrics.json"
+from featurize.stage import Location
 
 
 def read_metrics(evaluation: Location) -> EvaluationMetrics:
     """Read an evaluation's ``metrics.json``."""
-    file = evaluation.child(METRICS_NAME)
-    content = read_checked(evaluation, read_manifest(evaluation, EvaluateManifest), METRICS_NAME)
-    try:
-        return EvaluationMetrics.model_validate_json(content)
-    except ValidationError as error:
-        raise PipelineError(
-            f"{file} is not one this version reads; remove {evaluation} and evaluate again"
-        ) from error
+    return read_evaluation(evaluation)[1]
 
 
 def _rates(model: ModelMetrics) -> dict[str, ErrorRate]:
