@@ -53,42 +53,30 @@ def _address(kept: KeptGraph, weights: SearchWeights) -> SearchAddress:
     return SearchAddress(kept.location, kept.manifest.fingerprint, weights)
 
 
+@dataclass(frozen=True, eq=False)
 class SearchChooser:
-    """Makes the searches of the models of one evaluation.
+    """Makes the searches of the models of one evaluation."""
 
-    Args:
-        manifest: of the evaluated feature set, whose dev split weights are chosen on.
-        word_graphs: the graphs of the word search; None where no words are searched for.
-    """
-
-    def __init__(
-        self,
-        config: EvaluateConfig,
-        manifest: FeaturizeManifest,
-        runs: Location,
-        pool: WorkerPool,
-        word_graphs: WordGraphs | None,
-    ) -> None:
-        self._config = config
-        self._manifest = manifest
-        self._runs = runs
-        self._pool = pool
-        self._word_graphs = word_graphs
+    config: EvaluateConfig
+    manifest: FeaturizeManifest  # of the evaluated features, whose dev split weights are chosen on
+    runs: Location
+    pool: WorkerPool
+    word_graphs: WordGraphs | None  # graphs of the word search; None for no words
 
     def __call__(self, source: Source, decoder: DecoderName, label: str) -> Searches:
         """The searches of one model, with weights chosen on dev where that is asked for."""
         recogniser = source.recogniser
-        if self._config.search_of is not None:
-            return self._as_chosen(source, Location.of(self._config.search_of))
+        if self.config.search_of is not None:
+            return self._as_chosen(source, Location.of(self.config.search_of))
         found = Searches(decoder)
         if decoder == "viterbi":
-            kept = symbol_graph(recogniser, self._config.viterbi.smoothing, self._runs)
+            kept = symbol_graph(recogniser, self.config.viterbi.smoothing, self.runs)
             viterbi = self._tuned_symbols(source, kept, label)
             found = replace(found, viterbi=viterbi, symbol_graph=kept)
-        if self._config.words is None or self._word_graphs is None:
+        if self.config.words is None or self.word_graphs is None:
             return found
-        kept = self._word_graphs(recogniser)
-        words = self._tuned_words(source, kept, self._config.words, label)
+        kept = self.word_graphs(recogniser)
+        words = self._tuned_words(source, kept, self.config.words, label)
         return replace(found, word_config=words, word_graph=kept)
 
     def _as_chosen(self, source: Source, evaluation: Location) -> Searches:
@@ -100,7 +88,7 @@ class SearchChooser:
         return Searches(metrics.decoder, metrics.viterbi, graphs[0], metrics.words, graphs[1])
 
     def _tuned_symbols(self, source: Source, kept: KeptGraph, label: str) -> ViterbiConfig:
-        config = self._config.viterbi
+        config = self.config.viterbi
         if not config.tune_on_dev:
             return config
         numbers = self._dev_numbers("viterbi", config.tune_max_utterances)
@@ -144,23 +132,23 @@ class SearchChooser:
         self, source: Source, kept: KeptGraph, numbers: range, *, are_words: bool
     ) -> CountErrors:
         """Counts the errors of searches on dev utterances."""
-        dev = replace(source, subsets=tuple(self._manifest.splits.get("dev", ())))
+        dev = replace(source, subsets=tuple(self.manifest.splits.get("dev", ())))
         size = _TUNING_BATCH
         batches = tuple(numbers[start : start + size] for start in range(0, len(numbers), size))
         # A graph is given its weights once for each part, which here takes longer than it saves.
-        parts = [(batch,) for batch in batches] if self._pool.is_apart else [batches]
+        parts = [(batch,) for batch in batches] if self.pool.is_apart else [batches]
 
         def count(weights: Sequence[SearchWeights]) -> list[int]:
             searches = tuple(_address(kept, one) for one in weights)
             items = [TuningPart(dev, part, searches, are_words) for part in parts]
-            found = self._pool.run_all(count_errors, items)
+            found = self.pool.run_all(count_errors, items)
             return [sum(errors) for errors in zip(*found, strict=True)]
 
         return count
 
     def _dev_numbers(self, search: str, at_most: int) -> range:
         """Utterances to choose a search's weights on, spread evenly over dev."""
-        total = count_utterances(self._manifest, self._manifest.splits.get("dev", ()))
+        total = count_utterances(self.manifest, self.manifest.splits.get("dev", ()))
         if total == 0:
             logger.warning(
                 "%s: the feature set has no dev split to choose weights on, so they stay as "
