@@ -9,7 +9,6 @@ from evaluation.chosen import metrics_of_model, read_evaluation
 from evaluation.config import EvaluateConfig
 from evaluation.decoding import choose_decoder
 from evaluation.graph.store import KeptGraph
-from evaluation.heard import count_heard
 from evaluation.language_model import digest_of_files
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
 from evaluation.metrics import EvaluationMetrics, ParameterCounts, ScoredSubset
@@ -34,7 +33,7 @@ from evaluation.recognise import (
 from evaluation.repeats import setting_metrics
 from evaluation.report import render_report
 from evaluation.run_names import RunName, name_runs
-from evaluation.scored_subsets import scored_subsets
+from evaluation.scored_subsets import count_heard, scored_subsets
 from evaluation.scoring import Bootstrap, primary_rate
 from evaluation.searches import SearchChooser, Searches
 from evaluation.spike_raster import capture_raster, choose_shown

@@ -1,13 +1,17 @@
-"""What an evaluation's error rates rest on: the utterances scored, and those that are missing."""
+"""What error rates rest on: the utterances scored, those that are missing, those trained on."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
 
 from evaluation.metrics import ScoredSubset
 from evaluation.scoring import EditCounts
 from featurize.rejects import RejectCounts, read_reject_counts
 from featurize.schema import FeaturizeManifest
+from featurize.shards import open_shard, shards_of
 from featurize.stage import MANIFEST_NAME, Location, PipelineError, read_manifest
+from training.manifest import TrainManifest
 
 
 def scored_subsets(
@@ -57,3 +61,34 @@ def _left_out(features: Location, manifest: FeaturizeManifest) -> tuple[RejectCo
         return own, False
     earlier, is_known = _left_out(before, aligned)
     return own + earlier, is_known
+
+
+def count_heard(
+    model: TrainManifest, features: Location, manifest: FeaturizeManifest, subsets: tuple[str, ...]
+) -> int | None:
+    """Scored utterances that are also in the model's training split, by their names and lengths.
+
+    None where the features that it was trained on are gone and cannot be asked.
+    """
+    if model.upstream.get("features") == manifest.fingerprint:
+        source, trained_on = features, manifest
+    else:
+        source = Location.of(model.features)
+        if not source.child(MANIFEST_NAME).exists():
+            return None
+        trained_on = read_manifest(source, FeaturizeManifest)
+    heard = _names(source, trained_on, trained_on.splits.get("train", ()))
+    return len(heard & _names(features, manifest, subsets))
+
+
+def _names(
+    features: Location, manifest: FeaturizeManifest, subsets: tuple[str, ...]
+) -> set[tuple[str, int]]:
+    names: set[tuple[str, int]] = set()
+    for shard in shards_of(manifest, subsets):
+        with open_shard(features.child(shard.file), shard) as parquet:
+            table: pa.Table = parquet.read(["utterance_id", "num_samples"], use_threads=False)
+        names |= set(
+            zip(table["utterance_id"].to_pylist(), table["num_samples"].to_pylist(), strict=True)
+        )
+    return names

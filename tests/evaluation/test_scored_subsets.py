@@ -3,9 +3,8 @@
 import pytest
 
 from evaluation.claims import summary_lines
-from evaluation.heard import count_heard
 from evaluation.metrics import EvaluationMetrics
-from evaluation.scored_subsets import scored_subsets
+from evaluation.scored_subsets import count_heard, scored_subsets
 from evaluation.scoring import EditCounts
 from featurize.schema import AlignmentInfo, FeaturizeManifest
 from featurize.stage import PipelineError, read_manifest
