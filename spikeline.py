@@ -49,6 +49,7 @@ from evaluation.multiplications import (  # noqa: E402
     count_terms,
     measure_activity,
 )
+from evaluation.published import published_engine, shipped_model  # noqa: E402
 from evaluation.recognise import network_shape  # noqa: E402
 from featurize.schema import FeatureRow, FeaturizeManifest  # noqa: E402
 from featurize.shards import read_index  # noqa: E402
@@ -112,12 +113,12 @@ class Model:
     """
 
     def __init__(self, run: Location, features: str | None = None) -> None:
-        from evaluation.engine_of_run import front_end_of
+        from evaluation.engine_of_run import front_end_of_run
 
         self._run, self._features = run, features
         self._trained = load_model(run)
         self._search: Decoder | None = None
-        self._frames = front_end_of(self._trained.manifest, run.uri, features)
+        self._frames = front_end_of_run(run, self._trained.manifest, features)
 
     @property
     def name(self) -> str:
@@ -179,8 +180,13 @@ class Model:
         from evaluation.engine_of_run import SearchChoice, searches_for
 
         if self._search is None:
-            chosen = searches_for(self._run, self._trained, SearchChoice(find_words=False))
-            self._search = chosen.symbols or ctc_greedy
+            published = published_engine(self._run)
+            if published is not None:
+                symbols = published.search("symbols")
+            else:
+                choice = SearchChoice(find_words=False)
+                symbols = searches_for(self._run, self._trained, choice).symbols
+            self._search = symbols or ctc_greedy
         table = symbol_table(self._trained.manifest.labels)
         return spell(scored_symbols(self._search(scores.log_probs_TO), table), table)
 
@@ -196,22 +202,33 @@ class Model:
         """
         from evaluation.engine_of_run import SearchChoice, engine_of_run
 
-        choice = SearchChoice(evaluation)
-        data = engine_of_run(self._run.uri, "float32", self._features, choice)
+        data = published_engine(self._run)
+        if data is None or evaluation is not None or self._features is not None:
+            choice = SearchChoice(evaluation)
+            data = engine_of_run(self._run.uri, "float32", self._features, choice)
         return Transcriber(data, sample_rate_hz)
 
+    @property
+    def trained_on(self) -> str:
+        """On what speech, in a sentence."""
+        from evaluation.trained_on import trained_on
 
-def load(run: Address, features: str | None = None) -> Model:
+        return trained_on(self._run)
+
+
+def load(run: Address | None = None, features: str | None = None) -> Model:
     """Load a trained model.
 
     Args:
-        run: a finished training run: ``runs/training/FINGERPRINT``.
+        run: a finished training run, ``runs/training/FINGERPRINT``, or a folder of
+            ``spikeline export --format folder`` or ``spikeline pull``; the small English model
+            that comes with spikeline where None.
         features: the feature set that says how frames are made, where the model's own is gone.
 
     Raises:
         PipelineError: when the run or its feature set is unfinished, damaged or gone.
     """
-    return Model(Location.of(run), features)
+    return Model(shipped_model() if run is None else Location.of(run), features)
 
 
 class FeatureSet(torch.utils.data.Dataset[FeatureRow]):

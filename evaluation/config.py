@@ -86,6 +86,12 @@ class WordSearchConfig(TypedConfig):
         description="Words of an estimated model: the lexicon's and the training transcripts', or "
         "the transcripts' alone, which is faster and, for a weak recogniser, surer.",
     )
+    max_words: int | None = Field(
+        None,
+        ge=100,
+        description="Most frequent words that an estimated model keeps, for a small graph; the "
+        "others cannot be found. Goes with vocabulary=transcripts; empty for all words.",
+    )
     lexicon: Annotated[str | None, InFingerprint.EVEN_WHEN_OFF] = Field(
         None,
         description="Pronunciation file, one 'WORD PH PH ...' a line; empty for the one that the "
@@ -129,6 +135,8 @@ class WordSearchConfig(TypedConfig):
     def _check(self) -> Self:
         if self.language_model is not None and self.text is not None:
             raise ValueError("words.language_model and words.text are both given; give one of them")
+        if self.max_words is not None and self.vocabulary != "transcripts":
+            raise ValueError("words.max_words goes with words.vocabulary=transcripts")
         return self
 
 

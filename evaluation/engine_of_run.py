@@ -14,7 +14,9 @@ from evaluation.decoding import symbol_search
 from evaluation.engine.build import EngineSearches, build_engine, spiking_network
 from evaluation.engine.description import FrontEndConfig, Precision
 from evaluation.engine.engine_file import EngineData
+from evaluation.published import published_engine
 from evaluation.recognise import check_weights
+from evaluation.trained_on import trained_on
 from featurize.schema import IMPORT_STAGE, FeaturizeManifest
 from featurize.stage import Location, PipelineError, read_manifest
 from training.manifest import TrainManifest
@@ -65,8 +67,9 @@ def engine_of_run(
     recogniser = load_model(run)
     spiking_network(recogniser)
     check_weights(recogniser, uri)
-    front_end = front_end_of(recogniser.manifest, uri, features)
-    return build_engine(recogniser, precision, front_end, searches_for(run, recogniser, choice))
+    front_end = front_end_of_run(run, recogniser.manifest, features)
+    searches = searches_for(run, recogniser, choice)
+    return build_engine(recogniser, precision, front_end, searches, trained_on(run))
 
 
 def searches_for(run: Location, recogniser: TrainedModel, choice: SearchChoice) -> EngineSearches:
@@ -90,6 +93,20 @@ def searches_for(run: Location, recogniser: TrainedModel, choice: SearchChoice) 
     logger.info("the search is that of %s", evaluation)
     words = chosen.words if choice.find_words else None
     return EngineSearches(chosen.symbols, words, evaluation.name)
+
+
+def front_end_of_run(
+    run: Location, manifest: TrainManifest, features: str | None
+) -> FrontEndConfig:
+    """How the frames that a run's model was trained on are made; a published one says it itself.
+
+    Raises:
+        PipelineError: when its feature set is gone, or is of another kind.
+    """
+    engine = published_engine(run) if features is None else None
+    if engine is not None and engine.description.front_end is not None:
+        return engine.description.front_end
+    return front_end_of(manifest, run.uri, features)
 
 
 def front_end_of(model: TrainManifest, uri: str, features: str | None) -> FrontEndConfig:

@@ -4,8 +4,10 @@ import gzip
 import io
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from evaluation.arpa import read_arpa
@@ -81,10 +83,9 @@ def language_model(
         return SourcedModel(
             read_arpa(Location.of(config.language_model)), config.language_model, None
         )
-    counted = _Counted(speller)
     if config.text is not None:
-        sentences = counted(read_text(Location.of(config.text)))
         source, min_count = config.text, 2
+        read = partial(read_text, Location.of(config.text))
     elif training is None:
         raise PipelineError(
             "the features that the first model was trained on are gone, and with them the "
@@ -93,12 +94,14 @@ def language_model(
         )
     else:
         of_train = training.manifest.splits.get("train", ())
-        transcripts = read_transcripts(training.features, training.manifest, of_train)
-        sentences, source, min_count = counted(transcripts), "", 1
+        source, min_count = "", 1
+        read = partial(read_transcripts, training.features, training.manifest, of_train)
+    kept = None if config.max_words is None else _most_frequent(read(), speller, config.max_words)
+    counted = _Counted(speller, kept)
     others = speller.dictionary_words() if config.vocabulary == "lexicon" else ()
     min_count = config.ngram_min_count or min_count
     try:
-        model = estimate(sentences, config.ngram_order, others, min_count)
+        model = estimate(counted(read()), config.ngram_order, others, min_count)
     except ValueError as error:
         where = source or "the train split, whose transcripts are empty"
         raise PipelineError(
@@ -107,18 +110,29 @@ def language_model(
     return SourcedModel(model, source, counted.num_sentences)
 
 
-class _Counted:
-    """Counts sentences as they pass, their unknown words replaced."""
+def _most_frequent(
+    sentences: Iterator[tuple[str, ...]], speller: Speller, number: int
+) -> frozenset[str]:
+    """The words that occur most often; of equally frequent ones, those that came first."""
+    counts = Counter(word for words in sentences for word in speller.known_or_unknown(words))
+    del counts[UNKNOWN]
+    return frozenset(word for word, _ in counts.most_common(number))
 
-    def __init__(self, speller: Speller) -> None:
+
+class _Counted:
+    """Counts sentences as they pass, their unknown words replaced, and all but the kept ones."""
+
+    def __init__(self, speller: Speller, kept: frozenset[str] | None) -> None:
         self._speller = speller
+        self._kept = kept
         self.num_sentences = 0
 
     def __call__(self, sentences: Iterator[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
         for words in sentences:
             if words:
                 self.num_sentences += 1
-                yield self._speller.known_or_unknown(words)
+                known, kept = self._speller.known_or_unknown(words), self._kept
+                yield tuple(w if kept is None or w in kept else UNKNOWN for w in known)
 
 
 def _sentence(line: str) -> tuple[str, ...]:

@@ -90,10 +90,13 @@ class WordGraphs:
             }
             return MadeGraph(search_graph(graph, words, outputs), summary, files)
 
+        of_model = self._config.model_dump(mode="json", include=_DETERMINES_THE_MODEL)
+        if self._config.max_words is not None:
+            of_model["max_words"] = self._config.max_words
         parts = {
             "outputs": outputs.digest,
             "symbols": recogniser.manifest.labels.symbols,
-            "model": self._config.model_dump(mode="json", include=_DETERMINES_THE_MODEL),
+            "model": of_model,
             "files": self._digests,
             "lexicon": str(self._features.config.get("lexicon")),
             "out_of_vocabulary": str(self._features.config.get("out_of_vocabulary")),

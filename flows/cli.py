@@ -312,7 +312,6 @@ def front(
 
 @_command("transcribe", FINISHED)
 def transcribe(
-    model: EngineOption,
     files: Annotated[
         list[str] | None,
         typer.Argument(
@@ -320,6 +319,7 @@ def transcribe(
             "input."
         ),
     ] = None,
+    model: EngineOption = None,
     features: FrontEndOption = None,
     evaluation: EvaluationOption = None,
     symbols: Annotated[
@@ -350,12 +350,12 @@ def transcribe(
     A model trained on features normalised by speaker takes each file's own mean and deviation, as
     if it were all that its speaker said; of a microphone they are estimated as it is heard.
     """
-    from flows.event_driven_commands import EngineSource, Listening, run_transcribe
+    from flows.event_driven_commands import Listening, engine_source, run_transcribe
     from flows.microphone_command import run_microphone
 
     if microphone == bool(files):
         raise typer.BadParameter("give files, or --microphone")
-    source = EngineSource(model, features, evaluation, "int8" if int8 else "float32")
+    source = engine_source(model, features, evaluation, int8)
     if microphone:
         run_microphone(source, find_words=not symbols, as_json=as_json)
     else:
@@ -364,7 +364,7 @@ def transcribe(
 
 @_command("serve", FINISHED)
 def serve(
-    model: EngineOption,
+    model: EngineOption = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; one that others reach asks them for a token.")
     ] = "127.0.0.1",
@@ -387,10 +387,10 @@ def serve(
     The environment variable SPIKELINE_TOKEN sets the token that clients need.
     """
     from evaluation.serve.limits import ServeLimits
-    from flows.event_driven_commands import EngineSource
+    from flows.event_driven_commands import engine_source
     from flows.serve_command import run_serve
 
-    source = EngineSource(model, features, evaluation, "int8" if int8 else "float32")
+    source = engine_source(model, features, evaluation, int8)
     limits = ServeLimits(max_streams=max_streams, max_stream_s=max_seconds)
     run_serve(source, (host, port), limits, find_words=not symbols)
 
@@ -398,25 +398,32 @@ def serve(
 @_command("export", FINISHED)
 def export(
     model: Annotated[str, typer.Option("--model", help="A finished training run.")],
-    out: Annotated[str, typer.Option("--out", help="File to write: path or s3://.")],
+    out: Annotated[str, typer.Option("--out", help="File or folder to write: path or s3://.")],
     file_format: Annotated[
         str,
         typer.Option(
             "--format",
             help="engine (torch-free); onnx, a step with the engine's own order of sums, so that "
-            "its spikes and scores are the engine's; or nir, where it has the nodes.",
+            "its spikes and scores are the engine's; nir, where it has the nodes; or folder, a "
+            "model to give away: weights, engine and card.",
         ),
     ] = "engine",
     features: FrontEndOption = None,
     evaluation: EvaluationOption = None,
     int8: Annotated[bool, typer.Option("--int8", help="8-bit weights; engine only.")] = False,
+    about: Annotated[
+        str | None,
+        typer.Option(
+            "--about", help="File of the card's part on data, licence and limits (--format folder)."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a spiking model for something else to run."""
-    from flows.event_driven_commands import EngineSource, run_export
+    from flows.event_driven_commands import engine_source, run_export
 
-    source = EngineSource(model, features, evaluation, "int8" if int8 else "float32")
-    run_export(source, out, file_format, as_json)
+    source = engine_source(model, features, evaluation, int8)
+    run_export(source, out, file_format, as_json, about)
 
 
 @_command("verify", FINISHED)

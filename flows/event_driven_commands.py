@@ -50,9 +50,14 @@ def load_engine(source: EngineSource, *, find_words: bool = True) -> "EngineData
             )
         return read_engine(source.model)
     from evaluation.engine_of_run import SearchChoice, engine_of_run
+    from evaluation.published import published_engine
 
     precision: Precision = "int8" if source.precision == "int8" else "float32"
     choice = SearchChoice(source.evaluation, find_words)
+    if source.features is None and source.evaluation is None:
+        published = published_engine(Location.of(source.model))
+        if published is not None:
+            return published
     return engine_of_run(source.model, precision, source.features, choice)
 
 
@@ -65,16 +70,34 @@ class Listening:
     one_speaker: bool = False  # whose statistics are those of all files together
 
 
+def engine_source(
+    model: str | None, features: str | None, evaluation: str | None, int8: bool
+) -> EngineSource:
+    """What the options name; the model that comes with spikeline where they name none."""
+    from evaluation.published import shipped_model
+
+    if model is None:
+        model = shipped_model().uri
+    return EngineSource(model, features, evaluation, "int8" if int8 else "float32")
+
+
+def say_what_it_is(source: EngineSource, data: "EngineData") -> None:
+    """Log on what a model was trained, and which it is where none was named."""
+    from evaluation.published import shipped_model
+
+    if source.model == shipped_model().uri:
+        _LOGGER.info("no --model is given: the one that comes with spikeline, %s", source.model)
+    if data.description.trained_on:
+        _LOGGER.info("%s", data.description.trained_on)
+
+
 def run_transcribe(
     source: EngineSource, files: Sequence[str], listening: Listening, as_json: bool
 ) -> None:
     """Recognise audio files one after the other."""
     with command(as_json) as running:
         data = load_engine(source, find_words=listening.find_words)
-        if not source.is_file:
-            from flows.trained_on import trained_on
-
-            _LOGGER.info("%s", trained_on(Location.of(source.model)))
+        say_what_it_is(source, data)
         listener = _Listener(data, listening, files)
         heard: dict[str, Transcription] = {}
         failed: dict[str, str] = {}
@@ -202,9 +225,25 @@ def summary(heard: "Collection[Transcription]") -> str:
     )
 
 
-def run_export(source: EngineSource, out: str, file_format: str, as_json: bool) -> None:
-    """Write a model in a form that something else runs."""
+def run_export(
+    source: EngineSource, out: str, file_format: str, as_json: bool, about: str | None = None
+) -> None:
+    """Write a model in a form that something else runs, or in one to give away.
+
+    Args:
+        source: the training run.
+        out: file, or folder with the format ``folder``.
+        file_format: ``engine``, ``onnx``, ``nir`` or ``folder``.
+        as_json: print one JSON object.
+        about: file of the author's part of the card, with the format ``folder``.
+    """
+    if about is not None and file_format != "folder":
+        raise PipelineError("--about goes with --format folder, whose card it is a part of")
     with command(as_json) as running:
+        if file_format == "folder":
+            _publish(source, Location.of(out), about)
+            running.finish({"folder": out, "format": file_format}, f"folder: {out}")
+            return
         content = _exported(source, file_format)
 
         target = Location.of(out)
@@ -215,9 +254,19 @@ def run_export(source: EngineSource, out: str, file_format: str, as_json: bool) 
         )
 
 
+def _publish(source: EngineSource, out: Location, about: str | None) -> None:
+    from evaluation.publish import publish
+
+    if source.features is not None:
+        raise PipelineError("--features: a model is published with the features it was trained on")
+    precision: Precision = "int8" if source.precision == "int8" else "float32"
+    text = "" if about is None else Location.of(about).read_bytes().decode()
+    publish(Location.of(source.model), out, precision, source.evaluation, text)
+
+
 def _exported(source: EngineSource, file_format: str) -> bytes:
     if file_format not in ("engine", "onnx", "nir"):
-        raise PipelineError(f"--format {file_format}: use engine, onnx or nir")
+        raise PipelineError(f"--format {file_format}: use engine, folder, onnx or nir")
     if file_format != "engine" and source.precision == "int8":
         raise PipelineError(
             f"--int8 is for --format engine alone; --format {file_format} writes float32 weights"

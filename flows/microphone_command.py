@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from featurize.stage import PipelineError
 from flows.command import command
-from flows.event_driven_commands import EngineSource, as_json_object, load_engine, summary
+from flows.event_driven_commands import (
+    EngineSource,
+    as_json_object,
+    load_engine,
+    say_what_it_is,
+    summary,
+)
 from flows.terminal import LiveLine
 
 if TYPE_CHECKING:
@@ -25,7 +31,9 @@ def run_microphone(source: EngineSource, *, find_words: bool, as_json: bool) -> 
         sounddevice = _sounddevice()
         from evaluation.engine.transcriber import Transcriber
 
-        transcriber = Transcriber(load_engine(source, find_words=find_words), None, find_words)
+        data = load_engine(source, find_words=find_words)
+        say_what_it_is(source, data)
+        transcriber = Transcriber(data, None, find_words)
         growing = LiveLine(sys.stderr)
         with _recording(sounddevice, transcriber.sample_rate_hz) as blocks:
             running.screen.console.print("listening; Ctrl-C ends")

@@ -13,7 +13,12 @@ FeaturesOption = Annotated[
 ]
 RunsOption = Annotated[str, typer.Option("--runs", help="Root of all results: path or s3://.")]
 EngineOption = Annotated[
-    str, typer.Option("--model", help="A training run (path or s3://) or an exported engine.")
+    str | None,
+    typer.Option(
+        "--model",
+        help="A training run (path or s3://), an exported engine, or a folder of export or pull; "
+        "the small English model that comes with spikeline where none is named.",
+    ),
 ]
 FrontEndOption = Annotated[
     str | None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from featurize.stage import available_cores
 from flows.command import command
-from flows.event_driven_commands import EngineSource, load_engine
+from flows.event_driven_commands import EngineSource, load_engine, say_what_it_is
 
 if TYPE_CHECKING:
     from evaluation.serve.limits import ServeLimits
@@ -41,6 +41,7 @@ def run_serve(
         open_listener(host, port, limits) as listener,
     ):
         data = load_engine(source, find_words=find_words)
+        say_what_it_is(source, data)
         Transcriber(data, find_words=find_words)  # says what an engine lacks
         engine_file = Path(folder, "engine.spikes")
         engine_file.write_bytes(write_engine(data))

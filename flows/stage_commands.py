@@ -164,7 +164,7 @@ def run_evaluate(
         config = recipe.evaluate
         wanted = None
         if root is not None:
-            from flows.trained_on import trained_on
+            from evaluation.trained_on import trained_on
 
             for location in trained:
                 logger.info("%s", trained_on(location))

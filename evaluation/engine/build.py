@@ -105,6 +105,7 @@ def build_engine(
     precision: Precision = "float32",
     front_end: FrontEndConfig | None = None,
     searches: EngineSearches | None = None,
+    trained_on: str = "",
 ) -> EngineData:
     """Lay a trained spiking recogniser out for the engine.
 
@@ -112,6 +113,7 @@ def build_engine(
         precision: of the weights. ``int8`` has one scale per output of a matrix.
         front_end: how frames are made, for an engine that listens to samples.
         searches: how symbols and words are found, for an engine that listens.
+        trained_on: on what speech, in a sentence.
     """
     network, manifest = spiking_network(recogniser), recogniser.manifest
     try:
@@ -133,6 +135,7 @@ def build_engine(
             target_delay=recogniser.target_delay,
             front_end=front_end,
             trained_as=manifest.fingerprint,
+            trained_on=trained_on,
         )
     except ValidationError as error:
         raise PipelineError(str(error.errors()[0]["msg"])) from None

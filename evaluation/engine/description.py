@@ -148,6 +148,9 @@ class EngineDescription(TypedConfig):
         None, description="How to make frames of samples; empty where only frames come in."
     )
     trained_as: str = Field("", description="Fingerprint of the training run.")
+    trained_on: str = Field(
+        "", max_length=2000, description="On what speech, in a sentence; empty where not known."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

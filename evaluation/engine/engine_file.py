@@ -137,7 +137,8 @@ def write_engine(data: EngineData) -> bytes:
     arrays = {name: np.ascontiguousarray(array) for name, array in data.arrays.items()}
     checksums = {name: hashlib.sha256(array.data).hexdigest() for name, array in arrays.items()}
     # Of an option that a model does not have its file says nothing.
-    left_out = {"v3"} if data.description.v3 is None else None
+    optional = {"v3": data.description.v3, "trained_on": data.description.trained_on}
+    left_out = {name for name, value in optional.items() if not value}
     description = data.description.model_dump_json(exclude=left_out)
     metadata = {_DESCRIPTION: description, _CHECKSUMS: json.dumps(checksums)}
     return save_safetensors(arrays, metadata=metadata)

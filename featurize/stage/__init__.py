@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         read_manifest,
         software_versions,
         timestamp,
+        write_manifest,
     )
     from featurize.stage.ray_cluster import call_on_ray, ray_session
     from featurize.stage.registry import Registry, attribute_at
@@ -80,6 +81,7 @@ __all__ = [
     "software_versions",
     "timestamp",
     "worker_pool",
+    "write_manifest",
     "write_table",
 ]
 

@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import ValidationError
 
 from evaluation.arpa import arpa_bytes, read_arpa
 from evaluation.chosen import chosen_searches, graph_of_evaluation
@@ -270,6 +271,28 @@ def test_a_language_model_of_a_text(run, write_features, write_model, lexicon, t
         text.write_bytes(content)
         with pytest.raises(PipelineError, match=message):
             run([model], features, words)
+
+
+def test_the_most_frequent_words_of_a_text_can_be_kept(
+    run, write_features, write_model, lexicon, tmp_path
+):
+    """The others are <unk>."""
+    features = write_features()
+    model = write_model("gru", upstream={"features": "elsewhere"})
+    text = tmp_path / "text.txt"
+    text.write_text("put b text b\n" * 60 + "put text\n")
+    names = ("PUT", "TEXT", *(letter * 3 for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    names += tuple(a + b for a in "ABCDEFGHIJ" for b in "KLMNOPQRS")
+    text.write_text(text.read_text() + "\n".join(names[2:]))
+    own = "".join(f"{name}  K\n" for name in ("B", *names))
+    words = {"lexicon": lexicon(own), "text": str(text), "tune_on_dev": False}
+    words["vocabulary"] = "transcripts"
+    every = metrics_of(run([model], features, WordSearchConfig(**words))).word_model
+    some = metrics_of(run([model], features, WordSearchConfig(**words, max_words=100))).word_model
+    assert every.num_words == 1 + len(names)
+    assert some.num_words == 100
+    with pytest.raises(ValidationError, match="max_words goes with"):
+        WordSearchConfig(max_words=100)
 
 
 def test_a_model_of_single_words_works(run, write_features, write_model, lexicon):

@@ -15,13 +15,13 @@ from rich.console import Console
 
 from evaluation.comparison import escape_markdown
 from evaluation.headline import headline
+from evaluation.trained_on import trained_on
 from featurize.stage import Location
 from flows.cli import run
 from flows.comparison import comparison_table, read_metrics
 from flows.overrides import apply_overrides
 from flows.pipeline_flow import PipelineOutcome, configured_pipeline_flow
 from flows.recipes import RECIPES, Recipe
-from flows.trained_on import trained_on
 
 pytestmark = pytest.mark.integration
 

@@ -3,25 +3,41 @@
 import contextlib
 
 from evaluation.claims import spoken_duration
+from evaluation.published import published_engine
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, PipelineError, read_manifest
 from training.manifest import TrainManifest
 
+_CORPORA = {"librispeech": "LibriSpeech", "mls": "Multilingual LibriSpeech", "timit": "TIMIT"}
+
 
 def trained_on(model: Location) -> str:
     """A sentence on a finished training's speech: kind, subsets, hours and speakers."""
+    engine = published_engine(model)
+    if engine is not None:
+        return engine.description.trained_on
     manifest = read_manifest(model, TrainManifest)
-    name = manifest.config.model.spec.title
+    return speech_of(manifest) or (
+        f"the {manifest.config.model.spec.title} was trained on {manifest.features}, which is not "
+        "there any more"
+    )
+
+
+def speech_of(manifest: TrainManifest) -> str:
+    """The same of a manifest; empty where its feature set is gone."""
     features = None
     with contextlib.suppress(PipelineError, OSError):
         features = read_manifest(Location.of(manifest.features), FeaturizeManifest)
     if features is None:
-        return f"the {name} was trained on {manifest.features}, which is not there any more"
+        return ""
     names = features.splits.get("train", ())
     subsets = [features.subsets[subset] for subset in names if subset in features.subsets]
     spoken = spoken_duration(sum(subset.hours for subset in subsets))
     speakers = sum(subset.num_speakers for subset in subsets)
+    corpus = _CORPORA.get(str(features.config.get("corpus")))
+    heard = f"{', '.join(names)} ({speakers} speakers)"
     return (
-        f"the {name} was trained on {spoken} of {', '.join(names)} ({speakers} speakers); "
+        f"the {manifest.config.model.spec.title} was trained on {spoken} of "
+        f"{f'{corpus}, ' if corpus else ''}{heard}; "
         "expect more errors on other speech, noise or microphones"
     )

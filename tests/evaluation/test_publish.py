@@ -1,0 +1,109 @@
+"""A model given away works where nothing of what made it is left."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+import spikeline
+from evaluation.evaluate import evaluate
+from evaluation.publish import publish
+from featurize.featurize import featurize
+from featurize.stage import Location, PipelineError
+from flows.cli import run
+from tests.harness.tiny import EVALUATION, FEATURES, HERE, TRAINING, make_corpus
+from training.models.model_config import ModelConfig
+from training.train import train
+
+ABOUT = "---\nlicense: cc-by-4.0\nlanguage: en\n---\n\n## Limits\n\nTones alone.\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run, its evaluation, and a recording."""
+    folder = tmp_path_factory.mktemp("secret-place")
+    runs = Location.of(folder / "runs")
+    features = featurize(FEATURES, Location.of(make_corpus(folder / "corpus")), runs)
+    small = ModelConfig(model="v2", hidden_size=12, num_layers=1)
+    trained = train(
+        TRAINING.model_copy(update={"model": small}), features.location, runs, HERE
+    ).location
+    evaluate(EVALUATION, [trained], features.location, runs)
+    speech = folder / "speech.wav"
+    noise = 0.3 * np.random.default_rng(0).standard_normal(40_000)
+    soundfile.write(speech, noise, 22050)
+    return folder, trained, str(speech)
+
+
+def heard(capfd, *arguments):
+    capfd.readouterr()
+    assert run(["transcribe", "--json", *arguments]) == 0
+    told = capfd.readouterr()
+    return json.loads(told.out)["files"][0], told.err
+
+
+def test_a_published_model_needs_nothing_else(made, tmp_path, capfd):
+    folder, trained, speech = made
+    evaluation = next((folder / "runs" / "evaluation").glob("[!.]*"))
+    out, about = tmp_path / "given", tmp_path / "about.md"
+    about.write_text(ABOUT)
+    command = ["export", "--format", "folder", "--model", trained.uri, "--out", str(out)]
+    assert run([*command, "--about", str(about), "--evaluation", str(evaluation)]) == 0
+    before, _ = heard(capfd, "--model", trained.uri, "--evaluation", str(evaluation), speech)
+    scored = spikeline.load(trained).score(np.ones(4000) / 2)
+    for file in out.iterdir():
+        assert b"secret-place" not in file.read_bytes(), file
+    hidden = folder.with_name("hidden")
+    folder.rename(hidden)
+    try:
+        copy = tmp_path / "elsewhere"
+        shutil.copytree(out, copy)
+        after, said = heard(capfd, "--model", str(copy), str(hidden / "speech.wav"))
+        model = spikeline.load(copy)
+        again = model.score(np.ones(4000) / 2)
+        assert run(["verify", str(copy)]) == 0
+    finally:
+        hidden.rename(folder)
+    assert (after["text"], after["symbols"]) == (before["text"], before["symbols"])
+    assert after["executed"] == before["executed"]
+    assert "the SNN v2 was trained on" in said
+    assert model.trained_on.startswith("the SNN v2 was trained on")
+    assert isinstance(model.spell(again), str)
+    np.testing.assert_array_equal(again.log_probs_TO, scored.log_probs_TO)
+
+
+def test_the_card_says_what_it_is(made, tmp_path):
+    folder, trained, _ = made
+    publish(trained, Location.of(tmp_path / "given"), "int8", about=ABOUT)
+    _, head, text = (tmp_path / "given" / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(head) == {
+        "library_name": "spikeline",
+        "pipeline_tag": "automatic-speech-recognition",
+        "tags": ["spiking-neural-network", "event-driven"],
+        "license": "cc-by-4.0",
+        "language": "en",
+    }
+    (metrics,) = (folder / "runs" / "evaluation").glob("[!.]*/metrics.json")
+    (model,) = json.loads(metrics.read_text())["models"]
+    rate = model["error_rates"]["cer"]["value"]
+    assert f"| character errors | {rate:.1%} (" in text
+    assert "LibriSpeech, train-tiny (2 speakers)" in text
+    assert "int8 weights" in text
+    assert "## Limits\n\nTones alone." in text
+    per_s = model["multiplications_per_frame"]["audited"] / model["frame_shift_s"]
+    assert f"{per_s / 1e6:.2f} million multiplications per second" in text
+
+
+def test_what_cannot_be_published_is_said(made, tmp_path):
+    folder, trained, _ = made
+    (tmp_path / "mine.txt").write_text("kept")
+    with pytest.raises(PipelineError, match="holds something else"):
+        publish(trained, Location.of(tmp_path))
+    assert (tmp_path / "mine.txt").exists()
+    alone = folder / "elsewhere" / "training" / trained.name
+    shutil.copytree(trained.path, alone)
+    with pytest.raises(PipelineError, match="no evaluation beside"):
+        publish(Location.of(alone), Location.of(tmp_path / "given"))
