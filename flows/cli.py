@@ -15,6 +15,7 @@ import typer
 from flows.corpus_cli import corpus_app
 from flows.failures import INTERRUPT_EXIT_CODE, MISTAKE_EXIT_CODE, explain, one_line
 from flows.help_text import EXAMPLES, Command, Group
+from flows.hub_cli import hub_app
 from flows.options import (
     CorpusOption,
     EightBitsOption,
@@ -47,6 +48,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(corpus_app, name="corpus", rich_help_panel=WHOLE)
+app.add_typer(hub_app, name="hub", rich_help_panel=FINISHED)
 align_app = typer.Typer(cls=Group, epilog=f"Example: spikeline align {EXAMPLES['align']}")
 app.add_typer(align_app, name="align", rich_help_panel=ONE)
 
@@ -456,7 +458,7 @@ def repair(
     run_repair(location, corpus, workers, as_json)
 
 
-for group in (app, corpus_app, align_app):
+for group in (app, corpus_app, align_app, hub_app):
     for registered in group.registered_commands:
         registered.cls = Command
 
