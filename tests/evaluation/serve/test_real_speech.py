@@ -1,4 +1,4 @@
-"""Real speech to the server, with the model that comes with spikeline: the words of transcribe."""
+"""Real speech to the server, with the model that comes along: what its engine hears alone."""
 
 import asyncio
 import http.client
@@ -11,6 +11,7 @@ import soundfile
 
 from evaluation.engine.transcriber import Transcriber
 from evaluation.published import ENGINE_NAME, shipped_model
+from flows.cli import run
 from tests.harness.real_speech import recordings
 from tests.harness.serving import converse, serving
 
@@ -26,7 +27,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def spoken():
-    """The shortest recording of each speaker of test-mini, and what transcribe hears in it."""
+    """The shortest recording of each speaker of test-mini, and what the engine hears in it."""
     transcriber = Transcriber.from_file(ENGINE)
     found = []
     for path in recordings("test-mini", 1):
@@ -37,7 +38,7 @@ def spoken():
     return found
 
 
-def test_streams_at_once_hear_what_transcribe_hears(server, spoken):
+def test_streams_at_once_hear_what_the_engine_hears_alone(server, spoken):
     async def speak():
         url = server.socket_url
         return await asyncio.gather(
@@ -52,10 +53,13 @@ def test_streams_at_once_hear_what_transcribe_hears(server, spoken):
         assert len(expected.text.split()) > 2
 
 
-def test_a_file_by_post_has_the_same_words(server, spoken):
-    for path, _, _, expected in spoken:
+def test_a_file_by_post_has_the_words_of_the_command(server, spoken, capfd):
+    """Both take the file's own mean and deviation."""
+    assert run(["transcribe", "--json", *(str(path) for path, *_ in spoken)]) == 0
+    texts = {one["file"]: one["text"] for one in json.loads(capfd.readouterr().out)["files"]}
+    for path, *_ in spoken:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         connection.request("POST", "/transcribe", path.read_bytes())
         lines = [json.loads(line) for line in connection.getresponse().read().splitlines()]
         assert lines[-1]["type"] == "final", path
-        assert lines[-1]["text"] == expected.text, path
+        assert lines[-1]["text"] == texts[str(path)], path
