@@ -47,89 +47,22 @@ _PAUSES = frozenset({"_", "_:", "_!", "_|", "_::", "||"})
 # Palatalisation and length marks: their samples belong to the phone before them.
 _MODIFIERS = frozenset({";", "-", ":"})
 
-_TO_TIMIT: dict[str, tuple[str, ...]] = {
-    # vowels
-    "0": ("aa",),
-    "3": ("axr",),
-    "3:": ("er",),
-    "@": ("ax",),
-    "@2": ("ax",),
-    "@5": ("ax",),
-    "@L": ("el",),
-    "A:": ("aa",),
-    "A@": ("aa", "r"),
-    "E": ("eh",),
-    "I": ("ih",),
-    "I#": ("ix",),
-    "I2": ("ix",),
-    "O": ("ao",),
-    "O2": ("ao",),
-    "O:": ("ao",),
-    "O@": ("ao", "r"),
-    "OI": ("oy",),
-    "U": ("uh",),
-    "U@": ("uh", "r"),
-    "V": ("ah",),
-    "a": ("ae",),
-    "a#": ("ax",),
-    "aI": ("ay",),
-    "aI3": ("ay", "axr"),
-    "aI@": ("ay", "ax"),
-    "aU": ("aw",),
-    "aU@": ("aw", "axr"),
-    "aa": ("ae",),
-    "e@": ("eh", "r"),
-    "eI": ("ey",),
-    "i": ("iy",),
-    "i:": ("iy",),
-    "i@": ("iy", "ax"),
-    "i@3": ("ih", "r"),
-    "o@": ("ao", "r"),
-    "oU": ("ow",),
-    "u": ("uw",),
-    "u:": ("uw",),
-    # consonants
-    "?": ("q",),
-    "D": ("dh",),
-    "N": ("ng",),
-    "S": ("sh",),
-    "T": ("th",),
-    "Z": ("zh",),
-    "b": ("b",),
-    "d": ("d",),
-    "dZ": ("jh",),
-    "f": ("f",),
-    "g": ("g",),
-    "h": ("hh",),
-    "j": ("y",),
-    "k": ("k",),
-    "l": ("l",),
-    "m": ("m",),
-    "n": ("n",),
-    "n-": ("en",),
-    "p": ("p",),
-    "r": ("r",),
-    "r-": ("r",),
-    "s": ("s",),
-    "t": ("t",),
-    "t#": ("dx",),
-    "t2": ("t",),
-    "tS": ("ch",),
-    "v": ("v",),
-    "w": ("w",),
-    "z": ("z",),
+# eSpeak's phones, vowels before consonants, and what each is among TIMIT's.
+_PHONES = """
+0=aa 3=axr 3:=er @=ax @2=ax @5=ax @L=el A:=aa A@=aa+r E=eh I=ih I#=ix I2=ix O=ao O2=ao O:=ao
+O@=ao+r OI=oy U=uh U@=uh+r V=ah a=ae a#=ax aI=ay aI3=ay+axr aI@=ay+ax aU=aw aU@=aw+axr aa=ae
+e@=eh+r eI=ey i=iy i:=iy i@=iy+ax i@3=ih+r o@=ao+r oU=ow u=uw u:=uw
+?=q D=dh N=ng S=sh T=th Z=zh b=b d=d dZ=jh f=f g=g h=hh j=y k=k l=l m=m n=n n-=en p=p r=r r-=r
+s=s t=t t#=dx t2=t tS=ch v=v w=w z=z
+"""
+_TO_TIMIT = {
+    name: tuple(phones.split("+")) for name, phones in (pair.split("=") for pair in _PHONES.split())
 }
 
 _CLOSURE_OF = {
-    "p": "pcl",
-    "t": "tcl",
-    "k": "kcl",
-    "b": "bcl",
-    "d": "dcl",
-    "g": "gcl",
-    "ch": "tcl",
-    "jh": "dcl",
-}
+    "p": "pcl", "t": "tcl", "k": "kcl", "b": "bcl", "d": "dcl", "g": "gcl",
+    "ch": "tcl", "jh": "dcl",
+}  # fmt: skip
 
 
 class Segment(NamedTuple):
