@@ -27,11 +27,7 @@ def _interval_s(run: Location) -> float:
 
 
 class ProgressFile:
-    """Writes progress, seldom enough not to cost anything.
-
-    Args:
-        run: the training run's location.
-    """
+    """Writes progress, seldom enough not to cost anything."""
 
     def __init__(self, run: Location) -> None:
         self._file = run.child(PROGRESS_NAME)
@@ -52,7 +48,6 @@ def watching(run: Location, on_progress: Callable[[TrainProgress], None]) -> Ite
     """Call back with each new state of the progress file while the context lasts.
 
     Args:
-        run: the training run's location.
         on_progress: called from a thread of this process.
     """
     file = run.child(PROGRESS_NAME)

@@ -87,11 +87,7 @@ def stream_decoder(data: EngineData, search: GraphSearch | None) -> StreamDecode
     """The decoder of an engine's symbols.
 
     Args:
-        data: the engine.
         search: its search for symbols; None takes the best outputs, of CTC alone.
-
-    Raises:
-        PipelineError: for a frame model without a search.
     """
     if search is not None:
         return GraphDecoder(search)

@@ -73,11 +73,7 @@ class RunningNormaliser:
 
 
 class FrontEnd:
-    """Turns samples into normalised frames.
-
-    Args:
-        config: which features.
-    """
+    """Turns samples into normalised frames."""
 
     def __init__(self, config: FrontEndConfig) -> None:
         self.config = config
@@ -111,9 +107,6 @@ class FrontEnd:
 
         Returns:
             (T, F) float32, normalised.
-
-        Raises:
-            PipelineError: when a sample is not a finite number.
         """
         if not bool(np.isfinite(samples).all()):
             raise PipelineError("not-a-number or infinity in the samples; mend the recording")

@@ -15,15 +15,7 @@ _MAX_RATIO_TERM = 48_000
 
 
 class StreamResampler:
-    """Converts a stream; the pieces put together equal ``resample`` of the whole.
-
-    Args:
-        from_rate_hz: the rate that comes in.
-        to_rate_hz: the rate wanted.
-
-    Raises:
-        PipelineError: when the two have no usable ratio.
-    """
+    """Converts a stream; the pieces put together equal ``resample`` of the whole."""
 
     def __init__(self, from_rate_hz: int, to_rate_hz: int) -> None:
         common = gcd(from_rate_hz, to_rate_hz)

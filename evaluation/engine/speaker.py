@@ -39,9 +39,6 @@ class SpeakerStatistics:
         Args:
             blocks: samples (n,) of one channel, in [-1, 1].
             sample_rate_hz: their rate.
-
-        Raises:
-            PipelineError: when a sample is not finite, or the rate cannot be converted.
         """
         if not self.are_needed:
             return

@@ -25,19 +25,12 @@ _HEADER = struct.Struct("<iiQqqq")
 
 @dataclass(frozen=True, eq=False)
 class GraphArrays:
-    """A weighted graph; costs are negative natural logarithms.
+    """A weighted graph; costs are negative natural logarithms."""
 
-    Attributes:
-        start: first state.
-        final_S: cost of ending in each state, infinite where none may end.
-        source_A: state that each arc leaves, ascending.
-        arcs_A: of type ``ARC``; label 0 is none.
-    """
-
-    start: int
-    final_S: NDArray[np.float32]
-    source_A: NDArray[np.int32]
-    arcs_A: NDArray[Any]
+    start: int  # first state
+    final_S: NDArray[np.float32]  # cost of ending in each state, infinite where none may end
+    source_A: NDArray[np.int32]  # state that each arc leaves, ascending
+    arcs_A: NDArray[Any]  # of type ``ARC``; label 0 is none
 
     @property
     def num_states(self) -> int:

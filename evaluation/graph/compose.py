@@ -29,7 +29,6 @@ def over_outputs(symbols: Any, outputs: Outputs, num_marks: int) -> GraphArrays:
     Args:
         symbols: OpenFst's graph, of symbols (from 1) and marks (after the symbols) to words or
             symbols; determinised.
-        outputs: what the recogniser's outputs are.
         num_marks: labels after the symbols that are marks.
 
     Returns:

@@ -39,28 +39,20 @@ _PRIOR_SMOOTHING = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a graph over a recogniser's outputs is made from.
+    """What a graph over a recogniser's outputs is made from."""
 
-    Attributes:
-        num_symbols: S.
-        is_ctc: symbols and a blank, in place of states.
-        table: (S + 1, S, S + 1, K) emission by left neighbour, symbol, right neighbour and part,
-            S as a neighbour being the outside; (S, K) where there is no context; (S, 1) for CTC.
-        emission_O: emission that each output belongs to.
-        stay_E: cost of remaining for a frame; infinite where no loop is to be added.
-        leave_E: cost of leaving.
-        log_prior_O: log share of the training frames; 0 where there is no prior to take off.
-        may_skip: whether states may be passed over.
-    """
-
-    num_symbols: int
-    is_ctc: bool
+    num_symbols: int  # S
+    is_ctc: bool  # symbols and a blank, in place of states
+    # (S + 1, S, S + 1, K) emission by left neighbour, symbol, right neighbour and part, S as a
+    # neighbour being the outside; (S, K) where there is no context; (S, 1) for CTC
     table: NDArray[np.int32]
-    emission_O: NDArray[np.int32]
+    emission_O: NDArray[np.int32]  # emission that each output belongs to
+    # cost of remaining for a frame; infinite where no loop is to be added
     stay_E: NDArray[np.float32]
-    leave_E: NDArray[np.float32]
+    leave_E: NDArray[np.float32]  # cost of leaving
+    # log share of the training frames; 0 where there is no prior to take off
     log_prior_O: NDArray[np.float32]
-    may_skip: bool
+    may_skip: bool  # whether states may be passed over
 
     @property
     def digest(self) -> str:
@@ -73,11 +65,7 @@ class Outputs:
 
 
 def outputs_of(recogniser: TrainedModel) -> Outputs:
-    """What a recogniser's outputs are.
-
-    Raises:
-        PipelineError: when a frame model lacks the statistics of its training labels.
-    """
+    """What a recogniser's outputs are."""
     manifest = recogniser.manifest
     num_symbols = len(manifest.labels.symbols)
     if manifest.config.objective == "ctc":

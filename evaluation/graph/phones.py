@@ -14,7 +14,6 @@ def phone_graph(
     """The graph over a recogniser's outputs whose words are its symbols, numbered from 1.
 
     Args:
-        outputs: what the recogniser's outputs are.
         bigram_counts: (S + 1, S + 1) of the training labels; row S counts starts, column S ends.
         smoothing: added to every count before normalising.
     """

@@ -22,59 +22,40 @@ _IMPOSSIBLE = np.float32(1e30)
 
 
 class GraphSize(TypedConfig):
-    """Sizes of a search graph's arrays.
+    """Sizes of a search graph's arrays."""
 
-    Attributes:
-        start: first state.
-        num_text_bytes: of all words with a line's end after each.
-    """
-
-    start: int
+    start: int  # first state
     num_states: int
     num_arcs: int
     num_outputs: int
     num_emissions: int
-    num_text_bytes: int
+    num_text_bytes: int  # of all words with a line's end after each
 
 
 @dataclass(frozen=True, eq=False)
 class LoopedGraph:
-    """A graph with a loop on every state that an emission leads to.
+    """A graph with a loop on every state that an emission leads to."""
 
-    Attributes:
-        start: first state.
-        final_S: costs of the language model, as are the weights of ``arcs_A``.
-        source_A: state that each arc leaves, ascending.
-        arcs_A: the arcs.
-        time_cost_A: of remaining in states and leaving them.
-    """
-
-    start: int
-    final_S: NDArray[np.float32]
-    source_A: NDArray[np.int32]
-    arcs_A: NDArray[Any]
-    time_cost_A: NDArray[np.float32]
+    start: int  # first state
+    final_S: NDArray[np.float32]  # costs of the language model, as are the weights of ``arcs_A``
+    source_A: NDArray[np.int32]  # state that each arc leaves, ascending
+    arcs_A: NDArray[Any]  # the arcs
+    time_cost_A: NDArray[np.float32]  # of remaining in states and leaving them
 
 
 @dataclass(frozen=True, eq=False)
 class SearchGraph:
-    """What may be found, and what each step costs before it is weighted.
+    """What may be found, and what each step costs before it is weighted."""
 
-    Attributes:
-        graph: from emissions (from 1) to words or symbols (from 1); costs of the language model.
-        words: what each label is, the first being label 1.
-        emission_O: emission that each output belongs to; of several the best counts.
-        log_prior_O: taken off the outputs' log-probabilities, weighted.
-        stay_E: cost of remaining in a state for a frame; infinite where the graph has the loop.
-        leave_E: cost of leaving it.
-    """
-
+    # from emissions (from 1) to words or symbols (from 1); costs of the language model
     graph: GraphArrays
-    words: tuple[str, ...]
+    words: tuple[str, ...]  # what each label is, the first being label 1
+    # emission that each output belongs to; of several the best counts
     emission_O: NDArray[np.int32]
-    log_prior_O: NDArray[np.float32]
+    log_prior_O: NDArray[np.float32]  # taken off the outputs' log-probabilities, weighted
+    # cost of remaining in a state for a frame; infinite where the graph has the loop
     stay_E: NDArray[np.float32]
-    leave_E: NDArray[np.float32]
+    leave_E: NDArray[np.float32]  # cost of leaving it
 
     @cached_property
     def looped(self) -> LoopedGraph:
@@ -158,9 +139,6 @@ def from_arrays(size: GraphSize, arrays: Arrays, source: str) -> SearchGraph:
     """The graph that :meth:`SearchGraph.arrays` wrote, every number checked.
 
     The search itself, which is C++, checks nothing.
-
-    Raises:
-        PipelineError: naming what does not fit.
     """
     counts = arrays["arcs_of_states"]
     arcs = np.ascontiguousarray(arrays["arcs"]).view(ARC).reshape(-1)

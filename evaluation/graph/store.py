@@ -43,39 +43,23 @@ GRAPH_FILE, LANGUAGE_MODEL_FILE, LEXICON_FILE = (
 
 
 class WordModelSummary(TypedConfig):
-    """The language model and lexicon of a graph of words.
+    """The language model and lexicon of a graph of words."""
 
-    Attributes:
-        source: address of the ARPA file or the text; empty for the training transcripts.
-        num_sentences: that it was estimated from; None where it was given.
-        num_ngrams: of each order, from 1.
-        num_words: words that it gives a probability.
-        num_spelled: those of them that have a pronunciation, and so can be found.
-        num_pronunciations: of all words together.
-    """
-
-    source: str
-    num_sentences: int | None
-    num_ngrams: tuple[int, ...]
-    num_words: int
-    num_spelled: int
-    num_pronunciations: int
+    source: str  # address of the ARPA file or the text; empty for the training transcripts
+    num_sentences: int | None  # that it was estimated from; None where it was given
+    num_ngrams: tuple[int, ...]  # of each order, from 1
+    num_words: int  # words that it gives a probability
+    num_spelled: int  # those of them that have a pronunciation, and so can be found
+    num_pronunciations: int  # of all words together
 
 
 class GraphManifest(StageManifest):
-    """What a kept graph says of itself.
+    """What a kept graph says of itself."""
 
-    Attributes:
-        kind: what is found in it.
-        size: of its arrays.
-        word_model: of a graph of words.
-        seconds: that it took to make.
-    """
-
-    kind: Literal["symbols", "words"]
-    size: GraphSize
-    word_model: WordModelSummary | None
-    seconds: float
+    kind: Literal["symbols", "words"]  # what is found in it
+    size: GraphSize  # of its arrays
+    word_model: WordModelSummary | None  # of a graph of words
+    seconds: float  # that it took to make
 
     def own_names(self) -> frozenset[str]:
         """The graph, and of words their language model and lexicon."""
@@ -85,32 +69,20 @@ class GraphManifest(StageManifest):
 
 @dataclass(frozen=True, eq=False)
 class KeptGraph:
-    """A graph and where it is.
+    """A graph and where it is."""
 
-    Attributes:
-        location: of the finished stage.
-        manifest: its manifest.
-        graph: the graph.
-    """
-
-    location: Location
-    manifest: GraphManifest
-    graph: SearchGraph
+    location: Location  # of the finished stage
+    manifest: GraphManifest  # its manifest
+    graph: SearchGraph  # the graph
 
 
 @dataclass(frozen=True, eq=False)
 class MadeGraph:
-    """A graph that was just made.
+    """A graph that was just made."""
 
-    Attributes:
-        graph: the graph.
-        word_model: of a graph of words.
-        files: content of further files beside it.
-    """
-
-    graph: SearchGraph
-    word_model: WordModelSummary | None
-    files: dict[str, bytes]
+    graph: SearchGraph  # the graph
+    word_model: WordModelSummary | None  # of a graph of words
+    files: dict[str, bytes]  # content of further files beside it
 
 
 def keep_graph(
@@ -122,10 +94,8 @@ def keep_graph(
     """Find a graph, or make and keep it.
 
     Args:
-        runs: root of all stages' results.
         kind: what is found in it.
         parts: all that it depends on.
-        make: makes it.
     """
     name = fingerprint({"version": STAGE_VERSION, "kind": kind, **parts})
     location = runs.child(STAGE, name)
@@ -161,11 +131,7 @@ def keep_graph(
 
 
 def read_graph(location: Location) -> KeptGraph:
-    """Read a kept graph.
-
-    Raises:
-        PipelineError: when it is missing or damaged.
-    """
+    """Read a kept graph."""
     manifest = read_manifest(location, GraphManifest)
     content = read_checked(location, manifest, GRAPH_FILE)
     try:

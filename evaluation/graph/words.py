@@ -29,28 +29,17 @@ _START, _BETWEEN, _PAUSED = 0, 1, 2
 
 @dataclass(frozen=True)
 class Spoken:
-    """How words are spoken.
+    """How words are spoken."""
 
-    Attributes:
-        pronunciations: a word's number in the language model, and symbol ids; a word may have
-            several, or none and then not be found.
-        pause: symbol between words; None where there is none.
-        is_pause_needed: whether it stands between any two words.
-    """
-
+    # a word's number in the language model, and symbol ids; a word may have several, or none and
+    # then not be found
     pronunciations: Sequence[tuple[int, Pronunciation]]
-    pause: int | None
-    is_pause_needed: bool
+    pause: int | None  # symbol between words; None where there is none
+    is_pause_needed: bool  # whether it stands between any two words
 
 
 def word_graph(outputs: Outputs, spoken: Spoken, model: NgramModel) -> GraphArrays:
-    """The graph over a recogniser's outputs; words are numbered as in the model, from 1.
-
-    Args:
-        outputs: what the recogniser's outputs are.
-        spoken: the lexicon.
-        model: the language model.
-    """
+    """The graph over a recogniser's outputs; words are numbered as in the model, from 1."""
     import kaldifst
 
     back_off = len(model.vocabulary) + 1

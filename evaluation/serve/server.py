@@ -33,9 +33,6 @@ def open_listener(host: str, port: int, limits: ServeLimits) -> socket.socket:
     """A socket to listen on.
 
     Where a client takes nothing of what it was sent for ``idle_s``, the kernel ends the connection.
-
-    Raises:
-        PipelineError: when the address cannot be had.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -81,7 +78,6 @@ def serve(
 
     Args:
         recognition: what is served.
-        listener: of ``open_listener``.
         limits: what clients may ask for.
         on_ready: called once clients can connect and either signal ends the server in order.
     """

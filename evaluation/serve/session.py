@@ -67,13 +67,9 @@ class Session:
 
     Args:
         recogniser: whose engine and searches are shared.
-        sample_rate_hz: rate of the samples.
         max_stream_s: longest stream.
         wants_spikes: whether columns of the raster are among the messages.
         front_end: how frames are made, where the speaker's statistics are known.
-
-    Raises:
-        PipelineError: when the rate cannot be converted.
     """
 
     def __init__(
@@ -96,11 +92,7 @@ class Session:
         return self.feed_samples(np.frombuffer(pcm, "<i2").astype(np.float32) / _INT16_SCALE)
 
     def feed_samples(self, samples: NDArray[np.float32]) -> Messages:
-        """Listen to samples in [-1, 1].
-
-        Raises:
-            PipelineError: when the stream becomes too long.
-        """
+        """Listen to samples in [-1, 1]."""
         self._num_samples += len(samples)
         if self._num_samples > self._max_samples:
             longest = self._max_samples / self._transcriber.sample_rate_hz
@@ -125,11 +117,7 @@ class FileSession:
 
     Args:
         recogniser: whose engine and searches are shared.
-        path: of the file.
         max_stream_s: longest recording.
-
-    Raises:
-        PipelineError: when it cannot be read.
     """
 
     def __init__(self, recogniser: Transcriber, path: str, max_stream_s: float) -> None:
@@ -145,11 +133,7 @@ class FileSession:
             raise self._without_path(error) from None
 
     def read_on(self) -> tuple[Messages, bool]:
-        """The messages of the next block, and whether that was the end.
-
-        Raises:
-            PipelineError: when decoding stops, or the recording is too long.
-        """
+        """The messages of the next block, and whether that was the end."""
         try:
             messages = next(self._steps, None)
             return ([], True) if messages is None else (messages, False)

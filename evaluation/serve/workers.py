@@ -138,7 +138,6 @@ class Workers:
         engine_file: what each of them reads.
         find_words: whether the text is of words where the engine finds them.
         limits: of streams.
-        num_processes: how many.
     """
 
     def __init__(
