@@ -49,7 +49,7 @@ Array = NDArray[Any]
 
 
 class Network(NamedTuple):
-    """What no frame changes."""
+    """Weights and sizes of a network, which no frame changes."""
 
     kind: int  # ``CONVENTIONAL`` or ``GATED``
     is_binary: bool  # whether spikes are +-1, with the weights scaled for them

@@ -36,7 +36,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Layout:
-    """All of it."""
+    """Where every matrix, state and list of spikes of a network lies in its flat arrays."""
 
     matrices: tuple[Matrix, ...]  # W and U of every layer, then W_o
     # (L + 1, 3) int64: neurons, offset of the state, offset of the list of spikes

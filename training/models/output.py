@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class NetworkOutput(NamedTuple):
-    """A forward pass."""
+    """What a forward pass gives."""
 
     log_probs_TBO: Tensor  # log-softmax scores; arbitrary at padding frames
     # opaque recurrent state after each utterance's last frame, to be passed back in; LSTM and GRU
