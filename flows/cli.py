@@ -345,6 +345,16 @@ def transcribe(
             "speaker takes the mean and deviation of all together, in place of each file's own.",
         ),
     ] = False,
+    nbest: Annotated[
+        int,
+        typer.Option(
+            "--nbest",
+            help="Print so many hypotheses of each file, with how far behind the best they score; "
+            "as JSON with the confidence of every word.",
+            min=0,
+            max=1000,
+        ),
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Recognise speech with the event-driven engine.
@@ -361,7 +371,8 @@ def transcribe(
     if microphone:
         run_microphone(source, find_words=not symbols, as_json=as_json)
     else:
-        run_transcribe(source, files or (), Listening(not symbols, stream, one_speaker), as_json)
+        listening = Listening(not symbols, stream, one_speaker, nbest)
+        run_transcribe(source, files or (), listening, as_json)
 
 
 @_command("serve", FINISHED)

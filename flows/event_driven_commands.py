@@ -68,6 +68,7 @@ class Listening:
     find_words: bool = True  # where the engine finds them
     stream: bool = False  # show the hypothesis as it grows
     one_speaker: bool = False  # whose statistics are those of all files together
+    num_hypotheses: int = 0  # of each file, beside its text
 
 
 def engine_source(
@@ -111,6 +112,8 @@ def run_transcribe(
                 _LOGGER.error("%s", error)
             else:
                 running.show(f"{file}: {heard[file].text}" if len(files) > 1 else heard[file].text)
+                for text, score in heard[file].nbest[1:]:
+                    running.show(f"{score - heard[file].nbest[0][1]:8.2f}  {text}")
         running.finish(
             {
                 "files": [as_json_object(*item) for item in heard.items()],
@@ -175,7 +178,9 @@ class _Listener:
                     statistics = SpeakerStatistics(self._transcriber.front_end)
                     statistics.hear_whole(audio.blocks, rate)
                     front_end = statistics.front_end()
-                transcriber = self._transcriber.another(rate, None, front_end)
+                transcriber = self._transcriber.another(
+                    rate, None, front_end, self._listening.num_hypotheses
+                )
                 for block in audio.blocks:
                     transcriber.feed(block)
                     if self._listening.stream:
@@ -194,6 +199,8 @@ def as_json_object(file: str, heard: "Transcription") -> dict[str, Any]:
         "text": heard.text,
         "symbols": list(heard.symbols),
         "words": None if heard.words is None else list(heard.words),
+        "hypotheses": [{"text": text, "score": score} for text, score in heard.nbest],
+        "confidences": [{"of": part, "confidence": sure} for part, sure in heard.confidences],
         "audio_s": heard.audio_s,
         "busy_s": heard.busy_s,
         "real_time_factor": heard.real_time_factor,

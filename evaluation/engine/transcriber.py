@@ -7,7 +7,7 @@ Imports neither torch nor pyarrow; the engine of a training run is made by
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from evaluation.engine.counts import ExecutedCounts
 from evaluation.engine.decoding import Floats, GraphDecoder, StreamDecoder, stream_decoder
 from evaluation.engine.description import EngineDescription, FrontEndConfig, SymbolTable
-from evaluation.engine.engine import Engine, Stream
+from evaluation.engine.engine import Engine, Stream, log_softmax
 from evaluation.engine.engine_file import EngineData, read_engine
 from evaluation.engine.front_end import FrontEnd
 from evaluation.engine.resampler import StreamResampler
+from evaluation.graph.lattice import hypotheses
+from evaluation.graph.search import GraphSearch
 from featurize.stage import PipelineError
 
 _BLOCK_S = 1.0
@@ -45,6 +47,10 @@ class Transcription:
     audio_s: float
     busy_s: float
     executed: ExecutedCounts
+    # Where several hypotheses were asked for: text and score of each, the best first; each word or
+    # symbol of the best, and how sure it is, from 0 to 1.
+    nbest: tuple[tuple[str, float], ...] = ()
+    confidences: tuple[tuple[str, float], ...] = ()
 
     @property
     def real_time_factor(self) -> float:
@@ -108,6 +114,7 @@ class Transcriber:
         self._front_end = FrontEnd(front_end)
         self.sample_rate_hz = sample_rate_hz or front_end.sample_rate_hz
         self._watch: Callable[[Stream], None] | None = None
+        self._num_hypotheses = 0
         self._begin()
 
     @classmethod
@@ -136,6 +143,7 @@ class Transcriber:
         sample_rate_hz: int,
         watch: Callable[[Stream], None] | None = None,
         front_end: FrontEndConfig | None = None,
+        num_hypotheses: int = 0,
     ) -> "Transcriber":
         """A transcriber of another stream at the same time, with the same engine and searches.
 
@@ -144,6 +152,7 @@ class Transcriber:
             watch: called after every frame of the network with its stream, to look at its spikes.
             front_end: how its frames are made, where its speaker's statistics are known; as of
                 this one where not given.
+            num_hypotheses: given with the result; its scores are kept until then.
 
         Raises:
             PipelineError: when the rate cannot be converted.
@@ -151,6 +160,7 @@ class Transcriber:
         other = copy.copy(self)
         other._front_end = FrontEnd(front_end or self.front_end)
         other.sample_rate_hz, other._watch = sample_rate_hz, watch
+        other._num_hypotheses = num_hypotheses
         other._begin()
         return other
 
@@ -165,6 +175,7 @@ class Transcriber:
             self._words = GraphDecoder(self._word_search)
         # A delayed network's first scores name nothing.
         self._num_unnamed = self._data.description.target_delay
+        self._kept: list[Floats] = []
         self._num_samples = 0
         self._busy_s = 0.0
 
@@ -194,6 +205,8 @@ class Transcriber:
             scores_TO = self._scores(frames_TF)
             scores_TO = scores_TO[self._num_unnamed :]
             self._num_unnamed = max(0, self._num_unnamed - len(frames_TF))
+            if self._num_hypotheses:
+                self._kept.append(scores_TO)
             self._decoder.feed(scores_TO)
             if self._words is not None:
                 self._words.feed(scores_TO)
@@ -225,20 +238,51 @@ class Transcriber:
         found = None if self._words is None else self._words.finish()
         self._busy_s += time.perf_counter() - started
         heard = self._heard(symbols, found)
+        if self._num_hypotheses:
+            heard = self._with_several(heard)
         self._begin()
         return heard
 
+    def _with_several(self, heard: Transcription) -> Transcription:
+        search = self._word_search or self._symbol_search
+        if search is None:
+            raise PipelineError(
+                "several hypotheses need a search, and this model takes the best output of each "
+                "frame; evaluate it with decoder=viterbi, or with words"
+            )
+        description = self._data.description
+        none_TO = np.zeros((0, description.num_outputs), np.float32)
+        scores_TO = np.concatenate([*self._kept, none_TO])
+        several = hypotheses(
+            search, log_softmax(scores_TO), self._num_hypotheses, description.frame_shift_s
+        )
+        sure = [
+            (part, confidence)
+            for label, confidence in zip(several.found[0].labels, several.confidences, strict=True)
+            for part in self._written([label], search)
+        ]
+        nbest = [(self._text(one.labels, search), one.score) for one in several.found]
+        return replace(heard, nbest=tuple(nbest), confidences=tuple(sure))
+
+    def _written(self, labels: Sequence[int], search: GraphSearch | None) -> tuple[str, ...]:
+        """Words, where a search for these found the labels, or symbols."""
+        if search is not None and search is self._word_search:
+            return search.texts(list(labels))
+        return scored_symbols(labels, self._data.description.labels)
+
+    def _text(self, labels: Sequence[int], search: GraphSearch | None) -> str:
+        written = self._written(labels, search)
+        if search is not None and search is self._word_search:
+            return " ".join(written)
+        return spell(written, self._data.description.labels)
+
     def _heard(self, symbols: list[int], found: list[int] | None) -> Transcription:
-        table = self._data.description.labels
-        scored = scored_symbols(symbols, table)
-        text, words = spell(scored, table), None
-        if found is not None and self._word_search is not None:
-            words = self._word_search.texts(found)
-            text = " ".join(words)
+        best = symbols if found is None else found
+        search = self._symbol_search if found is None else self._word_search
         return Transcription(
-            text=text,
-            symbols=scored,
-            words=words,
+            text=self._text(best, search),
+            symbols=self._written(symbols, self._symbol_search),
+            words=None if found is None else self._written(found, search),
             audio_s=self._num_samples / self.sample_rate_hz,
             busy_s=self._busy_s,
             executed=self._stream.executed,

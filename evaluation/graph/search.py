@@ -28,7 +28,7 @@ from featurize.stage import TypedConfig
 Floats = NDArray[np.float32]
 
 # A stream forgets its past where it pauses, once it is this long, and anywhere beyond the second.
-_MAY_FORGET_FRAMES, _MUST_FORGET_FRAMES = 6000, 20000
+MAY_FORGET_FRAMES, _MUST_FORGET_FRAMES = 6000, 20000
 _PAUSE_FRAMES = 10
 _LOOK_EVERY_FRAMES = 100
 
@@ -152,7 +152,7 @@ class SearchStream:
             self._decoder.advance_decoding(DecodableCtc(piece_TE, self._num_frames))
             start, self._num_frames = end, self._num_frames + len(piece_TE)
             looks = self._num_frames % _LOOK_EVERY_FRAMES == 0
-            if looks and self._num_frames > _MAY_FORGET_FRAMES:
+            if looks and self._num_frames > MAY_FORGET_FRAMES:
                 self._forget()
 
     def labels(self) -> tuple[int, ...]:
@@ -163,6 +163,13 @@ class SearchStream:
         """End the utterance."""
         best = self._best(use_final=True)
         return Found((*self._decided, *best.labels), self._score + best.score)
+
+    def path(self) -> Any:
+        """The best way through the graph, as kaldifst has it; None where there is none."""
+        if self._num_frames == 0:
+            return None
+        succeeded, lattice = self._decoder.get_best_path(True)
+        return lattice if succeeded else None
 
     def _forget(self) -> None:
         path = self._path(use_final=False)

@@ -114,6 +114,14 @@ def test_a_file_counts_as_all_that_its_speaker_said(evaluated, capfd):
     alone = transcribed(capfd, found.engine, [file])
     assert transcribed(capfd, found.engine, [file], "--one-speaker") == alone
     assert transcribed(capfd, found.engine, [*found.words][:3])
+    capfd.readouterr()
+    several = ["transcribe", "--model", str(found.engine), "--json", "--nbest", "4", file]
+    assert run(several) == 0
+    (heard,) = json.loads(capfd.readouterr().out)["files"]
+    assert heard["hypotheses"][0]["text"] == heard["text"] == alone[file]
+    assert [one["of"] for one in heard["confidences"]] == heard["words"]
+    assert all(0.0 <= one["confidence"] <= 1.0 for one in heard["confidences"])
+    assert 1 < len({one["text"] for one in heard["hypotheses"]}) == len(heard["hypotheses"]) <= 4
     if mode == "speaker":
         assert run(["transcribe", "--model", str(found.engine), "--one-speaker", "-"]) == 2
         assert "standard input" in capfd.readouterr().err

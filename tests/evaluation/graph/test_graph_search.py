@@ -1,11 +1,13 @@
 """The graph search against every hypothesis there is, each scored by a search of its own."""
 
+import dataclasses
 import itertools
 import math
 
 import numpy as np
 import pytest
 
+from evaluation.graph.lattice import hypotheses
 from evaluation.graph.outputs import Outputs, frame_outputs, search_graph
 from evaluation.graph.phones import phone_graph
 from evaluation.graph.search import GraphSearch, SearchWeights
@@ -149,6 +151,46 @@ def test_symbols_are_the_best_of_all_sequences(kind, seed):
     best = max(sequences, key=score)
     assert found.score == pytest.approx(score(best), abs=1e-3)
     assert score(found.labels) == pytest.approx(score(best), abs=1e-3)
+    several = hypotheses(GraphSearch(graph, WEIGHTS), log_probs, 6, 0.03)
+    assert several.found[0].labels == found.labels
+    assert len({one.labels for one in several.found}) == len(several.found)
+    for one in several.found:
+        assert one.score == pytest.approx(score(one.labels), abs=1e-3)
+    near = [value for value in map(score, sequences) if value > found.score - 7.9]  # in the lattice
+    for one, value in zip(several.found, sorted(near, reverse=True)[:6], strict=False):
+        assert one.score >= value - 1e-3
+    assert len(several.found) >= min(6, len(near))
+    assert len(several.confidences) == len(found.labels)
+    assert all(0.0 <= sure <= 1.0 for sure in several.confidences)
+
+
+def test_a_word_is_as_sure_as_the_paths_that_say_it():
+    """A, for certain, and then A or B with even chances: by hand, in a graph without costs."""
+    outputs = dataclasses.replace(ctc_outputs(), num_symbols=2, table=np.arange(2)[:, None])
+    outputs = dataclasses.replace(
+        outputs,
+        emission_O=np.arange(3, dtype=np.int32),
+        log_prior_O=np.zeros(3, np.float32),
+        stay_E=np.array([0, 0, np.inf], np.float32),
+        leave_E=np.zeros(3, np.float32),
+    )
+    graph = search_graph(phone_graph(outputs, np.ones((3, 3), int), 0.5), ("A", "B"), outputs)
+    weights = SearchWeights(lm_weight=1e-6, word_score=0.0, prior_scale=0.0, **WIDE)
+    frames = np.full((3, 3), 1e-9)
+    frames[0, 0], frames[1, 2], frames[2, :2] = 1.0, 1.0, 0.5
+    scores = np.log(frames).astype(np.float32)
+    several = hypotheses(GraphSearch(graph, weights), scores, 2, 0.15)
+    assert {one.labels for one in several.found} == {(0, 0), (0, 1)}
+    assert several.confidences == pytest.approx((1.0, 0.5), abs=1e-3)
+
+
+def test_of_what_is_too_long_there_are_not_several():
+    outputs, bigrams = OUTPUTS["symbols"]()
+    graph = search_graph(phone_graph(outputs, bigrams, 0.5), ("A", "B", "SIL"), outputs)
+    search = GraphSearch(graph, WEIGHTS)
+    with pytest.raises(PipelineError, match=r"longer than the 180 s .* cut it"):
+        hypotheses(search, np.zeros((6001, 3), np.float32), 2, 0.03)
+    assert hypotheses(search, np.zeros((0, 3), np.float32), 2, 0.03).confidences == ()
 
 
 WORDS = {"AB": ((0, 1), (1,)), "A": ((0,),), "AA": ((0,),), "BA": ((1, 0),)}
@@ -234,7 +276,7 @@ def test_a_long_stream_is_decided_at_its_pauses(monkeypatch):
     spoken = np.repeat([2, 0, 1, 0, 2], 12)
     certain = log_softmax(9.0 * np.eye(3)[np.tile(spoken, 8)])
     whole = search.find(certain)
-    monkeypatch.setattr(module, "_MAY_FORGET_FRAMES", 50)
+    monkeypatch.setattr(module, "MAY_FORGET_FRAMES", 50)
     monkeypatch.setattr(module, "_LOOK_EVERY_FRAMES", 6)
     in_one_piece = search.find(certain)
     stream = search.stream()

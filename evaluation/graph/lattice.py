@@ -1,0 +1,171 @@
+"""Several hypotheses of an utterance, and how sure the words of the best one are.
+
+kaldi-decoder's ``LatticeSimpleDecoder`` keeps the paths near the best one, each alignment of the
+same words a path of its own. Determinised over words (Kaldi's ``determinize_star``), a sequence of
+words is one path, scored by its best alignment.
+
+A word's confidence is the probability of all paths of the lattice that say it at about that time
+(Wessel et al., *Confidence measures for large vocabulary continuous speech recognition*, 2001).
+Neighbouring frames tell much the same, so that a path's score counts by the time between frames
+over ``_TELLS_THE_SAME_S``.
+
+Imports neither torch nor pyarrow. Shape legend: T frames, O outputs, A arcs, S states.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.graph.arrays import ARC, graph_of, to_mutable_fst
+from evaluation.graph.search import MAY_FORGET_FRAMES, Floats, Found, GraphSearch
+from featurize.stage import PipelineError
+
+_LATTICE_BEAM = 8.0
+"""Paths that end this far behind the best one are no part of a lattice."""
+_TELLS_THE_SAME_S = 0.15
+_SAME_TIME_S = 0.2
+_NEVER = -1e30
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """What an utterance may have been."""
+
+    found: tuple[Found, ...]  # best first, no two alike
+    confidences: tuple[float, ...]  # of the first one's words or symbols, from 0 to 1
+
+
+@dataclass(frozen=True)
+class _Lattice:
+    """A lattice's arcs, from emissions to words; costs of a state where it may end."""
+
+    start: int
+    source_A: NDArray[np.int64]
+    arcs_A: NDArray[Any]
+    final_S: NDArray[np.float64]
+
+
+def hypotheses(
+    search: GraphSearch, log_probs_TO: Floats, num: int, frame_shift_s: float
+) -> Hypotheses:
+    """The best sequences of words (or symbols) of an utterance; the first is the search's own.
+
+    Args:
+        search: with its graph and weights.
+        log_probs_TO: log-probabilities of the utterance's frames.
+        num: how many at most.
+        frame_shift_s: between the frames.
+
+    Raises:
+        PipelineError: when the utterance is too long to be kept whole.
+    """
+    import kaldifst
+    from kaldi_decoder import DecodableCtc, LatticeSimpleDecoder, LatticeSimpleDecoderConfig
+
+    if len(log_probs_TO) > MAY_FORGET_FRAMES:
+        raise PipelineError(
+            f"longer than the {MAY_FORGET_FRAMES * frame_shift_s:g} s of which several hypotheses "
+            "can be kept; cut it"
+        )
+    stream = search.stream()
+    stream.step(log_probs_TO)
+    best, path = stream.end(), stream.path()
+    if not best.labels or path is None:
+        return Hypotheses((best,), ())
+    options = LatticeSimpleDecoderConfig(beam=search.weights.beam, lattice_beam=_LATTICE_BEAM)
+    decoder = LatticeSimpleDecoder(search.fst, options)
+    decoder.decode(DecodableCtc(search.emissions(log_probs_TO), 0))
+    succeeded, raw = decoder.get_raw_lattice(True)
+    if not succeeded:
+        return Hypotheses((best,), (1.0,) * len(best.labels))
+    lattice = _read(raw)
+    words = lattice.arcs_A.copy()
+    words["ilabel"] = words["olabel"]
+    acceptor = to_mutable_fst(graph_of(lattice.start, lattice.final_S, lattice.source_A, words))
+    kaldifst.determinize_star(acceptor)
+    others = []
+    for one in kaldifst.convert_nbest_to_vector(kaldifst.shortest_path(acceptor, num)):
+        _, labels, _, weight = kaldifst.get_linear_symbol_sequence(one)
+        others.append(Found(tuple(label - 1 for label in labels), -weight.value))
+    found = (best, *[other for other in others if other.labels != best.labels])
+    return Hypotheses(found[:num], _confidences(_read(path), lattice, frame_shift_s))
+
+
+def _read(lattice: Any) -> _Lattice:
+    """Arcs can be read from a lattice's text only.
+
+    A line holds state, next state, output, word and two costs; of a final state, state and costs.
+    """
+    final_S = np.full(lattice.num_states, np.inf)
+    sources, arcs = [], []
+    for line in lattice.to_str().splitlines():
+        fields = line.split()
+        is_arc = len(fields) >= 4
+        costs = fields[4:] if is_arc else fields[1:]
+        cost = sum(map(float, costs[0].split(","))) if costs else 0.0
+        if is_arc:
+            sources.append(int(fields[0]))
+            arcs.append((int(fields[2]), int(fields[3]), cost, int(fields[1])))
+        else:
+            final_S[int(fields[0])] = cost
+    return _Lattice(lattice.start, np.array(sources), np.array(arcs, ARC), final_S)
+
+
+def _confidences(best: _Lattice, lattice: _Lattice, frame_shift_s: float) -> tuple[float, ...]:
+    words_A, times_A, probability_A = _words(lattice, frame_shift_s / _TELLS_THE_SAME_S)
+    sure = []
+    own_words, own_times, _ = _words(best, 1.0)
+    for number in np.argsort(own_times, kind="stable"):
+        is_near = np.abs(times_A - own_times[number]) * frame_shift_s <= _SAME_TIME_S
+        is_same = words_A == own_words[number]
+        sure.append(min(1.0, float(probability_A[is_near & is_same].sum())))
+    return tuple(sure)
+
+
+def _words(
+    lattice: _Lattice, scale: float
+) -> tuple[NDArray[np.integer], NDArray[np.int64], NDArray[np.float64]]:
+    """Label, time in frames and probability of every arc that says something."""
+    following = lattice.arcs_A["next"].tolist()
+    spent = (-scale * lattice.arcs_A["weight"].astype(np.float64)).tolist()
+    takes_a_frame = (lattice.arcs_A["ilabel"] > 0).tolist()
+    before = [_NEVER] * len(lattice.final_S)
+    after = np.maximum(-scale * lattice.final_S, _NEVER).tolist()
+    times = [0] * len(before)
+    before[lattice.start] = 0.0
+    ordered, arcs_of = _ordered(lattice)
+    for state in ordered:
+        for arc in arcs_of[state]:
+            then = following[arc]
+            before[then] = np.logaddexp(before[then], before[state] + spent[arc])
+            times[then] = times[state] + takes_a_frame[arc]
+    for state in reversed(ordered):
+        for arc in arcs_of[state]:
+            after[state] = np.logaddexp(after[state], spent[arc] + after[following[arc]])
+    says = lattice.arcs_A["olabel"] > 0
+    source, then = lattice.source_A[says], lattice.arcs_A["next"][says]
+    through = np.array(before)[source] + np.array(spent)[says] + np.array(after)[then]
+    probability = np.exp(through - after[lattice.start])
+    return lattice.arcs_A["olabel"][says], np.array(times)[source], probability
+
+
+def _ordered(lattice: _Lattice) -> tuple[list[int], list[list[int]]]:
+    """States, each after all that lead to it, and the arcs that leave each."""
+    num_states = len(lattice.final_S)
+    arcs_of: list[list[int]] = [[] for _ in range(num_states)]
+    for arc, state in enumerate(lattice.source_A.tolist()):
+        arcs_of[state].append(arc)
+    following = lattice.arcs_A["next"]
+    waits = np.bincount(following, minlength=num_states).tolist()
+    ready, ordered = [state for state in range(num_states) if not waits[state]], []
+    while ready:
+        state = ready.pop()
+        ordered.append(state)
+        for arc in arcs_of[state]:
+            then = int(following[arc])
+            waits[then] -= 1
+            if not waits[then]:
+                ready.append(then)
+    return ordered, arcs_of
