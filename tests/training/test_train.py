@@ -1,5 +1,6 @@
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -167,6 +168,16 @@ def test_a_loss_beyond_sense_is_divergence_though_it_is_a_number(planted_feature
         with pytest.raises(PipelineError, match=r"diverged.*lower"):
             loop._check_converging(loss, 0)
     loop._check_converging(900.0, 0)
+
+
+@pytest.mark.parametrize(("num_steps", "num_skipped"), [(1, 1), (4, 3), (400, 21)])
+def test_an_epoch_whose_steps_changed_nothing_is_divergence(num_steps, num_skipped):
+    """Its loss is finite: only the gradients were not."""
+    loop = SimpleNamespace(num_skipped_steps=num_skipped)
+    with pytest.raises(PipelineError, match=f"{num_skipped} steps with a gradient that was not"):
+        TrainingLoop._check_converging(loop, 0.5, 0, num_steps)
+    loop.num_skipped_steps = min(num_steps // 2, 20)
+    TrainingLoop._check_converging(loop, 0.5, 0, num_steps)
 
 
 def test_checkpoints_keep_newest_and_best_and_pass_over_incomplete(planted_features, tmp_path):
