@@ -7,8 +7,9 @@ and ``I_t = W X_t + b + tau I_{t-1}`` is NIR's ``LI`` in steps of one frame::
 
 with ``1 - 1 / T = tau`` and ``R = T``, and its integrator ``I`` where tau is 1. NIR has no node for
 the rest: spikes of several bits or signs that take off their own size from the membrane, and
-synaptic currents gated by a logistic function. Leaving either out would be another network, so
-the export refuses.
+synaptic currents gated by a logistic function. An edge back would carry ``U Y_{t-1}``, but no node
+multiplies two signals, so a gate cannot be put together from others either. Leaving any of it out
+would be another network, so the export refuses.
 """
 
 import itertools

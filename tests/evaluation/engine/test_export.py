@@ -128,6 +128,58 @@ def test_nir_carries_the_unquantised_conventional_network(write_model, tmp_path,
     np.testing.assert_allclose(simulate(nir, nir.read(path), features), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("leaky", [True, False])
+def test_snntorch_runs_what_nir_carries(write_model, tmp_path, leaky):
+    """Its neurons, wired by nirtorch, hear what the engine hears; and back come the same decays.
+
+    Its own importer, like norse's, knows the neurons that spike (LIF, IF, CubaLIF) and neither
+    ``LI`` nor ``I``: what these are to it is said here.
+    """
+    nirtorch = pytest.importorskip("nirtorch", reason=f"nirtorch is {NEEDS}")
+    nir, snntorch = (pytest.importorskip(n, reason=f"{n} is {NEEDS}") for n in ("nir", "snntorch"))
+    from snntorch.import_nir import _nir_to_snntorch_module
+
+    recogniser = load_model(write_model("conventional", num_bits=32, hidden_size=6))
+    with torch.no_grad():
+        for layer in recogniser.network.layers:
+            layer.decay.copy_(torch.linspace(0.1, 0.9, 6) if leaky else torch.ones(6))
+    data = build_engine(recogniser)
+    path = tmp_path / "model.nir"
+    path.write_bytes(nir_file(data))
+    made = []
+
+    class Membrane(torch.nn.Module):
+        def __init__(self, decay):
+            super().__init__()
+            never = {"threshold": 1e9, "reset_mechanism": "none"}
+            self.neuron = snntorch.Leaky(beta=torch.as_tensor(decay), **never)
+            made.append(self.neuron)
+
+        def forward(self, current, state=None):
+            before = torch.zeros_like(current) if state is None else state
+            _, potential = self.neuron(current, before)
+            return potential, potential
+
+    nodes = {
+        nir.Affine: _nir_to_snntorch_module,  # nirtorch 2.6's own leaves the bias as it was drawn
+        nir.LI: lambda node: Membrane((1 - 1 / node.tau).astype("float32")),
+        nir.I: lambda node: Membrane(np.ones_like(node.r, dtype="float32")),
+    }
+    network = nirtorch.nir_to_torch(str(path), nodes)
+    scores, state = [], None
+    features = frames(20)
+    with torch.inference_mode():
+        for frame in torch.from_numpy(features)[:, None]:
+            score, state = network(frame, state)
+            scores.append(score[0].numpy())
+    engine = Engine(data)
+    expected = engine.advance(features, engine.stream())
+    np.testing.assert_allclose(np.stack(scores), expected, rtol=1e-4, atol=1e-5)
+    back = np.concatenate([neuron.beta.numpy() for neuron in made])
+    decays = np.concatenate([layer.decay.detach().numpy() for layer in recogniser.network.layers])
+    np.testing.assert_allclose(np.sort(back), np.sort(decays), atol=1e-6)
+
+
 def simulate(nir, graph, features):
     """NIR's equations in Euler steps of one frame, following the edges."""
     following = dict(graph.edges)
