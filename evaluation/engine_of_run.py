@@ -98,11 +98,7 @@ def searches_for(run: Location, recogniser: TrainedModel, choice: SearchChoice) 
 def front_end_of_run(
     run: Location, manifest: TrainManifest, features: str | None
 ) -> FrontEndConfig:
-    """How the frames that a run's model was trained on are made; a published one says it itself.
-
-    Raises:
-        PipelineError: when its feature set is gone, or is of another kind.
-    """
+    """How the frames that a run's model was trained on are made; a published one says it itself."""
     engine = published_engine(run) if features is None else None
     if engine is not None and engine.description.front_end is not None:
         return engine.description.front_end

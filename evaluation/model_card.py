@@ -30,7 +30,6 @@ def model_card(
     """The card, Markdown with YAML before it as model hubs read it.
 
     Args:
-        trained: the training run's manifest.
         engine: of the published engine.
         scored: the evaluation whose results it states.
         about: the author's part, which goes below; YAML before it goes into the card's.

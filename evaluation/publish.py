@@ -29,10 +29,6 @@ def publish(
             the run where None.
         about: what the author says of data, licence and limits, in Markdown, with or without
             YAML before it.
-
-    Raises:
-        PipelineError: when the run or the evaluation is not there, or the folder holds something
-            else.
     """
     trained = read_manifest(run, TrainManifest)
     scored = evaluation_of(run, trained) if evaluation is None else Location.of(evaluation)

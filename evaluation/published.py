@@ -22,11 +22,7 @@ def shipped_model() -> Location:
 
 
 def published_engine(run: Location) -> "EngineData | None":
-    """The engine of a published model; None for any other training run.
-
-    Raises:
-        PipelineError: when it is damaged.
-    """
+    """The engine of a published model; None for any other training run."""
     from evaluation.engine.engine_file import read_engine
 
     file = run.child(ENGINE_NAME)

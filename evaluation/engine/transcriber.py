@@ -30,23 +30,14 @@ _BLOCK_S = 1.0
 
 @dataclass(frozen=True)
 class Transcription:
-    """What was heard.
+    """What was heard."""
 
-    Attributes:
-        text: words, or symbols separated by spaces where there are no words.
-        symbols: those found, as an evaluation scores them.
-        words: those that a word search found; None where none was made.
-        audio_s: length of what was fed.
-        busy_s: time spent on it.
-        executed: operations and memory.
-    """
-
-    text: str
-    symbols: tuple[str, ...]
-    words: tuple[str, ...] | None
-    audio_s: float
-    busy_s: float
-    executed: ExecutedCounts
+    text: str  # words, or symbols separated by spaces where there are no words
+    symbols: tuple[str, ...]  # those found, as an evaluation scores them
+    words: tuple[str, ...] | None  # those that a word search found; None where none was made
+    audio_s: float  # length of what was fed
+    busy_s: float  # time spent on it
+    executed: ExecutedCounts  # operations and memory
     # Where several hypotheses were asked for: text and score of each, the best first; each word or
     # symbol of the best, and how sure it is, from 0 to 1.
     nbest: tuple[tuple[str, float], ...] = ()
@@ -148,7 +139,6 @@ class Transcriber:
         """A transcriber of another stream at the same time, with the same engine and searches.
 
         Args:
-            sample_rate_hz: rate of its samples.
             watch: called after every frame of the network with its stream, to look at its spikes.
             front_end: how its frames are made, where its speaker's statistics are known; as of
                 this one where not given.

@@ -57,9 +57,6 @@ def hypotheses(
         log_probs_TO: log-probabilities of the utterance's frames.
         num: how many at most.
         frame_shift_s: between the frames.
-
-    Raises:
-        PipelineError: when the utterance is too long to be kept whole.
     """
     import kaldifst
     from kaldi_decoder import DecodableCtc, LatticeSimpleDecoder, LatticeSimpleDecoderConfig

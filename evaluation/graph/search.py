@@ -45,22 +45,16 @@ class SearchWeights(TypedConfig):
 
 @dataclass(frozen=True)
 class Found:
-    """The best path.
+    """The best path."""
 
-    Attributes:
-        labels: words or symbols, from 0.
-        score: of the path, as the module says.
-    """
-
-    labels: tuple[int, ...]
-    score: float
+    labels: tuple[int, ...]  # words or symbols, from 0
+    score: float  # of the path, as the module says
 
 
 class GraphSearch:
     """Finds the best words or symbols of an utterance.
 
     Args:
-        graph: what may be found.
         weights: of the parts of a score.
     """
 

@@ -332,7 +332,6 @@ def make_app(recognition: Recognition, *, loopback: bool) -> Any:
     """The ASGI application.
 
     Args:
-        recognition: its endpoints.
         loopback: whether it is reached from this machine alone, by names of this machine alone.
     """
     trusted = Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK_HOSTS))
