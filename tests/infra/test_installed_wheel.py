@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from tests.harness.namesakes import HostileFolder
 
@@ -52,3 +54,15 @@ def test_the_demo_of_a_wheel_runs_from_a_folder_of_namesakes(spikeline, tmp_path
     outcome = hostile.run((spikeline, "demo", "--runs", str(runs)))
     assert {row["model"] for row in outcome["metrics"]["models"]} >= {"v2", "gru"}
     assert Path(outcome["evaluation"]["location"]).is_dir()
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(TIMEOUT_S)
+def test_the_model_of_a_wheel_works_at_once(spikeline, tmp_path):
+    hostile = HostileFolder.made(tmp_path)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(44_100)
+    soundfile.write(tmp_path / "noise.wav", noise, 44_100)
+    outcome = hostile.run((spikeline, "transcribe", str(tmp_path / "noise.wav")))
+    (heard,) = outcome["files"]
+    assert heard["words"] is not None
+    assert heard["multiplications_per_s"] > 1e6
