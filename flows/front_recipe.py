@@ -220,30 +220,23 @@ def _dense_entries(sets: tuple[FrontFeatures, ...]) -> Iterator[FrontEntry]:
     )
 
 
-def _spiking_model(name: ModelName, budget_m: float) -> ModelConfig:
-    """A spiking network for a budget: wide, because what is silent costs nothing.
+_SPIKING_SIZES = {1.0: 64, 2.5: 128, 5.0: 200, 10.0: 320, 17.0: 550, 25.0: 550}
+"""H by the budget: at it, some 8% of the layers' spikes and 90% of the encoder's are not zero."""
 
-    Below 10 M multiplications a second the encoder's 2 H products for each of 40 filters would
-    take most of the budget, hence the projection of v3 and fewer neurons.
-    """
-    size = 550 if budget_m >= 10 else 320
+
+def _spiking_model(name: ModelName, budget_m: float) -> ModelConfig:
+    """A spiking network for a budget: wide, because what is silent costs nothing."""
+    size = _SPIKING_SIZES[budget_m]
     if name == "v2":
         return ModelConfig(
             model="v2",
             hidden_size=size,
-            dropout=0.2,
+            dropout=0.1,
             encoder_threshold=2,
             encoder_max_range=4.0,
             max_range=2.0,
         )
-    return ModelConfig(
-        model="v3",
-        hidden_size=size,
-        dropout=0.2,
-        encoder_threshold=2,
-        threshold=7,
-        projection_size=None if budget_m >= 17 else 16,
-    )
+    return ModelConfig(model="v3", hidden_size=size, dropout=0.1, encoder_threshold=2, threshold=7)
 
 
 def _spiking_entries(features: FrontFeatures) -> Iterator[FrontEntry]:
@@ -276,7 +269,8 @@ _ABLATIONS: dict[str, dict[str, object]] = {
     },
     "v3-projection": {"projection_size": 16},
 }
-"""v3 at 17 M with one thing changed."""
+"""v3 at ``_ABLATED_AT_M`` with one thing changed."""
+_ABLATED_AT_M = 10.0
 _DENSITY = DensityConfig(weight=10.0, targets=(0.05,))
 
 
@@ -284,7 +278,6 @@ def _by_density(entry: FrontEntry) -> FrontEntry:
     """The entry trained towards densities of its layers in place of a budget."""
     training = entry.train.model_copy(
         update={
-            "model": entry.train.model.model_copy(update={"dropout": 0.1}),
             "budget": None,
             "density": _DENSITY,
             "weight_averaging": None,
@@ -365,8 +358,11 @@ def front_recipe() -> FrontRecipe:
         if entry.features == fine.name and entry.budget_m == 17.0
     ]
     entries += _event_entries(fine)
-    at_17 = {entry.family: entry for entry in spiking if entry.budget_m == 17.0}
-    entries += [*_ablation_entries(at_17["v3"]), *map(_by_density, at_17.values())]
+    for entry in spiking:
+        if entry.budget_m == 17.0:
+            entries.append(_by_density(entry))
+        if entry.budget_m == _ABLATED_AT_M and entry.family == "v3":
+            entries += _ablation_entries(entry)
     return FrontRecipe(
         features=(fine, middle, coarse, fast, small),
         entries=tuple(entries),
