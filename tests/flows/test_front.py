@@ -57,14 +57,15 @@ def test_entries_are_chosen_by_family_and_budget():
 
 
 def test_ablations_change_one_thing_at_the_same_budget():
-    by_family = {e.family: e for e in RECIPE.entries if e.budget_m == 17 and e.features == "10ms"}
+    by_name = {entry.name: entry for entry in RECIPE.entries}
+    by_family = {e.family: e for e in RECIPE.entries if e.budget_m == 10 and e.features == "10ms"}
     full = by_family["v3"].train
     for family in ("v3-no-leak", "v3-layer-leak", "v3-no-bound", "v3-signed", "v3-running-range"):
         other = by_family[family].train
         assert other.model_copy(update={"model": full.model}) == full
         options = other.model.leaky.model_dump().items() - full.model.leaky.model_dump().items()
         assert len(options) == 1, family
-    assert by_family["v3-density"].train.budget is None
+    assert by_name["v3-density-10ms-17M"].train.budget is None
 
 
 def test_names_are_unique_and_features_exist():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from featurize.schema import FeaturizeManifest
-from featurize.stage import read_manifest
+from featurize.stage import PipelineError, read_manifest
 from training.batching import delayed
 from training.data import TrainingData
 from training.losses import IGNORED_TARGET
@@ -44,13 +44,13 @@ def test_training_and_dev_count_the_targets_that_are_named(planted_features):
             )
 
 
-def test_a_batch_without_any_target_divides_by_one(planted_features):
-    steps, _ = targets_of(
-        planted_features,
-        target_delay=400,
-        curriculum=(CurriculumStage(num_epochs=1, chunk_frames=500),),
-    )
-    assert {step.num_targets for step in steps} == {1}
+def test_a_split_whose_utterances_are_all_too_short_for_the_delay_is_refused(planted_features):
+    with pytest.raises(PipelineError, match="no more frames than target_delay"):
+        targets_of(
+            planted_features,
+            target_delay=400,
+            curriculum=(CurriculumStage(num_epochs=1, chunk_frames=500),),
+        )
 
 
 @pytest.mark.parametrize(

@@ -166,8 +166,8 @@ def test_a_loss_beyond_sense_is_divergence_though_it_is_a_number(planted_feature
     loop, _ = loop_of(planted_features, small("lstm", "frame"), Location.of(tmp_path))
     for loss in (3e29, math.inf, math.nan):
         with pytest.raises(PipelineError, match=r"diverged.*lower"):
-            loop._check_converging(loss, 0)
-    loop._check_converging(900.0, 0)
+            loop._check_converging(loss, 0, 100)
+    loop._check_converging(900.0, 0, 100)
 
 
 @pytest.mark.parametrize(("num_steps", "num_skipped"), [(1, 1), (4, 3), (400, 21)])
