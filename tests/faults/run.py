@@ -7,6 +7,7 @@ be run in several goes.
 import argparse
 import platform
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -35,6 +36,8 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="write the table of all results to this file")
     parser.add_argument("--assemble", action="store_true", help="run nothing, write the record")
     options = parser.parse_args()
+    # A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     commit()  # the one that is run, whatever is checked out meanwhile
     num_failed = 0
     with tempfile.TemporaryDirectory(prefix="spikeline-faults-") as folder:
