@@ -24,6 +24,9 @@ from featurize.stage import PipelineError
 
 _LATTICE_BEAM = 8.0
 """Paths that end this far behind the best one are no part of a lattice."""
+_MAX_STATES = 10_000
+"""Of a lattice determinised over words. A network that is sure of nothing leaves so many paths that
+there may be exponentially many; then only paths nearer to the best one are taken."""
 _TELLS_THE_SAME_S = 0.15
 _SAME_TIME_S = 0.2
 _NEVER = -1e30
@@ -78,16 +81,52 @@ def hypotheses(
     if not succeeded:
         return Hypotheses((best,), (1.0,) * len(best.labels))
     lattice = _read(raw)
-    words = lattice.arcs_A.copy()
-    words["ilabel"] = words["olabel"]
-    acceptor = to_mutable_fst(graph_of(lattice.start, lattice.final_S, lattice.source_A, words))
-    kaldifst.determinize_star(acceptor)
     others = []
-    for one in kaldifst.convert_nbest_to_vector(kaldifst.shortest_path(acceptor, num)):
+    for one in kaldifst.convert_nbest_to_vector(kaldifst.shortest_path(_over_words(lattice), num)):
         _, labels, _, weight = kaldifst.get_linear_symbol_sequence(one)
         others.append(Found(tuple(label - 1 for label in labels), -weight.value))
     found = (best, *[other for other in others if other.labels != best.labels])
     return Hypotheses(found[:num], _confidences(_read(path), lattice, frame_shift_s))
+
+
+def _over_words(lattice: _Lattice) -> Any:
+    """The lattice as an acceptor of words, each sequence of them one path."""
+    import kaldifst
+
+    excess_A = _excess(lattice)
+    beam = _LATTICE_BEAM
+    while True:
+        kept_A = excess_A <= beam
+        words = lattice.arcs_A[kept_A]
+        words["ilabel"] = words["olabel"]
+        fst = graph_of(lattice.start, lattice.final_S, lattice.source_A[kept_A], words)
+        acceptor = to_mutable_fst(fst)
+        kaldifst.connect(acceptor)
+        try:
+            kaldifst.determinize_star(acceptor, max_states=_MAX_STATES)
+        except RuntimeError:  # there would be more
+            beam /= 2.0
+        else:
+            return acceptor
+
+
+def _excess(lattice: _Lattice) -> NDArray[np.float64]:
+    """Of each arc, by how much the best path through it costs more than the best path; (A,)."""
+    following = lattice.arcs_A["next"].tolist()
+    costs = lattice.arcs_A["weight"].astype(np.float64).tolist()
+    before = [np.inf] * len(lattice.final_S)
+    after = lattice.final_S.tolist()
+    before[lattice.start] = 0.0
+    ordered, arcs_of = _ordered(lattice)
+    for state in ordered:
+        for arc in arcs_of[state]:
+            then = following[arc]
+            before[then] = min(before[then], before[state] + costs[arc])
+    for state in reversed(ordered):
+        for arc in arcs_of[state]:
+            after[state] = min(after[state], costs[arc] + after[following[arc]])
+    through = np.array(before)[lattice.source_A] + costs + np.array(after)[following]
+    return np.asarray(through - after[lattice.start], np.float64)
 
 
 def _read(lattice: Any) -> _Lattice:

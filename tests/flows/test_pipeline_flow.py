@@ -71,7 +71,7 @@ def test_every_stage_runs_and_the_models_are_compared(first: PipelineOutcome) ->
 def test_a_model_says_on_what_it_was_trained(first: PipelineOutcome) -> None:
     said = trained_on(Location.of(first.models["v2"].location))
     assert re.match(
-        r"the SNN v2 was trained on \d+ (seconds|minutes) of train \(\d+ speakers\)", said
+        r"the SNN v2 was trained on \d+ (seconds|minutes) of TIMIT, train \(\d+ speakers\)", said
     )
 
 

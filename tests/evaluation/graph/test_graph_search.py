@@ -184,6 +184,20 @@ def test_a_word_is_as_sure_as_the_paths_that_say_it():
     assert several.confidences == pytest.approx((1.0, 0.5), abs=1e-3)
 
 
+@pytest.mark.timeout(120)
+def test_several_are_found_where_the_network_is_sure_of_nothing():
+    """All paths are alike: determinised whole, such a lattice has no end in practice."""
+    outputs, bigrams = OUTPUTS["symbols"]()
+    graph = search_graph(phone_graph(outputs, bigrams, 0.5), ("A", "B", "SIL"), outputs)
+    log_probs = log_softmax(0.05 * scored(outputs, 200, 0))
+    search = GraphSearch(graph, WEIGHTS)
+    several = hypotheses(search, log_probs, 4, 0.03)
+    assert several.found[0].labels == search.find(log_probs).labels
+    assert len({one.labels for one in several.found}) == 4
+    scores = [one.score for one in several.found]
+    assert scores == sorted(scores, reverse=True)
+
+
 def test_of_what_is_too_long_there_are_not_several():
     outputs, bigrams = OUTPUTS["symbols"]()
     graph = search_graph(phone_graph(outputs, bigrams, 0.5), ("A", "B", "SIL"), outputs)
