@@ -150,12 +150,12 @@ def _index(
     groups_G2 = np.stack([shard_N[firsts], row_group_N[firsts]], axis=1)
     group_N = np.cumsum(is_first_N, dtype=np.int32) - np.int32(1)
     row_N = np.arange(total, dtype=np.int32) - firsts.astype(np.int32)[group_N]
-    is_frame = config.objective == "frame"
-    targets_N = num_frames_N if is_frame else table["num_labels"].to_numpy()
     fits_N = unused_N != _NUMBERS["too_many_labels"]
-    return SplitIndex(
-        groups_G2, group_N[fits_N], row_N[fits_N], num_frames_N[fits_N], targets_N[fits_N], use
-    )
+    frames_N = num_frames_N[fits_N]
+    is_frame = config.objective == "frame"
+    # One array serves as both: millions of utterances are held by every worker.
+    targets_N = frames_N if is_frame else table["num_labels"].to_numpy()[fits_N]
+    return SplitIndex(groups_G2, group_N[fits_N], row_N[fits_N], frames_N, targets_N, use)
 
 
 def _check_use(features: Location, split: str, use: Mapping[str, SubsetUse]) -> None:
