@@ -65,7 +65,11 @@ def register(runs: str, corpus: str = "", num_trainings: int = 1) -> None:
 def _create_pool(client: SyncPrefectClient) -> None:
     try:
         client.create_work_pool(
-            WorkPoolCreate(name=POOL, type="process", description="spikeline's runs")
+            WorkPoolCreate(
+                name=POOL,
+                type="process",
+                description="Runs of spikeline's deployments, each a process",
+            )
         )
     except ObjectAlreadyExists:
         return

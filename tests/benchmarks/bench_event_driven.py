@@ -96,7 +96,7 @@ def dense_products(size: EngineSize, name: str) -> float:
     return dense_cost(NetworkShape(config, features, outputs), kind)[0]
 
 
-def test_frames(model: Any, number: int) -> list[Frame]:
+def frames_of_test_speech(model: Any, number: int) -> list[Frame]:
     """Normalised frames of test speech, (1, F) each."""
     place = Location.of(model.manifest.features)
     features = read_manifest(place, FeaturizeManifest)
@@ -270,7 +270,7 @@ def main(
         f"O={size.num_outputs}; dense networks: {peer_size.num_layers} x {peer_size.hidden_size}"
     )
     if model:
-        speech = test_frames(trained, max(frames, 2000))
+        speech = frames_of_test_speech(trained, max(frames, 2000))
         sections |= time_model(data, speech[:frames], peers, peer_size, rounds)
         share = same_best(data, speech)
         facts.append(

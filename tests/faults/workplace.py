@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -168,16 +169,8 @@ def wait_until(condition: Any, process: Run | None = None) -> Any:
 @contextmanager
 def variables(values: dict[str, str]) -> Iterator[None]:
     """Set environment variables of this process for a while."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    # Both keep a client of the store before.
-    locations._s3_filesystem.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
-    try:
+    with patch.dict(os.environ, values):
+        # Both keep a client of the store before.
+        locations._s3_filesystem.cache_clear()
+        s3fs.S3FileSystem.clear_instance_cache()
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
