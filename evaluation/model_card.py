@@ -6,6 +6,7 @@ import yaml
 
 from evaluation.engine.description import EngineDescription
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
+from featurize.stage import PipelineError
 from training.manifest import TrainManifest
 
 _HEAD = {
@@ -56,8 +57,17 @@ def model_card(
 def _parted(about: str) -> tuple[dict[str, object], str]:
     if not about.startswith("---\n"):
         return {}, about
-    head, _, text = about.removeprefix("---\n").partition("\n---\n")
-    return dict(yaml.safe_load(head)), text
+    head, is_closed, text = about.removeprefix("---\n").partition("\n---\n")
+    try:
+        fields = yaml.safe_load(head) if is_closed else None
+    except yaml.YAMLError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise PipelineError(
+            "--about: it begins with ---, and what follows up to the next --- is not YAML of lines "
+            "NAME: VALUE; correct it, or leave it out"
+        )
+    return fields, text
 
 
 def _network(trained: TrainManifest, engine: EngineDescription, model: ModelMetrics) -> str:

@@ -10,6 +10,7 @@ import yaml
 
 import spikeline
 from evaluation.evaluate import evaluate
+from evaluation.model_card import _parted
 from evaluation.publish import publish
 from featurize.featurize import featurize
 from featurize.stage import Location, PipelineError
@@ -107,3 +108,16 @@ def test_what_cannot_be_published_is_said(made, tmp_path):
     shutil.copytree(trained.path, alone)
     with pytest.raises(PipelineError, match="no evaluation beside"):
         publish(Location.of(alone), Location.of(tmp_path / "given"))
+
+
+@pytest.mark.parametrize(
+    "about", ["---\nno end", "---\n[1\n---\n", "---\n- a\n---\n", "---\n\n---\n"]
+)
+def test_what_an_author_says_is_refused_in_a_line_where_its_head_is_no_yaml(about):
+    with pytest.raises(PipelineError, match=r"--about: .* correct it"):
+        _parted(about)
+
+
+def test_an_authors_head_and_text_are_parted():
+    assert _parted("---\nlicense: mit\n---\nText.") == ({"license": "mit"}, "Text.")
+    assert _parted("Text.") == ({}, "Text.")
