@@ -14,21 +14,20 @@ import typer
 
 from flows.corpus_cli import corpus_app
 from flows.failures import INTERRUPT_EXIT_CODE, MISTAKE_EXIT_CODE, explain, one_line
+from flows.finished_cli import FINISHED, finished_app
 from flows.help_text import EXAMPLES, Command, Group
 from flows.hub_cli import hub_app
 from flows.options import (
     CorpusOption,
-    EightBitsOption,
-    EngineOption,
-    EvaluationOption,
     FeaturesOption,
     ForceOption,
-    FrontEndOption,
+    FrontChoice,
     JsonOption,
     RecipeOption,
     RunsOption,
     SetOption,
     WorkersOption,
+    grouped,
 )
 from flows.surroundings import interrupt_on_hangup, open_closed_streams, settle_environment
 
@@ -36,7 +35,6 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 # Groups of commands in the help.
 WHOLE, ONE = "From speech to a comparison: begin with demo", "One stage of it"
-FINISHED = "With finished results"
 
 app = typer.Typer(
     name="spikeline",
@@ -48,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(corpus_app, name="corpus", rich_help_panel=WHOLE)
+app.add_typer(finished_app)
 app.add_typer(hub_app, name="hub", rich_help_panel=FINISHED)
 align_app = typer.Typer(cls=Group, epilog=f"Example: spikeline align {EXAMPLES['align']}")
 app.add_typer(align_app, name="align", rich_help_panel=ONE)
@@ -280,22 +279,11 @@ def pipeline(
 
 
 @_command("front", WHOLE)
+@grouped
 def front(
     corpus: CorpusOption,
     runs: RunsOption,
-    family: Annotated[
-        list[str] | None, typer.Option("--family", help="Train this family alone; repeatable.")
-    ] = None,
-    budget: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--budget",
-            help="Train this budget alone, in millions of multiplications per second; repeatable.",
-        ),
-    ] = None,
-    seeds: Annotated[
-        str | None, typer.Option("--seeds", help="Train these seeds alone, such as 0,1.")
-    ] = None,
+    chosen: FrontChoice,
     found: Annotated[
         bool, typer.Option("--found", help="Train nothing: score and draw what is trained.")
     ] = False,
@@ -308,168 +296,10 @@ def front(
     """Compare families of models at equal multiplications."""
     from flows.front_command import run_front
 
-    chosen = (family or (), budget or (), seeds)
     run_front(corpus, runs, chosen, overrides or (), record, found_only=found, as_json=as_json)
 
 
-@_command("transcribe", FINISHED)
-def transcribe(
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Audio of any format soundfile reads: paths, s3:// addresses, or - for standard "
-            "input."
-        ),
-    ] = None,
-    model: EngineOption = None,
-    features: FrontEndOption = None,
-    evaluation: EvaluationOption = None,
-    symbols: Annotated[
-        bool, typer.Option("--symbols", help="Print symbols where there are words too.")
-    ] = False,
-    int8: EightBitsOption = False,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="Print the hypothesis as it grows, on stderr.")
-    ] = False,
-    microphone: Annotated[
-        bool,
-        typer.Option(
-            "--microphone", help="Listen to this machine's microphone until Ctrl-C, as --stream."
-        ),
-    ] = False,
-    one_speaker: Annotated[
-        bool,
-        typer.Option(
-            "--one-speaker",
-            help="The files are all of one speaker: a model trained on features normalised by "
-            "speaker takes the mean and deviation of all together, in place of each file's own.",
-        ),
-    ] = False,
-    nbest: Annotated[
-        int,
-        typer.Option(
-            "--nbest",
-            help="Print so many hypotheses of each file, with how far behind the best they score; "
-            "as JSON with the confidence of every word.",
-            min=0,
-            max=1000,
-        ),
-    ] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Recognise speech with the event-driven engine.
-
-    A model trained on features normalised by speaker takes each file's own mean and deviation, as
-    if it were all that its speaker said; of a microphone they are estimated as it is heard.
-    """
-    from flows.event_driven_commands import Listening, engine_source, run_transcribe
-    from flows.microphone_command import run_microphone
-
-    if microphone == bool(files):
-        raise typer.BadParameter("give files, or --microphone")
-    source = engine_source(model, features, evaluation, int8)
-    if microphone:
-        run_microphone(source, find_words=not symbols, as_json=as_json)
-    else:
-        listening = Listening(not symbols, stream, one_speaker, nbest)
-        run_transcribe(source, files or (), listening, as_json)
-
-
-@_command("serve", FINISHED)
-def serve(
-    model: EngineOption = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen at; one that others reach asks them for a token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 for a free one.", min=0, max=65535)] = 8765,
-    max_streams: Annotated[
-        int, typer.Option(help="Streams and files at once.", min=1, max=10_000)
-    ] = 64,
-    max_seconds: Annotated[
-        int, typer.Option(help="Longest stream or file, in seconds.", min=1)
-    ] = 600,
-    features: FrontEndOption = None,
-    evaluation: EvaluationOption = None,
-    symbols: Annotated[
-        bool, typer.Option("--symbols", help="Find symbols where there are words too.")
-    ] = False,
-    int8: EightBitsOption = False,
-) -> None:
-    """Recognise speech for clients: a page, WebSocket, HTTP.
-
-    The environment variable SPIKELINE_TOKEN sets the token that clients need.
-    """
-    from evaluation.serve.limits import ServeLimits
-    from flows.event_driven_commands import engine_source
-    from flows.serve_command import run_serve
-
-    source = engine_source(model, features, evaluation, int8)
-    limits = ServeLimits(max_streams=max_streams, max_stream_s=max_seconds)
-    run_serve(source, (host, port), limits, find_words=not symbols)
-
-
-@_command("export", FINISHED)
-def export(
-    model: Annotated[str, typer.Option("--model", help="A finished training run.")],
-    out: Annotated[str, typer.Option("--out", help="File or folder to write: path or s3://.")],
-    file_format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="engine (torch-free); onnx, a step with the engine's own order of sums, so that "
-            "its spikes and scores are the engine's; nir, where it has the nodes; or folder, a "
-            "model to give away: weights, engine and card.",
-        ),
-    ] = "engine",
-    features: FrontEndOption = None,
-    evaluation: EvaluationOption = None,
-    int8: Annotated[bool, typer.Option("--int8", help="8-bit weights; engine only.")] = False,
-    about: Annotated[
-        str | None,
-        typer.Option(
-            "--about", help="File of the card's part on data, licence and limits (--format folder)."
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a spiking model for something else to run."""
-    from flows.event_driven_commands import engine_source, run_export
-
-    source = engine_source(model, features, evaluation, int8)
-    run_export(source, out, file_format, as_json, about)
-
-
-@_command("verify", FINISHED)
-def verify(
-    location: Annotated[
-        str, typer.Argument(metavar="URI", help="A stage's result, or a runs folder.")
-    ],
-    as_json: JsonOption = False,
-) -> None:
-    """Check finished results, every byte of them."""
-    from flows.integrity_commands import run_verify
-
-    run_verify(location, as_json)
-
-
-@_command("repair", FINISHED)
-def repair(
-    location: Annotated[
-        str, typer.Argument(metavar="URI", help="A stage's result, or a runs folder.")
-    ],
-    corpus: Annotated[
-        str | None, typer.Option("--corpus", help="Where the corpus is now, if it was moved.")
-    ] = None,
-    workers: WorkersOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Redo what is broken in finished results."""
-    from flows.integrity_commands import run_repair
-
-    run_repair(location, corpus, workers, as_json)
-
-
-for group in (app, corpus_app, align_app, hub_app):
+for group in (app, finished_app, corpus_app, align_app, hub_app):
     for registered in group.registered_commands:
         registered.cls = Command
 

@@ -4,38 +4,19 @@ import logging
 import sys
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurize.stage import Location, PipelineError
 from flows.command import command
+from flows.options import EngineSource, Listening
 from flows.terminal import LiveLine
 
 if TYPE_CHECKING:
-    from evaluation.engine.description import FrontEndConfig, Precision
+    from evaluation.engine.description import FrontEndConfig
     from evaluation.engine.engine_file import EngineData
     from evaluation.engine.transcriber import Transcription
 
 _LOGGER = logging.getLogger(__name__)
-
-ENGINE_SUFFIX = ".spikes"
-
-
-@dataclass(frozen=True)
-class EngineSource:
-    """What an engine is made of."""
-
-    model: str  # an exported engine's file, or a training run
-    features: str | None = None  # feature set that says how frames are made; None for the run's own
-    # evaluation whose search is used; None for the newest one of the run
-    evaluation: str | None = None
-    precision: str = "float32"  # of the weights, float32 or int8
-
-    @property
-    def is_file(self) -> bool:
-        """Whether it is an exported engine."""
-        return self.model.endswith(ENGINE_SUFFIX) or Path(self.model).is_file()
 
 
 def load_engine(source: EngineSource, *, find_words: bool = True) -> "EngineData":
@@ -45,49 +26,27 @@ def load_engine(source: EngineSource, *, find_words: bool = True) -> "EngineData
 
         if source.evaluation is not None:
             raise PipelineError(
-                f"--evaluation: {source.model} carries its own search; export it again with that "
+                f"--evaluation: {source.address} carries its own search; export it again with that "
                 "evaluation, or name its training run by --model"
             )
-        return read_engine(source.model)
+        return read_engine(source.address)
     from evaluation.engine_of_run import SearchChoice, engine_of_run
     from evaluation.published import published_engine
 
-    precision: Precision = "int8" if source.precision == "int8" else "float32"
     choice = SearchChoice(source.evaluation, find_words)
     if source.features is None and source.evaluation is None:
-        published = published_engine(Location.of(source.model))
+        published = published_engine(Location.of(source.address))
         if published is not None:
             return published
-    return engine_of_run(source.model, precision, source.features, choice)
-
-
-@dataclass(frozen=True)
-class Listening:
-    """How files are recognised."""
-
-    find_words: bool = True  # where the engine finds them
-    stream: bool = False  # show the hypothesis as it grows
-    one_speaker: bool = False  # whose statistics are those of all files together
-    num_hypotheses: int = 0  # of each file, beside its text
-
-
-def engine_source(
-    model: str | None, features: str | None, evaluation: str | None, int8: bool
-) -> EngineSource:
-    """What the options name; the model that comes with spikeline where they name none."""
-    from evaluation.published import shipped_model
-
-    if model is None:
-        model = shipped_model().uri
-    return EngineSource(model, features, evaluation, "int8" if int8 else "float32")
+    return engine_of_run(source.address, source.precision, source.features, choice)
 
 
 def say_what_it_is(source: EngineSource, data: "EngineData") -> None:
     """Log on what a model was trained, and which it is where none was named."""
     from evaluation.published import shipped_model
 
-    if source.model == shipped_model().uri:
-        _LOGGER.info("no --model is given: the one that comes with spikeline, %s", source.model)
+    if source.address == shipped_model().uri:
+        _LOGGER.info("no --model is given: the one that comes with spikeline, %s", source.address)
     if data.description.trained_on:
         _LOGGER.info("%s", data.description.trained_on)
 
@@ -97,7 +56,7 @@ def run_transcribe(
 ) -> None:
     """Recognise audio files one after the other."""
     with command(as_json) as running:
-        data = load_engine(source, find_words=listening.find_words)
+        data = load_engine(source, find_words=not listening.symbols)
         say_what_it_is(source, data)
         listener = _Listener(data, listening, files)
         heard: dict[str, Transcription] = {}
@@ -143,7 +102,7 @@ class _Listener:
         from evaluation.engine.transcriber import Transcriber
 
         self._listening = listening
-        self._transcriber = Transcriber(data, None, listening.find_words)
+        self._transcriber = Transcriber(data, None, not listening.symbols)
         self._of_all: FrontEndConfig | None = None
         if listening.one_speaker:
             if "-" in files:
@@ -179,7 +138,7 @@ class _Listener:
                     statistics.hear_whole(audio.blocks, rate)
                     front_end = statistics.front_end()
                 transcriber = self._transcriber.another(
-                    rate, None, front_end, self._listening.num_hypotheses
+                    rate, None, front_end, self._listening.nbest
                 )
                 for block in audio.blocks:
                     transcriber.feed(block)
@@ -266,9 +225,8 @@ def _publish(source: EngineSource, out: Location, about: str | None) -> None:
 
     if source.features is not None:
         raise PipelineError("--features: a model is published with the features it was trained on")
-    precision: Precision = "int8" if source.precision == "int8" else "float32"
     text = "" if about is None else Location.of(about).read_bytes().decode()
-    publish(Location.of(source.model), out, precision, source.evaluation, text)
+    publish(Location.of(source.address), out, source.precision, source.evaluation, text)
 
 
 def _exported(source: EngineSource, file_format: str) -> bytes:
@@ -291,4 +249,4 @@ def _exported(source: EngineSource, file_format: str) -> bytes:
     from featurize.stage import Location
     from training.trained_model import load_model
 
-    return nir_file(build_engine(load_model(Location.of(source.model))))
+    return nir_file(build_engine(load_model(Location.of(source.address))))

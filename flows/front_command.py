@@ -8,6 +8,7 @@ from evaluation.record import processor
 from featurize.stage import Location, PipelineError, software_versions, timestamp
 from flows.command import command, prefect_api
 from flows.front_recipe import FrontRecipe, front_recipe
+from flows.options import FrontChoice
 from flows.overrides import configured
 from training.worker_config import WorkerConfig
 
@@ -25,7 +26,7 @@ def parse_numbers(option: str, text: str | None) -> tuple[float, ...]:
 def run_front(
     corpus: str,
     runs: str,
-    chosen: tuple[Sequence[str], Sequence[float], str | None],
+    chosen: FrontChoice,
     overrides: Sequence[str],
     record: str | None,
     *,
@@ -35,14 +36,12 @@ def run_front(
     """Train what is chosen, draw the front of all that is finished, show or record the page.
 
     Args:
-        chosen: families, budgets in millions a second and seeds with commas; empty for all.
         record: file that the page is written to, with its images beside it; None to print it.
     """
     recipe = configured(front_recipe(), overrides)
-    families, budgets, seeds = chosen
-    selected = recipe.chosen(tuple(families), tuple(budgets))
-    if seeds is not None:
-        numbers = tuple(int(seed) for seed in parse_numbers("--seeds", seeds))
+    selected = recipe.chosen(tuple(chosen.family or ()), tuple(chosen.budget or ()))
+    if chosen.seeds is not None:
+        numbers = tuple(int(seed) for seed in parse_numbers("--seeds", chosen.seeds))
         selected = FrontRecipe.model_validate(selected.model_dump() | {"seeds": numbers})
     root = Location.of(corpus)
     if not root.is_dir():

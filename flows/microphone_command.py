@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from featurize.stage import PipelineError
 from flows.command import command
-from flows.event_driven_commands import (
-    EngineSource,
-    as_json_object,
-    load_engine,
-    say_what_it_is,
-    summary,
-)
+from flows.event_driven_commands import as_json_object, load_engine, say_what_it_is, summary
+from flows.options import EngineSource
 from flows.terminal import LiveLine
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from featurize.stage import available_cores
 from flows.command import command
-from flows.event_driven_commands import EngineSource, load_engine, say_what_it_is
+from flows.event_driven_commands import load_engine, say_what_it_is
+from flows.options import EngineSource
 
 if TYPE_CHECKING:
     from evaluation.serve.limits import ServeLimits

@@ -20,7 +20,8 @@ import typer
 from numpy.typing import NDArray
 
 from evaluation.engine.transcriber import Transcriber
-from flows.event_driven_commands import EngineSource, load_engine
+from flows.event_driven_commands import load_engine
+from flows.options import EngineSource
 from spikeline_start import module_command
 from tests.benchmarks.harness import RecordOption, SmallOption, markdown, publish
 from tests.harness.processes import descendants

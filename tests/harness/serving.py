@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 _SCRIPT = """
 import sys
 from evaluation.serve.limits import ServeLimits
-from flows.event_driven_commands import EngineSource
+from flows.options import EngineSource
 from flows.serve_command import run_serve
 engine, host, limits = sys.argv[1:]
 limits = ServeLimits.model_validate_json(limits)

@@ -286,7 +286,7 @@ import os
 import sys
 from evaluation.serve import server
 from evaluation.serve.limits import ServeLimits
-from flows.event_driven_commands import EngineSource
+from flows.options import EngineSource
 from flows.serve_command import run_serve
 
 class Interrupting:
