@@ -7,15 +7,15 @@ import contextlib
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
 from flows.corpus_cli import corpus_app
 from flows.failures import INTERRUPT_EXIT_CODE, MISTAKE_EXIT_CODE, explain, one_line
 from flows.finished_cli import FINISHED, finished_app
-from flows.help_text import EXAMPLES, Command, Group
+from flows.help_text import EXAMPLES, Command, Group, listed
 from flows.hub_cli import hub_app
 from flows.options import (
     CorpusOption,
@@ -30,8 +30,6 @@ from flows.options import (
     grouped,
 )
 from flows.surroundings import interrupt_on_hangup, open_closed_streams, settle_environment
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 # Groups of commands in the help.
 WHOLE, ONE = "From speech to a comparison: begin with demo", "One stage of it"
@@ -64,14 +62,6 @@ _INTERRUPTED = (
 )
 
 
-def _command(name: str, group: str) -> Callable[[FunctionT], FunctionT]:
-    """A command with its group in the help, and an example below its own."""
-    decorate: Callable[[FunctionT], FunctionT] = app.command(
-        name, rich_help_panel=group, epilog=f"Example: spikeline {name} {EXAMPLES[name]}"
-    )
-    return decorate
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"spikeline {importlib.metadata.version('spikeline')}")
@@ -87,7 +77,7 @@ def root(
     """Train spiking speech recognisers and count what their sparsity saves."""
 
 
-@_command("recipes", WHOLE)
+@listed(app, "recipes", WHOLE)
 def recipes(
     names: Annotated[
         list[str] | None,
@@ -111,7 +101,7 @@ def recipes(
             raise typer.BadParameter("give one recipe, or show and one recipe")
 
 
-@_command("demo", WHOLE)
+@listed(app, "demo", WHOLE)
 def demo(
     runs: RunsOption = "demo-runs",
     overrides: SetOption = None,
@@ -124,7 +114,7 @@ def demo(
     run_demo(runs, overrides or (), workers, as_json)
 
 
-@_command("featurize", ONE)
+@listed(app, "featurize", ONE)
 def featurize(
     recipe: RecipeOption,
     corpus: CorpusOption,
@@ -187,7 +177,7 @@ def align_compare(
     run_compare(first, second, phn_rate, as_json)
 
 
-@_command("import-kaldi", ONE)
+@listed(app, "import-kaldi", ONE)
 def import_kaldi(
     config: Annotated[
         str, typer.Option("--config", help="JSON file that names data folders and alignments.")
@@ -207,7 +197,7 @@ def import_kaldi(
     run_import_kaldi(config, runs, force, as_json)
 
 
-@_command("train", ONE)
+@listed(app, "train", ONE)
 def train(
     recipe: RecipeOption,
     features: FeaturesOption,
@@ -228,7 +218,7 @@ def train(
     run_train(recipe, features, runs, [*(overrides or ()), *chosen], workers, force, as_json)
 
 
-@_command("evaluate", ONE)
+@listed(app, "evaluate", ONE)
 def evaluate(
     model: Annotated[
         list[str], typer.Option("--model", help="A finished training run; repeatable.")
@@ -263,7 +253,7 @@ def evaluate(
     run_evaluate(recipe, model, Scored(features, corpus), runs, overrides or (), force, as_json)
 
 
-@_command("pipeline", WHOLE)
+@listed(app, "pipeline", WHOLE)
 def pipeline(
     recipe: RecipeOption,
     corpus: CorpusOption,
@@ -278,7 +268,7 @@ def pipeline(
     run_pipeline(recipe, corpus, runs, overrides or (), workers, as_json)
 
 
-@_command("front", WHOLE)
+@listed(app, "front", WHOLE)
 @grouped
 def front(
     corpus: CorpusOption,

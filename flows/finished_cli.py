@@ -1,10 +1,10 @@
 """The commands with finished results: the event-driven engine, and what checks results."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from flows.help_text import EXAMPLES
+from flows.help_text import listed
 from flows.options import (
     EngineSource,
     EvaluationOption,
@@ -21,13 +21,7 @@ FINISHED = "With finished results"
 finished_app = typer.Typer()
 
 
-def _command(name: str) -> Any:
-    return finished_app.command(
-        name, rich_help_panel=FINISHED, epilog=f"Example: spikeline {name} {EXAMPLES[name]}"
-    )
-
-
-@_command("transcribe")
+@listed(finished_app, "transcribe", FINISHED)
 @grouped
 def transcribe(
     files: Annotated[
@@ -64,7 +58,7 @@ def transcribe(
         run_transcribe(source, files or (), listening, as_json)
 
 
-@_command("serve")
+@listed(finished_app, "serve", FINISHED)
 @grouped
 def serve(
     source: EngineSource,
@@ -91,7 +85,7 @@ def serve(
     run_serve(source, (host, port), limits, find_words=not symbols)
 
 
-@_command("export")
+@listed(finished_app, "export", FINISHED)
 def export(
     model: Annotated[str, typer.Option("--model", help="A finished training run.")],
     out: Annotated[str, typer.Option("--out", help="File or folder to write: path or s3://.")],
@@ -122,7 +116,7 @@ def export(
     run_export(source, out, file_format, as_json, about)
 
 
-@_command("verify")
+@listed(finished_app, "verify", FINISHED)
 def verify(location: ResultArgument, as_json: JsonOption = False) -> None:
     """Check finished results, every byte of them."""
     from flows.integrity_commands import run_verify
@@ -130,7 +124,7 @@ def verify(location: ResultArgument, as_json: JsonOption = False) -> None:
     run_verify(location, as_json)
 
 
-@_command("repair")
+@listed(finished_app, "repair", FINISHED)
 def repair(
     location: ResultArgument,
     corpus: Annotated[

@@ -1,8 +1,12 @@
 """How the help of the command line reads: what an option takes, in words, and examples."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from typer import Typer
 from typer.core import TyperCommand, TyperGroup
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 EXAMPLES = {
     "recipes": "mini-librispeech",
@@ -21,6 +25,15 @@ EXAMPLES = {
     "export": "--model runs/training/FP --format onnx --out v2.onnx",
 }
 """What follows the name of each command, as a person would type it."""
+
+
+def listed(app: Typer, name: str, group: str) -> Callable[[FunctionT], FunctionT]:
+    """A command with its group in the help, and an example below its own."""
+    decorate: Callable[[FunctionT], FunctionT] = app.command(
+        name, rich_help_panel=group, epilog=f"Example: spikeline {name} {EXAMPLES[name]}"
+    )
+    return decorate
+
 
 _TAKES = {str: "TEXT", int: "N", float: "N"}
 
