@@ -21,8 +21,13 @@ it (a PI controller; Platt & Barr 1987 call the same damping a modified differen
 The aim falls geometrically from what the network costs when the penalty begins to the budget, over
 ``approach_epochs``: the network sheds spikes in the order of their worth rather than all at once.
 Begun with the first step there is no such cost, and the aim is the budget at once.
-The state of the controller is the integral alone; it is kept with the metrics of each epoch, so
-that a resumed run equals an uninterrupted one.
+
+The budget is what speech costs when it is recognised. A training step costs something else: it
+has dropout, hears chunks, and with weight averaging it is another network. So the aim is divided by
+what the last epoch cost on dev over what its last steps cost.
+
+The state of the controller is the integral and this excess; they are kept with the metrics of each
+epoch, so that a resumed run equals an uninterrupted one.
 
 Shape legend: T time, B batch, H neurons of a site.
 """
@@ -39,8 +44,10 @@ from training.models.counting import NetworkShape, closed_form, products_per_out
 from training.site_sums import site_sums
 from training.train_config import BudgetConfig
 
-TOLERANCE = 0.02
-"""Share by which an epoch may exceed the budget on dev and still be the best."""
+_RECENT_STEPS = 50
+"""Over about so many steps the cost of training is averaged."""
+_MOST_EXCESS = 1.5
+"""Bound of the excess and of its inverse: an epoch in which cost falls says little of the next."""
 
 
 @dataclass
@@ -53,12 +60,17 @@ class BudgetController:
     integral: float = 0.0  # the controller's state
     # multiplications per second when the penalty began; None before
     starting_cost: float | None = None
+    excess: float = 1.0  # cost on dev over that of training
+    # mean logarithm of the cost of recent steps; None before the first
+    recent_log_cost: float | None = None
 
     def resume(self, epochs: Sequence[EpochMetrics]) -> None:
         """Take up the state after these epochs."""
         first = self.config.first_epoch
+        self.recent_log_cost = None
         if epochs:
             self.integral = epochs[-1].price_integral
+            self.excess = epochs[-1].budget_excess
         if 0 < first <= len(epochs):
             self.starting_cost = epochs[first - 1].multiplications_per_s
 
@@ -68,11 +80,18 @@ class BudgetController:
 
     def is_affordable(self, cost_per_s: float) -> bool:
         """Whether an epoch of this cost may be the best."""
-        return cost_per_s <= self.config.multiplications_per_s * (1.0 + TOLERANCE)
+        return cost_per_s <= self.config.multiplications_per_s * (1.0 + self.config.tolerance)
+
+    def measured_excess(self, dev_cost_per_s: float) -> float:
+        """What dev costs over what the last steps of training did, within bounds."""
+        if self.recent_log_cost is None:
+            return self.excess
+        ratio = max(1.0, dev_cost_per_s) / math.exp(self.recent_log_cost)
+        return min(max(ratio, 1.0 / _MOST_EXCESS), _MOST_EXCESS)
 
     def aim(self, epochs_done: float) -> float:
-        """Where the cost shall be at this time, multiplications per second."""
-        budget = self.config.multiplications_per_s
+        """Where the cost of training shall be at this time, multiplications per second."""
+        budget = self.config.multiplications_per_s / self.excess
         if self.starting_cost is None:
             return budget
         since = epochs_done - self.config.first_epoch
@@ -104,7 +123,10 @@ class BudgetController:
         num_frames = max(1.0, sums.num_frames)
         of_site = fired * fired.new_tensor(products_per_output(self.shape))
         cost = max(1.0, closed_form(self.shape, (fired / num_frames).tolist()))
-        error = math.log(cost * self.frames_per_s / self.aim(epochs_done))
+        log_cost = math.log(cost * self.frames_per_s)
+        recent = log_cost if self.recent_log_cost is None else self.recent_log_cost
+        self.recent_log_cost = recent + share * (log_cost - recent) / _RECENT_STEPS
+        error = log_cost - math.log(self.aim(epochs_done))
         self.integral = max(0.0, self.integral + share * self.config.integral_gain * error)
         price = max(0.0, self.integral + self.config.proportional_gain * error)
         weight = price * of_site / (cost * num_frames)

@@ -26,6 +26,8 @@ _AVERAGE = "average.safetensors"
 # The state of AdamW for each parameter, and whether it has the parameter's shape.
 _MOMENTS = {"step": False, "exp_avg": True, "exp_avg_sq": True}
 _MAX_STATE_BYTES = 64 * 2**20
+_ABOUT_AS_CHEAP = 0.1
+"""Share by which epochs beyond the budget may cost more than the cheapest and still be the best."""
 
 
 class CheckpointState(TypedConfig):
@@ -40,16 +42,16 @@ class CheckpointState(TypedConfig):
     def best_epoch(self) -> int:
         """The first epoch with the lowest dev error; one that spikes as configured, if any.
 
-        With a budget it is one within the budget or, where none is, the cheapest.
+        With a budget it is one within the budget or, where none is, one that costs about as little
+        as the cheapest.
         """
-
-        def rank(metrics: EpochMetrics) -> tuple[bool, bool, float, int]:
-            affordable = metrics.is_affordable or metrics.multiplications_per_s is None
-            worst = metrics.dev_error if affordable else metrics.multiplications_per_s
-            assert worst is not None
-            return (not metrics.spikes_as_configured, not affordable, worst, metrics.epoch)
-
-        return min(self.epochs, key=rank).epoch
+        eligible = [e for e in self.epochs if e.spikes_as_configured] or self.epochs
+        affordable = [e for e in eligible if e.is_affordable]
+        if not affordable:
+            costs = [e.multiplications_per_s or 0.0 for e in eligible]
+            most = min(costs) * (1.0 + _ABOUT_AS_CHEAP)
+            affordable = [e for e, cost in zip(eligible, costs, strict=True) if cost <= most]
+        return min(affordable, key=lambda e: (e.dev_error, e.epoch)).epoch
 
 
 def save_tensors(location: Location, tensors: dict[str, Tensor]) -> str:

@@ -214,6 +214,7 @@ class TrainingLoop:
         return {
             "multiplications_per_s": cost,
             "price_integral": self.budget.integral,
+            "budget_excess": self.budget.measured_excess(cost),
             "is_affordable": self.budget.is_affordable(cost),
         }
 

@@ -33,6 +33,8 @@ class EpochMetrics(TypedConfig):
     # audited, of a second of dev speech; empty without a budget
     multiplications_per_s: float | None = None
     price_integral: float = 0.0  # state of the budget's controller after the epoch
+    # that cost over what a second of speech cost in the last steps of the epoch's training
+    budget_excess: float = 1.0
     # whether the cost is within the budget, so that the epoch may be the best
     is_affordable: bool = True
 

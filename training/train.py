@@ -1,5 +1,6 @@
 """The training stage: features in, a trained recogniser out."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
@@ -34,6 +35,8 @@ from training.split_index import check_epochs, index_split, used_utterances
 from training.train_config import TrainConfig
 from training.worker import train_worker
 from training.worker_config import WorkerConfig
+
+logger = logging.getLogger(__name__)
 
 STAGE = "training"
 STAGE_VERSION = 2
@@ -120,6 +123,12 @@ def _finish(
     index = index_split(features, manifest, "train", config)
     check_epochs(index, config, state.epochs)
     best = next(metrics for metrics in state.epochs if metrics.epoch == state.best_epoch)
+    if not best.is_affordable:
+        logger.warning(
+            "no epoch is within the budget: the one that is kept needs %.3g M multiplications per "
+            "second; train longer, or take a smaller hidden_size",
+            (best.multiplications_per_s or 0.0) / 1e6,
+        )
     weights_sha256 = save_tensors(run.child(WEIGHTS_NAME), store.weights_of(state.best_epoch))
     statistics_sha256 = write_label_statistics(run, features, manifest)
     write_metrics(run, state.epochs)

@@ -10,7 +10,7 @@ from featurize.featurize_config import SplitsConfig
 from featurize.stage import PipelineError
 from flows.cli import run
 from flows.front_command import parse_numbers
-from flows.front_recipe import FrontEntry, FrontRecipe, dense_size, front_recipe, num_outputs
+from flows.front_recipe import FrontEntry, FrontRecipe, front_recipe, largest_size, num_outputs
 from training.models.counting import NetworkShape, closed_form
 from training.models.model_config import ModelConfig
 from training.train_config import BudgetConfig, CurriculumStage
@@ -36,7 +36,7 @@ def test_every_dense_entry_is_the_largest_within_its_budget():
         assert costs[0] <= entry.budget_m < costs[1], entry.name
     # by hand: 9 H^2 + (3 * 40 + 1000) H products a frame of 10 ms
     assert 9 * 88**2 + 1120 * 88 <= 170_000 < 9 * 89**2 + 1120 * 89
-    assert dense_size(ModelConfig(model="gru"), by_name["10ms"], 17.0) == 88
+    assert largest_size(ModelConfig(model="gru"), by_name["10ms"], 17.0) == 88
 
 
 def test_every_spiking_entry_is_trained_towards_its_budget():
@@ -48,7 +48,12 @@ def test_every_spiking_entry_is_trained_towards_its_budget():
 
 def test_entries_are_chosen_by_family_and_budget():
     chosen = RECIPE.chosen(("v3",), (5.0,))
-    assert [e.name for e in chosen.entries] == ["v3-10ms-5M", "v3-10ms-speeds-5M"]
+    assert [e.name for e in chosen.entries] == [
+        "v3-10ms-5M",
+        "v3-20ms-5M",
+        "v3-30ms-5M",
+        "v3-10ms-speeds-5M",
+    ]
     assert RECIPE.chosen((), ()) == RECIPE
     with pytest.raises(PipelineError, match="--family v9: families are adlif, deltagru"):
         RECIPE.chosen(("v9",), ())

@@ -112,8 +112,10 @@ def test_nothing_is_priced_before_the_first_epoch_or_once_the_price_is_gone():
 
 def test_the_integral_is_resumed_from_the_last_epoch():
     budget = controller()
-    budget.resume([epoch(0, cost=1600.0), epoch(1, cost=400.0, price_integral=0.7)])
+    last = epoch(1, cost=400.0, price_integral=0.7, budget_excess=1.25)
+    budget.resume([epoch(0, cost=1600.0), last])
     assert budget.integral == 0.7
+    assert budget.aim(3.0) == pytest.approx(100.0 / 1.25)
     assert budget.starting_cost == 1600.0
 
 
@@ -125,7 +127,22 @@ def test_the_best_epoch_is_within_the_budget_or_the_cheapest():
     assert best(epoch(0, 0.3, 500.0, **dear), epoch(1, 0.5, 99.0, **cheap)) == 1
     assert best(epoch(0, 0.3, 500.0, **dear), epoch(1, 0.5, 300.0, **dear)) == 1
     assert best(epoch(0, 0.5, 90.0, **cheap), epoch(1, 0.4, 99.0, **cheap)) == 1
+    # A network that learnt on, a little dearer, is not given up for what it was at first.
+    first, last = epoch(0, 0.6, 103.0, **dear), epoch(1, 0.3, 107.0, **dear)
+    assert best(first, last) == 1
     assert best(epoch(0, 0.3), epoch(1, 0.5)) == 0
+
+
+def test_what_dev_costs_more_than_training_is_taken_off_the_aim():
+    budget = controller()
+    assert budget.measured_excess(500.0) == 1.0, "nothing is known before the first step"
+    for _ in range(400):  # 5 + 2 / 2 products a frame at 10 frames a second, then a spike of each
+        budget.penalty([torch.ones(2, 1, 1), torch.zeros(2, 1, 1)], LENGTHS, 2.0)
+    assert budget.measured_excess(77.0) == pytest.approx(1.1, rel=1e-3)
+    assert budget.measured_excess(7000.0) == 1.5
+    budget.resume([epoch(0, cost=70.0), epoch(1, cost=77.0, budget_excess=1.1)])
+    assert budget.aim(3.0) == pytest.approx(100.0 / 1.1)
+    assert budget.measured_excess(77.0) == 1.1, "nothing new is known after resuming"
 
 
 def test_a_network_is_led_to_its_budget():
