@@ -278,7 +278,7 @@ _ABLATIONS: dict[str, dict[str, object]] = {
     "v3-projection": {"projection_size": 16},
 }
 """v3 at ``_ABLATED_AT_M`` with one thing changed."""
-_ABLATED_AT_M = 10.0
+_ABLATED_AT_M = 5.0
 _DENSITY = DensityConfig(weight=10.0, targets=(0.05,))
 
 
@@ -367,14 +367,12 @@ def front_recipe() -> FrontRecipe:
     ]
     entries += _event_entries(fine)
     for entry in spiking:
-        if entry.budget_m == 17.0:
+        if entry.budget_m == 17.0 and entry.features == fine.name:
             entries.append(_by_density(entry))
-        if entry.budget_m == _ABLATED_AT_M and entry.family == "v3":
+        if (entry.family, entry.features, entry.budget_m) == ("v3", coarse.name, _ABLATED_AT_M):
             entries += _ablation_entries(entry)
     return FrontRecipe(
         features=(fine, middle, coarse, fast, small),
         entries=tuple(entries),
-        evaluate=EvaluateConfig(
-            words=WordSearchConfig(tune_max_utterances=20),
-        ),
+        evaluate=EvaluateConfig(words=WordSearchConfig(tune_max_utterances=20)),
     )
