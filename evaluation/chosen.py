@@ -77,7 +77,7 @@ def chosen_searches(evaluation: Location, model: TrainManifest) -> ChosenSearche
     symbols = words = None
     if own.symbol_graph is not None and own.viterbi is not None:
         kept = graph_of_evaluation(evaluation, own.symbol_graph)
-        symbols = GraphSearch(kept.graph, symbol_weights(own.viterbi))
+        symbols = GraphSearch(kept.graph, symbol_weights(own.viterbi, own.decoder))
     if own.word_graph is not None and own.words is not None:
         kept = graph_of_evaluation(evaluation, own.word_graph)
         words = GraphSearch(kept.graph, word_weights(own.words))

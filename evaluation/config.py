@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from featurize.stage import InFingerprint, TypedConfig, VerifyMode
 
-DecoderName = Literal["auto", "greedy", "viterbi"]
+DecoderName = Literal["auto", "greedy", "viterbi", "prefix"]
+MAX_PREFIXES = 32
 
 
 class ViterbiConfig(TypedConfig):
@@ -44,6 +45,13 @@ class ViterbiConfig(TypedConfig):
     )
     max_active: int = Field(
         7000, ge=10, le=1_000_000, description="Paths kept after a frame at most."
+    )
+    max_prefixes: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="decoder=prefix: symbol sequences kept after a frame at most; empty for "
+        f"{MAX_PREFIXES}.",
     )
     tune_on_dev: bool = Field(
         True,
@@ -151,9 +159,10 @@ class EvaluateConfig(TypedConfig):
     )
     decoder: DecoderName = Field(
         "auto",
-        description="How scores become symbols: the best output of each frame (greedy, CTC only) "
-        "or a search over a bigram of the training labels (viterbi); auto takes greedy for CTC and "
-        "viterbi for frame models.",
+        description="How scores become symbols: the best output of each frame (greedy, CTC only), "
+        "a search over a bigram of the training labels for the best path (viterbi) or, of CTC, for "
+        "the symbols whose paths are the most probable together (prefix); auto takes greedy for "
+        "CTC and viterbi for frame models.",
     )
     viterbi: ViterbiConfig = Field(
         default_factory=ViterbiConfig, description="Settings of the search for symbols."

@@ -8,7 +8,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.config import DecoderName, EvaluateConfig, ViterbiConfig, WordSearchConfig
+from evaluation.config import (
+    MAX_PREFIXES,
+    DecoderName,
+    EvaluateConfig,
+    ViterbiConfig,
+    WordSearchConfig,
+)
 from evaluation.graph.outputs import outputs_of, search_graph
 from evaluation.graph.phones import phone_graph
 from evaluation.graph.search import GraphSearch, SearchWeights
@@ -39,7 +45,9 @@ def ctc_greedy(log_probs_TO: NDArray[np.float32]) -> list[int]:
 
 def choose_decoder(config: EvaluateConfig, objective: str, model: str) -> DecoderName:
     """Resolve ``decoder=auto`` and refuse a decoder that the model's objective cannot use."""
-    fitting: tuple[DecoderName, ...] = ("greedy", "viterbi") if objective == "ctc" else ("viterbi",)
+    fitting: tuple[DecoderName, ...] = ("viterbi",)
+    if objective == "ctc":
+        fitting = ("greedy", "viterbi", "prefix")
     if config.decoder == "auto":
         return fitting[0]
     if config.decoder not in fitting:
@@ -79,7 +87,8 @@ def made_symbol_graph(recogniser: TrainedModel, smoothing: float) -> SearchGraph
 
 def symbol_search(recogniser: TrainedModel, config: ViterbiConfig) -> GraphSearch:
     """A search for symbols with some weights, in a graph that is made for it and not kept."""
-    return GraphSearch(made_symbol_graph(recogniser, config.smoothing), symbol_weights(config))
+    graph = made_symbol_graph(recogniser, config.smoothing)
+    return GraphSearch(graph, symbol_weights(config, "viterbi"))
 
 
 def bigram_counts(recogniser: TrainedModel) -> NDArray[np.int64]:
@@ -91,7 +100,7 @@ def bigram_counts(recogniser: TrainedModel) -> NDArray[np.int64]:
     return np.asarray(recogniser.label_statistics["bigram_counts"].numpy(), np.int64)
 
 
-def symbol_weights(config: ViterbiConfig) -> SearchWeights:
+def symbol_weights(config: ViterbiConfig, decoder: DecoderName) -> SearchWeights:
     """The weights of a search for symbols, as the search knows them."""
     return SearchWeights(
         lm_weight=config.bigram_weight,
@@ -99,6 +108,7 @@ def symbol_weights(config: ViterbiConfig) -> SearchWeights:
         prior_scale=config.prior_scale,
         beam=config.beam,
         max_active=config.max_active,
+        max_prefixes=(config.max_prefixes or MAX_PREFIXES) if decoder == "prefix" else None,
     )
 
 

@@ -39,7 +39,7 @@ class Searches:
         """The search for symbols; None where the best outputs are taken."""
         if self.viterbi is None or self.symbol_graph is None:
             return None
-        return _address(self.symbol_graph, symbol_weights(self.viterbi))
+        return _address(self.symbol_graph, symbol_weights(self.viterbi, self.decoder))
 
     @property
     def words(self) -> SearchAddress | None:
@@ -69,9 +69,9 @@ class SearchChooser:
         if self.config.search_of is not None:
             return self._as_chosen(source, Location.of(self.config.search_of))
         found = Searches(decoder)
-        if decoder == "viterbi":
+        if decoder != "greedy":
             kept = symbol_graph(recogniser, self.config.viterbi.smoothing, self.runs)
-            viterbi = self._tuned_symbols(source, kept, label)
+            viterbi = self._tuned_symbols(source, kept, decoder, label)
             found = replace(found, viterbi=viterbi, symbol_graph=kept)
         if self.config.words is None or self.word_graphs is None:
             return found
@@ -87,7 +87,9 @@ class SearchChooser:
         ]
         return Searches(metrics.decoder, metrics.viterbi, graphs[0], metrics.words, graphs[1])
 
-    def _tuned_symbols(self, source: Source, kept: KeptGraph, label: str) -> ViterbiConfig:
+    def _tuned_symbols(
+        self, source: Source, kept: KeptGraph, decoder: DecoderName, label: str
+    ) -> ViterbiConfig:
         config = self.config.viterbi
         if not config.tune_on_dev:
             return config
@@ -95,7 +97,7 @@ class SearchChooser:
         if not numbers:
             return config
         count = self._counter(source, kept, numbers, are_words=False)
-        tuned = tune_symbols(config, kept.graph, count)
+        tuned = tune_symbols(config, decoder, kept.graph, count)
         logger.info(
             "%s: search tuned on %d dev utterances: bigram_weight %g, insertion_penalty %g, "
             "prior_scale %g",

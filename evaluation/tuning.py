@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from evaluation.config import ViterbiConfig, WordSearchConfig
+from evaluation.config import DecoderName, ViterbiConfig, WordSearchConfig
 from evaluation.decoding import symbol_weights, word_weights
 from evaluation.graph.search import SearchWeights
 from evaluation.graph.search_graph import SearchGraph
@@ -25,7 +25,7 @@ CountErrors = Callable[[Sequence[SearchWeights]], Sequence[int]]
 
 
 def tune_symbols(
-    config: ViterbiConfig, graph: SearchGraph, count_errors: CountErrors
+    config: ViterbiConfig, decoder: DecoderName, graph: SearchGraph, count_errors: CountErrors
 ) -> ViterbiConfig:
     """The weights with the fewest symbol errors, found one weight after the other, twice.
 
@@ -34,7 +34,7 @@ def tune_symbols(
     """
 
     def count(candidates: Sequence[ViterbiConfig]) -> Sequence[int]:
-        return count_errors([symbol_weights(candidate) for candidate in candidates])
+        return count_errors([symbol_weights(candidate, decoder) for candidate in candidates])
 
     return one_after_the_other(config, _grid(graph, _SYMBOL_GRID), count)
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.graph.arrays import ARC, graph_of, to_mutable_fst
-from evaluation.graph.search import MAY_FORGET_FRAMES, Floats, Found, GraphSearch
+from evaluation.graph.search import MAY_FORGET_FRAMES, Floats, Found, GraphSearch, SearchStream
 from featurize.stage import PipelineError
 
 _LATTICE_BEAM = 8.0
@@ -69,7 +69,7 @@ def hypotheses(
             f"longer than the {MAY_FORGET_FRAMES * frame_shift_s:g} s of which several hypotheses "
             "can be kept; cut it"
         )
-    stream = search.stream()
+    stream = SearchStream(search)
     stream.step(log_probs_TO)
     best, path = stream.end(), stream.path()
     if not best.labels or path is None:

@@ -6,7 +6,8 @@ A path with words (or symbols) W through the outputs of a recogniser scores::
     + lm_weight log p(W) + word_score |W|
 
 The weights are put on a graph that is made without them, so that choosing them makes no graph
-anew. What is far behind the best path is given up (kaldi-decoder's ``FasterDecoder``).
+anew. What is far behind the best path is given up (kaldi-decoder's ``FasterDecoder``). The symbols
+of a CTC model may be scored by all of their paths together (``evaluation.graph.prefix``).
 
 Imports neither torch nor pyarrow.
 
@@ -15,13 +16,14 @@ Shape legend: T frames, O outputs, E emissions, A arcs.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from evaluation.graph.arrays import GraphArrays, to_fst
+from evaluation.graph.prefix import Doubles, PrefixBeam, symbol_scores
 from evaluation.graph.search_graph import SearchGraph
 from featurize.stage import TypedConfig
 
@@ -41,14 +43,37 @@ class SearchWeights(TypedConfig):
     prior_scale: float = Field(ge=0, le=10, description="Share of the log prior taken off.")
     beam: float = Field(gt=0, le=1e4, description="Paths this far behind the best are given up.")
     max_active: int = Field(ge=10, le=1_000_000, description="Paths kept after a frame at most.")
+    max_prefixes: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="CTC: symbol sequences kept after a frame at most, each scored by all of its "
+        "paths; empty to score it by the best one.",
+    )
 
 
 @dataclass(frozen=True)
 class Found:
-    """The best path."""
+    """What was found."""
 
     labels: tuple[int, ...]  # words or symbols, from 0
     score: float  # of the path, as the module says
+
+
+class UtteranceSearch(Protocol):
+    """A search through one utterance, which comes piece by piece."""
+
+    def step(self, log_probs_TO: Floats) -> None:
+        """Take in the log-probabilities of some frames; may be none."""
+        ...
+
+    def labels(self) -> tuple[int, ...]:
+        """The best words or symbols so far, which later frames may change."""
+        ...
+
+    def end(self) -> Found:
+        """End the utterance."""
+        ...
 
 
 class GraphSearch:
@@ -90,9 +115,14 @@ class GraphSearch:
         """What labels stand for."""
         return tuple(self.graph.words[label] for label in labels)
 
-    def stream(self) -> "SearchStream":
+    def stream(self) -> UtteranceSearch:
         """A search that is given an utterance piece by piece."""
-        return SearchStream(self)
+        return SearchStream(self) if self.weights.max_prefixes is None else PrefixStream(self)
+
+    @cached_property
+    def symbol_scores(self) -> tuple[Doubles, Doubles]:
+        """What may follow what, weighted, where the graph is of a CTC model's symbols."""
+        return symbol_scores(weighted(self.graph, self.weights))
 
     def emissions(self, log_probs_TO: Floats) -> Floats:
         """Scores (T, E) of what the graph asks for."""
@@ -132,11 +162,7 @@ class SearchStream:
         self._num_frames = 0
 
     def step(self, log_probs_TO: Floats) -> None:
-        """Take in some frames.
-
-        Args:
-            log_probs_TO: log-probabilities of the next frames; may be none.
-        """
+        """See ``UtteranceSearch``."""
         from kaldi_decoder import DecodableCtc
 
         start = 0
@@ -150,11 +176,11 @@ class SearchStream:
                 self._forget()
 
     def labels(self) -> tuple[int, ...]:
-        """The best words or symbols so far, which later frames may change."""
+        """See ``UtteranceSearch``."""
         return (*self._decided, *self._best(use_final=False).labels)
 
     def end(self) -> Found:
-        """End the utterance."""
+        """See ``UtteranceSearch``."""
         best = self._best(use_final=True)
         return Found((*self._decided, *best.labels), self._score + best.score)
 
@@ -194,6 +220,32 @@ class SearchStream:
         return emissions, labels, -(weight.value1 + weight.value2)
 
 
+class PrefixStream:
+    """The prefix beam search through one utterance as it comes.
+
+    Args:
+        search: the search, in a graph of a CTC model's symbols.
+    """
+
+    def __init__(self, search: GraphSearch) -> None:
+        weights = search.weights
+        assert weights.max_prefixes is not None
+        self._search = search
+        self._beam = PrefixBeam(*search.symbol_scores, weights.beam, weights.max_prefixes)
+
+    def step(self, log_probs_TO: Floats) -> None:
+        """See ``UtteranceSearch``."""
+        self._beam.advance(self._search.emissions(log_probs_TO))
+
+    def labels(self) -> tuple[int, ...]:
+        """See ``UtteranceSearch``."""
+        return self._beam.best(use_final=False)[0]
+
+    def end(self) -> Found:
+        """See ``UtteranceSearch``."""
+        return Found(*self._beam.best(use_final=True))
+
+
 def weighted(graph: SearchGraph, weights: SearchWeights) -> GraphArrays:
     """The graph with its weights and with the states' loops."""
     looped = graph.looped
@@ -201,7 +253,6 @@ def weighted(graph: SearchGraph, weights: SearchWeights) -> GraphArrays:
     arcs["weight"] *= np.float32(weights.lm_weight)
     arcs["weight"] += looped.time_cost_A
     arcs["weight"] -= np.float32(weights.word_score) * (arcs["olabel"] != 0)
-    final_S = np.where(
-        np.isfinite(looped.final_S), np.float32(weights.lm_weight) * looped.final_S, np.inf
-    )
-    return GraphArrays(looped.start, final_S.astype(np.float32), looped.source_A, arcs)
+    final_S = looped.final_S.copy()
+    final_S[np.isfinite(final_S)] *= np.float32(weights.lm_weight)
+    return GraphArrays(looped.start, final_S, looped.source_A, arcs)

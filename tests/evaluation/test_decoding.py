@@ -57,13 +57,14 @@ def test_greedy_is_what_training_measures(seed, num_frames, num_outputs):
         ("auto", "frame", "viterbi"),
         ("viterbi", "ctc", "viterbi"),
         ("viterbi", "frame", "viterbi"),
+        ("prefix", "ctc", "prefix"),
     ],
 )
 def test_choice_of_decoder(decoder, objective, chosen):
     assert choose_decoder(EvaluateConfig(decoder=decoder), objective, "m") == chosen
 
 
-@pytest.mark.parametrize(("decoder", "objective"), [("greedy", "frame")])
+@pytest.mark.parametrize(("decoder", "objective"), [("greedy", "frame"), ("prefix", "frame")])
 def test_unfit_decoder_is_refused(decoder, objective):
     with pytest.raises(PipelineError, match=r"decoder=.* does not fit"):
         choose_decoder(EvaluateConfig(decoder=decoder), objective, "m")
@@ -90,7 +91,7 @@ def test_a_graph_is_made_once_and_shared_by_models_of_the_same_outputs(write_mod
     assert symbol_graph(other, 0.5, runs).location != kept.location
     assert symbol_graph(first, 1.0, runs).location != kept.location
     log_probs = random_log_probs(3, 60, 3)
-    weights = symbol_weights(ViterbiConfig())
+    weights = symbol_weights(ViterbiConfig(), "viterbi")
     made = symbol_search(first, ViterbiConfig())
     assert GraphSearch(again.graph, weights).find(log_probs) == made.find(log_probs)
     file = kept.location.child("graph.safetensors")

@@ -150,7 +150,7 @@ def test_batch_size_changes_nothing(run, write_features, write_model):
 
 def test_characters_give_cer_and_wer(run, write_features, write_model):
     features = write_features(CHARACTERS)
-    for decoder in ("greedy", "viterbi"):
+    for decoder in ("greedy", "viterbi", "prefix"):
         result = run([write_model("gru", CHARACTERS)], features, decoder=decoder)
         (model,) = metrics_of(result).models
         assert model.decoder == decoder

@@ -10,13 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from evaluation.config import EvaluateConfig, WordSearchConfig
+from evaluation.chosen import read_evaluation
+from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
 from evaluation.evaluate import evaluate
 from featurize.featurize import featurize
 from featurize.featurize_config import SplitsConfig
 from featurize.stage import FanOut, Location
 from flows.cli import run
 from flows.recipes import recipe_named
+from tests.harness.real_speech import small_corpus
 from tests.harness.serving import converse, serving
 from training.align.align import align
 from training.align.align_config import AlignConfig
@@ -39,21 +41,31 @@ WORDS = WordSearchConfig(vocabulary="transcripts", tune_max_utterances=2)
 SPLITS = SplitsConfig(train=("train-synthetic",), dev=("dev-synthetic",), test=("test-synthetic",))
 
 
+def hypotheses_of(evaluation: Location) -> list[dict[str, str]]:
+    with evaluation.child("hypotheses.parquet").open_read() as stream:
+        return pq.read_table(stream).to_pylist()
+
+
 class Evaluated:
     """A small trained model, and what an evaluation heard with it in each file."""
 
-    def __init__(self, corpus: Path, folder: Path, mode: str) -> None:
+    def __init__(
+        self, corpus: Path, folder: Path, mode: str, splits: SplitsConfig = SPLITS
+    ) -> None:
         runs = Location.of(folder / "runs")
         config = recipe_named("mini-librispeech").featurize
-        config = config.model_copy(update={"splits": SPLITS, "cmvn": mode})
+        config = config.model_copy(update={"splits": splits, "cmvn": mode})
         here = FanOut(kind="sequential")
         features = featurize(config, Location.of(corpus), runs, fan_out=here).location
         aligned = align(AlignConfig(num_gaussian_rounds=6, num_mixtures=1), features, runs)
         self.model = train(TRAINING, aligned.location, runs, HERE).location
         scored = EvaluateConfig(words=WORDS, num_bootstrap=100)
         result = evaluate(scored, [self.model], aligned.location, runs)
-        with result.location.child("hypotheses.parquet").open_read() as stream:
-            rows = pq.read_table(stream).to_pylist()
+        (self.metrics,) = read_evaluation(result.location)[1].models
+        untuned = ViterbiConfig(tune_on_dev=False)
+        scored = EvaluateConfig(viterbi=untuned, num_bootstrap=100)
+        by_defaults = evaluate(scored, [self.model], aligned.location, runs)
+        rows, self.by_defaults = map(hypotheses_of, (result.location, by_defaults.location))
         files = {file.stem: str(file) for file in corpus.rglob("*.flac")}
         self.words = {files[row["utterance_id"]]: row["hypothesis_words"] for row in rows}
         self.symbols = {files[row["utterance_id"]]: row["hypothesis"] for row in rows}
@@ -125,3 +137,24 @@ def test_a_file_counts_as_all_that_its_speaker_said(evaluated, capfd):
     if mode == "speaker":
         assert run(["transcribe", "--model", str(found.engine), "--one-speaker", "-"]) == 2
         assert "standard input" in capfd.readouterr().err
+
+
+def test_weights_chosen_on_dev_travel_on_real_speech(tmp_path, capfd):
+    """The defaults find other phones, so that weights that were lost would be seen."""
+    per_speaker = {"train-mini": 12, "dev-mini": 12, "test-mini": 3}
+    corpus = small_corpus(tmp_path / "corpus", per_speaker)
+    splits = SplitsConfig(train=("train-mini",), dev=("dev-mini",), test=("test-mini",))
+    found = Evaluated(corpus, tmp_path, "speaker", splits)
+    chosen = found.metrics.viterbi
+    weights = ("bigram_weight", "insertion_penalty", "prior_scale")
+    assert [getattr(chosen, w) for w in weights] != [getattr(ViterbiConfig(), w) for w in weights]
+    defaults = {row["utterance_id"]: row["hypothesis"] for row in found.by_defaults}
+    assert any(defaults[Path(file).stem] != found.symbols[file] for file in found.symbols)
+    for files in found.of_speakers.values():
+        words = {file: found.words[file] for file in files}
+        symbols = {file: found.symbols[file] for file in files}
+        for model in (found.model.uri, found.engine):
+            heard = transcribed(capfd, model, files, "--one-speaker")
+            assert heard == words
+            heard = transcribed(capfd, model, files, "--one-speaker", "--symbols")
+            assert heard == symbols

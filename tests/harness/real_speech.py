@@ -1,6 +1,7 @@
 """Real speech, where LIBRISPEECH_ROOT names a folder of it."""
 
 import os
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -36,3 +37,18 @@ def transcripts(subset: str) -> dict[str, list[str]]:
             name, *words = line.split()
             found[name] = words
     return found
+
+
+def small_corpus(folder: Path, per_speaker: dict[str, int]) -> Path:
+    """A LibriSpeech of the shortest recordings of each speaker, so many of each subset."""
+    for subset, num in per_speaker.items():
+        words = transcripts(subset)
+        for path in recordings(subset, num):
+            chapter = folder / subset / path.parent.parent.name / path.parent.name
+            chapter.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, chapter)
+            name = f"{path.parent.parent.name}-{path.parent.name}.trans.txt"
+            with (chapter / name).open("a") as file:
+                file.write(f"{path.stem} {' '.join(words[path.stem])}\n")
+    shutil.copy(subset_folder(subset).parent / "SPEAKERS.TXT", folder)
+    return folder
