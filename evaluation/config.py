@@ -15,7 +15,8 @@ class ViterbiConfig(TypedConfig):
 
     A path's score is the sum over frames of ``log p(s | x) - prior_scale log p(s)`` and, at
     every new symbol, ``bigram_weight log p(s' | s) - insertion_penalty``; see
-    ``evaluation.graph.search``.
+    ``evaluation.graph.search``. Weight, penalty and beam are stated for frames of 30 ms; those of
+    10 ms score three times as often, and get three times as much (``evaluation.decoding``).
     """
 
     bigram_weight: float = Field(
@@ -67,6 +68,7 @@ class WordSearchConfig(TypedConfig):
     """Search for words over a lexicon and an n-gram language model; see ``evaluation.graph``.
 
     Words are scored beside the symbols: the phone error rate stays that of the symbol decoder.
+    Weights and beam are stated for frames of 30 ms, as those of the search for symbols.
     """
 
     language_model: Annotated[str | None, InFingerprint.EVEN_WHEN_OFF] = Field(

@@ -4,6 +4,7 @@ Shape legend: T frames, O outputs, S symbols; CTC has O = S + 1 with the blank l
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,14 @@ from evaluation.graph.search import GraphSearch, SearchWeights
 from evaluation.graph.search_graph import SearchGraph
 from evaluation.graph.store import KeptGraph, MadeGraph, keep_graph
 from featurize.stage import Location, PipelineError
+from training.manifest import TrainManifest
 from training.trained_model import TrainedModel
 
+_USUAL_SHIFT_S = 0.03
+_LARGEST_WEIGHT, _WIDEST_BEAM = 100.0, 1e4  # that a configuration takes
+_BY_TIME = ("bigram_weight", "insertion_penalty", "lm_weight", "word_score", "beam")
+
+Weights = TypeVar("Weights", ViterbiConfig, WordSearchConfig)
 Decoder = Callable[[NDArray[np.float32]], list[int]]
 """Log-probabilities of one utterance's valid frames, (T, O), to symbol ids."""
 
@@ -88,7 +95,8 @@ def made_symbol_graph(recogniser: TrainedModel, smoothing: float) -> SearchGraph
 def symbol_search(recogniser: TrainedModel, config: ViterbiConfig) -> GraphSearch:
     """A search for symbols with some weights, in a graph that is made for it and not kept."""
     graph = made_symbol_graph(recogniser, config.smoothing)
-    return GraphSearch(graph, symbol_weights(config, "viterbi"))
+    scaled = by_time(config, time_scale(recogniser.manifest))
+    return GraphSearch(graph, symbol_weights(scaled, "viterbi"))
 
 
 def bigram_counts(recogniser: TrainedModel) -> NDArray[np.int64]:
@@ -98,6 +106,27 @@ def bigram_counts(recogniser: TrainedModel) -> NDArray[np.int64]:
             "the search needs the training label statistics, which this model lacks; train it again"
         )
     return np.asarray(recogniser.label_statistics["bigram_counts"].numpy(), np.int64)
+
+
+def time_scale(model: TrainManifest) -> float:
+    """What the weights of a language model, and a beam, are multiplied by for a model's frames.
+
+    They are stated for frames of 30 ms. The same sound has three times as many frames of 10 ms,
+    which tell much the same, and scores as often. CTC names a symbol in one frame or a few, however
+    many there are.
+    """
+    if model.config.objective == "ctc":
+        return 1.0
+    return round(_USUAL_SHIFT_S / model.frame_shift_s, 6)
+
+
+def by_time(config: Weights, scale: float) -> Weights:
+    """The settings of a search for frames of some length, by their ``time_scale``."""
+    scaled = {}
+    for name in set(_BY_TIME).intersection(type(config).model_fields):
+        bound = _WIDEST_BEAM if name == "beam" else _LARGEST_WEIGHT
+        scaled[name] = min(max(getattr(config, name) * scale, -bound), bound)
+    return config.model_copy(update=scaled)
 
 
 def symbol_weights(config: ViterbiConfig, decoder: DecoderName) -> SearchWeights:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evaluation.chosen import metrics_of_model, read_evaluation
 from evaluation.config import EvaluateConfig
-from evaluation.decoding import choose_decoder
+from evaluation.decoding import choose_decoder, time_scale
 from evaluation.graph.store import KeptGraph
 from evaluation.language_model import digest_of_files
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
@@ -133,8 +133,11 @@ def evaluation_fingerprint(
     chosen_by = None
     if config.search_of is not None:
         chosen_by = read_evaluation(Location.of(config.search_of))[0].fingerprint
+    scales = [time_scale(model) for model in models]
+    by_time = {"time_scales": scales} if any(scale != 1.0 for scale in scales) else {}
     return fingerprint(
         {
+            **by_time,
             "version": STAGE_VERSION,
             "config": config,
             "search_of": chosen_by,

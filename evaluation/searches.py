@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from evaluation.chosen import chosen_searches, graph_of_evaluation
 from evaluation.config import DecoderName, EvaluateConfig, ViterbiConfig, WordSearchConfig
-from evaluation.decoding import symbol_graph, symbol_weights, word_weights
+from evaluation.decoding import by_time, symbol_graph, symbol_weights, time_scale, word_weights
 from evaluation.graph.search import SearchWeights
 from evaluation.graph.store import KeptGraph
 from evaluation.parts import SearchAddress, Source, TuningPart, count_errors
@@ -90,14 +90,15 @@ class SearchChooser:
     def _tuned_symbols(
         self, source: Source, kept: KeptGraph, decoder: DecoderName, label: str
     ) -> ViterbiConfig:
-        config = self.config.viterbi
+        scale = time_scale(source.recogniser.manifest)
+        config = by_time(self.config.viterbi, scale)
         if not config.tune_on_dev:
             return config
         numbers = self._dev_numbers("viterbi", config.tune_max_utterances)
         if not numbers:
             return config
         count = self._counter(source, kept, numbers, are_words=False)
-        tuned = tune_symbols(config, decoder, kept.graph, count)
+        tuned = tune_symbols(config, decoder, kept.graph, scale, count)
         logger.info(
             "%s: search tuned on %d dev utterances: bigram_weight %g, insertion_penalty %g, "
             "prior_scale %g",
@@ -110,15 +111,17 @@ class SearchChooser:
         return tuned
 
     def _tuned_words(
-        self, source: Source, kept: KeptGraph, config: WordSearchConfig, label: str
+        self, source: Source, kept: KeptGraph, stated: WordSearchConfig, label: str
     ) -> WordSearchConfig:
+        scale = time_scale(source.recogniser.manifest)
+        config = by_time(stated, scale)
         if not config.tune_on_dev:
             return config
         numbers = self._dev_numbers("words", config.tune_max_utterances)
         if not numbers:
             return config
         count = self._counter(source, kept, numbers, are_words=True)
-        tuned = tune_words(config, kept.graph, count)
+        tuned = tune_words(config, kept.graph, scale, count)
         logger.info(
             "%s: search for words tuned on %d dev utterances: lm_weight %g, word_score %g, "
             "prior_scale %g",

@@ -25,45 +25,53 @@ CountErrors = Callable[[Sequence[SearchWeights]], Sequence[int]]
 
 
 def tune_symbols(
-    config: ViterbiConfig, decoder: DecoderName, graph: SearchGraph, count_errors: CountErrors
+    config: ViterbiConfig,
+    decoder: DecoderName,
+    graph: SearchGraph,
+    scale: float,
+    count_errors: CountErrors,
 ) -> ViterbiConfig:
     """The weights with the fewest symbol errors, found one weight after the other, twice.
 
     Args:
+        config: the weights to start from, for the model's frames, as ``scale`` says.
+        scale: of ``evaluation.decoding.time_scale``.
         count_errors: counts them on dev utterances.
     """
 
     def count(candidates: Sequence[ViterbiConfig]) -> Sequence[int]:
         return count_errors([symbol_weights(candidate, decoder) for candidate in candidates])
 
-    return one_after_the_other(config, _grid(graph, _SYMBOL_GRID), count)
+    return one_after_the_other(config, _grid(graph, _SYMBOL_GRID, scale), count)
 
 
 def tune_words(
-    config: WordSearchConfig, graph: SearchGraph, count_errors: CountErrors
+    config: WordSearchConfig, graph: SearchGraph, scale: float, count_errors: CountErrors
 ) -> WordSearchConfig:
     """The weights with the fewest word errors, found one weight after the other, twice.
 
     Args:
         config: the weights to start from, kept where others tie; the search is narrower than it.
+        scale: as for symbols.
         count_errors: counts them on dev utterances.
     """
 
     def narrow(candidate: WordSearchConfig) -> SearchWeights:
         weights = word_weights(candidate)
-        return weights.model_copy(update={"beam": min(weights.beam, _TUNING_BEAM)})
+        return weights.model_copy(update={"beam": min(weights.beam, _TUNING_BEAM * scale)})
 
     def count(candidates: Sequence[WordSearchConfig]) -> Sequence[int]:
         return count_errors([narrow(candidate) for candidate in candidates])
 
-    return one_after_the_other(config, _grid(graph, _WORD_GRID), count)
+    return one_after_the_other(config, _grid(graph, _WORD_GRID, scale), count)
 
 
 def _grid(
-    graph: SearchGraph, weights: Mapping[str, Sequence[float]]
+    graph: SearchGraph, weights: Mapping[str, Sequence[float]], scale: float
 ) -> Mapping[str, Sequence[float]]:
     """The prior scale too, where there is a prior."""
-    return {**weights, "prior_scale": PRIOR_SCALES} if graph.log_prior_O.any() else weights
+    grid = {name: [value * scale for value in values] for name, values in weights.items()}
+    return {**grid, "prior_scale": PRIOR_SCALES} if graph.log_prior_O.any() else grid
 
 
 def one_after_the_other(

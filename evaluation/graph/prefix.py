@@ -92,7 +92,8 @@ class PrefixBeam:
         best = max(blank_P.max(), symbol_P.max(), grown_PS.max())
         rows, new = np.nonzero(grown_PS >= best - self._beam)
         places = {key: place for place, key in enumerate(self._keys)}
-        origins, added = [], []
+        origins: list[tuple[int, int, int]] = []
+        added: list[float] = []
         for row, symbol, score in zip(
             rows.tolist(), new.tolist(), grown_PS[rows, new].tolist(), strict=True
         ):
@@ -141,7 +142,8 @@ class PrefixBeam:
         if use_final and bool(np.isfinite(ended_P).any()):
             total_P = ended_P
         place = int(total_P.argmax())
-        symbols, link = [], self._links[place]
+        symbols: list[int] = []
+        link = self._links[place]
         while link is not None:
             link, symbol = link
             symbols.append(symbol)

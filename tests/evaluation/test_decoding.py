@@ -4,14 +4,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.config import EvaluateConfig, ViterbiConfig
+from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
 from evaluation.decoding import (
+    by_time,
     choose_decoder,
     collapse,
     ctc_greedy,
     symbol_graph,
     symbol_search,
     symbol_weights,
+    time_scale,
 )
 from evaluation.graph.search import GraphSearch
 from featurize.stage import Location, PipelineError
@@ -100,3 +102,19 @@ def test_a_graph_is_made_once_and_shared_by_models_of_the_same_outputs(write_mod
     file.write_bytes(bytes(content))
     with pytest.raises(PipelineError, match="SHA-256 is not"):
         symbol_graph(first, 0.5, runs)
+
+
+def test_weights_are_stated_for_frames_of_30_ms(write_model):
+    def manifest(objective, frame_shift_s):
+        trained = load_model(write_model("gru", objective=objective)).manifest
+        return trained.model_copy(update={"frame_shift_s": frame_shift_s})
+
+    stated = WordSearchConfig(lm_weight=0.5, word_score=-1.0, beam=13.0, prior_scale=0.5)
+    assert by_time(stated, time_scale(manifest("frame", 0.03))) == stated
+    assert by_time(stated, time_scale(manifest("ctc", 0.01))) == stated
+    close = by_time(stated, time_scale(manifest("frame", 0.01)))
+    assert close == stated.model_copy(update={"lm_weight": 1.5, "word_score": -3.0, "beam": 39.0})
+    largest = by_time(WordSearchConfig(lm_weight=100.0, beam=1e4), 3.0)
+    assert WordSearchConfig.model_validate(largest.model_dump()) == largest
+    of_symbols = by_time(ViterbiConfig(insertion_penalty=2.0), 1.5)
+    assert of_symbols == ViterbiConfig(bigram_weight=1.5, insertion_penalty=3.0, beam=18.0)

@@ -139,7 +139,7 @@ def test_a_known_key_is_never_called_unknown(key: str, value: str) -> None:
         ("models=v2,v2", "twice"),
         ("bogus", "write key=value"),
         ("=3", "write key=value"),
-        ("evaluate.decoder=bean", "'greedy' or 'viterbi'"),
+        ("evaluate.decoder=bean", "'viterbi' or 'prefix'"),
         ("featurize.num_bins=many", "valid integer"),
         ("train.model.threshold=40", "use a smaller threshold or more bits"),
         ("train.lstm.seed=1", "trains v2, gru, not lstm"),
