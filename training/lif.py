@@ -13,7 +13,7 @@ range of the site, lambda and c are in (0, 1]::
 
     C_t = min(m ReLU(cell_drive_t + U_c Y_{t-1}), c M)       anti-windup bound of the cell
     R_t = lambda (V_t - Y_t)                                 residue leak
-    Y_t = Q'(V_t)                                            unsigned levels; learned M, threshold
+    Y_t = Q(V_t)                                             unsigned levels; learned M, threshold
 
 Why. In a trained v2 residues reach 1000 times the range, because nothing leaks, and 37% of the
 spikes fire while the current is below the threshold: late residue. 12% of those of layer 1
@@ -34,7 +34,7 @@ v2), r_t what arrives at R_t from frame t + 1 (it is the gradient of V_{t+1}, as
     lambda += r_t (V_t - Y_t)     M += y_t dY_t/dM     tau += y_t dY_t/dtau
     where the cell is bounded: M += c (gradient of C_t), and nothing to the cell's drive
 
-with the derivatives of Q' in ``training.quantizer``. Inside the clip v_t = g_t, as in v2: gradient
+with the derivatives of Q in ``training.quantizer``. Inside the clip v_t = g_t, as in v2: gradient
 flows through time along the current alone; r_t is needed for lambda, M and tau.
 
 Shape legend: B batch, H neurons.
@@ -46,7 +46,7 @@ import torch
 from torch import Tensor
 
 from training.constants import SATURATION
-from training.quantizer import LevelQuantizer, Quantizer, fire, fire_levels
+from training.quantizer import Quantizer, fire
 
 
 def saturate(value: Tensor) -> Tensor:
@@ -81,103 +81,18 @@ class FiringOptions(NamedTuple):
     cell_bound: float | None = None  # c, the largest cell as a share of the range
 
 
-class LeakyFiring(NamedTuple):
-    """How a site of v3 fires."""
+class FiringRule(NamedTuple):
+    """How a site fires; of the paper's models a quantiser alone."""
 
-    quantizer: LevelQuantizer  # Q', with or without gradients for range and threshold
+    quantizer: Quantizer  # Q, with or without gradients for range and threshold
     residue_leak: Tensor | None = None  # lambda, (H,) float32 in (0, 1]; None for no leak, as 1
     options: FiringOptions = FiringOptions()
 
 
 def fire_step(
-    drive: Tensor, synaptic_current: Tensor, residue: Tensor, quantizer: Quantizer
+    drive: Tensor, synaptic_current: Tensor, residue: Tensor, firing: FiringRule
 ) -> StepOutput:
-    """Integrate, fire and soft-reset: ``V = R + drive; Y = Q(V); R = V - Y``.
-
-    Args:
-        drive: what flows into the membrane this step, (B, H).
-        synaptic_current: carried through into the new state, (B, H).
-        residue: R of the step before, (B, H).
-        quantizer: the site's quantiser.
-    """
-    potential = saturate(residue + drive)
-    spikes = fire(potential, quantizer)
-    return StepOutput(LifState(synaptic_current, potential - spikes, spikes), potential)
-
-
-def encoder_step(x: Tensor, state: LifState, quantizer: Quantizer) -> StepOutput:
-    """Encode one input frame as spikes: ``drive = x_t``. ``x`` is (B, F)."""
-    return fire_step(x, state.synaptic_current, state.residue, quantizer)
-
-
-def conventional_step(
-    drive: Tensor, decay: Tensor, state: LifState, quantizer: Quantizer
-) -> StepOutput:
-    """The conventional LIF layer: ``I_t = drive_t + tau I_{t-1}``.
-
-    Args:
-        drive: ``m * BN(W X_t)``, (B, H).
-        decay: tau per neuron, (H,), in [0, 1].
-        state: the state of the step before.
-        quantizer: the layer's quantiser.
-
-    Example:
-        One neuron whose current halves each frame, driven in the first: it fires twice and keeps
-        what a level does not hold.
-
-        >>> quantizer = Quantizer(torch.tensor(4.0), num_bits=3, threshold=1)
-        >>> state = LifState.zeros(1, 1, torch.device("cpu"))
-        >>> for drive in (2.5, 0.0, 0.0):
-        ...     drive_B1 = torch.tensor([[drive]])
-        ...     state = conventional_step(drive_B1, torch.tensor([0.5]), state, quantizer).state
-        ...     print(f"{state.spikes.item():.2f} {state.residue.item():.2f}")
-        2.00 0.50
-        0.00 1.75
-        2.00 0.37
-    """
-    current = saturate(drive + decay * state.synaptic_current)
-    return fire_step(current, current, state.residue, quantizer)
-
-
-def gated_step(
-    forget_drive: Tensor,
-    cell_drive: Tensor,
-    dropout_mask: Tensor | None,
-    recurrent_weight: Tensor | None,
-    state: LifState,
-    quantizer: Quantizer,
-) -> StepOutput:
-    """The improved LIF layers v1 (without) and v2 (with a recurrent weight)::
-
-        F_t = sigma(forget_drive_t + U_f Y_{t-1})
-        C_t = ReLU(cell_drive_t + U_c Y_{t-1})
-        I_t = F_t * I_{t-1} + (1 - F_t) * C_t * m
-
-    Args:
-        forget_drive: ``BN(W_f X_t)``, (B, H).
-        cell_drive: ``BN(W_c X_t)``, (B, H).
-        dropout_mask: m, (B, H), already scaled by 1 / keep; None for no dropout.
-        recurrent_weight: ``[U_f; U_c]`` stacked, (2H, H), or None for v1.
-        state: the state of the step before.
-        quantizer: the layer's quantiser.
-    """
-    if recurrent_weight is not None:
-        recurrent = state.spikes @ recurrent_weight.T
-        from_forget, from_cell = recurrent.chunk(2, dim=-1)
-        forget_drive = forget_drive + from_forget
-        cell_drive = cell_drive + from_cell
-    forget = torch.sigmoid(forget_drive)
-    cell = saturate(torch.relu(cell_drive))
-    if dropout_mask is not None:
-        cell = cell * dropout_mask
-    current = saturate(forget * state.synaptic_current + (1.0 - forget) * cell)
-    return fire_step(current, current, state.residue, quantizer)
-
-
-def leaky_fire_step(
-    drive: Tensor, synaptic_current: Tensor, residue: Tensor, firing: LeakyFiring
-) -> StepOutput:
-    """Integrate, fire, soft-reset and leak: ``V = R + drive; Y = Q'(V); R = lambda (V - Y)``.
+    """Integrate, fire, soft-reset and leak: ``V = R + drive; Y = Q(V); R = lambda (V - Y)``.
 
     Args:
         drive: what flows into the membrane this step, (B, H).
@@ -186,27 +101,57 @@ def leaky_fire_step(
         firing: the site's quantiser and leak.
     """
     potential = saturate(residue + drive)
-    spikes = fire_levels(potential, firing.quantizer)
+    spikes = fire(potential, firing.quantizer)
     left = potential - spikes
     if firing.residue_leak is not None:
         left = firing.residue_leak * left
     return StepOutput(LifState(synaptic_current, left, spikes), potential)
 
 
-def leaky_encoder_step(x: Tensor, state: LifState, firing: LeakyFiring) -> StepOutput:
-    """v3's input encoder: ``drive = x_t``, (B, F); levels are signed whatever the layers' are."""
-    return leaky_fire_step(x, state.synaptic_current, state.residue, firing)
+def encoder_step(x: Tensor, state: LifState, firing: FiringRule) -> StepOutput:
+    """Encode one input frame as spikes: ``drive = x_t``, (B, F); levels have a sign."""
+    return fire_step(x, state.synaptic_current, state.residue, firing)
 
 
-def leaky_gated_step(
+def conventional_step(
+    drive: Tensor, decay: Tensor, state: LifState, firing: FiringRule
+) -> StepOutput:
+    """The conventional LIF layer: ``I_t = drive_t + tau I_{t-1}``.
+
+    Args:
+        drive: ``m * BN(W X_t)``, (B, H).
+        decay: tau per neuron, (H,), in [0, 1].
+        state: the state of the step before.
+        firing: how the layer fires.
+
+    Example:
+        One neuron whose current halves each frame, driven in the first: it fires twice and keeps
+        what a level does not hold.
+
+        >>> from training.quantizer import paper_quantizer
+        >>> firing = FiringRule(paper_quantizer(torch.tensor(4.0), num_bits=3, threshold=1))
+        >>> state = LifState.zeros(1, 1, torch.device("cpu"))
+        >>> for drive in (2.5, 0.0, 0.0):
+        ...     drive_B1 = torch.tensor([[drive]])
+        ...     state = conventional_step(drive_B1, torch.tensor([0.5]), state, firing).state
+        ...     print(f"{state.spikes.item():.2f} {state.residue.item():.2f}")
+        2.00 0.50
+        0.00 1.75
+        2.00 0.37
+    """
+    current = saturate(drive + decay * state.synaptic_current)
+    return fire_step(current, current, state.residue, firing)
+
+
+def gated_step(
     forget_drive: Tensor,
     cell_drive: Tensor,
     dropout_mask: Tensor | None,
-    recurrent_weight: Tensor,
+    recurrent_weight: Tensor | None,
     state: LifState,
-    firing: LeakyFiring,
+    firing: FiringRule,
 ) -> StepOutput:
-    """The layer of v3::
+    """The improved LIF layers v1 (without), v2 and v3 (with a recurrent weight)::
 
         F_t = sigma(forget_drive_t + U_f Y_{t-1})
         C_t = min(m ReLU(cell_drive_t + U_c Y_{t-1}), c M)
@@ -216,16 +161,19 @@ def leaky_gated_step(
         forget_drive: ``BN(W_f X_t)``, (B, H).
         cell_drive: ``BN(W_c X_t)``, (B, H).
         dropout_mask: m, (B, H), already scaled by 1 / keep; None for no dropout.
-        recurrent_weight: ``[U_f; U_c]`` stacked, (2H, H).
+        recurrent_weight: ``[U_f; U_c]`` stacked, (2H, H), or None for v1.
         state: the state of the step before.
-        firing: the layer's quantiser, leak and bound.
+        firing: the layer's quantiser; of v3 its leak and the bound c of the cell.
     """
-    from_forget, from_cell = (state.spikes @ recurrent_weight.T).chunk(2, dim=-1)
-    forget = torch.sigmoid(forget_drive + from_forget)
-    cell = saturate(torch.relu(cell_drive + from_cell))
+    if recurrent_weight is not None:
+        from_forget, from_cell = (state.spikes @ recurrent_weight.T).chunk(2, dim=-1)
+        forget_drive = forget_drive + from_forget
+        cell_drive = cell_drive + from_cell
+    forget = torch.sigmoid(forget_drive)
+    cell = saturate(torch.relu(cell_drive))
     if dropout_mask is not None:
         cell = cell * dropout_mask
     if firing.options.cell_bound is not None:
         cell = torch.minimum(cell, firing.options.cell_bound * firing.quantizer.range_M)
     current = saturate(forget * state.synaptic_current + (1.0 - forget) * cell)
-    return leaky_fire_step(current, current, state.residue, firing)
+    return fire_step(current, current, state.residue, firing)

@@ -1,13 +1,13 @@
-"""Multi-bit spikes: the quantisers of DESIGN section 3 and the running range.
+"""Multi-bit spikes: the quantiser of DESIGN section 3 and the running range.
 
 A membrane potential is clipped to the range M, scaled to an integer level, and silenced
-where the level does not exceed the threshold (Ponghiran & Roy 2022, section "Multi-bit
+where it does not reach the threshold (Ponghiran & Roy 2022, section "Multi-bit
 outputs"). Levels are small integers, so a spike costs as many multiplications as it has
 fan-out and nothing where it is zero.
 
-``Quantizer`` is that of the paper's models. ``LevelQuantizer`` is that of v3: its levels may all
-be positive, and its range and threshold may be learned, so they have gradients. With s levels per
-unit of potential, x = s clip(V, lowest, M) and a threshold of tau levels::
+``paper_quantizer`` is that of the paper's models, whose integer threshold theta is tau = theta + 1.
+In v3 levels may all be positive, and range and threshold may be learned, so they have gradients.
+With s levels per unit of potential, x = s clip(V, lowest, M) and a threshold of tau levels::
 
     Y = trunc(x) / s   where |x| >= tau,   else 0
 
@@ -38,21 +38,37 @@ THRESHOLD_WINDOW = 2.0
 class Quantizer(NamedTuple):
     """The parameters of one quantiser site."""
 
-    # scalar float32 tensor, the largest magnitude represented; constant (no gradient)
+    # scalar float32 tensor above 0, the largest potential represented; with a gradient where it is
+    # learned
     range_M: Tensor
+    # tau, scalar float32 tensor, at least 1: what reaches it fires; with a gradient where it is
+    # learned
+    threshold_levels: Tensor
     num_bits: int  # 1 to 8, or 32 for no quantisation
-    threshold: int  # levels of magnitude up to this stay silent
+    # b bits give the levels 0 to 2^b - 1, and what is negative is clipped to 0; else -(2^(b-1) - 1)
+    # to 2^(b-1) - 1
+    is_unsigned: bool = False
+
+    def scale(self) -> Tensor:
+        """Levels per unit of potential, ``2^(b-1) (1 - 1e-4) / M``; a bit more where unsigned.
+
+        The slack keeps the top level at ``2^(b-1) - 1``. With one bit that would leave no level at
+        all (as in the authors' code, where a binary spike never fires), so there the slack is
+        added instead: a potential at the edge of the range fires level one.
+        """
+        num_bits = self.num_bits + self.is_unsigned
+        slack = 1e-4 if num_bits == 1 else -1e-4
+        return 2.0 ** (num_bits - 1) * (1.0 + slack) / self.range_M
 
 
-def level_scale(range_M: Tensor, num_bits: int) -> Tensor:
-    """Levels per unit of membrane potential, ``2^(b-1) (1 - 1e-4) / M``.
+def paper_quantizer(range_M: Tensor, num_bits: int, threshold: int) -> Quantizer:
+    """The quantiser of the paper's models.
 
-    The slack keeps the top level at ``2^(b-1) - 1``. With one bit that would leave no level at
-    all (as in the authors' code, where a binary spike never fires), so there the slack is
-    added instead: a potential at the edge of the range fires level one.
+    Args:
+        range_M: scalar float32 tensor, constant (no gradient).
+        threshold: theta; levels of magnitude up to this stay silent.
     """
-    slack = 1e-4 if num_bits == 1 else -1e-4
-    return 2.0 ** (num_bits - 1) * (1.0 + slack) / range_M
+    return Quantizer(range_M, torch.full_like(range_M, threshold + 1.0), num_bits)
 
 
 def quantize(potential: Tensor, quantizer: Quantizer) -> Tensor:
@@ -67,77 +83,9 @@ def quantize(potential: Tensor, quantizer: Quantizer) -> Tensor:
     Example:
         Three bits give levels up to 3; level 1 is silent at this threshold.
 
-        >>> quantizer = Quantizer(torch.tensor(4.0), num_bits=3, threshold=1)
+        >>> quantizer = paper_quantizer(torch.tensor(4.0), num_bits=3, threshold=1)
         >>> quantize(torch.tensor([0.5, 1.9, 2.5, 3.9, 9.0]), quantizer).round(decimals=2)
         tensor([0., 0., 2., 3., 3.])
-    """
-    if quantizer.num_bits == UNQUANTIZED_BITS:
-        return potential
-    range_M = quantizer.range_M
-    scale = level_scale(range_M, quantizer.num_bits)
-    clipped = torch.clamp(potential, -range_M, range_M)
-    level = torch.trunc(clipped * scale)
-    level = torch.where(level.abs() > quantizer.threshold, level, torch.zeros_like(level))
-    return level / scale
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Q with the identity as its gradient inside the clip and zero outside."""
-
-    @staticmethod
-    def forward(ctx, potential, range_M, num_bits, threshold):  # type: ignore[no-untyped-def]
-        if num_bits != UNQUANTIZED_BITS:
-            ctx.save_for_backward(potential.abs() <= range_M)
-        return quantize(potential, Quantizer(range_M, num_bits, threshold))
-
-    @staticmethod
-    def backward(ctx, grad_spikes):  # type: ignore[no-untyped-def]
-        if not ctx.saved_tensors:
-            return grad_spikes, None, None, None
-        (inside,) = ctx.saved_tensors
-        return grad_spikes * inside, None, None, None
-
-
-def fire(potential: Tensor, quantizer: Quantizer) -> Tensor:
-    """Quantise with the straight-through surrogate gradient."""
-    return _StraightThrough.apply(potential, *quantizer)  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
-
-
-class LevelQuantizer(NamedTuple):
-    """The parameters of one quantiser site of v3."""
-
-    # scalar float32 tensor above 0, the largest potential represented; with a gradient where it is
-    # learned
-    range_M: Tensor
-    # tau, scalar float32 tensor, at least 1: what reaches it fires; with a gradient where it is
-    # learned. The paper's integer threshold theta is tau = theta + 1.
-    threshold_levels: Tensor
-    num_bits: int  # 2 to 8, or 32 for no quantisation
-    # b bits give the levels 0 to 2^b - 1, and what is negative is clipped to 0; else -(2^(b-1) - 1)
-    # to 2^(b-1) - 1
-    is_unsigned: bool
-
-    def scale(self) -> Tensor:
-        """Levels per unit of potential; one bit more than the paper's where all are positive."""
-        return level_scale(self.range_M, self.num_bits + self.is_unsigned)
-
-
-def as_levels(quantizer: Quantizer | LevelQuantizer) -> LevelQuantizer:
-    """The paper's quantiser as one of levels: ``|k| > theta`` is ``|x| >= theta + 1``."""
-    if isinstance(quantizer, LevelQuantizer):
-        return quantizer
-    range_M, num_bits, threshold = quantizer
-    return LevelQuantizer(range_M, torch.full_like(range_M, threshold + 1.0), num_bits, False)
-
-
-def quantize_levels(potential: Tensor, quantizer: LevelQuantizer) -> Tensor:
-    """Quantise a membrane potential of v3, without a gradient.
-
-    Args:
-        potential: any shape, float32.
-
-    Returns:
-        The spike values, same shape.
     """
     if quantizer.num_bits == UNQUANTIZED_BITS:
         return potential
@@ -148,13 +96,12 @@ def quantize_levels(potential: Tensor, quantizer: LevelQuantizer) -> Tensor:
     return torch.where(fires, torch.trunc(scaled), torch.zeros_like(scaled)) / scale
 
 
-class _LevelFire(torch.autograd.Function):
-    """``quantize_levels`` with the gradients of the module's docstring."""
+class _Fire(torch.autograd.Function):
+    """``quantize`` with the gradients of the module's docstring."""
 
     @staticmethod
     def forward(ctx, potential, range_M, threshold_levels, num_bits, is_unsigned):  # type: ignore[no-untyped-def]
-        quantizer = LevelQuantizer(range_M, threshold_levels, num_bits, is_unsigned)
-        spikes = quantize_levels(potential, quantizer)
+        spikes = quantize(potential, Quantizer(range_M, threshold_levels, num_bits, is_unsigned))
         ctx.save_for_backward(potential, range_M, threshold_levels, spikes)
         ctx.num_bits, ctx.is_unsigned = num_bits, is_unsigned
         return spikes
@@ -164,25 +111,23 @@ class _LevelFire(torch.autograd.Function):
         if ctx.num_bits == UNQUANTIZED_BITS:
             return grad_spikes, None, None, None, None
         potential, range_M, tau, spikes = ctx.saved_tensors
-        scale = LevelQuantizer(range_M, tau, ctx.num_bits, ctx.is_unsigned).scale()
         lowest = torch.zeros_like(range_M) if ctx.is_unsigned else -range_M
         inside = (potential >= lowest) & (potential <= range_M)
-        per_range = (spikes - torch.where(inside, potential, 0.0)) / range_M
-        scaled = torch.clamp(potential, lowest, range_M) * scale
-        near = (scaled.abs() - tau).abs() < THRESHOLD_WINDOW / 2
-        per_threshold = -near.to(scaled) * scaled.sign() * tau / (scale * THRESHOLD_WINDOW)
-        return (
-            grad_spikes * inside,
-            (grad_spikes * per_range).sum(),
-            (grad_spikes * per_threshold).sum(),
-            None,
-            None,
-        )
+        of_range = of_threshold = None
+        if any(ctx.needs_input_grad[1:3]):
+            scale = Quantizer(range_M, tau, ctx.num_bits, ctx.is_unsigned).scale()
+            per_range = (spikes - torch.where(inside, potential, 0.0)) / range_M
+            scaled = torch.clamp(potential, lowest, range_M) * scale
+            near = (scaled.abs() - tau).abs() < THRESHOLD_WINDOW / 2
+            per_threshold = -near.to(scaled) * scaled.sign() * tau / (scale * THRESHOLD_WINDOW)
+            of_range = (grad_spikes * per_range).sum()
+            of_threshold = (grad_spikes * per_threshold).sum()
+        return grad_spikes * inside, of_range, of_threshold, None, None
 
 
-def fire_levels(potential: Tensor, quantizer: LevelQuantizer) -> Tensor:
+def fire(potential: Tensor, quantizer: Quantizer) -> Tensor:
     """Quantise with the surrogate gradients for potential, range and threshold."""
-    return _LevelFire.apply(potential, *quantizer)  # type: ignore[no-any-return,no-untyped-call, unused-ignore]
+    return _Fire.apply(potential, *quantizer)  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
 
 
 class RangeTracker(torch.nn.Module):

@@ -17,8 +17,8 @@ from torch import Tensor
 from featurize.stage import PipelineError
 from training.kernels import operators, reference
 from training.kernels.layer import Keep, Layer, LayerWeights, Rows
-from training.lif import LeakyFiring, LifState, saturate
-from training.quantizer import Quantizer, RangeTracker, as_levels
+from training.lif import FiringRule, LifState, saturate
+from training.quantizer import RangeTracker
 from training.recurrence_types import Backend, RecurrenceOutput
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def _run(
     if backend == "reference":
         with torch.autocast(drive_TBG.device.type, enabled=False):
             return reference.forward(layer, drive_TBG, Keep(False), per_step_range)[0]
-    levels = as_levels(layer.quantizer)
+    levels = layer.quantizer
     of_firing = (layer.weights.residue_leak_H, levels.range_M, levels.threshold_levels)
     keep = Keep(
         _will_differentiate(drive_TBG, *layer.weights, *layer.state, *of_firing),
@@ -114,17 +114,17 @@ def encoder(
     drive_TBH: Tensor,
     lengths_B: Tensor,
     state: LifState,
-    quantizer: Quantizer,
+    firing: FiringRule,
     *,
     backend: Backend = "auto",
     per_step_range: RangeTracker | None = None,
 ) -> RecurrenceOutput:
-    """Input encoder: ``V = R + x; Y = Q(V); R = V - Y`` over time.
+    """Input encoder: ``V = R + x; Y = Q(V); R = lambda (V - Y)`` over time.
 
     Args:
-        drive_TBH: input frames.
+        drive_TBH: input frames, or a projection of them.
         lengths_B: valid frames of each utterance, (B,) int64, 0 to T.
-        quantizer: range, bits, threshold.
+        firing: quantiser and leak; a bound of the cell is for layers and not looked at.
         backend: which implementation; ``auto`` takes the fastest for the tensor's device.
         per_step_range: move this range at every time step (reference backend only).
 
@@ -134,7 +134,9 @@ def encoder(
     """
     backend = choose_backend(backend, drive_TBH.device, per_step_range is not None)
     lengths_B, state = _prepare(drive_TBH, lengths_B, state)
-    layer = Layer("encoder", Rows(lengths_B, None), LayerWeights(), state, quantizer)
+    _require_shape("firing.residue_leak", firing.residue_leak, drive_TBH.shape[2])
+    weights = LayerWeights(residue_leak_H=firing.residue_leak)
+    layer = Layer("encoder", Rows(lengths_B, None), weights, state, firing.quantizer)
     return _run(layer, drive_TBH.float(), backend, per_step_range)
 
 
@@ -143,47 +145,44 @@ def conventional(
     decay_H: Tensor,
     lengths_B: Tensor,
     state: LifState,
-    quantizer: Quantizer,
+    firing: FiringRule,
     *,
     backend: Backend = "auto",
     per_step_range: RangeTracker | None = None,
 ) -> RecurrenceOutput:
-    """Conventional LIF layer: ``I_t = drive_t + tau I_{t-1}``, then firing.
+    """Conventional LIF layer, ``I_t = drive_t + tau I_{t-1}`` and firing; the rest as ``encoder``.
 
     Args:
         drive_TBH: ``m * BN(W X)``, dropout already applied.
         decay_H: tau per neuron, in [0, 1].
-        lengths_B: valid frames, (B,) int64.
-        quantizer: range, bits, threshold.
     """
     backend = choose_backend(backend, drive_TBH.device, per_step_range is not None)
     lengths_B, state = _prepare(drive_TBH, lengths_B, state)
     _require_shape("decay_H", decay_H, drive_TBH.shape[2])
-    weights = LayerWeights(decay_H=decay_H.float())
-    layer = Layer("conventional", Rows(lengths_B, None), weights, state, quantizer)
+    weights = LayerWeights(decay_H=decay_H.float(), residue_leak_H=firing.residue_leak)
+    layer = Layer("conventional", Rows(lengths_B, None), weights, state, firing.quantizer)
     return _run(layer, drive_TBH.float(), backend, per_step_range)
 
 
-def gated_stacked(
+def gated(
     drive_TBG: Tensor,
     dropout_mask_BH: Tensor | None,
     recurrent_weight_2HH: Tensor | None,
     lengths_B: Tensor,
     state: LifState,
-    quantizer: Quantizer,
+    firing: FiringRule,
     *,
     backend: Backend = "auto",
     per_step_range: RangeTracker | None = None,
 ) -> RecurrenceOutput:
-    """Improved LIF layer v1, or v2 with a recurrent weight; see ``training.lif.gated_step``.
+    """LIF layer v1, v2 or v3, see ``training.lif.gated_step``; the rest as ``encoder``.
 
     Args:
         drive_TBG: ``BN(W_f X)`` and ``BN(W_c X)``, (T, B, 2H), forget first, as one linear map
             computes them.
         dropout_mask_BH: m, one mask per layer and sequence, or None; gets no gradient.
         recurrent_weight_2HH: ``[U_f; U_c]``, (2H, H), or None for v1.
-        lengths_B: valid frames, (B,) int64.
-        quantizer: range, bits, threshold.
+        firing: quantiser; of v3 leak and bound of the cell.
     """
     backend = choose_backend(backend, drive_TBG.device, per_step_range is not None)
     if drive_TBG.dim() != 3 or drive_TBG.shape[2] % 2:
@@ -192,67 +191,10 @@ def gated_stacked(
     lengths_B, state = _prepare(drive_TBG[..., :num_neurons], lengths_B, state)
     _require_shape("dropout_mask_BH", dropout_mask_BH, drive_TBG.shape[1], num_neurons)
     _require_shape("recurrent_weight_2HH", recurrent_weight_2HH, 2 * num_neurons, num_neurons)
-    mask = None if dropout_mask_BH is None else dropout_mask_BH.detach().float()
-    weight = None if recurrent_weight_2HH is None else recurrent_weight_2HH.float()
-    weights = LayerWeights(recurrent_2HH=weight)
-    layer = Layer("gated", Rows(lengths_B, mask), weights, state, quantizer)
-    return _run(layer, drive_TBG.float(), backend, per_step_range)
-
-
-def leaky_encoder(
-    drive_TBH: Tensor,
-    lengths_B: Tensor,
-    state: LifState,
-    firing: LeakyFiring,
-    *,
-    backend: Backend = "auto",
-) -> RecurrenceOutput:
-    """v3's input encoder; see ``training.lif.leaky_encoder_step``.
-
-    Args:
-        drive_TBH: input frames, or a projection of them.
-        lengths_B: valid frames, (B,) int64.
-        firing: quantiser and leak; a bound of the cell is for layers and not looked at.
-    """
-    backend = choose_backend(backend, drive_TBH.device, False)
-    lengths_B, state = _prepare(drive_TBH, lengths_B, state)
-    _require_shape("firing.residue_leak", firing.residue_leak, drive_TBH.shape[2])
-    weights = LayerWeights(residue_leak_H=firing.residue_leak)
-    layer = Layer("encoder", Rows(lengths_B, None), weights, state, firing.quantizer)
-    return _run(layer, drive_TBH.float(), backend)
-
-
-def leaky_gated(
-    drive_TBG: Tensor,
-    dropout_mask_BH: Tensor | None,
-    recurrent_weight_2HH: Tensor,
-    lengths_B: Tensor,
-    state: LifState,
-    firing: LeakyFiring,
-    *,
-    backend: Backend = "auto",
-) -> RecurrenceOutput:
-    """The layer of v3; see ``training.lif.leaky_gated_step``.
-
-    Args:
-        drive_TBG: ``BN(W_f X)`` and ``BN(W_c X)``, (T, B, 2H), forget first.
-        dropout_mask_BH: m, one mask per layer and sequence, or None; gets no gradient.
-        recurrent_weight_2HH: ``[U_f; U_c]``, (2H, H).
-        lengths_B: valid frames, (B,) int64.
-        firing: quantiser, leak and bound of the cell.
-    """
-    backend = choose_backend(backend, drive_TBG.device, False)
-    if drive_TBG.dim() != 3 or drive_TBG.shape[2] % 2:
-        raise ValueError(f"drive_TBG has shape {tuple(drive_TBG.shape)}; expected (T, B, 2H)")
-    num_neurons = drive_TBG.shape[2] // 2
-    lengths_B, state = _prepare(drive_TBG[..., :num_neurons], lengths_B, state)
-    _require_shape("dropout_mask_BH", dropout_mask_BH, drive_TBG.shape[1], num_neurons)
-    _require_shape("recurrent_weight_2HH", recurrent_weight_2HH, 2 * num_neurons, num_neurons)
     _require_shape("firing.residue_leak", firing.residue_leak, num_neurons)
     mask = None if dropout_mask_BH is None else dropout_mask_BH.detach().float()
-    weights = LayerWeights(
-        recurrent_2HH=recurrent_weight_2HH.float(), residue_leak_H=firing.residue_leak
-    )
+    weight = None if recurrent_weight_2HH is None else recurrent_weight_2HH.float()
+    weights = LayerWeights(recurrent_2HH=weight, residue_leak_H=firing.residue_leak)
     rows = Rows(lengths_B, mask)
     layer = Layer("gated", rows, weights, state, firing.quantizer, firing.options)
-    return _run(layer, drive_TBG.float(), backend)
+    return _run(layer, drive_TBG.float(), backend, per_step_range)

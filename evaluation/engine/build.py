@@ -26,13 +26,10 @@ from evaluation.graph.search import GraphSearch
 from featurize.schema import LabelInventory
 from featurize.stage import PipelineError
 from training.constants import SATURATION, UNQUANTIZED_BITS
-from training.lif import LeakyFiring
+from training.lif import FiringRule
 from training.manifest import TrainManifest
-from training.models.leaky import LeakyNetwork
-from training.models.leaky_site import LeakySite
-from training.models.site import QuantizerSite
 from training.models.spiking import ConventionalLayer, GatedLayer, LifLayer, SpikingNetwork
-from training.quantizer import LevelQuantizer, as_levels
+from training.quantizer import Quantizer
 from training.trained_model import TrainedModel
 
 TOP_BYTE = 127
@@ -154,7 +151,7 @@ def _network_arrays(
     layout = lay_out(description)
     layers = [layer for layer in network.layers if isinstance(layer, LifLayer)]
     sites = [network.encoder_site, *(layer.site for layer in layers)]
-    firings = [_firing(site) for site in sites]
+    firings = [site.firing() for site in sites]
     scales_of_sites = [_scale(firing.quantizer) for firing in firings]
     arrays: dict[str, NDArray[Any]] = {
         "quantizers": np.array([_row(firing.quantizer) for firing in firings], np.float32),
@@ -165,7 +162,7 @@ def _network_arrays(
         arrays["scales"] = np.zeros(layout.num_biases, np.float32)
     if description.model == "conventional":
         arrays["decays"] = _decays(layers, layout)
-    if isinstance(network, LeakyNetwork):
+    if description.v3 is not None:
         arrays |= _leaky_arrays(network, firings, layout)
     for number, layer in enumerate(layers):
         weight, bias = layer.norm.folded(layer.input_map.weight)
@@ -180,7 +177,7 @@ def _network_arrays(
 
 
 def _leaky_description(network: SpikingNetwork) -> LeakyDescription | None:
-    if not isinstance(network, LeakyNetwork):
+    if network.config.model != "v3":
         return None
     options = network.config.leaky
     return LeakyDescription(
@@ -190,26 +187,20 @@ def _leaky_description(network: SpikingNetwork) -> LeakyDescription | None:
     )
 
 
-def _firing(site: QuantizerSite) -> LeakyFiring:
-    if isinstance(site, LeakySite):
-        return site.firing()
-    return LeakyFiring(as_levels(site.quantizer()))
-
-
-def _scale(quantizer: LevelQuantizer) -> np.float32:
+def _scale(quantizer: Quantizer) -> np.float32:
     if quantizer.num_bits == UNQUANTIZED_BITS:
         return np.float32(1.0)
     return np.float32(quantizer.scale().item())
 
 
-def _row(quantizer: LevelQuantizer) -> tuple[float, float, float, float]:
+def _row(quantizer: Quantizer) -> tuple[float, float, float, float]:
     is_quantized = float(quantizer.num_bits != UNQUANTIZED_BITS)
     range_M, threshold = float(quantizer.range_M), float(quantizer.threshold_levels) - 1.0
     return range_M, float(_scale(quantizer)), threshold, is_quantized
 
 
 def _leaky_arrays(
-    network: LeakyNetwork, firings: list[LeakyFiring], layout: Layout
+    network: SpikingNetwork, firings: list[FiringRule], layout: Layout
 ) -> dict[str, NDArray[Any]]:
     """What only v3 has."""
     rows = []

@@ -30,12 +30,12 @@ from tests.benchmarks.harness import (
 )
 from tests.harness import training_process
 from training import recurrence
-from training.lif import LifState
+from training.lif import FiringRule, LifState
 from training.models.build import build_network
 from training.models.model_config import ModelConfig
 from training.models.network import SpeechNetwork
 from training.models.site import QuantizerSite
-from training.quantizer import RANGE_MOMENTUM, Quantizer
+from training.quantizer import RANGE_MOMENTUM, paper_quantizer
 
 NUM_BISECTIONS = 14
 TRAINED_DENSITY = 0.1
@@ -177,11 +177,11 @@ def our_lif_step(drive_TBH: Tensor) -> Step:
     decay_H = torch.full((num_neurons,), 0.9, requires_grad=True)
     state = LifState.zeros(batch_size, num_neurons, drive_TBH.device)
     lengths_B = torch.full((batch_size,), num_frames)
-    quantizer = Quantizer(torch.tensor(1.0), num_bits=1, threshold=0)
+    firing = FiringRule(paper_quantizer(torch.tensor(1.0), num_bits=1, threshold=0))
 
     def step() -> None:
         drive_TBH.grad = decay_H.grad = None
-        output = recurrence.conventional(drive_TBH, decay_H, lengths_B, state, quantizer)
+        output = recurrence.conventional(drive_TBH, decay_H, lengths_B, state, firing)
         output.spikes_TBH.sum().backward()
 
     return step

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from training import recurrence
-from training.lif import LifState, conventional_step, encoder_step, gated_step
-from training.quantizer import Quantizer, level_scale
+from training.lif import FiringRule, LifState, conventional_step, encoder_step, gated_step
+from training.quantizer import paper_quantizer
 
 KINDS = ("encoder", "conventional", "v1", "v2")
 EDGE = 2e-4  # of a level; rounding errors here are below 1e-5 of a level
@@ -58,18 +58,16 @@ class Case:
         for leaf in self.leaves:
             leaf.grad = None
             leaf.requires_grad_()
-        state = LifState(*self.state)
+        state, firing = LifState(*self.state), FiringRule(self.quantizer)
         if self.kind == "encoder":
-            return recurrence.encoder(
-                self.drive, self.lengths, state, self.quantizer, backend=backend
-            )
+            return recurrence.encoder(self.drive, self.lengths, state, firing, backend=backend)
         if self.kind == "conventional":
             return recurrence.conventional(
-                self.drive, self.decay, self.lengths, state, self.quantizer, backend=backend
+                self.drive, self.decay, self.lengths, state, firing, backend=backend
             )
         weight = self.weight if self.kind == "v2" else None
-        return recurrence.gated_stacked(
-            self.drive, self.mask, weight, self.lengths, state, self.quantizer, backend=backend
+        return recurrence.gated(
+            self.drive, self.mask, weight, self.lengths, state, firing, backend=backend
         )
 
     def gradients(self, output):
@@ -83,20 +81,20 @@ class Case:
         """How close any level, clip or ReLU comes to its edge, in levels; double precision."""
         state = LifState(*(s.double() for s in self.state))
         quantizer = self.quantizer._replace(range_M=self.quantizer.range_M.double())
-        is_quantized = quantizer.num_bits != 32
-        scale = level_scale(quantizer.range_M, quantizer.num_bits) if is_quantized else 1.0
+        is_quantized, firing = quantizer.num_bits != 32, FiringRule(quantizer)
+        scale = quantizer.scale() if is_quantized else 1.0
         weight = self.weight.double() if self.kind == "v2" else None
         mask = None if self.mask is None else self.mask.double()
         distances = [torch.tensor(1.0)]
         for t, x in enumerate(self.drive.double()):
             valid = (t < self.lengths).unsqueeze(1)
             if self.kind == "encoder":
-                after, potential = encoder_step(x, state, quantizer)
+                after, potential = encoder_step(x, state, firing)
             elif self.kind == "conventional":
-                after, potential = conventional_step(x, self.decay.double(), state, quantizer)
+                after, potential = conventional_step(x, self.decay.double(), state, firing)
             else:
                 forget, cell = x.chunk(2, dim=-1)
-                after, potential = gated_step(forget, cell, mask, weight, state, quantizer)
+                after, potential = gated_step(forget, cell, mask, weight, state, firing)
                 if weight is not None:
                     cell = cell + state.spikes @ weight[weight.shape[1] :].T
                 distances.append(
@@ -119,7 +117,7 @@ class Case:
 def quantizers():
     def build(num_bits, threshold, range_M):
         top = max(1, 2 ** min(num_bits - 1, 30) - 1)
-        return Quantizer(torch.tensor(range_M), num_bits, min(threshold, top - 1))
+        return paper_quantizer(torch.tensor(range_M), num_bits, min(threshold, top - 1))
 
     num_bits = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 32])
     # Half of the ranges are far below the potentials: saturated neurons, full residues.
@@ -172,7 +170,7 @@ def test_fused_equals_reference(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_frames", [1, 5])
 def test_no_valid_frame_leaves_the_state_alone(kind, num_frames):
-    case = Case(kind, num_frames, [0, 0], 9, Quantizer(torch.tensor(2.0), 6, 3), seed=1)
+    case = Case(kind, num_frames, [0, 0], 9, paper_quantizer(torch.tensor(2.0), 6, 3), seed=1)
     output = case.run("cpu")
     assert not output.spikes_TBH.any()
     for before, after in zip(case.state, output.state, strict=True):
@@ -187,7 +185,7 @@ def test_no_valid_frame_leaves_the_state_alone(kind, num_frames):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sequence_in_pieces_equals_the_whole(kind):
-    quantizer = Quantizer(torch.tensor(2.0), 6, 3)
+    quantizer = paper_quantizer(torch.tensor(2.0), 6, 3)
     case = Case(kind, 12, [12, 7, 0, 3], 21, quantizer, seed=4)
     whole = case.run("cpu")
     drive, lengths, pieces = case.drive, case.lengths, []
@@ -207,7 +205,7 @@ def test_a_sequence_in_pieces_equals_the_whole(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_changes_nothing(kind):
-    quantizer = Quantizer(torch.tensor(2.0), 6, 3)
+    quantizer = paper_quantizer(torch.tensor(2.0), 6, 3)
     case = Case(kind, 9, [4, 9, 1], 13, quantizer, seed=7)
     first = case.run("cpu")
     first_gradients = [g.clone() for g in case.gradients(first)]
@@ -241,7 +239,7 @@ def test_no_nan_for_any_finite_input(kind, backend):
         log_range=st.floats(-6, 30),
     )
     def check(values, state, num_bits, log_range):
-        quantizer = Quantizer(torch.tensor(10.0**log_range), num_bits, 0)
+        quantizer = paper_quantizer(torch.tensor(10.0**log_range), num_bits, 0)
         case = Case(kind, 4, [4], 2, quantizer, seed=2)
         case.cotangents = [torch.ones_like(c) for c in case.cotangents]
         values = torch.tensor(values).view(4, 1, 2)
@@ -266,7 +264,7 @@ def test_no_nan_for_any_finite_input(kind, backend):
 
 def test_gradients_of_an_unquantized_layer_match_finite_differences():
     # 32 bits make the layer smooth (away from the ReLU's edge): the true derivative exists.
-    quantizer = Quantizer(torch.tensor(1.0), 32, 0)
+    quantizer = paper_quantizer(torch.tensor(1.0), 32, 0)
     for kind in KINDS:
         case = Case(kind, 4, [4, 2], 3, quantizer, seed=11)
         gradients = case.gradients(case.run("cpu"))
@@ -306,13 +304,13 @@ def test_sparse_and_dense_recurrent_products_agree_with_the_reference(density, n
     results = []
     for backend in ("reference", "cpu"):
         leaves = [tensor.clone().requires_grad_() for tensor in (drive, weight, spikes)]
-        output = recurrence.gated_stacked(
+        output = recurrence.gated(
             leaves[0],
             None,
             leaves[1],
             torch.full((batch_size,), 2),
             LifState(zero, zero, leaves[2]),
-            Quantizer(torch.tensor(1.0), 32, 0),
+            FiringRule(paper_quantizer(torch.tensor(1.0), 32, 0)),
             backend=backend,
         )
         gradients = torch.autograd.grad(output.spikes_TBH.sum(), leaves)

@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from training import recurrence
-from training.lif import FiringOptions, LeakyFiring, LifState, leaky_encoder_step, leaky_gated_step
-from training.quantizer import LevelQuantizer
+from training.lif import FiringOptions, FiringRule, LifState, encoder_step, gated_step
+from training.quantizer import Quantizer, paper_quantizer
 
 KINDS = ("encoder", "gated")
 EDGE = 2e-4  # of a level
@@ -42,19 +42,17 @@ class Case:
 
     def firing(self, convert=lambda tensor: tensor):
         is_unsigned = self.options["is_unsigned"] and self.kind == "gated"
-        quantizer = LevelQuantizer(
+        quantizer = Quantizer(
             convert(self.range_M), convert(self.threshold), self.options["num_bits"], is_unsigned
         )
         leak = convert(self.leak) if self.options["leaks"] else None
-        return LeakyFiring(quantizer, leak, FiringOptions(self.options["cell_bound"]))
+        return FiringRule(quantizer, leak, FiringOptions(self.options["cell_bound"]))
 
     def run(self, backend):
         state, firing = LifState(*self.state), self.firing()
         if self.kind == "encoder":
-            return recurrence.leaky_encoder(
-                self.drive, self.lengths, state, firing, backend=backend
-            )
-        return recurrence.leaky_gated(
+            return recurrence.encoder(self.drive, self.lengths, state, firing, backend=backend)
+        return recurrence.gated(
             self.drive, self.mask, self.weight, self.lengths, state, firing, backend=backend
         )
 
@@ -78,13 +76,11 @@ class Case:
         for t, x in enumerate(self.drive.double()):
             valid = (t < self.lengths).unsqueeze(1)
             if self.kind == "encoder":
-                after, potential = leaky_encoder_step(x, state, firing)
+                after, potential = encoder_step(x, state, firing)
             else:
                 mask = None if self.mask is None else self.mask.double()
                 weight = self.weight.double()
-                after, potential = leaky_gated_step(
-                    *x.chunk(2, dim=-1), mask, weight, state, firing
-                )
+                after, potential = gated_step(*x.chunk(2, dim=-1), mask, weight, state, firing)
                 cell = x.chunk(2, dim=-1)[1] + state.spikes @ weight.chunk(2)[1].T
                 near = [cell.abs()]
                 if firing.options.cell_bound is not None:
@@ -204,15 +200,13 @@ def test_with_every_option_off_it_is_v2_bit_by_bit():
     off = {**ALL, "is_unsigned": False, "leaks": False, "cell_bound": None, "threshold": 4.0}
     case = Case("gated", [9, 5, 0], 19, off, seed=5)
     found = case.run("cpu")
-    from training.quantizer import Quantizer
-
-    expected = recurrence.gated_stacked(
+    expected = recurrence.gated(
         case.drive,
         case.mask,
         case.weight,
         case.lengths,
         LifState(*case.state),
-        Quantizer(case.range_M, 6, 3),
+        FiringRule(paper_quantizer(case.range_M, 6, 3)),
         backend="cpu",
     )
     assert torch.equal(found.spikes_TBH, expected.spikes_TBH)

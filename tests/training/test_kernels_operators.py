@@ -23,12 +23,13 @@ from training.kernels.layer import (
     Saved,
     flattened,
 )
-from training.lif import LifState
-from training.quantizer import Quantizer, RangeTracker
+from training.lif import FiringRule, LifState
+from training.quantizer import RangeTracker, paper_quantizer
 
 T, B, H = 5, 3, 11
 LENGTHS = torch.tensor([5, 2, 0])
-QUANTIZER = Quantizer(torch.tensor(2.0), 6, 3)
+QUANTIZER = paper_quantizer(torch.tensor(2.0), 6, 3)
+FIRING = FiringRule(QUANTIZER)
 
 
 def tensors(seed=0, num_drives=2):
@@ -41,7 +42,7 @@ def tensors(seed=0, num_drives=2):
 
 def run_v2(drives, state, weight, **options):
     drive, before = torch.cat(tuple(drives), -1), LifState(*state)
-    return recurrence.gated_stacked(drive, None, weight, LENGTHS, before, QUANTIZER, **options)
+    return recurrence.gated(drive, None, weight, LENGTHS, before, FIRING, **options)
 
 
 def layer_of(kind, state, mask=None, **weights):
@@ -144,7 +145,7 @@ def test_stacked_drives_may_be_strided():
     batch_major = stacked.transpose(0, 1).contiguous().transpose(0, 1)
     neurons_apart = torch.stack([stacked, stacked], dim=-1)[..., 0]
     for drive in (stacked, wider, batch_major, neurons_apart):
-        found = recurrence.gated_stacked(drive, None, weight, LENGTHS, LifState(*state), QUANTIZER)
+        found = recurrence.gated(drive, None, weight, LENGTHS, LifState(*state), FIRING)
         assert torch.equal(found.spikes_TBH, expected)
 
 
@@ -276,11 +277,11 @@ def test_backends_refuse_tensors_of_other_devices():
 RUN_ONCE = """
 import torch
 from training import recurrence
-from training.lif import LifState
-from training.quantizer import Quantizer
+from training.lif import FiringRule, LifState
+from training.quantizer import paper_quantizer
 state = LifState.zeros(2, 4, torch.device("cpu"))
 out = recurrence.encoder(torch.ones(3, 2, 4), torch.tensor([3, 1]), state,
-                         Quantizer(torch.tensor(2.0), 6, 3), backend="cpu")
+                         FiringRule(paper_quantizer(torch.tensor(2.0), 6, 3)), backend="cpu")
 print(float(out.spikes_TBH.sum()))
 """
 
@@ -334,7 +335,7 @@ def test_a_directory_others_can_write_is_not_trusted(tmp_path, monkeypatch):
 def test_lengths_outside_the_sequence_are_refused(lengths):
     (drive,), state, _ = tensors(num_drives=1)
     with pytest.raises(ValueError, match="between 0 and T=5"):
-        recurrence.encoder(drive, torch.tensor(lengths), LifState(*state), QUANTIZER)
+        recurrence.encoder(drive, torch.tensor(lengths), LifState(*state), FIRING)
 
 
 def test_shapes_that_do_not_fit_are_refused_by_name():
@@ -345,15 +346,15 @@ def test_shapes_that_do_not_fit_are_refused_by_name():
         wrong = list(good)
         wrong[position] = good[position][..., :-1]
         with pytest.raises(ValueError, match=name):
-            recurrence.gated_stacked(*wrong, LifState(*state), QUANTIZER)
+            recurrence.gated(*wrong, LifState(*state), FIRING)
     with pytest.raises(ValueError, match="drive_TBG"):
-        recurrence.gated_stacked(drives[0], None, None, LENGTHS, LifState(*state), QUANTIZER)
+        recurrence.gated(drives[0], None, None, LENGTHS, LifState(*state), FIRING)
     with pytest.raises(ValueError, match="drive_TBH"):
-        recurrence.encoder(drives[0][0], LENGTHS, LifState(*state), QUANTIZER)
+        recurrence.encoder(drives[0][0], LENGTHS, LifState(*state), FIRING)
     with pytest.raises(ValueError, match=r"state\.residue"):
-        recurrence.gated_stacked(*good, LifState(state[0], state[1][:2], state[2]), QUANTIZER)
+        recurrence.gated(*good, LifState(state[0], state[1][:2], state[2]), FIRING)
     with pytest.raises(ValueError, match="decay_H"):
-        recurrence.conventional(drives[0], torch.ones(H - 1), LENGTHS, LifState(*state), QUANTIZER)
+        recurrence.conventional(drives[0], torch.ones(H - 1), LENGTHS, LifState(*state), FIRING)
 
 
 @pytest.mark.parametrize(
@@ -362,13 +363,13 @@ def test_shapes_that_do_not_fit_are_refused_by_name():
 def test_empty_sequences_and_batches(backend, shape):
     drive = torch.zeros(shape, requires_grad=True)
     state = LifState(*(torch.ones(shape[1:], requires_grad=True) for _ in range(3)))
-    output = recurrence.gated_stacked(
+    output = recurrence.gated(
         torch.cat((drive, drive), -1),
         None,
         torch.eye(4).repeat(2, 1),
         torch.zeros(shape[1], dtype=torch.int64),
         state,
-        QUANTIZER,
+        FIRING,
         backend=backend,
     )
     assert output.spikes_TBH.shape == shape

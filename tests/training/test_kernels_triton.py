@@ -13,8 +13,8 @@ import torch
 
 from featurize.stage import PipelineError
 from training import recurrence
-from training.lif import FiringOptions, LeakyFiring, LifState
-from training.quantizer import LevelQuantizer, Quantizer
+from training.lif import FiringOptions, FiringRule, LifState
+from training.quantizer import Quantizer, paper_quantizer
 
 pytest.importorskip("triton")
 
@@ -50,17 +50,17 @@ def run(kind, backend, quantizer, seed):
 
     state = [grid(batch_size, num_neurons).requires_grad_() for _ in range(3)]
     lengths = torch.randint(0, num_frames + 1, (batch_size,), generator=generator).to(DEVICE)
-    quantizer = quantizer._replace(range_M=quantizer.range_M.to(DEVICE))
+    firing = FiringRule(quantizer._replace(range_M=quantizer.range_M.to(DEVICE)))
     num_drives = 2 if kind in ("v1", "v2") else 1
     drive = grid(num_frames, batch_size, num_drives * num_neurons).requires_grad_()
     leaves = [drive, *state]
     if kind == "encoder":
-        output = recurrence.encoder(drive, lengths, LifState(*state), quantizer, backend=backend)
+        output = recurrence.encoder(drive, lengths, LifState(*state), firing, backend=backend)
     elif kind == "conventional":
         decay = torch.rand(num_neurons, generator=generator).to(DEVICE).requires_grad_()
         leaves.append(decay)
         output = recurrence.conventional(
-            drive, decay, lengths, LifState(*state), quantizer, backend=backend
+            drive, decay, lengths, LifState(*state), firing, backend=backend
         )
     else:
         keep = torch.rand(batch_size, num_neurons, generator=generator) < 0.8
@@ -69,8 +69,8 @@ def run(kind, backend, quantizer, seed):
         if kind == "v2":
             weight = (grid(2 * num_neurons, num_neurons) / 16).requires_grad_()
             leaves.append(weight)
-        output = recurrence.gated_stacked(
-            drive, mask, weight, lengths, LifState(*state), quantizer, backend=backend
+        output = recurrence.gated(
+            drive, mask, weight, lengths, LifState(*state), firing, backend=backend
         )
     outputs = (output.spikes_TBH, *output.state)
     cotangents = [grid(*o.shape) for o in outputs]
@@ -84,7 +84,7 @@ def test_chunks_of_frames_hand_their_state_on(chunk_frames, monkeypatch):
     from training.kernels import triton_frames
 
     monkeypatch.setattr(triton_frames, "CHUNK_FRAMES", chunk_frames)
-    quantizer = Quantizer(torch.tensor(4.1), 6, 3)
+    quantizer = paper_quantizer(torch.tensor(4.1), 6, 3)
     expected, expected_gradients = run("v2", "reference", quantizer, 5)
     found, found_gradients = run("v2", "triton", quantizer, 5)
     for a, b in zip([*expected, *expected_gradients], [*found, *found_gradients], strict=True):
@@ -98,7 +98,7 @@ def test_chunks_of_frames_hand_their_state_on(chunk_frames, monkeypatch):
     [(6, 3, 0.77, 1), (6, 3, 4.1, 2), (1, 0, 4.1, 3), (32, 0, 4.1, 4)],
 )
 def test_triton_equals_reference(kind, num_bits, threshold, range_M, seed):
-    quantizer = Quantizer(torch.tensor(range_M), num_bits, threshold)
+    quantizer = paper_quantizer(torch.tensor(range_M), num_bits, threshold)
     expected, expected_gradients = run(kind, "reference", quantizer, seed)
     found, found_gradients = run(kind, "triton", quantizer, seed)
     for a, b in zip(expected, found, strict=True):
@@ -133,16 +133,16 @@ def run_leaky(kind, backend, options):
     range_M = torch.tensor(1.77, device=DEVICE, requires_grad=True)
     threshold = torch.tensor(2.3, device=DEVICE, requires_grad=True)
     is_unsigned = options["is_unsigned"] and kind == "gated"
-    quantizer = LevelQuantizer(range_M, threshold, options["num_bits"], is_unsigned)
+    quantizer = Quantizer(range_M, threshold, options["num_bits"], is_unsigned)
     chosen = FiringOptions(options["cell_bound"])
-    firing = LeakyFiring(quantizer, leak if options["leaks"] else None, chosen)
+    firing = FiringRule(quantizer, leak if options["leaks"] else None, chosen)
     leaves = [drive.requires_grad_(), *state, leak, range_M, threshold]
     if kind == "encoder":
-        output = recurrence.leaky_encoder(drive, lengths, LifState(*state), firing, backend=backend)
+        output = recurrence.encoder(drive, lengths, LifState(*state), firing, backend=backend)
     else:
         leaves.append(weight)
         mask = ((torch.rand(batch_size, num_neurons, generator=generator) < 0.8) / 0.8).to(DEVICE)
-        output = recurrence.leaky_gated(
+        output = recurrence.gated(
             drive, mask, weight, lengths, LifState(*state), firing, backend=backend
         )
     outputs = (output.spikes_TBH, *output.state)
@@ -181,7 +181,7 @@ def test_operators_pass_opcheck(kind):
         drive = torch.randn(4, 3, 5, device=DEVICE, requires_grad=True)
         weights = LayerWeights(decay_H=torch.rand(5, device=DEVICE, requires_grad=True))
     rows = Rows(torch.tensor([4, 0, 2], device=DEVICE), None)
-    quantizer = Quantizer(torch.tensor(2.0, device=DEVICE), 6, 3)
+    quantizer = paper_quantizer(torch.tensor(2.0, device=DEVICE), 6, 3)
     layer = Layer(kind, rows, weights, LifState(*state), quantizer)
     # Tracing with fake tensors; compiled execution needs Triton itself, not its interpreter.
     utilities = ("test_schema", "test_autograd_registration", "test_faketensor")
@@ -253,6 +253,6 @@ def test_the_launcher_takes_named_tuples():
 
     state = LifState.zeros(1, 4, torch.device("cpu"))
     rows = Rows(torch.tensor([1]), None)
-    layer = Layer("encoder", rows, LayerWeights(), state, Quantizer(torch.tensor(2.0), 6, 3))
+    layer = Layer("encoder", rows, LayerWeights(), state, paper_quantizer(torch.tensor(2.0), 6, 3))
     kinds, _ = native_specialize_impl(CUDABackend, firing_of(layer), False, True, True)
     assert kinds == Firing(*["*fp32"] * 6, "fp32")

@@ -8,15 +8,15 @@ import torch
 from evaluation.multiplications import Activity, NetworkShape, audited, closed_form, count_terms
 from training.lif import (
     FiringOptions,
-    LeakyFiring,
+    FiringRule,
     LifState,
-    leaky_encoder_step,
-    leaky_gated_step,
+    encoder_step,
+    gated_step,
 )
 from training.models.build import build_network
 from training.models.leaky_config import LeakyConfig
 from training.models.model_config import ModelConfig
-from training.quantizer import THRESHOLD_WINDOW, LevelQuantizer, fire_levels
+from training.quantizer import THRESHOLD_WINDOW, Quantizer, fire
 from training.train_config import QuantizationScheduleConfig
 
 # A range that makes the scale exactly 32 signed, or 64 unsigned, levels per unit at six bits.
@@ -26,7 +26,7 @@ OFF = LeakyConfig(residue_leak="none", cell_bound=None, unsigned_levels=False, l
 
 
 def levels(threshold=4.0, *, is_unsigned=False, learned=False):
-    return LevelQuantizer(
+    return Quantizer(
         torch.tensor(RANGE_M, requires_grad=learned),
         torch.tensor(threshold, requires_grad=learned),
         6,
@@ -45,10 +45,10 @@ def rest(num_neurons=1):
 def test_a_residue_leaks_until_nothing_is_left_to_fire():
     # lambda 1/2: 3 units are silent and leave 1.5; with 2 more 3.5 are silent and leave 1.75;
     # with 4.25 more 6 fire all. Without the leak the second frame would have fired 5.
-    firing = LeakyFiring(levels(), torch.tensor([0.5]))
+    firing = FiringRule(levels(), torch.tensor([0.5]))
     state, spikes, residues = rest(), [], []
     for frame in (3 * UNIT, 2 * UNIT, 4.25 * UNIT):
-        state, _ = leaky_encoder_step(column(frame), state, firing)
+        state, _ = encoder_step(column(frame), state, firing)
         spikes.append(round(state.spikes.item() / UNIT, 3))
         residues.append(round(state.residue.item() / UNIT, 3))
     assert spikes == [0, 0, 6]
@@ -57,21 +57,21 @@ def test_a_residue_leaks_until_nothing_is_left_to_fire():
 
 def test_a_current_below_the_leaking_share_of_the_threshold_never_fires():
     # R converges to lambda I / (1 - lambda), V to I / (1 - lambda): 4 units at I = 2, lambda 1/2.
-    firing = LeakyFiring(levels(), torch.tensor([0.5]))
+    firing = FiringRule(levels(), torch.tensor([0.5]))
     for current, fires in ((1.99, False), (2.2, True)):
         state, fired = rest(), 0.0
         for _ in range(100):
-            state, _ = leaky_encoder_step(column(current * UNIT), state, firing)
+            state, _ = encoder_step(column(current * UNIT), state, firing)
             fired += state.spikes.item()
         assert (fired > 0) == fires
 
 
 def test_the_cell_is_bounded_after_the_mask_and_the_current_with_it():
     # c M = 16 units; the cell of 10 units doubled by the mask is cut to 16, F = 1/2.
-    firing = LeakyFiring(levels(), None, FiringOptions(16 * UNIT / RANGE_M))
+    firing = FiringRule(levels(), None, FiringOptions(16 * UNIT / RANGE_M))
     state, currents = rest(), []
     for _ in range(2):
-        state, _ = leaky_gated_step(
+        state, _ = gated_step(
             column(0.0), column(10 * UNIT), column(2.0), torch.zeros(2, 1), state, firing
         )
         currents.append(round(state.synaptic_current.item() / UNIT, 3))
@@ -80,7 +80,7 @@ def test_the_cell_is_bounded_after_the_mask_and_the_current_with_it():
 
 def test_unsigned_levels_are_twice_as_fine_and_never_negative():
     potential = torch.tensor([-2.0, 3.9 / 64, 4.5 / 64, 63.5 / 64, 2.0])
-    found = fire_levels(potential, levels(is_unsigned=True)) * 64
+    found = fire(potential, levels(is_unsigned=True)) * 64
     assert found.round(decimals=3).tolist() == [0, 0, 4, 63, 63]
 
 
@@ -88,8 +88,8 @@ def test_v3_feeds_spikes_back_into_both_drives():
     weight = torch.zeros(4, 2)
     weight[2 + 1, 0] = 0.5
     before = LifState(torch.zeros(1, 2), torch.zeros(1, 2), column(16 * UNIT, 0.0))
-    after, _ = leaky_gated_step(
-        column(0.0, 0.0), column(0.0, 0.0), None, weight, before, LeakyFiring(levels())
+    after, _ = gated_step(
+        column(0.0, 0.0), column(0.0, 0.0), None, weight, before, FiringRule(levels())
     )
     assert (after.synaptic_current / UNIT).tolist() == [[0, 4]]
 
@@ -103,7 +103,7 @@ def test_gradients_of_the_quantiser_are_the_closed_forms(is_unsigned):
     weight = torch.tensor([1.0, 10.0, 100.0, 1e3, 1e4, 1e5], dtype=torch.float64)
     potential = (at / scale).requires_grad_()
     quantizer = levels(tau, is_unsigned=is_unsigned, learned=True)
-    (fire_levels(potential, quantizer).double() * weight).sum().backward()
+    (fire(potential, quantizer).double() * weight).sum().backward()
     inside = [1, 1, 1, 1, 0, 0 if is_unsigned else 1]
     assert potential.grad.tolist() == [w * i for w, i in zip(weight.tolist(), inside, strict=True)]
     top = 63 if is_unsigned else 31
@@ -119,7 +119,7 @@ def test_the_ranges_gradient_is_that_of_scaling_a_fine_quantiser():
     """With a threshold below every level, Y of (V, M) is M Y(V / M): Euler's theorem holds."""
     potential = torch.linspace(0.05, 1.5, 40, requires_grad=True)
     quantizer = levels(1.0, is_unsigned=True, learned=True)
-    spikes = fire_levels(potential, quantizer)
+    spikes = fire(potential, quantizer)
     grad_potential, grad_range = torch.autograd.grad(spikes.sum(), (potential, quantizer.range_M))
     euler = (grad_potential * potential).sum() + grad_range * quantizer.range_M
     assert euler.item() == pytest.approx(spikes.sum().item(), rel=1e-5)
@@ -132,20 +132,20 @@ def test_gradient_of_the_leak_is_the_sum_of_what_it_scales():
     # Q's slope inside the clip is 1 for silent outputs too, so that Y_1 and Y_2, which are zero,
     # take V_1 and V_2 back out of the residue: only the direct V_2 - Y_2 remains.
     leak = torch.tensor([0.5], requires_grad=True)
-    firing = LeakyFiring(levels(), leak)
+    firing = FiringRule(levels(), leak)
     state = rest()
     for frame in (3.0, 0.5, 8.0):
-        state, _ = leaky_encoder_step(column(frame * UNIT), state, firing)
+        state, _ = encoder_step(column(frame * UNIT), state, firing)
     state.spikes.sum().backward()
     assert leak.grad.item() == pytest.approx(2.0 * UNIT, rel=1e-5)
 
 
 def test_gradient_beyond_the_range_leaks_with_the_residue():
     drive = torch.tensor([[40 * UNIT], [0.0]], requires_grad=True)
-    firing = LeakyFiring(levels(), torch.tensor([0.75]))
+    firing = FiringRule(levels(), torch.tensor([0.75]))
     state = rest()
     for t in range(2):
-        state, _ = leaky_encoder_step(drive[t : t + 1], state, firing)
+        state, _ = encoder_step(drive[t : t + 1], state, firing)
     state.spikes.sum().backward()
     assert drive.grad.flatten().tolist() == [0.75, 1.0]
 
@@ -153,13 +153,13 @@ def test_gradient_beyond_the_range_leaks_with_the_residue():
 def test_a_bounded_cell_passes_its_gradient_to_the_range():
     quantizer = levels(learned=True)
     cell = column(50 * UNIT).requires_grad_()
-    state, _ = leaky_gated_step(
+    state, _ = gated_step(
         column(0.0),
         cell,
         None,
         torch.zeros(2, 1),
         rest(),
-        LeakyFiring(quantizer, None, FiringOptions(0.5)),
+        FiringRule(quantizer, None, FiringOptions(0.5)),
     )
     state.synaptic_current.sum().backward()
     assert cell.grad.item() == 0.0

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from training.constants import SATURATION
-from training.lif import LifState, conventional_step, encoder_step, gated_step
-from training.quantizer import Quantizer, level_scale
+from training.lif import FiringRule, LifState, conventional_step, encoder_step, gated_step
+from training.quantizer import paper_quantizer
 
 UNIT = 1 / 32
 RANGE_M = torch.tensor(31.9968 / 32)
-SIX_BITS = Quantizer(RANGE_M, num_bits=6, threshold=3)
+SIX_BITS = FiringRule(paper_quantizer(RANGE_M, num_bits=6, threshold=3))
 
 
 def column(*values):
@@ -25,13 +25,13 @@ def rest(num_neurons=1):
 
 
 def test_the_scale_of_these_tests_is_32():
-    assert float(level_scale(RANGE_M, 6)) == pytest.approx(32.0, rel=1e-7)
+    assert float(SIX_BITS.quantizer.scale()) == pytest.approx(32.0, rel=1e-7)
 
 
-def run_encoder(frames, quantizer=SIX_BITS):
+def run_encoder(frames):
     state, potentials, spikes = rest(), [], []
     for frame in frames:
-        state, potential = encoder_step(column(frame), state, quantizer)
+        state, potential = encoder_step(column(frame), state, SIX_BITS)
         potentials.append(potential.item() / UNIT)
         spikes.append(round(state.spikes.item() / UNIT, 3))
     return potentials, spikes, state

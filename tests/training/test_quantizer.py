@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from training.quantizer import (
     RANGE_MOMENTUM,
-    Quantizer,
     RangeTracker,
     fire,
-    level_scale,
+    paper_quantizer,
     quantize,
 )
 
@@ -33,8 +32,8 @@ def level(potential, range_M, num_bits, threshold):
 @given(potential=potentials, range_M=ranges, num_bits=bits, threshold=st.integers(0, 5))
 def test_levels_follow_the_definition(potential, range_M, num_bits, threshold):
     expected, is_near_edge = level(potential, range_M, num_bits, threshold)
-    quantizer = Quantizer(torch.tensor(range_M), num_bits, threshold)
-    scale = float(level_scale(quantizer.range_M, num_bits))
+    quantizer = paper_quantizer(torch.tensor(range_M), num_bits, threshold)
+    scale = float(quantizer.scale())
     found = quantize(torch.tensor(potential), quantizer).item() * scale
     assert found == pytest.approx(round(found), abs=1e-4)
     if not is_near_edge:
@@ -43,29 +42,29 @@ def test_levels_follow_the_definition(potential, range_M, num_bits, threshold):
 
 @given(range_M=ranges, num_bits=bits)
 def test_the_edges_of_the_range_reach_the_top_level_and_no_further(range_M, num_bits):
-    quantizer = Quantizer(torch.tensor(range_M), num_bits, 0)
+    quantizer = paper_quantizer(torch.tensor(range_M), num_bits, 0)
     potential = torch.tensor([range_M, -range_M, 1e6, -1e6])
-    found = quantize(potential, quantizer) * level_scale(quantizer.range_M, num_bits)
+    found = quantize(potential, quantizer) * quantizer.scale()
     top = max(1, 2 ** (num_bits - 1) - 1)
     assert found.round().tolist() == [top, -top, top, -top]
 
 
 def test_paper_setting_uses_levels_4_to_31():
-    quantizer = Quantizer(torch.tensor(1.0), 6, 3)
+    quantizer = paper_quantizer(torch.tensor(1.0), 6, 3)
     found = quantize(torch.linspace(-1.5, 1.5, 20001), quantizer)
-    levels = set((found * level_scale(quantizer.range_M, 6)).round().int().tolist())
+    levels = set((found * quantizer.scale()).round().int().tolist())
     assert levels == {0, *range(4, 32), *range(-31, -3)}
 
 
 def test_one_bit_fires_plus_and_minus_one():
-    quantizer = Quantizer(torch.tensor(2.0), 1, 0)
+    quantizer = paper_quantizer(torch.tensor(2.0), 1, 0)
     found = quantize(torch.tensor([-2.0, -1.9, 0.0, 1.9, 2.0]), quantizer)
-    assert (found * level_scale(quantizer.range_M, 1)).round().tolist() == [-1, 0, 0, 0, 1]
+    assert (found * quantizer.scale()).round().tolist() == [-1, 0, 0, 0, 1]
 
 
 def test_thirty_two_bits_leave_the_potential_alone():
     potential = torch.tensor([-1e9, -0.1, 0.0, 3.7], requires_grad=True)
-    found = fire(potential, Quantizer(torch.tensor(0.5), 32, 3))
+    found = fire(potential, paper_quantizer(torch.tensor(0.5), 32, 3))
     assert torch.equal(found, potential)
     found.sum().backward()
     assert potential.grad.tolist() == [1, 1, 1, 1]
@@ -73,7 +72,7 @@ def test_thirty_two_bits_leave_the_potential_alone():
 
 def test_gradient_is_one_inside_the_clip_and_zero_outside():
     potential = torch.tensor([-2.5, -2.0, -0.01, 0.0, 1.9, 2.0, 2.1], requires_grad=True)
-    fire(potential, Quantizer(torch.tensor(2.0), 6, 3)).sum().backward()
+    fire(potential, paper_quantizer(torch.tensor(2.0), 6, 3)).sum().backward()
     assert potential.grad.tolist() == [0, 1, 1, 1, 1, 1, 0]
 
 

@@ -39,7 +39,6 @@ from training.kernels.layer import (
 )
 from training.kernels.simd import LANES
 from training.lif import LifState
-from training.quantizer import as_levels
 from training.recurrence_types import RecurrenceOutput
 
 
@@ -101,7 +100,7 @@ def _by_falling_length(lengths_B: Tensor, first: int, last: int) -> Share:
 
 
 def _firing(layer: Layer) -> Firing:
-    quantizer = as_levels(layer.quantizer)
+    quantizer = layer.quantizer
     is_quantized = quantizer.num_bits != UNQUANTIZED_BITS
     range_M, leak = quantizer.range_M.detach(), layer.weights.residue_leak_H
     has_bound = layer.options.cell_bound is not None

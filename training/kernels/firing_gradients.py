@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from training.kernels.layer import Layer
-from training.quantizer import THRESHOLD_WINDOW, as_levels
+from training.quantizer import THRESHOLD_WINDOW
 
 
 class FiringSums(NamedTuple):
@@ -34,7 +34,7 @@ def firing_gradients(
     leak = layer.weights.residue_leak_H
     if sums is None:
         return None if leak is None else leak.new_zeros(leak.shape), None, None
-    quantizer = as_levels(layer.quantizer)
+    quantizer = layer.quantizer
     range_M, threshold = quantizer.range_M.detach(), quantizer.threshold_levels.detach()
     scale = quantizer._replace(range_M=range_M).scale()
     of_range = (

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from training.kernels.lanes import WIDE
 from training.lif import FiringOptions, LifState
-from training.quantizer import LevelQuantizer, Quantizer, as_levels
+from training.quantizer import Quantizer
 
 LayerKind = Literal["encoder", "conventional", "gated"]
 
@@ -41,9 +41,7 @@ class Layer(NamedTuple):
     rows: Rows
     weights: LayerWeights  # what the recurrence learns
     state: LifState  # state before the first frame, (B, H) each
-    # range, bits and threshold; operators and fused backends take that of the paper's models as one
-    # of levels
-    quantizer: Quantizer | LevelQuantizer
+    quantizer: Quantizer
     options: FiringOptions = FiringOptions()  # of v3
 
 
@@ -97,12 +95,11 @@ def num_bit_bytes(num_neurons: int) -> int:
 
 def flattened(layer: Layer) -> tuple[Any, ...]:
     """A layer as the flat arguments of an operator, in the order of its fields."""
-    quantizer = as_levels(layer.quantizer)
     rows, weights, state = layer.rows, layer.weights, layer.state
-    return (layer.kind, *rows, *weights, *state, *quantizer, *layer.options)
+    return (layer.kind, *rows, *weights, *state, *layer.quantizer, *layer.options)
 
 
-FLAT_PARTS = (Rows, LayerWeights, LifState, LevelQuantizer, FiringOptions)
+FLAT_PARTS = (Rows, LayerWeights, LifState, Quantizer, FiringOptions)
 NUM_FLAT = 1 + sum(len(part._fields) for part in FLAT_PARTS)
 
 

@@ -29,7 +29,7 @@ from training.kernels.layer import (
     unflattened,
 )
 from training.lif import LifState
-from training.quantizer import LevelQuantizer, as_levels
+from training.quantizer import Quantizer
 
 R = TypeVar("R")
 
@@ -162,7 +162,7 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     spikes, saved = arguments[NUM_FLAT], Saved(*arguments[NUM_FLAT + 1 :][:NUM_SAVED])
     num_drives = spikes.shape[2] * (2 if found.kind == "gated" else 1)
     drive = spikes.new_empty((*spikes.shape[:2], num_drives))
-    quantizer = as_levels(found.quantizer)
+    quantizer = found.quantizer
     levels = [
         torch.empty_like(learned) if len(saved.potentials) else None
         for learned in (quantizer.range_M, quantizer.threshold_levels)
@@ -213,14 +213,14 @@ def _differentiate_layer(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | 
         rows=Rows(nothing, None),
         weights=LayerWeights(*weights),
         state=LifState(*others[NUM_LEARNED:]),
-        quantizer=LevelQuantizer(cast(Any, range_M), cast(Any, threshold_levels), nothing, nothing),
+        quantizer=Quantizer(cast(Any, range_M), cast(Any, threshold_levels), nothing, nothing),
     )
     return (*flattened(of_layer), drive, None, None, None)
 
 
 def _learned(found: Layer, like: Tensor) -> list[Tensor]:
     """Weights, range and threshold; a tensor of no gradient's shape for what is not there."""
-    quantizer = as_levels(found.quantizer)
+    quantizer = found.quantizer
     learned = (*found.weights, quantizer.range_M, quantizer.threshold_levels)
     return [like if each is None else each for each in learned]
 

@@ -7,7 +7,7 @@ Shape legend: T time, B batch, H neurons.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -22,28 +22,25 @@ from training.kernels.layer import (
     Saved,
 )
 from training.lif import (
-    LeakyFiring,
+    FiringRule,
     LifState,
     StepOutput,
     conventional_step,
     encoder_step,
     gated_step,
-    leaky_encoder_step,
-    leaky_gated_step,
 )
-from training.quantizer import LevelQuantizer, Quantizer, RangeTracker, as_levels
+from training.quantizer import RangeTracker
 from training.recurrence_types import RecurrenceOutput
 
-FiringT = TypeVar("FiringT", Quantizer, LeakyFiring)
-Step = Callable[[int, LifState, FiringT], StepOutput]
+Step = Callable[[int, LifState, FiringRule], StepOutput]
 
 
 def scan(
-    step: Step[FiringT],
+    step: Step,
     num_frames: int,
     lengths_B: Tensor,
     state: LifState,
-    firing: FiringT,
+    firing: FiringRule,
     per_step_range: RangeTracker | None = None,
 ) -> RecurrenceOutput:
     """Run ``step`` over time; beyond an utterance's length its state rests and its output is 0.
@@ -52,7 +49,6 @@ def scan(
         step: (time index, state, firing) to step output.
         num_frames: T.
         lengths_B: valid frames of each utterance, (B,) int64.
-        firing: how the site fires, its quantiser or more.
         per_step_range: when given, moved by each step's extremes before that step fires.
     """
     spikes = []
@@ -61,11 +57,11 @@ def scan(
     for t in range(num_frames):
         valid_B1 = (t < lengths_B).unsqueeze(1)
         if per_step_range is not None and bool(valid_B1.any()):
-            assert isinstance(firing, Quantizer)
             with torch.no_grad():
                 seen = step(t, state, firing).membrane_potential[valid_B1.squeeze(1)]
             per_step_range.update(seen.min(), seen.max())
-            firing = firing._replace(range_M=per_step_range.range_M())
+            moved = firing.quantizer._replace(range_M=per_step_range.range_M())
+            firing = firing._replace(quantizer=moved)
         after, potential = step(t, state, firing)
         spikes.append(torch.where(valid_B1, after.spikes, torch.zeros_like(after.spikes)))
         state = LifState(*(torch.where(valid_B1, a, b) for a, b in zip(after, state, strict=True)))
@@ -79,42 +75,23 @@ def scan(
     return RecurrenceOutput(torch.stack(spikes), state, minimum, maximum)
 
 
-def _step(layer: Layer, drive_TBG: Tensor) -> Step[Quantizer]:
-    """One step of the equations of the paper's models; a new kind of layer is one case more."""
+def _step(layer: Layer, drive_TBG: Tensor) -> Step:
+    """One step of a kind of layer; a new kind is one case more."""
     weights, mask_BH = layer.weights, layer.rows.dropout_mask_BH
 
-    def encode(t: int, before: LifState, quantizer: Quantizer) -> StepOutput:
-        return encoder_step(drive_TBG[t], before, quantizer)
+    def encode(t: int, before: LifState, firing: FiringRule) -> StepOutput:
+        return encoder_step(drive_TBG[t], before, firing)
 
-    def decay(t: int, before: LifState, quantizer: Quantizer) -> StepOutput:
+    def decay(t: int, before: LifState, firing: FiringRule) -> StepOutput:
         assert weights.decay_H is not None
-        return conventional_step(drive_TBG[t], weights.decay_H, before, quantizer)
+        return conventional_step(drive_TBG[t], weights.decay_H, before, firing)
 
-    def gate(t: int, before: LifState, quantizer: Quantizer) -> StepOutput:
+    def gate(t: int, before: LifState, firing: FiringRule) -> StepOutput:
         forget_BH, cell_BH = drive_TBG[t].chunk(2, dim=-1)
-        return gated_step(forget_BH, cell_BH, mask_BH, weights.recurrent_2HH, before, quantizer)
+        return gated_step(forget_BH, cell_BH, mask_BH, weights.recurrent_2HH, before, firing)
 
-    steps: dict[LayerKind, Step[Quantizer]] = {
-        "encoder": encode,
-        "conventional": decay,
-        "gated": gate,
-    }
+    steps: dict[LayerKind, Step] = {"encoder": encode, "conventional": decay, "gated": gate}
     return steps[layer.kind]
-
-
-def _leaky_step(layer: Layer, drive_TBG: Tensor) -> Step[LeakyFiring]:
-    """One step of the equations of v3."""
-    recurrent_2HH, mask_BH = layer.weights.recurrent_2HH, layer.rows.dropout_mask_BH
-
-    def encode(t: int, before: LifState, firing: LeakyFiring) -> StepOutput:
-        return leaky_encoder_step(drive_TBG[t], before, firing)
-
-    def gate(t: int, before: LifState, firing: LeakyFiring) -> StepOutput:
-        assert recurrent_2HH is not None
-        forget_BH, cell_BH = drive_TBG[t].chunk(2, dim=-1)
-        return leaky_gated_step(forget_BH, cell_BH, mask_BH, recurrent_2HH, before, firing)
-
-    return encode if layer.kind == "encoder" else gate
 
 
 def forward(
@@ -122,13 +99,9 @@ def forward(
 ) -> tuple[RecurrenceOutput, Saved]:
     """See ``RecurrenceBackend``; autograd can differentiate it as well, any number of times."""
     lengths_B, num_frames = layer.rows.lengths_B, drive_TBG.shape[0]
-    if isinstance(layer.quantizer, Quantizer):
-        step = _step(layer, drive_TBG)
-        output = scan(step, num_frames, lengths_B, layer.state, layer.quantizer, per_step_range)
-    else:
-        firing = LeakyFiring(layer.quantizer, layer.weights.residue_leak_H, layer.options)
-        leaky_step = _leaky_step(layer, drive_TBG)
-        output = scan(leaky_step, num_frames, lengths_B, layer.state, firing)
+    firing = FiringRule(layer.quantizer, layer.weights.residue_leak_H, layer.options)
+    step = _step(layer, drive_TBG)
+    output = scan(step, num_frames, lengths_B, layer.state, firing, per_step_range)
 
     def nothing(dtype: torch.dtype = torch.float32) -> Tensor:
         return drive_TBG.new_empty(0, dtype=dtype)
@@ -150,19 +123,16 @@ def backward(
     layer: Layer, spikes_TBH: Tensor, saved: Saved, gradients: OutputGradients
 ) -> LayerGradients:
     """See ``RecurrenceBackend``: the forward pass again, for autograd to differentiate."""
-    quantizer = layer.quantizer
-    is_learned = isinstance(quantizer, LevelQuantizer)
-    levels = as_levels(quantizer)
+    levels = layer.quantizer
     given = (saved.drive, levels.range_M, levels.threshold_levels, *layer.weights, *layer.state)
     with torch.enable_grad():
         drive, range_M, threshold, *leaves = (
             None if tensor is None else tensor.detach().requires_grad_() for tensor in given
         )
         assert drive is not None
-        again = layer._replace(**_parts(leaves))
-        if is_learned:
-            learned = {"range_M": range_M, "threshold_levels": threshold}
-            again = again._replace(quantizer=levels._replace(**cast(Any, learned)))
+        learned = {"range_M": range_M, "threshold_levels": threshold}
+        quantizer = levels._replace(**cast(Any, learned))
+        again = layer._replace(quantizer=quantizer, **_parts(leaves))
         output, _ = forward(again, drive, Keep(for_backward=False))
         found = torch.autograd.grad(
             (output.spikes_TBH, *output.state),
@@ -173,8 +143,6 @@ def backward(
     of_drive, of_range, of_threshold, *others = found
     of_leaves = iter(others)
     parts = _parts([None if leaf is None else next(of_leaves) for leaf in leaves])
-    if not is_learned:
-        return LayerGradients(of_drive, **parts)
     return LayerGradients(of_drive, **parts, range_M=of_range, threshold_levels=of_threshold)
 
 

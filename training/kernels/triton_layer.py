@@ -11,7 +11,6 @@ from torch import Tensor
 
 from training.constants import SATURATION, UNQUANTIZED_BITS
 from training.kernels.layer import Layer
-from training.quantizer import as_levels
 
 
 class Membrane(NamedTuple):
@@ -84,7 +83,7 @@ def new_membrane(current_BH: Tensor, residue_BH: Tensor) -> Membrane:
 
 def firing_of(layer: Layer) -> Firing:
     """How the layer fires, on its device."""
-    levels = as_levels(layer.quantizer)
+    levels = layer.quantizer
     range_M, leak = levels.range_M.detach(), layer.weights.residue_leak_H
     scale = torch.ones_like(range_M)
     if levels.num_bits != UNQUANTIZED_BITS:
@@ -103,7 +102,7 @@ def firing_of(layer: Layer) -> Firing:
 def options_of(layer: Layer, has_potentials: bool) -> Options:
     """What the layer's kernels are compiled for."""
     return Options(
-        as_levels(layer.quantizer).num_bits != UNQUANTIZED_BITS,
+        layer.quantizer.num_bits != UNQUANTIZED_BITS,
         layer.weights.residue_leak_H is not None,
         layer.options.cell_bound is not None,
         has_potentials,

@@ -147,13 +147,7 @@ V2 = ModelSpec(
     "v2", "SNN v2", _SPIKING, _v2, is_event_based=True, has_quantizers=True, engine=_ENGINE
 )
 V3 = ModelSpec(
-    "v3",
-    "SNN v3",
-    "training.models.leaky:LeakyNetwork",
-    _v3,
-    is_event_based=True,
-    has_quantizers=True,
-    engine=_ENGINE,
+    "v3", "SNN v3", _SPIKING, _v3, is_event_based=True, has_quantizers=True, engine=_ENGINE
 )
 LSTM = ModelSpec("lstm", "LSTM", _DENSE, _lstm)
 GRU = ModelSpec("gru", "GRU", _DENSE, _gru)

@@ -11,19 +11,16 @@ Shape legend: H neurons.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from training.constants import UNQUANTIZED_BITS
-from training.lif import FiringOptions, LeakyFiring
+from training.lif import FiringOptions, FiringRule
 from training.models.model_config import ModelConfig
-from training.models.site import QuantizerSite
-from training.quantizer import LevelQuantizer, Quantizer, RangeTracker
+from training.models.site import QuantizerSite, Recurrence
+from training.quantizer import Quantizer
 from training.recurrence_types import RecurrenceOutput
-
-LeakyRecurrence = Callable[[LeakyFiring], RecurrenceOutput]
 
 
 def _scaled_gradient(value: Tensor, share: float) -> Tensor:
@@ -63,9 +60,9 @@ class LeakySite(QuantizerSite):
             logit = math.log(share / (1.0 - share))
             self.leak_logit = nn.Parameter(torch.full((size,), logit))
 
-    def _levels(self, range_M: Tensor, threshold_levels: Tensor) -> LevelQuantizer:
+    def _levels(self, range_M: Tensor, threshold_levels: Tensor) -> Quantizer:
         num_bits = self.num_bits if self.is_quantized else UNQUANTIZED_BITS
-        return LevelQuantizer(range_M, threshold_levels, num_bits, self.is_unsigned)
+        return Quantizer(range_M, threshold_levels, num_bits, self.is_unsigned)
 
     def residue_leak(self) -> Tensor | None:
         """lambda, (H,); None for no leak."""
@@ -73,8 +70,10 @@ class LeakySite(QuantizerSite):
             return None
         return torch.sigmoid(self.leak_logit).expand(self.num_neurons)
 
-    def _learned(self) -> LevelQuantizer:
-        assert self.log_range is not None
+    def quantizer(self) -> Quantizer:
+        """The quantiser with the present range and threshold, learned or followed."""
+        if self.log_range is None:
+            return super().quantizer()._replace(is_unsigned=self.is_unsigned)
         assert self.log_threshold is not None
         num_levels = 2 ** (self.num_bits - 1 + self.is_unsigned) - 1
         share = 1.0 / math.sqrt(self.num_neurons * num_levels)
@@ -87,27 +86,19 @@ class LeakySite(QuantizerSite):
             threshold_levels=(scheduled * threshold * levels.scale()).clamp(min=1.0)
         )
 
-    def firing(self, quantizer: Quantizer | None = None) -> LeakyFiring:
-        """How the site fires.
+    def firing(self) -> FiringRule:
+        """How the site fires at present."""
+        return FiringRule(self.quantizer(), self.residue_leak(), self.options)
 
-        Args:
-            quantizer: range and threshold of this pass where they are not learned; None for the
-                present ones.
-        """
-        if self.log_range is not None:
-            levels = self._learned()
-        else:
-            current = quantizer or self.quantizer()
-            threshold = torch.full_like(current.range_M, current.threshold + 1.0)
-            levels = LevelQuantizer(current.range_M, threshold, current.num_bits, self.is_unsigned)
-        return LeakyFiring(levels, self.residue_leak(), self.options)
-
-    def run_leaky(self, recurrence: LeakyRecurrence) -> RecurrenceOutput:
+    def run(self, recurrence: Recurrence) -> RecurrenceOutput:
         """Run the recurrence; where the range is not learned it follows as in v2."""
         if self.log_range is not None:
-            return recurrence(self.firing())
+            return recurrence(self.firing(), None)
+        return super().run(recurrence)
 
-        def follow(quantizer: Quantizer, _: RangeTracker | None) -> RecurrenceOutput:
-            return recurrence(self.firing(quantizer))
 
-        return self.run(follow)
+def site_for(config: ModelConfig, num_neurons: int, *, is_encoder: bool = False) -> QuantizerSite:
+    """A site of v3, or of one of the paper's models."""
+    if config.model == "v3":
+        return LeakySite(config, num_neurons, is_encoder=is_encoder)
+    return QuantizerSite(config, is_encoder=is_encoder)

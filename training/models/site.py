@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from training.collectives import all_max
 from training.constants import UNQUANTIZED_BITS
+from training.lif import FiringRule
 from training.models.model_config import ModelConfig
-from training.quantizer import Quantizer, RangeTracker
+from training.quantizer import Quantizer, RangeTracker, paper_quantizer
 from training.recurrence_types import RecurrenceOutput
 from training.train_config import QuantizationScheduleConfig
 
-Recurrence = Callable[[Quantizer, RangeTracker | None], RecurrenceOutput]
+Recurrence = Callable[[FiringRule, RangeTracker | None], RecurrenceOutput]
 
 
 class QuantizerSite(nn.Module):
@@ -55,20 +56,25 @@ class QuantizerSite(nn.Module):
     def quantizer(self) -> Quantizer:
         """The quantiser with the present range."""
         num_bits = self.num_bits if self.is_quantized else UNQUANTIZED_BITS
-        return Quantizer(self.tracker.range_M(), num_bits, self.threshold)
+        return paper_quantizer(self.tracker.range_M(), num_bits, self.threshold)
+
+    def firing(self) -> FiringRule:
+        """How the site fires at present."""
+        return FiringRule(self.quantizer())
 
     def run(self, recurrence: Recurrence) -> RecurrenceOutput:
         """Run the recurrence, and in training remember its extremes."""
         if not self.training or self.num_bits == UNQUANTIZED_BITS:
-            return recurrence(self.quantizer(), None)
+            return recurrence(self.firing(), None)
         if self.per_step:
-            return recurrence(self.quantizer(), self.tracker if self.range_moves() else None)
+            return recurrence(self.firing(), self.tracker if self.range_moves() else None)
         if int(self.tracker.num_updates) == 0:
             with torch.no_grad():
-                unquantized = self.quantizer()._replace(num_bits=UNQUANTIZED_BITS)
-                self._observe(recurrence(unquantized, None))
+                firing = self.firing()
+                unquantized = firing.quantizer._replace(num_bits=UNQUANTIZED_BITS)
+                self._observe(recurrence(firing._replace(quantizer=unquantized), None))
                 self.apply_pending()
-        output = recurrence(self.quantizer(), None)
+        output = recurrence(self.firing(), None)
         self._observe(output)
         return output
 

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from training import recurrence
-from training.lif import LifState
+from training.lif import FiringRule, LifState
 from training.models.batch_norm import FrameBatchNorm
 from training.models.frames import ValidFrames
+from training.models.leaky_site import site_for
 from training.models.model_config import ModelConfig
 from training.models.network import OutputLayer, SpeechNetwork, normalized_linear
 from training.models.output import NetworkOutput
 from training.models.recomputed import recomputed
 from training.models.site import QuantizerSite
-from training.quantizer import Quantizer, RangeTracker
+from training.quantizer import RangeTracker
 from training.recurrence_types import RecurrenceOutput
 from training.spike_linear import spike_linear
 from training.train_config import QuantizationScheduleConfig
@@ -46,7 +47,7 @@ class LifLayer(nn.Module):
         self.recompute_frames = config.recompute_frames
         self.input_map = uniform_linear(num_inputs, num_drives * config.hidden_size)
         self.norm = FrameBatchNorm(num_drives * config.hidden_size)
-        self.site = QuantizerSite(config)
+        self.site = site_for(config, config.hidden_size)
 
     def forward(
         self, below_TBF: Tensor, frames: ValidFrames, state: LifState, mask_BH: Tensor | None
@@ -58,8 +59,8 @@ class LifLayer(nn.Module):
             return self._recomputed(product_NG, frames, state, mask_BH)
         drive_TBG = frames.unpack(normalized_linear(below_NF, self.input_map, self.norm))
 
-        def run(quantizer: Quantizer, per_step: RangeTracker | None) -> RecurrenceOutput:
-            return self.recur(drive_TBG, frames.lengths_B, state, mask_BH, quantizer, per_step)
+        def run(firing: FiringRule, per_step: RangeTracker | None) -> RecurrenceOutput:
+            return self.recur(drive_TBG, frames.lengths_B, state, mask_BH, firing, per_step)
 
         return self.site.run(run)
 
@@ -70,9 +71,9 @@ class LifLayer(nn.Module):
         assert self.recompute_frames is not None
         chunk_frames = self.recompute_frames
 
-        def run(quantizer: Quantizer, _: RangeTracker | None) -> RecurrenceOutput:
+        def run(firing: FiringRule, _: RangeTracker | None) -> RecurrenceOutput:
             def chunk(drive_TBG: Tensor, lengths_B: Tensor, before: LifState) -> RecurrenceOutput:
-                return self.recur(drive_TBG, lengths_B, before, mask_BH, quantizer, None)
+                return self.recur(drive_TBG, lengths_B, before, mask_BH, firing, None)
 
             weights = self.recurrence_parameters()
             return recomputed(
@@ -87,7 +88,7 @@ class LifLayer(nn.Module):
         lengths_B: Tensor,
         state: LifState,
         mask_BH: Tensor | None,
-        quantizer: Quantizer,
+        firing: FiringRule,
         per_step: RangeTracker | None,
     ) -> RecurrenceOutput:
         """The layer's recurrence, given ``BN(W X)``."""
@@ -111,7 +112,7 @@ class ConventionalLayer(LifLayer):
         lengths_B: Tensor,
         state: LifState,
         mask_BH: Tensor | None,
-        quantizer: Quantizer,
+        firing: FiringRule,
         per_step: RangeTracker | None,
     ) -> RecurrenceOutput:
         """``training.recurrence.conventional`` of the masked drive."""
@@ -120,7 +121,7 @@ class ConventionalLayer(LifLayer):
             self.decay,
             lengths_B,
             state,
-            quantizer,
+            firing,
             backend=self.backend,
             per_step_range=per_step,
         )
@@ -136,7 +137,7 @@ class ConventionalLayer(LifLayer):
 
 
 class GatedLayer(LifLayer):
-    """Improved LIF v1, or v2 with recurrent weights ``[U_f; U_c]``."""
+    """Improved LIF v1, or v2 and v3 with recurrent weights ``[U_f; U_c]``."""
 
     def __init__(self, num_inputs: int, config: ModelConfig) -> None:
         super().__init__(num_inputs, 2, config)
@@ -152,42 +153,44 @@ class GatedLayer(LifLayer):
         lengths_B: Tensor,
         state: LifState,
         mask_BH: Tensor | None,
-        quantizer: Quantizer,
+        firing: FiringRule,
         per_step: RangeTracker | None,
     ) -> RecurrenceOutput:
-        """``training.recurrence.gated_stacked`` of both drives."""
-        return recurrence.gated_stacked(
+        """``training.recurrence.gated`` of both drives."""
+        return recurrence.gated(
             drive_TBG,
             mask_BH,
             self.recurrent_weight,
             lengths_B,
             state,
-            quantizer,
+            firing,
             backend=self.backend,
             per_step_range=per_step,
         )
 
     def recurrence_parameters(self) -> list[Tensor]:
-        """``[U_f; U_c]`` of v2."""
+        """``[U_f; U_c]``, where there is one."""
         return [] if self.recurrent_weight is None else [self.recurrent_weight]
 
 
 class SpikingNetwork(SpeechNetwork):
-    """Encoder, LIF layers and output of a spiking recogniser."""
+    """Encoder, LIF layers and output of a spiking recogniser.
+
+    The projection of v3, where there is one, is ``BN(W_p x)`` with W_p (P, F), folded for inference
+    as every other: P F products a frame, of features that are never zero.
+    """
 
     def __init__(self, config: ModelConfig, num_features: int, num_outputs: int) -> None:
         super().__init__(config, num_features, num_outputs)
         self.num_encoded = config.projection_size or num_features
-        self.encoder_site = QuantizerSite(config, is_encoder=True)
+        self.encoder_site = site_for(config, self.num_encoded, is_encoder=True)
         sizes = [self.num_encoded] + [config.hidden_size] * config.num_layers
-        self.layers = nn.ModuleList(self.make_layer(size) for size in sizes[:-1])
+        layer_type = ConventionalLayer if config.model == "conventional" else GatedLayer
+        self.layers = nn.ModuleList(layer_type(size, config) for size in sizes[:-1])
         self.output = OutputLayer(config.hidden_size, num_outputs)
-
-    def make_layer(self, num_inputs: int) -> LifLayer:
-        """A new layer above a site of so many outputs."""
-        if self.config.model == "conventional":
-            return ConventionalLayer(num_inputs, self.config)
-        return GatedLayer(num_inputs, self.config)
+        if config.projection_size is not None:
+            self.projection = uniform_linear(num_features, config.projection_size)
+            self.projection_norm = FrameBatchNorm(config.projection_size)
 
     def forward(
         self,
@@ -209,14 +212,17 @@ class SpikingNetwork(SpeechNetwork):
         return NetworkOutput(self.output(outputs[-1], frames), tuple(after), tuple(outputs))
 
     def encode(self, x_TBF: Tensor, frames: ValidFrames, state: LifState) -> RecurrenceOutput:
-        """The features as spikes."""
+        """The features, or their projection, as spikes."""
+        if self.config.projection_size is not None:
+            x_NF = frames.pack(x_TBF)
+            x_TBF = frames.unpack(normalized_linear(x_NF, self.projection, self.projection_norm))
 
-        def run(quantizer: Quantizer, per_step: RangeTracker | None) -> RecurrenceOutput:
+        def run(firing: FiringRule, per_step: RangeTracker | None) -> RecurrenceOutput:
             return recurrence.encoder(
                 x_TBF,
                 frames.lengths_B,
                 state,
-                quantizer,
+                firing,
                 backend=self.config.backend,
                 per_step_range=per_step,
             )
@@ -235,15 +241,18 @@ class SpikingNetwork(SpeechNetwork):
         """Spike as the schedule wants it."""
         if schedule is None:
             return
-        for site in (self.encoder_site, *(layer.site for layer in self._lif_layers())):
+        for site in self._sites():
             site.begin_epoch(schedule, epoch)
+
+    def _sites(self) -> list[QuantizerSite]:
+        return [self.encoder_site, *(layer.site for layer in self._lif_layers())]
 
     def _lif_layers(self) -> list[LifLayer]:
         return [layer for layer in self.layers if isinstance(layer, LifLayer)]
 
     def before_step(self) -> None:
         """Forget the extremes of a step that was skipped."""
-        for site in (self.encoder_site, *(layer.site for layer in self._lif_layers())):
+        for site in self._sites():
             site.pending = None
 
     def after_step(self) -> None:
