@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evaluation.metrics import EvaluationMetrics, ModelMetrics, RateDifference
-from evaluation.scoring import RateName
+from evaluation.scoring import RATE_UNITS, RateName
 from evaluation.working import comparable, error_of, failure_line, works
 from training.models.registry import title_of as title_of_kind
 
 Verdict = Literal["holds", "does not hold", "undecided"]
-
-_RATE_TITLES = {"per": "phone error rate", "wer": "word error rate", "cer": "character error rate"}
 
 # Points by which v2 may err more than an LSTM and still be as close as the paper says (TIMIT).
 _CLOSE_POINTS = 1.10
@@ -103,7 +101,7 @@ def _in_points(metrics: EvaluationMetrics, one: ModelMetrics, other: ModelMetric
 def summary_lines(metrics: EvaluationMetrics) -> list[str]:
     """The result in sentences, each from the numbers alone."""
     models = metrics.models
-    rate = _RATE_TITLES[metrics.primary_rate]
+    rate = f"{RATE_UNITS[metrics.primary_rate]} error rate"
     first = models[0]
     hours = first.num_frames * first.frame_shift_s / 3600
     lines = [

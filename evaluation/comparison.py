@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from evaluation.claims import paper_claims, summary_lines
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics, SettingMetrics, Spread
 from evaluation.pareto import is_sweep, pareto_points
-from evaluation.scoring import RateName
+from evaluation.scoring import RATE_UNITS, RateName
 
-_RATES: tuple[tuple[RateName, str], ...] = (("per", "PER"), ("wer", "WER"), ("cer", "CER"))
 _SPARED = ("Parameters", "Recurrent part", "Add./frame", "LSTM/model")
 """Columns of the comparison that a narrow page does without."""
 _MARKDOWN_SPECIAL = "\\`*_{}[]<>#|~!&"
@@ -26,8 +25,8 @@ def format_factor(ratio: float | None) -> str:
 def rate_columns(metrics: EvaluationMetrics) -> dict[str, RateName]:
     """Heading to name of the error rates that some model has."""
     return {
-        title: name
-        for name, title in _RATES
+        name.upper(): name
+        for name in RATE_UNITS
         if any(getattr(model.error_rates, name) is not None for model in metrics.models)
     }
 
@@ -76,7 +75,7 @@ def pareto_table(metrics: EvaluationMetrics) -> list[dict[str, str]]:
     """
     if not is_sweep(metrics):
         return []
-    title = dict(_RATES)[metrics.primary_rate]
+    title = metrics.primary_rate.upper()
     return [
         {
             "Setting": point.setting.setting,
@@ -103,8 +102,8 @@ def settings_table(metrics: EvaluationMetrics) -> list[dict[str, str]]:
 
 def _setting_row(setting: SettingMetrics, metrics: EvaluationMetrics) -> dict[str, str]:
     rates = {
-        title: format_spread(getattr(setting, name), 100, unit="%")
-        for name, title in _RATES
+        name.upper(): format_spread(getattr(setting, name), 100, unit="%")
+        for name in RATE_UNITS
         if any(getattr(other, name) is not None for other in metrics.settings)
     }
     density = " / ".join(format_spread(site, 100, 1, "%") for site in setting.spike_density)

@@ -38,7 +38,7 @@ class ScoredRun:
     @property
     def multiplications_per_s(self) -> float:
         """Audited, of a second of speech."""
-        return self.metrics.multiplications_per_frame.audited / self.metrics.frame_shift_s
+        return self.metrics.audited_per_s
 
     @property
     def look_ahead_s(self) -> float:

@@ -15,9 +15,7 @@ from evaluation.front import (
     interval,
     undominated,
 )
-from evaluation.scoring import Estimate, RateName
-
-SHORT_TITLES = {"per": "PER", "wer": "WER", "cer": "CER"}
+from evaluation.scoring import RATE_UNITS, Estimate, RateName
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,7 @@ class Missing:
 
 def front_rates(points: Sequence[FrontPoint]) -> tuple[RateName, ...]:
     """The error rates by which all points were scored, that of the labels first."""
-    rates: tuple[RateName, ...] = ("per", "wer", "cer")
-    return tuple(rate for rate in rates if all(point.has(rate) for point in points))
+    return tuple(rate for rate in RATE_UNITS if all(point.has(rate) for point in points))
 
 
 def _percent(estimate: Estimate) -> str:
@@ -58,7 +55,7 @@ def _point_row(point: FrontPoint, rates: Sequence[RateName]) -> dict[str, str]:
         found = interval(point, rate)
         deviation = point.deviation(rate)
         spread = "" if deviation is None else f" ± {100 * deviation:.2f}"
-        row[SHORT_TITLES[rate]] = _percent(found.by_utterance) + spread
+        row[rate.upper()] = _percent(found.by_utterance) + spread
         if rate == rates[0]:
             by_speaker = found.by_speaker
             row["by speaker"] = f"{100 * by_speaker.low:.2f} to {100 * by_speaker.high:.2f}"
@@ -101,7 +98,7 @@ def _lead_row(point: FrontPoint, points: Sequence[FrontPoint], rate: RateName) -
     row = {
         "Entry": point.name,
         "Mult./s": short_count(point.multiplications_per_s),
-        SHORT_TITLES[rate]: f"{100 * point.rate(rate):.2f}%",
+        rate.upper(): f"{100 * point.rate(rate):.2f}%",
     }
     dense = best_dense_within(points, point.multiplications_per_s, rate)
     if dense is None:
@@ -136,7 +133,7 @@ def _sentences(points: Sequence[FrontPoint], rate: RateName) -> list[str]:
     lines = [
         f"- {sum(len(p.runs) for p in points)} recognisers on {len(first.utterances)} utterances "
         f"of {len(set(first.speakers))} speakers.",
-        f"- Beaten by no other in cost and {SHORT_TITLES[rate]} at once: {chain}.",
+        f"- Beaten by no other in cost and {rate.upper()} at once: {chain}.",
     ]
     single = [p.name for p in points if len(p.runs) == 1]
     if single:

@@ -16,11 +16,10 @@ from evaluation.figures import (
     short_count,
 )
 from evaluation.front import FrontPoint, interval, undominated
-from evaluation.scoring import RateName
+from evaluation.scoring import RATE_UNITS, RateName
 
 _OTHER_COLOURS = ("#B15928", "#F0E442", "#7F7F7F", "#882255", "#44AA99", "#332288")
 _OTHER_MARKERS = ("X", "p", "h", "<", ">", "*")
-RATE_TITLES = {"per": "Phone error rate", "wer": "Word error rate", "cer": "Character error rate"}
 
 
 def _appearance(families: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -85,7 +84,7 @@ def draw_front(points: Sequence[FrontPoint], rate: RateName) -> Plot:
         axes.xaxis.set_minor_formatter(NullFormatter() if wide else FuncFormatter(minor_count))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         axes.set_xlabel("Multiplications per second of speech (audited, logarithmic)")
-        axes.set_ylabel(f"{RATE_TITLES[rate]}, 95% interval")
+        axes.set_ylabel(f"{RATE_UNITS[rate].capitalize()} error rate, 95% interval")
         title = "Error rate against multiplications per second of speech"
         axes.set_title(f"{title}: lower left is better", loc="left", fontsize=11)
         legend_below(figure, min(6, len(families)))

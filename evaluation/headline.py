@@ -12,9 +12,9 @@ from typing import NamedTuple
 from evaluation.claims import setting_title
 from evaluation.figures import short_count
 from evaluation.metrics import EvaluationMetrics, ModelMetrics, RateDifference
+from evaluation.scoring import RATE_UNITS
 from evaluation.working import error_of, failure_line, works
 
-RATE_NAMES = {"per": "phone errors", "wer": "word errors", "cer": "character errors"}
 _EQUAL_COST = 1.25
 """Two costs whose ratio is at most this are about equal."""
 _TOO_WIDE = 0.06
@@ -56,15 +56,10 @@ def contestants(metrics: EvaluationMetrics) -> list[Contestant]:
             runs[0],
             setting_title(metrics, runs[0]),
             sum(error_of(run, metrics) for run in runs) / len(runs),
-            sum(per_second(run) for run in runs) / len(runs),
+            sum(run.audited_per_s for run in runs) / len(runs),
         )
         for runs in found.values()
     ]
-
-
-def per_second(model: ModelMetrics) -> float:
-    """Audited multiplications a second of speech."""
-    return model.multiplications_per_frame.audited / model.frame_shift_s
 
 
 def headline(metrics: EvaluationMetrics) -> Headline:
@@ -90,7 +85,7 @@ def headline(metrics: EvaluationMetrics) -> Headline:
 
 def _alone(metrics: EvaluationMetrics, one: Contestant, reservation: str) -> Headline:
     """One recogniser that is compared with none."""
-    kind = RATE_NAMES[metrics.primary_rate]
+    kind = f"{RATE_UNITS[metrics.primary_rate]} errors"
     if works(one.first, metrics):
         sentence = f"The {one.title} makes {one.error:.1%} {kind}."
     else:
@@ -118,7 +113,7 @@ def _beside(metrics: EvaluationMetrics, ours: Contestant, dense: list[Contestant
     if equal_cost and apart[other.title].low > 0 and not _is_equal_cost(ours, other):
         # Errors differ, so equal multiplications say more.
         other = min(equal_cost, key=lambda one: one.error)
-    kind = RATE_NAMES[metrics.primary_rate]
+    kind = f"{RATE_UNITS[metrics.primary_rate]} errors"
     return Headline(
         _sentence(ours, other, apart[other.title]),
         _reservation(ours, other, dense, apart),

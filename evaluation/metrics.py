@@ -174,6 +174,11 @@ class ModelMetrics(TypedConfig):
     num_epochs: int = Field(description="Epochs that it was trained for.")
 
     @property
+    def audited_per_s(self) -> float:
+        """Multiplications of a second of speech, matrix terms, exact."""
+        return self.multiplications_per_frame.audited / self.frame_shift_s
+
+    @property
     def setting_name(self) -> str:
         """What it shares with the runs that differ in the seed alone."""
         return self.setting or self.label

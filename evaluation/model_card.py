@@ -6,6 +6,7 @@ import yaml
 
 from evaluation.engine.description import EngineDescription
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
+from evaluation.scoring import RATE_UNITS
 from featurize.stage import PipelineError
 from training.manifest import TrainManifest
 
@@ -14,7 +15,6 @@ _HEAD = {
     "pipeline_tag": "automatic-speech-recognition",
     "tags": ["spiking-neural-network", "event-driven"],
 }
-_RATES = {"per": "phone errors", "wer": "word errors", "cer": "character errors"}
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def _network(trained: TrainManifest, engine: EngineDescription, model: ModelMetr
 def _errors(scored: Scored) -> str:
     found = scored.model.error_rates.model_dump()
     rows = [
-        f"| {title} | {_shown(ErrorRate.model_validate(found[name]))} |"
-        for name, title in _RATES.items()
+        f"| {unit} errors | {_shown(ErrorRate.model_validate(found[name]))} |"
+        for name, unit in RATE_UNITS.items()
         if found[name] is not None
     ]
     model, words = scored.model, scored.metrics.word_model

@@ -26,16 +26,15 @@ from evaluation.figures import (
     plot_style,
     short_count,
 )
-from evaluation.headline import per_second
 from evaluation.learning_curves import draw_learning_curves
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
 from evaluation.pareto import is_sweep, pareto_points
 from evaluation.raster_plot import draw_raster
+from evaluation.scoring import RATE_UNITS
 from evaluation.spike_raster import SpikeRaster
 from training.manifest import TrainManifest
 
 _FILL_STYLES = ("full", "none", "left", "top")
-_RATE_NAMES = {"per": "Phone error rate", "wer": "Word error rate", "cer": "Character error rate"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def primary_error(model: ModelMetrics, metrics: EvaluationMetrics) -> ErrorRate:
 
 def rate_title(metrics: EvaluationMetrics) -> str:
     """The primary error rate's name."""
-    return _RATE_NAMES[metrics.primary_rate]
+    return f"{RATE_UNITS[metrics.primary_rate].capitalize()} error rate"
 
 
 def draw_plots(findings: Findings) -> tuple[Plot, ...]:
@@ -76,7 +75,7 @@ def error_against_cost(findings: Findings) -> tuple[Plot, ...]:
     figure, axes = _figure()
     spoken = []
     # A logarithmic axis has no zero: single-bit spikes, which need no product, stand at one.
-    costs = [max(1.0, per_second(model)) for model in metrics.models]
+    costs = [max(1.0, model.audited_per_s) for model in metrics.models]
     for model, cost in zip(metrics.models, costs, strict=True):
         rate = primary_error(model, metrics)
         same_kind = [m.label for m in metrics.models if m.model == model.model]

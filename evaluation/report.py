@@ -1,8 +1,9 @@
 """One self-contained HTML page: what came out, what it means, where it comes from.
 
 Nothing is fetched: plots are part of the page and the style sheet is inline. The page is the
-template ``templates/report.html``, which escapes every text that comes from data (ids,
-transcripts, addresses), and the page allows no script at all.
+template ``templates/report.html`` with the style ``templates/report.css`` (light and dark, readable
+without colour, fit to print). It escapes every text that comes from data (ids, transcripts,
+addresses), and the page allows no script at all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,12 +24,11 @@ from evaluation.comparison import (
     rate_columns,
     settings_table,
 )
-from evaluation.figures import Plot, short_count
-from evaluation.headline import headline, per_second
+from evaluation.figures import INK, LINE, PAPER, Plot, page_colours, short_count
+from evaluation.headline import headline
 from evaluation.learning_curves import error_name
 from evaluation.metrics import EvaluationMetrics, ModelMetrics
 from evaluation.outcome import Example
-from evaluation.report_style import REPORT_CSS
 from training.manifest import TrainManifest
 
 _NOTHING = "\x00"
@@ -56,15 +56,17 @@ def _drawing(plot: Plot) -> Markup:
     return Markup(plot.svg.replace("<svg ", labelled, 1))  # noqa: S704
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The page's template and its style sheet."""
+    made = Environment(
         loader=PackageLoader("evaluation"),
         autoescape=True,
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"lines": _in_lines, "drawing": _drawing}
-    return environment
+    made.filters |= {"lines": _in_lines, "drawing": _drawing}
+    made.globals |= {"ink": INK, "line": LINE, "paper": PAPER, "page_colours": page_colours}
+    return made
 
 
 def _comparison(metrics: EvaluationMetrics) -> list[dict[str, str]]:
@@ -77,7 +79,7 @@ def _comparison(metrics: EvaluationMetrics) -> list[dict[str, str]]:
             row[title] = "-" if rate is None else format_rate(rate)
         density = " / ".join(f"{100 * value:.0f}%" for value in model.spike_density)
         saving = model.saving.gru
-        row[_MULTIPLICATIONS] = short_count(per_second(model))
+        row[_MULTIPLICATIONS] = short_count(model.audited_per_s)
         row[_SAVING] = "no multiplications" if saving is None else f"{saving:.1f}"
         row[_SPIKES] = density or "dense"
         row[_VALUES] = short_count(model.parameters.total)
@@ -186,12 +188,11 @@ def render_report(
     names = sorted({error_name(training.config) for training in trainings.values()})
     caption = f"Dev error: {' or '.join(names)}; the best epoch's weights are evaluated"
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             title=f"Speech recognisers compared on {', '.join(metrics.subsets)}",
             created_at=f"{datetime.fromisoformat(created_at):%-d %B %Y, %H:%M} UTC",
-            css=REPORT_CSS,
             metrics=metrics,
             headline=headline(metrics),
             summary=summary_lines(metrics),

@@ -26,6 +26,8 @@ from featurize.schema import LabelInventory, LabelKind
 from featurize.stage import PipelineError
 
 RateName = Literal["per", "wer", "cer"]
+RATE_UNITS: dict[RateName, str] = {"per": "phone", "wer": "word", "cer": "character"}
+"""What each rate counts; the order of tables."""
 
 _RESAMPLED_VALUES = 2**22
 

@@ -41,13 +41,6 @@ def align_flow(
         force: align again even if finished.
         fan_out: where shards are aligned; never changes the result.
     """
-    return align_and_publish(config, features, runs, force, fan_out)
-
-
-def align_and_publish(
-    config: AlignConfig, features: str, runs: str, force: bool, fan_out: FanOut
-) -> StageResult:
-    """The stage's tasks, in the run at work."""
     result = align_features(config, features, runs, force, fan_out)
     publish_alignment(result)
     return result

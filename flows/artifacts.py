@@ -78,20 +78,36 @@ def publish_picture(key: str, png: bytes) -> UUID:
     return publish_markdown(key, markdown, title)
 
 
-class ProgressArtifact:
-    """A live progress artifact of the current run, safe to move from any thread.
+class LiveArtifact:
+    """An artifact of the current run that changes while it works, safe to change from any thread.
 
     Prefect's own ``update_progress_artifact`` does nothing outside the run's context, where a
     training callback stands; the client works everywhere. A server that cannot be reached never
     stops the work: it is said once in the log.
     """
 
-    def __init__(self, key: str, description: str) -> None:
-        self._id = UUID(
-            str(create_progress_artifact(progress=0.0, key=key, description=description))
-        )
-        self._last_update_s = -math.inf
+    def __init__(self, created: object) -> None:
+        self._id = UUID(str(created))
         self._is_unreachable = False
+
+    def change(self, change: ArtifactUpdate) -> None:
+        """Put new content in place of the old."""
+        if self._is_unreachable:
+            return
+        try:
+            with get_client(sync_client=True) as client:
+                client.update_artifact(self._id, change)
+        except Exception as error:
+            self._is_unreachable = True
+            _LOGGER.warning("progress is no longer published to Prefect: %s", error)
+
+
+class ProgressArtifact(LiveArtifact):
+    """A live progress artifact of the current run."""
+
+    def __init__(self, key: str, description: str) -> None:
+        super().__init__(create_progress_artifact(progress=0.0, key=key, description=description))
+        self._last_update_s = -math.inf
 
     def update(self, share: float, description: str | None = None) -> None:
         """Move the artifact, at most once a second save for the end.
@@ -101,18 +117,11 @@ class ProgressArtifact:
             description: replaces the words beside it.
         """
         now_s = time.monotonic()
-        if self._is_unreachable or (
-            share < 1.0 and now_s - self._last_update_s < _UPDATE_INTERVAL_S
-        ):
+        if share < 1.0 and now_s - self._last_update_s < _UPDATE_INTERVAL_S:
             return
         self._last_update_s = now_s
         percent = 100.0 * min(max(float(share), 0.0), 1.0) if math.isfinite(share) else 0.0
         change = ArtifactUpdate(data=percent)
         if description is not None:
             change = ArtifactUpdate(data=percent, description=description)
-        try:
-            with get_client(sync_client=True) as client:
-                client.update_artifact(self._id, change)
-        except Exception as error:
-            self._is_unreachable = True
-            _LOGGER.warning("progress is no longer published to Prefect: %s", error)
+        self.change(change)

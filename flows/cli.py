@@ -109,9 +109,9 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole pipeline on synthetic speech."""
-    from flows.stage_commands import run_demo
+    from flows.stage_commands import run_pipeline
 
-    run_demo(runs, overrides or (), workers, as_json)
+    run_pipeline("demo", None, runs, overrides or (), workers, as_json)
 
 
 @listed(app, "featurize", ONE)

@@ -6,6 +6,7 @@ from rich.table import Table
 from evaluation.chosen import read_evaluation
 from evaluation.comparison import format_factor, format_spread
 from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics, SettingMetrics
+from evaluation.scoring import RATE_UNITS
 from featurize.stage import Location
 
 
@@ -15,9 +16,8 @@ def read_metrics(evaluation: Location) -> EvaluationMetrics:
 
 
 def _rates(model: ModelMetrics) -> dict[str, ErrorRate]:
-    rates = model.error_rates
-    named = {"phone\nerrors": rates.per, "word\nerrors": rates.wer, "character\nerrors": rates.cer}
-    return {name: rate for name, rate in named.items() if rate is not None}
+    rates = {f"{unit}\nerrors": getattr(model.error_rates, n) for n, unit in RATE_UNITS.items()}
+    return {name: rate for name, rate in rates.items() if rate is not None}
 
 
 def _rate(rate: ErrorRate | None) -> str:
@@ -74,10 +74,9 @@ def seeds_table(metrics: EvaluationMetrics) -> Table | None:
 
 
 def _setting_rates(setting: SettingMetrics) -> dict[str, str]:
-    named = {"phone\nerrors": setting.per, "word\nerrors": setting.wer}
-    named["character\nerrors"] = setting.cer
+    rates = {f"{unit}\nerrors": getattr(setting, name) for name, unit in RATE_UNITS.items()}
     return {
-        name: format_spread(rate, 100, 1, "%") for name, rate in named.items() if rate is not None
+        name: format_spread(rate, 100, 1, "%") for name, rate in rates.items() if rate is not None
     }
 
 

@@ -64,19 +64,6 @@ def evaluate_flow(
         tracking: where metrics go beside the result.
         fan_out: where utterances are recognised; never changes the result.
     """
-    return evaluate_and_publish(config, models, features, runs, force, tracking, fan_out)
-
-
-def evaluate_and_publish(
-    config: EvaluateConfig,
-    models: list[str],
-    features: str,
-    runs: str,
-    force: bool,
-    tracking: TrackingConfig,
-    fan_out: FanOut,
-) -> StageResult:
-    """The stage's tasks, in the run at work."""
     result = evaluate_models(config, models, features, runs, force, fan_out)
     publish_comparison(result)
     publish_plots(result)

@@ -61,13 +61,6 @@ def featurize_flow(
         fan_out: where the shards are made; never changes their content.
         force: do it again even if it is done.
     """
-    return featurize_and_publish(config, corpus, runs, fan_out, force)
-
-
-def featurize_and_publish(
-    config: FeaturizeConfig, corpus: str, runs: str, fan_out: FanOut, force: bool
-) -> StageResult:
-    """The stage's tasks, in the run at work."""
     plan = plan_features(config, corpus, runs)
 
     def work(_: Location) -> FeaturizeManifest:

@@ -4,7 +4,6 @@ Prefect shows a run's artifacts in no order of ours, so everything stands on one
 the stages run.
 """
 
-import logging
 import math
 import threading
 import time
@@ -13,19 +12,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NamedTuple
-from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
 from evaluation.comparison import escape_markdown
 from evaluation.learning_curves import draw_learning_curves
+from flows.artifacts import LiveArtifact
 from flows.pictures import picture
 from training.manifest import EpochMetrics
 from training.train_config import TrainConfig
 
-_LOGGER = logging.getLogger(__name__)
 _UPDATE_INTERVAL_S = 2.0
 _DRAW_INTERVAL_S = 5.0
 """Drawing takes a core most of a second: epochs may be shorter, and training needs the core."""
@@ -64,8 +61,6 @@ class Stage:
 class Overview:
     """The page of the run at work; safe to change from any thread.
 
-    A server that cannot be reached never stops the work: it is said once in the log.
-
     Args:
         heading: name of what the run does.
         explanation: what that is, in plain words.
@@ -82,15 +77,12 @@ class Overview:
         self._last_drawn_s = -math.inf
         self._result = ""
         self._last_update_s = 0.0
-        self._is_unreachable = False
         self._lock = threading.Lock()
-        self._id = UUID(
-            str(
-                create_markdown_artifact(
-                    markdown=self.markdown(),
-                    key="overview",
-                    description="Progress of all stages, and the result",
-                )
+        self._artifact = LiveArtifact(
+            create_markdown_artifact(
+                markdown=self.markdown(),
+                key="overview",
+                description="Progress of all stages, and the result",
             )
         )
 
@@ -152,15 +144,9 @@ class Overview:
         with self._lock:
             now_s = time.monotonic()
             too_soon = now_s - self._last_update_s < _UPDATE_INTERVAL_S
-            if self._is_unreachable or (too_soon and not at_once):
-                return
-            self._last_update_s = now_s
-            try:
-                with get_client(sync_client=True) as client:
-                    client.update_artifact(self._id, ArtifactUpdate(data=self.markdown()))
-            except Exception as error:
-                self._is_unreachable = True
-                _LOGGER.warning("progress is no longer published to Prefect: %s", error)
+            if at_once or not too_soon:
+                self._last_update_s = now_s
+                self._artifact.change(ArtifactUpdate(data=self.markdown()))
 
 
 def _epochs(curve: Curve) -> str:

@@ -276,44 +276,31 @@ def _as_chosen(config: EvaluateConfig, models: Sequence[Location]) -> EvaluateCo
 
 def run_pipeline(
     name: str,
-    corpus: str,
+    corpus: str | None,
     runs: str,
     overrides: Sequence[str],
     num_workers: int | None,
     as_json: bool,
 ) -> None:
-    """Run every stage and show the comparison."""
-    apply_overrides(recipe_named(name), overrides)  # a mistake is told at once
-    root, results = corpus_root(corpus), Location.of(runs)
+    """Run every stage and show the comparison.
+
+    Args:
+        corpus: its root; None for the recipe's own synthetic one, made below the runs.
+    """
+    recipe = apply_overrides(recipe_named(name), overrides)  # a mistake is told at once
+    root = None if corpus is None else corpus_root(corpus)
+    results = Location.of(runs)
     with command(as_json) as running, prefect_api() as api:
+        if root is None:  # the embedded server starts meanwhile
+            from flows.recipe_commands import synthesize_below
+
+            root = Location.of(synthesize_below(results, recipe))
         from flows.pipeline_flow import pipeline_flow
 
         api.ready()
         outcome = pipeline_flow(
             recipe=name,
             corpus=root.uri,
-            runs=results.uri,
-            workers=num_workers,
-            overrides=tuple(overrides),
-        )
-        _finish_pipeline(running, outcome)
-
-
-def run_demo(runs: str, overrides: Sequence[str], num_workers: int | None, as_json: bool) -> None:
-    """Synthesise the demonstration's corpus below the runs and run every stage on it."""
-    recipe = apply_overrides(recipe_named("demo"), overrides)
-    results = Location.of(runs)
-    with command(as_json) as running, prefect_api() as api:
-        # The embedded server starts meanwhile.
-        from flows.recipe_commands import synthesize_below
-
-        corpus = synthesize_below(results, recipe)
-        from flows.pipeline_flow import pipeline_flow
-
-        api.ready()
-        outcome = pipeline_flow(
-            recipe="demo",
-            corpus=str(corpus),
             runs=results.uri,
             workers=num_workers,
             overrides=tuple(overrides),

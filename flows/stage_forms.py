@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from prefect import flow
 
 from featurize.stage import PipelineError, StageResult
-from flows.align_flow import align_and_publish
-from flows.evaluate_flow import evaluate_and_publish
-from flows.featurize_flow import featurize_and_publish
+from flows.align_flow import align_flow
+from flows.evaluate_flow import evaluate_flow
+from flows.featurize_flow import featurize_flow
 from flows.form import Choices, Count, Override, RecipeChoice, Seed, Size, chosen_recipe
 from flows.run_logging import send_logs_to_runs
 from flows.run_names import chosen_name, run_name
-from flows.train_flow import train_and_publish
+from flows.train_flow import train_flow
 from training.align.align_config import AlignConfig
 from training.models.model_config import ModelName
 
@@ -53,7 +53,7 @@ def featurize_form(
         runs: Root of all results, a path or an s3:// address.
     """
     chosen = chosen_recipe(recipe, Choices(), overrides)
-    return featurize_and_publish(chosen.featurize, corpus, runs, chosen.fan_out, force)
+    return featurize_flow.fn(chosen.featurize, corpus, runs, chosen.fan_out, force)
 
 
 @flow(name="stage-align", persist_result=False, flow_run_name=_name("align"))
@@ -76,7 +76,7 @@ def align_form(
     """
     chosen = chosen_recipe(recipe, Choices(), overrides)
     config = chosen.align or AlignConfig()
-    return align_and_publish(config, features, runs, force, chosen.fan_out)
+    return align_flow.fn(config, features, runs, force, chosen.fan_out)
 
 
 @flow(name="stage-train", persist_result=False, flow_run_name=run_name(_name_of_training))
@@ -113,7 +113,7 @@ def train_form(
     )
     if len(chosen.trainings) != 1:
         raise PipelineError("overrides: this form trains one model; name no seeds and no sweep")
-    return train_and_publish(
+    return train_flow.fn(
         chosen.trainings[0], features, runs, chosen.workers, force, chosen.tracking
     )
 
@@ -139,6 +139,6 @@ def evaluate_form(
         runs: Root of all results, a path or an s3:// address.
     """
     chosen = chosen_recipe(recipe, Choices(), overrides)
-    return evaluate_and_publish(
+    return evaluate_flow.fn(
         chosen.evaluate, list(models), features, runs, force, chosen.tracking, chosen.fan_out
     )

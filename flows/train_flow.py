@@ -52,18 +52,6 @@ def train_flow(
         force: train again even if finished.
         tracking: where metrics go beside the result.
     """
-    return train_and_publish(config, features, runs, workers, force, tracking)
-
-
-def train_and_publish(
-    config: TrainConfig,
-    features: str,
-    runs: str,
-    workers: WorkerConfig,
-    force: bool,
-    tracking: TrackingConfig,
-) -> StageResult:
-    """The stage's tasks, in the run at work."""
     result = train_model(config, features, runs, workers, force, tracking)
     publish_training(result)
     return result

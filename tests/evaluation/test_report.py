@@ -26,8 +26,7 @@ from evaluation.metrics import (
 from evaluation.outcome import Example
 from evaluation.plots import Findings, draw_plots
 from evaluation.raster_plot import MAX_NEURONS, draw_raster, shown_neurons, spike_image
-from evaluation.report import marked_difference, render_report
-from evaluation.report_style import REPORT_CSS
+from evaluation.report import environment, marked_difference, render_report
 from evaluation.spike_raster import SpikeRaster, TimedSymbol
 from featurize.stage import read_manifest
 from flows.stage_commands import sentences_of
@@ -431,7 +430,7 @@ def test_plots_of_dense_and_of_single_bit_models_alone(metrics, write_model):
 
 def test_drawings_follow_the_colours_of_their_page(metrics, write_model):
     plots = draw_plots(Findings(metrics, trained(metrics, write_model), (a_raster(hidden=300),)))
-    ids = []
+    style, ids = environment().get_template("report.css").render(), []
     for plot in plots:
         root = ET.fromstring(plot.svg)
         shapes = [element.attrib for element in root.iter()]
@@ -447,7 +446,7 @@ def test_drawings_follow_the_colours_of_their_page(metrics, write_model):
         variables = set(re.findall(r"var\(--(\w+)\)", plot.svg))
         assert {"ink", "blue"} & variables
         for variable in variables:
-            assert REPORT_CSS.count(f"--{variable}:") == 3  # light, dark, print
+            assert style.count(f"--{variable}:") == 3  # light, dark, print
         own = [attributes["id"] for attributes in shapes if "id" in attributes]
         references = re.findall(r"url\(#([^)]*)\)|href=\"#([^\"]*)\"", plot.svg)
         assert {one or other for one, other in references} <= set(own)
