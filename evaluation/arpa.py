@@ -5,25 +5,22 @@ of a probability, the words, and the logarithm of the back-off weight where ther
 from elsewhere is checked. The last orders may be empty, as SRILM's are after pruning.
 """
 
-import gzip
-import io
 import math
 import re
-import zlib
 from collections.abc import Iterator
 from itertools import chain, count, islice
-from typing import IO, cast
+from typing import IO
 
 import numpy as np
 
 from evaluation.ngrams import SENTENCE_END, SENTENCE_START, Floats, Integers, NgramModel, NgramOrder
 from featurize.stage import Location, PipelineError
+from featurize.text_file import unzipped
 
 MAX_ARPA_BYTES = 16 * 2**30
 MAX_LINE_BYTES = 4096
 MAX_ORDER = 6
 _MAX_LOG10 = 1e3
-_GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _KENLM_MAGIC = b"mmap lm http://kheafield.com/code"
 _COUNT_LINE = re.compile(rb"ngram\s+(\d{1,2})\s*=\s*(\d{1,12})", re.ASCII)
@@ -57,22 +54,13 @@ def read_arpa(file: Location) -> NgramModel:
             f"language model {file} is not a file; give the address of an ARPA file, or nothing "
             "to estimate one from the training transcripts"
         )
-    try:
-        with file.open_read() as stream:
-            begin = stream.read(len(_KENLM_MAGIC))
-            if begin == _KENLM_MAGIC:
-                raise PipelineError(
-                    f"language model {file} is a binary of KenLM's, which cannot be read; give "
-                    "the ARPA file that it was built from"
-                )
-            stream.seek(0)
-            is_gzip = begin.startswith(_GZIP_MAGIC)
-            plain = gzip.GzipFile(fileobj=stream) if is_gzip else stream
-            return _Reader(file, cast(IO[bytes], io.BufferedReader(plain, 2**20))).read()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise PipelineError(
-            f"language model {file} is a damaged gzip file ({error}); fetch it again"
-        ) from error
+    with unzipped(file, "language model") as stream:
+        if stream.peek(len(_KENLM_MAGIC)).startswith(_KENLM_MAGIC):
+            raise PipelineError(
+                f"language model {file} is a binary of KenLM's, which cannot be read; give "
+                "the ARPA file that it was built from"
+            )
+        return _Reader(file, stream).read()
 
 
 class _Reader:

@@ -22,7 +22,7 @@ _SILENT_BELOW = 0.002
 
 
 @dataclass(frozen=True)
-class Claim:
+class PaperClaim:
     """One claim of the paper and what this evaluation says to it."""
 
     claim: str
@@ -245,7 +245,7 @@ def factor(ratio: float) -> str:
 
 
 def compared(difference: RateDifference) -> str:
-    """A difference in words, ready for the other model's name; honest about noise."""
+    """A difference in words, ready for the other model's name, with its interval."""
     size = f"{abs(100 * difference.value):.2f} points"
     low, high = 100 * difference.low, 100 * difference.high
     interval = f"95% interval of the difference {low:+.2f} to {high:+.2f}"
@@ -256,7 +256,7 @@ def compared(difference: RateDifference) -> str:
     return f"{size} {word} ({interval}) than"
 
 
-def paper_claims(metrics: EvaluationMetrics) -> list[Claim]:
+def paper_claims(metrics: EvaluationMetrics) -> list[PaperClaim]:
     """The paper's claims that the models of this evaluation can answer."""
     claims = []
     verdict: Verdict
@@ -267,14 +267,14 @@ def paper_claims(metrics: EvaluationMetrics) -> list[Claim]:
         here = _in_points(metrics, v2, lstm)
         judged = works(lstm, metrics) and comparable(v2, lstm, metrics)
         verdict = _within(found) if judged else "undecided"
-        claims.append(Claim(close, "1.10", "0.36", here, verdict))
+        claims.append(PaperClaim(close, "1.10", "0.36", here, verdict))
     if v1 and v2 and (found := _difference(metrics, v1, v2)):
         here = _in_points(metrics, v1, v2)
         verdict = _more(found) if comparable(v1, v2, metrics) else "undecided"
-        claims.append(Claim("v1 errs more than v2 (points)", "1.64", "5.57", here, verdict))
+        claims.append(PaperClaim("v1 errs more than v2 (points)", "1.64", "5.57", here, verdict))
     if conventional and v1 and (found := _difference(metrics, conventional, v1)):
         claims.append(
-            Claim(
+            PaperClaim(
                 "the conventional SNN errs more than v1 (points)",
                 "8.98",
                 "9.84",
@@ -287,7 +287,9 @@ def paper_claims(metrics: EvaluationMetrics) -> list[Claim]:
         low, high = _PARAMETER_RATIO
         verdict = "holds" if low <= ratio <= high else "does not hold"
         claims.append(
-            Claim("recurrent-layer parameters, LSTM over v2", "2", "2", f"{ratio:.2f}", verdict)
+            PaperClaim(
+                "recurrent-layer parameters, LSTM over v2", "2", "2", f"{ratio:.2f}", verdict
+            )
         )
     if v2:
         claims.append(_saving_claim(metrics, v2, "10.13", "11.14", 10.13))
@@ -314,7 +316,7 @@ def _more(difference: RateDifference) -> Verdict:
 
 def _saving_claim(
     metrics: EvaluationMetrics, model: ModelMetrics, timit: str, librispeech: str, least: float
-) -> Claim:
+) -> PaperClaim:
     """Compared by the paper's own way of counting; the audited ratio stands beside it."""
     audited, published = _mean_savings(metrics, model)
     here = "no multiplications" if audited is None else f"{audited:.2f} audited"
@@ -324,4 +326,4 @@ def _saving_claim(
     verdict: Verdict = "holds" if reached else "does not hold"
     if not works(model, metrics):
         verdict = "undecided"
-    return Claim(f"multiplications, GRU over {model.model}", timit, librispeech, here, verdict)
+    return PaperClaim(f"multiplications, GRU over {model.model}", timit, librispeech, here, verdict)

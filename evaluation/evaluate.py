@@ -13,8 +13,8 @@ from evaluation.language_model import digest_of_files
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
 from evaluation.metrics import EvaluationMetrics, ParameterCounts, ScoredSubset
 from evaluation.outcome import (
-    Example,
     ModelOutcome,
+    ShownUtterance,
     first_rasters,
     model_metrics,
     paired_differences,
@@ -286,7 +286,7 @@ class _Evaluation:
                 multiplications.add(row)
             if number % step == 0 and len(outcome.examples) < NUM_EXAMPLES:
                 outcome.examples.append(
-                    Example(str(utterance.hypothesis["utterance_id"]), *utterance.shown)
+                    ShownUtterance(str(utterance.hypothesis["utterance_id"]), *utterance.shown)
                 )
         self.utterances = scored_subsets(self.features, self.manifest, self.subsets, told)
         logger.info("%s: %d utterances recognised", label, len(outcome.symbols))

@@ -109,14 +109,14 @@ class FrontPoint:
 
 
 @dataclass(frozen=True)
-class Interval:
+class RateIntervals:
     """An estimate with its intervals."""
 
     by_utterance: Estimate  # value and 95% interval over utterances
     by_speaker: Estimate  # the same over speakers
 
 
-def interval(point: FrontPoint, rate: RateName, other: FrontPoint | None = None) -> Interval:
+def interval(point: FrontPoint, rate: RateName, other: FrontPoint | None = None) -> RateIntervals:
     """The error rate of a point, or how much it lies above another's, with intervals.
 
     Args:
@@ -129,7 +129,7 @@ def interval(point: FrontPoint, rate: RateName, other: FrontPoint | None = None)
         errors = errors - other.mean_errors(rate)
     names = sorted(set(run.speakers))
     member = np.array([[speaker == name for speaker in run.speakers] for name in names], float)
-    return Interval(
+    return RateIntervals(
         Bootstrap(len(errors), NUM_RESAMPLINGS, 0).error_rate(errors, lengths),
         Bootstrap(len(names), NUM_RESAMPLINGS, 0).error_rate(
             member @ errors, (member @ lengths).astype(np.int64)

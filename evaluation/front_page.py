@@ -8,7 +8,7 @@ from evaluation.figures import short_count
 from evaluation.front import (
     COST_TOLERANCE,
     FrontPoint,
-    Interval,
+    RateIntervals,
     best_dense_within,
     cheapest_dense_as_good,
     check_same_utterances,
@@ -84,7 +84,7 @@ def _workload_row(point: FrontPoint) -> dict[str, str] | None:
     }
 
 
-def _verdict(found: Interval, dense: FrontPoint) -> str:
+def _verdict(found: RateIntervals, dense: FrontPoint) -> str:
     estimate = found.by_utterance
     if estimate.high < 0:
         return f"below {dense.name}"

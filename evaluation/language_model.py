@@ -1,14 +1,10 @@
 """The language model of a word search: given, or estimated from text or from the transcripts."""
 
-import gzip
-import io
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 from evaluation.arpa import read_arpa
 from evaluation.config import WordSearchConfig
@@ -18,6 +14,7 @@ from evaluation.transcripts import read_transcripts, words_of
 from evaluation.word_lexicon import Speller, lexicon_of_features
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, PipelineError, sha256_of
+from featurize.text_file import unzipped
 
 MAX_SENTENCE_BYTES = 2**20
 # As books have them; at a word's end they may be quotation marks.
@@ -26,7 +23,6 @@ _SIGNS = re.compile(r"[<\[\u2019\u02bc]")
 _NO_WORD = re.compile(r"<[^<>]*>|\[[^\[\]]*\]")
 _TEXT_VERSION = 2
 """Raised whenever the same text would give other words."""
-_GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +43,7 @@ class SourcedModel:
 
 
 def digest_of_files(config: WordSearchConfig | None, features: FeaturizeManifest) -> dict[str, str]:
-    """SHA-256 of the files that a word search reads, which their paths alone do not vouch for.
+    """SHA-256 of the files that a word search reads: a path does not say whether its file changed.
 
     Args:
         config: names them; without a lexicon of its own, the features' is read.
@@ -155,11 +151,7 @@ def read_text(file: Location) -> Iterator[tuple[str, ...]]:
     are unknown words, and typographic apostrophes within words are apostrophes.
     """
     try:
-        with file.open_read() as stream:
-            is_gzip = stream.read(2) == _GZIP_MAGIC
-            stream.seek(0)
-            plain = gzip.GzipFile(fileobj=stream) if is_gzip else stream
-            lines = io.BufferedReader(cast(io.RawIOBase, plain), 2**20)
+        with unzipped(file, "text") as lines:
             while line := lines.readline(MAX_SENTENCE_BYTES + 1):
                 if len(line) > MAX_SENTENCE_BYTES:
                     raise PipelineError(
@@ -169,7 +161,3 @@ def read_text(file: Location) -> Iterator[tuple[str, ...]]:
                 yield _sentence(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise PipelineError(f"text {file} is not UTF-8; convert it") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise PipelineError(
-            f"text {file} is a damaged gzip file ({error}); fetch it again"
-        ) from error

@@ -36,7 +36,7 @@ class ErrorRates(TypedConfig):
 
 
 class ParameterCounts(TypedConfig):
-    """Learned values."""
+    """How many values were learned."""
 
     total: int = Field(description="Learned values of the whole network.")
     recurrent_layers: int = Field(
@@ -137,7 +137,7 @@ class ModelMetrics(TypedConfig):
     )
     has_heard: int | None = Field(
         0,
-        description="Scored utterances that the model was trained on; 0 for an honest score, empty "
+        description="Scored utterances that the model was trained on; 0 where none was, empty "
         "where the features that it was trained on are gone and cannot be asked.",
     )
     num_too_short: int = Field(

@@ -18,7 +18,7 @@ _HEAD = {
 
 
 @dataclass(frozen=True)
-class Scored:
+class EvaluationOfModel:
     """An evaluation and its part on one model."""
 
     metrics: EvaluationMetrics
@@ -26,7 +26,7 @@ class Scored:
 
 
 def model_card(
-    trained: TrainManifest, engine: EngineDescription, scored: Scored, about: str
+    trained: TrainManifest, engine: EngineDescription, scored: EvaluationOfModel, about: str
 ) -> str:
     """The card, Markdown with YAML before it as model hubs read it.
 
@@ -82,7 +82,7 @@ def _network(trained: TrainManifest, engine: EngineDescription, model: ModelMetr
     )
 
 
-def _errors(scored: Scored) -> str:
+def _errors(scored: EvaluationOfModel) -> str:
     found = scored.model.error_rates.model_dump()
     rows = [
         f"| {unit} errors | {_shown(ErrorRate.model_validate(found[name]))} |"
@@ -109,11 +109,11 @@ def _shown(rate: ErrorRate) -> str:
 
 
 def _costs(model: ModelMetrics) -> str:
-    per_s = model.multiplications_per_frame.audited / model.frame_shift_s
     density = " / ".join(f"{share:.3f}" for share in model.spike_density)
     lines = [
         "## What it costs\n",
-        f"- {per_s / 1e6:.2f} million multiplications per second of speech (matrix terms, exact)",
+        f"- {model.audited_per_s / 1e6:.2f} million multiplications per second of speech (matrix "
+        "terms, exact)",
         f"- share of outputs that are not zero, encoder first: {density}",
     ]
     if model.saving.gru is not None:

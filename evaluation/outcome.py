@@ -37,7 +37,7 @@ _BASELINES = ("lstm", "gru")
 
 
 @dataclass(frozen=True)
-class Example:
+class ShownUtterance:
     """An utterance shown in the report: scored symbols or words of reference and hypothesis."""
 
     utterance_id: str
@@ -69,7 +69,7 @@ class ModelOutcome:
     # edits of words per utterance; empty where the labels have no words
     words: list[EditCounts] = field(default_factory=list)
     activity: Activity | None = None  # summed over utterances; None before the first
-    examples: list[Example] = field(default_factory=list)  # a few utterances to show
+    examples: list[ShownUtterance] = field(default_factory=list)  # a few utterances to show
     raster: SpikeRaster | None = None  # one utterance's spikes; None for a dense model
 
     def add(self, symbols: EditCounts, words: EditCounts | None, activity: Activity) -> None:

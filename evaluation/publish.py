@@ -4,7 +4,7 @@ from evaluation.chosen import evaluation_of, metrics_of_model, read_evaluation
 from evaluation.engine.description import Precision
 from evaluation.engine.engine_file import write_engine
 from evaluation.engine_of_run import SearchChoice, engine_of_run
-from evaluation.model_card import Scored, model_card
+from evaluation.model_card import EvaluationOfModel, model_card
 from evaluation.published import CARD_NAME, ENGINE_NAME
 from featurize.stage import Location, PipelineError, read_checked, read_manifest, write_manifest
 from training.manifest import TrainManifest
@@ -41,7 +41,7 @@ def publish(
         raise PipelineError(f"--out {out} holds something else; name a new folder")
     engine = engine_of_run(run.uri, precision, choice=SearchChoice(scored.uri))
     _, metrics = read_evaluation(scored)
-    of_model = Scored(metrics, metrics_of_model(metrics, trained, scored))
+    of_model = EvaluationOfModel(metrics, metrics_of_model(metrics, trained, scored))
     out.remove()
     for name in (trained.weights, trained.label_statistics):
         out.child(name).write_bytes(read_checked(run, trained, name))

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from evaluation.metrics import ModelMetrics, SettingMetrics, Spread
+from evaluation.scoring import RATE_UNITS
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -24,10 +25,10 @@ def setting_metrics(models: Sequence[ModelMetrics]) -> tuple[SettingMetrics, ...
 
 def _over_seeds(models: Sequence[ModelMetrics]) -> SettingMetrics:
     first = models[0]
-    rates = {
-        name: _spread_of_known([getattr(model.error_rates, name) for model in models])
-        for name in ("per", "wer", "cer")
-    }
+    rates = {}
+    for name in RATE_UNITS:
+        found = [getattr(model.error_rates, name) for model in models]
+        rates[name] = _spread_of_all([None if rate is None else rate.value for rate in found])
     return SettingMetrics(
         setting=first.setting_name,
         model=first.model,
@@ -39,21 +40,17 @@ def _over_seeds(models: Sequence[ModelMetrics]) -> SettingMetrics:
             spread(site) for site in zip(*(model.spike_density for model in models), strict=True)
         ),
         audited=spread(model.multiplications_per_frame.audited for model in models),
-        multiplications_per_s=_saving(
+        multiplications_per_s=_spread_of_all(
             [None if m.workload is None else m.workload.multiplications_per_s for m in models]
         ),
         as_published=spread(model.multiplications_per_frame.as_published for model in models),
-        saving_gru=_saving([model.saving.gru for model in models]),
-        saving_lstm=_saving([model.saving.lstm for model in models]),
-        saving_gru_as_published=_saving([model.saving_as_published.gru for model in models]),
+        saving_gru=_spread_of_all([model.saving.gru for model in models]),
+        saving_lstm=_spread_of_all([model.saving.lstm for model in models]),
+        saving_gru_as_published=_spread_of_all([model.saving_as_published.gru for model in models]),
     )
 
 
-def _spread_of_known(rates: Sequence[object]) -> Spread | None:
-    values = [float(rate.value) for rate in rates if rate is not None]  # type: ignore[attr-defined]
-    return spread(values) if len(values) == len(rates) else None
-
-
-def _saving(ratios: Sequence[float | None]) -> Spread | None:
-    known = [ratio for ratio in ratios if ratio is not None]
-    return spread(known) if len(known) == len(ratios) else None
+def _spread_of_all(values: Sequence[float | None]) -> Spread | None:
+    """None where one of them is not known."""
+    known = [value for value in values if value is not None]
+    return spread(known) if len(known) == len(values) else None

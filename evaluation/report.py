@@ -28,7 +28,7 @@ from evaluation.figures import INK, LINE, PAPER, Plot, page_colours, short_count
 from evaluation.headline import headline
 from evaluation.learning_curves import error_name
 from evaluation.metrics import EvaluationMetrics, ModelMetrics
-from evaluation.outcome import Example
+from evaluation.outcome import ShownUtterance
 from training.manifest import TrainManifest
 
 _NOTHING = "\x00"
@@ -118,7 +118,9 @@ def marked_difference(reference: Sequence[str], hypothesis: Sequence[str]) -> Ma
     return Markup(" ").join(parts)
 
 
-def _by_utterance(examples: Mapping[str, Sequence[Example]]) -> dict[str, list[tuple[str, Markup]]]:
+def _by_utterance(
+    examples: Mapping[str, Sequence[ShownUtterance]],
+) -> dict[str, list[tuple[str, Markup]]]:
     found: dict[str, list[tuple[str, Markup]]] = {}
     for label, shown in examples.items():
         for example in shown:
@@ -175,7 +177,7 @@ def _settings(metrics: EvaluationMetrics) -> list[dict[str, Any]]:
 def render_report(
     metrics: EvaluationMetrics,
     plots: Sequence[Plot],
-    examples: Mapping[str, Sequence[Example]],
+    examples: Mapping[str, Sequence[ShownUtterance]],
     trainings: Mapping[str, TrainManifest],
     created_at: str,
 ) -> str:

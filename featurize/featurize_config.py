@@ -23,7 +23,7 @@ class SplitsConfig(TypedConfig):
         (), description="Subsets that steer the learning rate and pick the checkpoint."
     )
     test: Annotated[tuple[str, ...], InFingerprint.EVEN_WHEN_OFF] = Field(
-        (), description="Subsets only ever scored."
+        (), description="Subsets that are scored and never trained or chosen on."
     )
 
     @model_validator(mode="after")

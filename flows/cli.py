@@ -15,7 +15,7 @@ import typer
 from flows.corpus_cli import corpus_app
 from flows.failures import INTERRUPT_EXIT_CODE, MISTAKE_EXIT_CODE, explain, one_line
 from flows.finished_cli import FINISHED, finished_app
-from flows.help_text import EXAMPLES, Command, Group, listed
+from flows.help_text import EXAMPLES, SpikelineCommand, SpikelineGroup, listed
 from flows.hub_cli import hub_app
 from flows.options import (
     CorpusOption,
@@ -36,7 +36,7 @@ WHOLE, ONE = "From speech to a comparison: begin with demo", "One stage of it"
 
 app = typer.Typer(
     name="spikeline",
-    cls=Group,
+    cls=SpikelineGroup,
     help="Train spiking speech recognisers and count what their sparsity saves.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -46,7 +46,7 @@ app = typer.Typer(
 app.add_typer(corpus_app, name="corpus", rich_help_panel=WHOLE)
 app.add_typer(finished_app)
 app.add_typer(hub_app, name="hub", rich_help_panel=FINISHED)
-align_app = typer.Typer(cls=Group, epilog=f"Example: spikeline align {EXAMPLES['align']}")
+align_app = typer.Typer(cls=SpikelineGroup, epilog=f"Example: spikeline align {EXAMPLES['align']}")
 app.add_typer(align_app, name="align", rich_help_panel=ONE)
 
 # Click's base of all mistakes in the arguments; typer carries a copy of Click of its own.
@@ -248,9 +248,11 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Compare trained models, on their corpus or another."""
-    from flows.stage_commands import Scored, run_evaluate
+    from flows.stage_commands import ScoredSpeech, run_evaluate
 
-    run_evaluate(recipe, model, Scored(features, corpus), runs, overrides or (), force, as_json)
+    run_evaluate(
+        recipe, model, ScoredSpeech(features, corpus), runs, overrides or (), force, as_json
+    )
 
 
 @listed(app, "pipeline", WHOLE)
@@ -291,7 +293,7 @@ def front(
 
 for group in (app, finished_app, corpus_app, align_app, hub_app):
     for registered in group.registered_commands:
-        registered.cls = Command
+        registered.cls = SpikelineCommand
 
 
 def main() -> None:

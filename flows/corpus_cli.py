@@ -4,10 +4,12 @@ from typing import Annotated
 
 import typer
 
-from flows.help_text import Command, Group
+from flows.help_text import SpikelineCommand, SpikelineGroup
 from flows.options import JsonOption, SetOption
 
-corpus_app = typer.Typer(cls=Group, help="Look at a corpus, or make one.", no_args_is_help=True)
+corpus_app = typer.Typer(
+    cls=SpikelineGroup, help="Look at a corpus, or make one.", no_args_is_help=True
+)
 
 
 @corpus_app.command(
@@ -29,7 +31,9 @@ def corpus_synthesize(
     synthesize(out, layout, minutes, seed, speakers, as_json)
 
 
-@corpus_app.command("check", cls=Command, epilog="Example: spikeline corpus check recordings")
+@corpus_app.command(
+    "check", cls=SpikelineCommand, epilog="Example: spikeline corpus check recordings"
+)
 def corpus_check(
     corpus: Annotated[str, typer.Argument(metavar="ROOT", help="Root of a corpus: path or s3://.")],
     reader: Annotated[
@@ -54,13 +58,19 @@ def corpus_check(
 
 
 @corpus_app.command(
-    "split", cls=Command, epilog="Example: spikeline corpus split recordings/speech.csv"
+    "split", cls=SpikelineCommand, epilog="Example: spikeline corpus split recordings/speech.csv"
 )
 def corpus_split(
     table: Annotated[str, typer.Argument(help="CSV or JSON lines with audio and text.")],
-    dev: Annotated[float, typer.Option("--dev", help="Share to choose by.")] = 0.1,
-    test: Annotated[float, typer.Option("--test", help="Share to score on.")] = 0.1,
-    seed: Annotated[int, typer.Option("--seed", help="Another number deals otherwise.")] = 0,
+    dev: Annotated[
+        float, typer.Option("--dev", help="Share for dev, by which settings are chosen.")
+    ] = 0.1,
+    test: Annotated[
+        float, typer.Option("--test", help="Share for test, on which errors are counted.")
+    ] = 0.1,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Seed of the draw: another gives other subsets.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Deal one table of utterances to train, dev and test, by speaker where there are enough."""
@@ -71,7 +81,7 @@ def corpus_split(
 
 @corpus_app.command(
     "download",
-    cls=Command,
+    cls=SpikelineCommand,
     epilog="Example: spikeline corpus download /data train-clean-100 dev-clean",
 )
 def corpus_download(

@@ -49,7 +49,7 @@ def _in_words(params: list[Any]) -> list[Any]:
     return params
 
 
-class Command(TyperCommand):
+class SpikelineCommand(TyperCommand):
     """A command whose help says what its options take."""
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -57,7 +57,7 @@ class Command(TyperCommand):
         return _in_words(super().get_params(ctx))
 
 
-class Group(TyperGroup):
+class SpikelineGroup(TyperGroup):
     """Commands, with the same help."""
 
     def get_params(self, ctx: Any) -> list[Any]:

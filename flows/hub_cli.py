@@ -4,17 +4,21 @@ from typing import Annotated
 
 import typer
 
-from flows.help_text import Command, Group
+from flows.help_text import SpikelineCommand, SpikelineGroup
 from flows.options import JsonOption
 
-hub_app = typer.Typer(cls=Group, help="Give a model away, or take one.", no_args_is_help=True)
+hub_app = typer.Typer(
+    cls=SpikelineGroup, help="Give a model away, or take one.", no_args_is_help=True
+)
 
 RepositoryArgument = Annotated[
     str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hugging Face hub.")
 ]
 
 
-@hub_app.command("push", cls=Command, epilog="Example: spikeline hub push folder owner/name")
+@hub_app.command(
+    "push", cls=SpikelineCommand, epilog="Example: spikeline hub push folder owner/name"
+)
 def hub_push(
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="Written by export --format folder.")
@@ -31,7 +35,9 @@ def hub_push(
     run_push(folder, repository, private, as_json)
 
 
-@hub_app.command("pull", cls=Command, epilog="Example: spikeline hub pull owner/name --out folder")
+@hub_app.command(
+    "pull", cls=SpikelineCommand, epilog="Example: spikeline hub pull owner/name --out folder"
+)
 def hub_pull(
     repository: RepositoryArgument,
     out: Annotated[str, typer.Option("--out", help="New folder to write.")],

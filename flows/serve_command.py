@@ -26,7 +26,7 @@ def run_serve(
     """Serve a model by WebSocket and HTTP until interrupted."""
     from evaluation.engine.engine_file import write_engine
     from evaluation.engine.transcriber import Transcriber
-    from evaluation.serve.app import Recognition
+    from evaluation.serve.app import RecognitionService
     from evaluation.serve.server import is_loopback, open_listener, serve
     from evaluation.serve.workers import Workers
 
@@ -47,7 +47,7 @@ def run_serve(
         engine_file = Path(folder, "engine.spikes")
         engine_file.write_bytes(write_engine(data))
         with Workers(str(engine_file), find_words, limits, available_cores()) as workers:
-            recognition = Recognition(
+            recognition = RecognitionService(
                 workers, data.description, find_words=find_words, limits=limits, token=token
             )
             shown_host = f"[{host}]" if ":" in host else host

@@ -136,7 +136,7 @@ def run_train(
 def run_evaluate(
     name: str | None,
     models: Sequence[str],
-    scored: "Scored",
+    scored: "ScoredSpeech",
     runs: str | None,
     overrides: Sequence[str],
     force: bool,
@@ -188,7 +188,7 @@ def run_evaluate(
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredSpeech:
     """What an evaluation scores: one of the two."""
 
     features: str | None = None  # address of a finished feature set

@@ -54,7 +54,7 @@ class SubsetUse(TypedConfig):
 
 
 class TrainProgress(TypedConfig):
-    """How far a running training is, written by rank 0 for whoever watches."""
+    """How far a running training is, written by rank 0 for those who show it."""
 
     epoch: int  # the running epoch, from 0
     num_epochs: int

@@ -98,7 +98,7 @@ _TEXT_MESSAGE: TypeAdapter[StartMessage | EndMessage] = TypeAdapter(
 )
 
 
-class Recognition:
+class RecognitionService:
     """The endpoints.
 
     Args:
@@ -328,7 +328,7 @@ def _one_request_each(app: Any) -> Any:
     return respond
 
 
-def make_app(recognition: Recognition, *, loopback: bool) -> Any:
+def make_app(recognition: RecognitionService, *, loopback: bool) -> Any:
     """The ASGI application.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from evaluation.serve.app import Recognition, make_app
+from evaluation.serve.app import RecognitionService, make_app
 from evaluation.serve.limits import ServeLimits
 from featurize.stage import PipelineError
 
@@ -69,7 +69,7 @@ def patient_protocol(limits: ServeLimits) -> type[asyncio.Protocol]:
 
 
 def serve(
-    recognition: Recognition,
+    recognition: RecognitionService,
     listener: socket.socket,
     limits: ServeLimits,
     on_ready: Callable[[], None],

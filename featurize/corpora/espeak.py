@@ -65,7 +65,7 @@ _CLOSURE_OF = {
 }  # fmt: skip
 
 
-class Segment(NamedTuple):
+class SpokenSegment(NamedTuple):
     """A stretch of audio with a name, in samples of 22,050 Hz."""
 
     start_sample: int
@@ -80,10 +80,10 @@ class Speech:
     samples: NDArray[np.int16]  # (num_samples,) int16 at 22,050 Hz
     # TIMIT-61 phones, contiguous from 0 to num_samples; silence is ``h#`` at the ends, where there
     # is any, and ``pau`` inside
-    phones: tuple[Segment, ...]
+    phones: tuple[SpokenSegment, ...]
     # every word of the text in order. Where eSpeak speaks two words as one (``in the``), the
     # boundary between them is placed in proportion to their letters.
-    words: tuple[Segment, ...]
+    words: tuple[SpokenSegment, ...]
 
 
 class _EventId(ctypes.Union):
@@ -215,20 +215,20 @@ class EspeakVoice:
 
 def _phone_segments(
     events: Sequence[tuple[int, str]], samples: NDArray[np.int16]
-) -> tuple[Segment, ...]:
+) -> tuple[SpokenSegment, ...]:
     """Turn eSpeak's phone onsets into contiguous TIMIT segments over all samples."""
-    segments = [Segment(0, events[0][0], "pau")]
+    segments = [SpokenSegment(0, events[0][0], "pau")]
     for (start, raw_name), (end, _) in zip(events, [*events[1:], (len(samples), "")], strict=True):
         name = raw_name.lstrip("',%=")
         if name in _MODIFIERS:
             segments[-1] = segments[-1]._replace(end_sample=end)
         elif name in _PAUSES:
-            segments.append(Segment(start, end, "pau"))
+            segments.append(SpokenSegment(start, end, "pau"))
         elif name in _TO_TIMIT:
             _append_phone(segments, start, end, _TO_TIMIT[name], samples)
         else:
             raise RuntimeError(f"eSpeak NG used phone {raw_name!r}, which has no TIMIT equivalent")
-    merged: list[Segment] = []
+    merged: list[SpokenSegment] = []
     for segment in segments:
         if segment.start_sample == segment.end_sample:
             continue
@@ -243,7 +243,7 @@ def _phone_segments(
 
 
 def _append_phone(
-    segments: list[Segment],
+    segments: list[SpokenSegment],
     start: int,
     end: int,
     names: tuple[str, ...],
@@ -257,17 +257,17 @@ def _append_phone(
         silence_start = previous.start_sample + (int(sounding[-1]) + 1 if sounding.size else 0)
         if start - silence_start >= _MIN_CLOSURE_SAMPLES:
             segments[-1] = previous._replace(end_sample=silence_start)
-            segments.append(Segment(silence_start, start, closure))
+            segments.append(SpokenSegment(silence_start, start, closure))
     if len(names) == 1:
-        segments.append(Segment(start, end, names[0]))
+        segments.append(SpokenSegment(start, end, names[0]))
     else:
         middle = (start + end) // 2
-        segments += [Segment(start, middle, names[0]), Segment(middle, end, names[1])]
+        segments += [SpokenSegment(start, middle, names[0]), SpokenSegment(middle, end, names[1])]
 
 
 def _word_segments(
-    text: str, events: Sequence[tuple[int, int]], phones: Sequence[Segment]
-) -> tuple[Segment, ...]:
+    text: str, events: Sequence[tuple[int, int]], phones: Sequence[SpokenSegment]
+) -> tuple[SpokenSegment, ...]:
     """Give every word of the text its stretch of audio, from eSpeak's word onsets."""
     words: list[tuple[int, str]] = []
     position = 0
@@ -277,7 +277,7 @@ def _word_segments(
     # A pause or the end of speech closes a word before the next one begins.
     pauses = [segment.start_sample for segment in phones if segment.name in ("pau", "h#")]
     end_of_speech = phones[-1].start_sample if phones[-1].name == "h#" else phones[-1].end_sample
-    segments: list[Segment] = []
+    segments: list[SpokenSegment] = []
     for index, (start, first) in enumerate(events):
         last = index + 1 == len(events)
         next_start = end_of_speech if last else events[index + 1][0]
@@ -289,5 +289,5 @@ def _word_segments(
         for word in spoken:
             begin = start + (end - start) * done // num_letters
             done += len(word)
-            segments.append(Segment(begin, start + (end - start) * done // num_letters, word))
+            segments.append(SpokenSegment(begin, start + (end - start) * done // num_letters, word))
     return tuple(segments)

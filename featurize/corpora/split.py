@@ -15,11 +15,21 @@ _SUBSETS = ("test", "dev", "train")
 
 
 class SplitShares(TypedConfig):
-    """How much goes where."""
+    """How much of a table goes to dev and test; the rest is for training."""
 
-    dev: float = Field(0.1, gt=0, lt=0.5, description="Share to choose by.")
-    test: float = Field(0.1, gt=0, lt=0.5, description="Share to score on.")
-    seed: int = Field(0, ge=0, description="Another number deals otherwise.")
+    dev: float = Field(
+        0.1,
+        gt=0,
+        lt=0.5,
+        description="Share of the utterances for dev, by which settings are chosen.",
+    )
+    test: float = Field(
+        0.1,
+        gt=0,
+        lt=0.5,
+        description="Share of the utterances for test, on which errors are counted.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the draw: another number gives other subsets.")
 
 
 def split_table(table: Location, shares: SplitShares) -> tuple[dict[str, int], bool]:

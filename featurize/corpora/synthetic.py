@@ -279,7 +279,7 @@ def _converse(
         for line in worker.stdout:
             lines.put(line)
     except (OSError, ValueError) as error:  # it has ended; its exit code says how
-        _log.debug("a synthesis worker stopped talking: %s", error)
+        _log.debug("a synthesis worker has ended: %s", error)
     finally:
         lines.put(None)
 

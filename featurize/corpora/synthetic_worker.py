@@ -14,7 +14,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from featurize.corpora.espeak import SAMPLE_RATE_HZ as ESPEAK_RATE_HZ
-from featurize.corpora.espeak import EspeakVoice, Segment, Speech
+from featurize.corpora.espeak import EspeakVoice, Speech, SpokenSegment
 from featurize.corpora.grammar import draw_sentence, transcript
 from featurize.corpora.synthetic import (
     SAMPLE_RATE_HZ,
@@ -36,8 +36,8 @@ class _Utterance:
 
     samples: NDArray[np.int16]
     sentence: str
-    phones: tuple[Segment, ...]
-    words: tuple[Segment, ...]
+    phones: tuple[SpokenSegment, ...]
+    words: tuple[SpokenSegment, ...]
 
 
 def synthesize_speaker(
@@ -82,11 +82,11 @@ def _make_utterance(
         audio += noise_rms * rng.standard_normal(len(audio), dtype=np.float32)
     samples = np.clip(np.rint(audio), -32_768, 32_767).astype(np.int16)
 
-    def moved(segments: Sequence[Segment]) -> list[Segment]:
+    def moved(segments: Sequence[SpokenSegment]) -> list[SpokenSegment]:
         def at(sample: int) -> int:
             return lead + round(sample * SAMPLE_RATE_HZ / ESPEAK_RATE_HZ)
 
-        return [Segment(at(start), at(end), name) for start, end, name in segments]
+        return [SpokenSegment(at(start), at(end), name) for start, end, name in segments]
 
     phones = moved(speech.phones)
     # eSpeak itself begins or ends in silence with some phones only.
@@ -94,8 +94,8 @@ def _make_utterance(
         del phones[0]
     if phones[-1].name == "h#":
         del phones[-1]
-    phones.insert(0, Segment(0, phones[0].start_sample, "h#"))
-    phones.append(Segment(phones[-1].end_sample, len(samples), "h#"))
+    phones.insert(0, SpokenSegment(0, phones[0].start_sample, "h#"))
+    phones.append(SpokenSegment(phones[-1].end_sample, len(samples), "h#"))
     return _Utterance(samples, sentence, tuple(phones), tuple(moved(speech.words)))
 
 
@@ -130,7 +130,7 @@ def _write_timit(
         write_file(base.with_suffix(".TXT"), f"0 {len(utterance.samples)} {text}.\n")
 
 
-def _segment_lines(segments: Sequence[Segment]) -> str:
+def _segment_lines(segments: Sequence[SpokenSegment]) -> str:
     return "".join(f"{start} {end} {name}\n" for start, end, name in segments)
 
 

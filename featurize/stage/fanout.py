@@ -24,8 +24,8 @@ Progress = Callable[[int, int], None]
 """Called with (number done, number in all) after each item."""
 
 _OUT_OF_MEMORY = (
-    "a {} died at its work, most likely for want of memory; use fewer workers or smaller parts "
-    "(featurize.utterances_per_shard, evaluate.batch_size)"
+    "a {} ended while it worked, most likely because memory ran out; use fewer workers or smaller "
+    "parts (featurize.utterances_per_shard, evaluate.batch_size)"
 )
 _MAX_TRIES = 3
 

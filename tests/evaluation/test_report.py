@@ -23,7 +23,7 @@ from evaluation.metrics import (
     Saving,
     WordModelMetrics,
 )
-from evaluation.outcome import Example
+from evaluation.outcome import ShownUtterance
 from evaluation.plots import Findings, draw_plots
 from evaluation.raster_plot import MAX_NEURONS, draw_raster, shown_neurons, spike_image
 from evaluation.report import environment, marked_difference, render_report
@@ -340,7 +340,7 @@ class Outline(HTMLParser):
 
 
 def test_report_is_whole_self_contained_and_accessible(metrics, write_model):
-    example = Example('u"><script>', ("K", "AE", "<b>"), ("K", "T", "<b>"))
+    example = ShownUtterance('u"><script>', ("K", "AE", "<b>"), ("K", "T", "<b>"))
     plot = Plot("p", "A <plot>", 'Alt "text"', b"png", '<svg viewBox="0 0 1 1"></svg>', True)
     page = render_report(
         metrics,

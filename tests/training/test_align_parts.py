@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 from featurize.features import FeatureExtractor, stack_frames
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from training.align.gaussians import Mixtures, MixtureStatistics
-from training.align.graph import Transcript, best_path, flat_places, state_graph
+from training.align.graph import PhoneTranscript, best_path, flat_places, state_graph
 from training.align.shards import AlignedUtterance
 from training.align.stacking import Stacking, splice
 from training.align.states import PhoneStates, states_of
@@ -79,7 +79,7 @@ pronunciations = st.lists(
     st.integers(0, 2**16),
 )
 def test_the_best_path_is_the_best_of_all(num_frames, words, silence, name, seed):
-    sequence, transcript = SEQUENCES[name], Transcript(words, silence)
+    sequence, transcript = SEQUENCES[name], PhoneTranscript(words, silence)
     scores = np.random.default_rng(seed).normal(size=(num_frames, 125)).astype(np.float32)
     graph = state_graph(transcript, sequence, 1)
     found = best_path(scores[:, graph.used_U], graph)
@@ -114,14 +114,16 @@ def test_silence_between_words_is_found_where_it_is(seed, states_per_phone):
     truth_states = np.repeat(states, rng.integers(3, 6, len(states)))
     truth_phones = truth_states // states_per_phone
     scores = sharp_scores(truth_states, 13 * states_per_phone, rng)
-    graph = state_graph(Transcript([[w] for w in words], silence), PhoneStates(states_per_phone), 3)
+    graph = state_graph(
+        PhoneTranscript([[w] for w in words], silence), PhoneStates(states_per_phone), 3
+    )
     found = best_path(scores[:, graph.used_U], graph)
     assert found.phones_P.tolist() == phones
     assert found.phones_P[found.places_t // states_per_phone].tolist() == truth_phones.tolist()
 
 
 def test_a_silence_has_its_least_length_or_is_not_there():
-    transcript = Transcript([[[0]], [[1]]], 2)
+    transcript = PhoneTranscript([[[0]], [[1]]], 2)
     graph = state_graph(transcript, PhoneStates(1), 3)
     scores = np.zeros((8, 3), np.float32)
     scores[:3, 0] = scores[3:5, 2] = scores[5:, 1] = 1
@@ -132,7 +134,7 @@ def test_a_silence_has_its_least_length_or_is_not_there():
 
 
 def test_too_few_frames_have_no_path():
-    graph = state_graph(Transcript([[[0, 1, 0], [0, 1]], [[1]]], 2), PhoneStates(2), 2)
+    graph = state_graph(PhoneTranscript([[[0, 1, 0], [0, 1]], [[1]]], 2), PhoneStates(2), 2)
     scores = np.zeros((6, len(graph.used_U)), np.float32)
     assert best_path(scores, graph).phones_P.tolist() == [0, 1, 1]
     assert best_path(scores[:5], graph) is None

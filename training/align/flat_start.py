@@ -27,8 +27,8 @@ from training.align.align_config import AlignConfig
 from training.align.gaussians import Mixtures, MixtureStatistics
 from training.align.graph import (
     Alignment,
+    PhoneTranscript,
     StateGraph,
-    Transcript,
     best_path,
     flat_places,
     state_graph,
@@ -72,7 +72,7 @@ class EstimationUtterance:
     """An utterance to estimate on."""
 
     frames_tf: NDArray[np.float16]  # normalised frames, float16 to hold many
-    transcript: Transcript
+    transcript: PhoneTranscript
     alignment: Alignment | None = None  # the current one; None before the first
     # its paths through the current states; made when first asked for
     graph: StateGraph | None = None

@@ -25,7 +25,7 @@ _OUTSIDE = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Transcript:
+class PhoneTranscript:
     """The words of an utterance."""
 
     words: Sequence[Pronunciations]  # how each may be said
@@ -34,7 +34,7 @@ class Transcript:
     silence: int | None
 
     @classmethod
-    def of_phones(cls, phones: NDArray[np.int32]) -> "Transcript":
+    def of_phones(cls, phones: NDArray[np.int32]) -> "PhoneTranscript":
         """Exactly these phones; silences are among them."""
         return cls([[phones.tolist()]], None)
 
@@ -76,7 +76,7 @@ class Alignment:
 class _Phones:
     """The phones of an utterance, those before and after each, and its variants by neighbours."""
 
-    def __init__(self, transcript: Transcript, *, knows_context: bool) -> None:
+    def __init__(self, transcript: PhoneTranscript, *, knows_context: bool) -> None:
         self._knows_context = knows_context
         self.names: list[int] = []
         self.before: list[list[int]] = []
@@ -121,7 +121,7 @@ class _Phones:
 
 
 def state_graph(
-    transcript: Transcript, sequence: StateSequence, min_silence_frames: int
+    transcript: PhoneTranscript, sequence: StateSequence, min_silence_frames: int
 ) -> StateGraph:
     """All paths of an utterance.
 

@@ -7,7 +7,7 @@ from featurize.labels import LexiconLabeller
 from featurize.schema import FeatureRow, FeaturizeManifest, LabelInventory, StateInventory
 from featurize.stage import Location, PipelineError, TypedConfig
 from training.align.align_config import AlignConfig
-from training.align.graph import Transcript
+from training.align.graph import PhoneTranscript
 from training.align.pronounce import Pronouncer
 from training.align.stacking import Stacking
 
@@ -55,10 +55,10 @@ class AlignJob:
         if self.on_progress is not None:
             self.on_progress(AlignProgress(step=step, num_done=num_done, num_all=num_all))
 
-    def transcript(self, row: FeatureRow) -> Transcript:
+    def transcript(self, row: FeatureRow) -> PhoneTranscript:
         """The words of an utterance, with silence possible around each."""
         if self.pronounce is None:
-            return Transcript.of_phones(row.labels)
+            return PhoneTranscript.of_phones(row.labels)
         words = row.text.upper().split()
         if self.pronounce.labels(words) != row.labels.tolist():
             raise PipelineError(
@@ -66,7 +66,7 @@ class AlignJob:
                 "lexicon changed since the features were made: featurize again"
             )
         silence = self.labels.symbols.index(SILENCE)
-        return Transcript([self.pronounce(word) for word in words], silence)
+        return PhoneTranscript([self.pronounce(word) for word in words], silence)
 
     def min_silence_frames(self, stacking: Stacking) -> int:
         """The shortest silence, in frames before stacking."""

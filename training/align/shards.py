@@ -28,7 +28,7 @@ from featurize.stage import Location, PipelineError, read_manifest
 from featurize.utterance_index import index_shard
 from training.align.align_config import AlignConfig
 from training.align.flat_start import GaussianModel, in_order
-from training.align.graph import Transcript, best_path, state_graph
+from training.align.graph import PhoneTranscript, best_path, state_graph
 from training.align.job import SILENCE, AlignJob, silent_symbols, silent_targets
 from training.align.outcome import AlignedLabels, Unaligned
 from training.align.stacking import Stacking
@@ -212,7 +212,7 @@ def _by_scores(
     )
     min_silence_frames = job.min_silence_frames(stacking)
 
-    def aligned(row: FeatureRow, transcript: Transcript) -> AlignedLabels | Unaligned:
+    def aligned(row: FeatureRow, transcript: PhoneTranscript) -> AlignedLabels | Unaligned:
         frames_tf = stacking.frames(normalise(row))
         graph = state_graph(transcript, model.sequence, min_silence_frames)
         found = best_path(model.scores(frames_tf, graph.used_U), graph)
