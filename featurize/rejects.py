@@ -100,9 +100,6 @@ def check_reject_share(
         kept: utterances of each subset in the result.
         rejects: those that are not.
         max_share: of a split's utterances.
-
-    Raises:
-        PipelineError: when a split has lost more; names it, and the reasons.
     """
     split_of = {subset: split for split, subsets in splits.items() for subset in subsets}
     lost: dict[str, Counter[str]] = {}

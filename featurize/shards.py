@@ -69,10 +69,6 @@ def read_rows(
 
     Returns:
         Rows in file order; ``features`` is a read-only view in the stored precision.
-
-    Raises:
-        PipelineError: when the file is missing, damaged, or of another schema version; names
-            the file and how to redo it.
     """
     file = location.child(shard.file)
     with open_shard(file, shard) as parquet:

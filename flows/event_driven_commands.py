@@ -93,9 +93,6 @@ class _Listener:
         data: the engine.
         listening: how.
         files: all that it will be asked for.
-
-    Raises:
-        PipelineError: when the engine cannot listen, or the files cannot be read twice.
     """
 
     def __init__(self, data: "EngineData", listening: Listening, files: Sequence[str]) -> None:

@@ -10,11 +10,7 @@ from training.worker_config import WorkerConfig
 
 
 def run_verify(address: str, as_json: bool) -> None:
-    """Check every file of a location, or of all locations of a runs folder.
-
-    Raises:
-        PipelineError: when anything is damaged, after all of it was said.
-    """
+    """Check every file of a location, or of all locations of a runs folder."""
     with command(as_json) as running, terminal.bar("verifying") as bar:
         places = stage_locations(Location.of(address))
         found = []

@@ -61,11 +61,7 @@ def _sounddevice() -> Any:
 
 @contextmanager
 def _recording(sounddevice: Any, rate: int) -> "Iterator[Iterator[NDArray[Any]]]":
-    """Blocks of samples as they are heard, until Ctrl-C; all that was heard by then is among them.
-
-    Raises:
-        PipelineError: when no microphone can be opened, or recognition falls behind.
-    """
+    """Blocks of samples as they are heard, until Ctrl-C; all heard by then are among them."""
     # Unlike Queue's, its put may be called by a signal's handler.
     waiting: queue.SimpleQueue[NDArray[Any] | None] = queue.SimpleQueue()
 

@@ -87,12 +87,7 @@ class StateFolder:
 
 
 def up(state: StateFolder, port: int, runs: str, corpus: str, num_trainings: int) -> Stack:
-    """Start the server and a worker, as far as they do not run, and register the deployments.
-
-    Raises:
-        PipelineError: when the port is taken or something does not start; the message names the
-            log to look at.
-    """
+    """Start the server and a worker, as far as they do not run, and register the deployments."""
     state.path.mkdir(parents=True, exist_ok=True)
     stack = state.read() or Stack(port=port)
     if stack.server is None or not stack.server.is_alive:

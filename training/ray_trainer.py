@@ -63,10 +63,6 @@ def fit(
 
     Returns:
         Ray Train's result, with the metrics of the epochs that were trained now.
-
-    Raises:
-        PipelineError: when the cluster lacks the resources, training diverges, or workers
-            failed more often than ``max_failures``.
     """
     with ray_session():
         _check_resources(workers)

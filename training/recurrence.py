@@ -41,9 +41,6 @@ def choose_backend(requested: Backend, device: torch.device, is_per_step: bool) 
     Args:
         requested: as configured; ``auto`` takes the fastest that can do the work.
         is_per_step: whether the quantiser's range moves at every time step.
-
-    Raises:
-        PipelineError: if the requested backend cannot do it.
     """
     if is_per_step and requested not in ("auto", "reference"):
         raise PipelineError(

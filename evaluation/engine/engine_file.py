@@ -47,11 +47,7 @@ class EngineData:
         return lay_out(self.description)
 
     def search(self, kind: Literal["symbols", "words"]) -> GraphSearch | None:
-        """The search for symbols or words; None where the engine has none.
-
-        Raises:
-            PipelineError: when its graph is damaged.
-        """
+        """The search for symbols or words; None where the engine has none."""
         description = searches_of(self.description).get(kind)
         if description is None:
             return None
@@ -104,11 +100,7 @@ def expected_arrays(description: EngineDescription) -> dict[str, tuple[str, tupl
 
 
 def check(data: EngineData, source: str) -> None:
-    """Make sure that nothing is missing, misshapen or not a number.
-
-    Raises:
-        PipelineError: naming what is wrong.
-    """
+    """Make sure that nothing is missing, misshapen or not a number."""
     expected = expected_arrays(data.description)
     if set(data.arrays) != set(expected):
         raise PipelineError(f"{source}: holds {sorted(data.arrays)}, not {sorted(expected)}")
@@ -128,11 +120,7 @@ def check(data: EngineData, source: str) -> None:
 
 
 def write_engine(data: EngineData) -> bytes:
-    """The file's content.
-
-    Raises:
-        PipelineError: when the numbers do not fit the description.
-    """
+    """The file's content."""
     check(data, "engine")
     arrays = {name: np.ascontiguousarray(array) for name, array in data.arrays.items()}
     checksums = {name: hashlib.sha256(array.data).hexdigest() for name, array in arrays.items()}

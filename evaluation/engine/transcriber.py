@@ -143,9 +143,6 @@ class Transcriber:
             front_end: how its frames are made, where its speaker's statistics are known; as of
                 this one where not given.
             num_hypotheses: given with the result; its scores are kept until then.
-
-        Raises:
-            PipelineError: when the rate cannot be converted.
         """
         other = copy.copy(self)
         other._front_end = FrontEnd(front_end or self.front_end)

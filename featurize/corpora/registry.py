@@ -54,11 +54,7 @@ READERS = Registry(
 
 
 def recognised(root: Location) -> str:
-    """The name of the built-in reader of a root, by what stands there.
-
-    Raises:
-        PipelineError: when it is of none.
-    """
+    """The name of the built-in reader of a root, by what stands there."""
     for name in READERS.built_in:
         try:
             if READERS.named(name).recognises(root):

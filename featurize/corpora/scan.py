@@ -31,10 +31,6 @@ def scan_corpus(
 
     Returns:
         Entries, known rejects and the digest.
-
-    Raises:
-        PipelineError: when the root, a subset or an archive cannot be used; the message says
-            what is there instead.
     """
     if not subsets:
         raise PipelineError("no subsets are named; name at least one subset of the corpus")

@@ -117,11 +117,7 @@ class WorkerPool:
 
 @contextmanager
 def worker_pool(fan_out: FanOut) -> Iterator[WorkerPool]:
-    """Workers for a caller with threads of its own, such as a flow with a task per item.
-
-    Raises:
-        PipelineError: when the Ray cluster cannot be reached.
-    """
+    """Workers for a caller with threads of its own, such as a flow with a task per item."""
     num_workers = 1 if fan_out.kind == "sequential" else fan_out.workers(available_cores())
     if fan_out.kind == "ray":
         with ray_session(fan_out.num_workers) as ray:

@@ -75,20 +75,12 @@ class Lease:
         self.token = file.uri
 
     def check(self) -> None:
-        """Make sure that no other run has taken over.
-
-        Raises:
-            PipelineError: when the claim is gone.
-        """
+        """Make sure that no other run has taken over."""
         check_token(self._location, self.token)
 
 
 def check_token(location: Location, token: str) -> None:
-    """As :meth:`Lease.check`, from any process that was given the token.
-
-    Raises:
-        PipelineError: when the claim is gone.
-    """
+    """As :meth:`Lease.check`, from any process that was given the token."""
     if not Location(token).exists():
         raise PipelineError(
             f"another run has taken over at {location}, because this one did not renew its claim "

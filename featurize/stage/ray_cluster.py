@@ -43,10 +43,6 @@ def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
 
     Args:
         num_cpus: CPUs of a Ray started here; its machine's where None.
-
-    Raises:
-        PipelineError: when the cluster does not answer or refuses the token, or no folder is short
-            enough for the sockets of a Ray of our own.
     """
     import ray
 

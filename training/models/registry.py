@@ -79,9 +79,6 @@ def model_named(name: str) -> ModelSpec:
 
     Args:
         name: as a configuration has it; see the module's docstring.
-
-    Raises:
-        PipelineError: when there is none.
     """
     return MODELS.named(name)
 
