@@ -13,7 +13,14 @@ from evaluation.graph.store import STAGE as GRAPH_STAGE
 from evaluation.graph.store import KeptGraph, read_graph
 from evaluation.manifest import EvaluateManifest
 from evaluation.metrics import EvaluationMetrics, ModelMetrics
-from featurize.stage import Location, PipelineError, is_finished, read_checked, read_manifest
+from featurize.stage import (
+    Location,
+    PipelineError,
+    condense,
+    is_finished,
+    read_checked,
+    read_manifest,
+)
 from training.manifest import TrainManifest
 
 logger = logging.getLogger(__name__)
@@ -39,10 +46,8 @@ def read_evaluation(evaluation: Location) -> tuple[EvaluateManifest, EvaluationM
     try:
         return manifest, EvaluationMetrics.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
         raise PipelineError(
-            f"{evaluation.child('metrics.json')} is of another version ({where}: {first['msg']}); "
+            f"{evaluation.child('metrics.json')} is of another version ({condense(error)}); "
             "evaluate again with --force"
         ) from error
 

@@ -18,7 +18,7 @@ from evaluation.published import published_engine
 from evaluation.recognise import check_weights
 from evaluation.trained_on import trained_on
 from featurize.schema import IMPORT_STAGE, FeaturizeManifest
-from featurize.stage import Location, PipelineError, read_manifest
+from featurize.stage import Location, PipelineError, condense, read_manifest
 from training.manifest import TrainManifest
 from training.trained_model import TrainedModel, load_model
 
@@ -127,8 +127,6 @@ def front_end_of(model: TrainManifest, uri: str, features: str | None) -> FrontE
             fields | {"mean": model.cmvn.mean, "std": model.cmvn.std}
         )
     except ValidationError as error:
-        reason = error.errors()[0]
         raise PipelineError(
-            f"{address}: its configuration cannot serve an engine "
-            f"({'.'.join(map(str, reason['loc']))}: {reason['msg']})"
+            f"{address}: its configuration cannot serve an engine ({condense(error)})"
         ) from None

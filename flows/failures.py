@@ -8,7 +8,7 @@ from importlib import metadata
 
 from pydantic import ValidationError
 
-from featurize.stage import PipelineError
+from featurize.stage import PipelineError, condense
 
 MISTAKE_EXIT_CODE = 2
 BUG_EXIT_CODE = 1
@@ -32,15 +32,6 @@ def one_line(text: object) -> str:
         half = _MAX_MESSAGE_CHARACTERS // 2
         line = f"{line[:half]} ... {line[-half:]}"
     return line
-
-
-def condense(error: ValidationError) -> str:
-    """A validation error in one line: the field, what is wrong, what was given."""
-    first = error.errors(include_url=False)[0]
-    message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
-    where = ".".join(str(part) for part in first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {message}{more}" if where else f"{message}{more}"
 
 
 def explain(error: BaseException) -> tuple[str, int]:

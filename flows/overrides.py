@@ -17,8 +17,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from featurize.stage import PipelineError
-from flows.failures import condense
+from featurize.stage import PipelineError, condense
 from flows.recipe_config import Recipe, training_named
 from flows.suggestions import did_you_mean
 from training.models.model_config import ModelConfig

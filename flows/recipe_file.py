@@ -18,8 +18,7 @@ from typing import Any, cast
 import yaml
 from pydantic import ValidationError
 
-from featurize.stage import Location, PipelineError
-from flows.failures import condense
+from featurize.stage import Location, PipelineError, condense
 from flows.recipe_config import Recipe, training_named
 from flows.suggestions import did_you_mean
 

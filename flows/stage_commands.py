@@ -22,12 +22,12 @@ from featurize.stage import (
     Location,
     PipelineError,
     StageResult,
+    condense,
     is_finished,
     read_manifest,
 )
 from flows.command import Command, command, prefect_api
 from flows.corpus_commands import corpus_root
-from flows.failures import condense
 from flows.overrides import apply_overrides
 from flows.recipes import Recipe, recipe_named
 from training.align.align_config import AlignConfig

@@ -24,7 +24,7 @@ from evaluation.engine.engine_file import EngineData, check, search_arrays
 from evaluation.engine.layout import Layout, Matrix, lay_out
 from evaluation.graph.search import GraphSearch
 from featurize.schema import LabelInventory
-from featurize.stage import PipelineError
+from featurize.stage import PipelineError, condense
 from training.constants import SATURATION, UNQUANTIZED_BITS
 from training.lif import FiringRule
 from training.manifest import TrainManifest
@@ -135,7 +135,7 @@ def build_engine(
             trained_on=trained_on,
         )
     except ValidationError as error:
-        raise PipelineError(str(error.errors()[0]["msg"])) from None
+        raise PipelineError(condense(error)) from None
     arrays = _network_arrays(network, description)
     if searches is not None:
         arrays |= searches.arrays()

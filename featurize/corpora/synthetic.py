@@ -24,7 +24,7 @@ from pydantic import Field, ValidationError
 from featurize.corpora.espeak import require_espeak
 from featurize.corpora.grammar import Part
 from featurize.corpora.synthetic_speakers import plan_speakers
-from featurize.stage import Location, PipelineError, TypedConfig
+from featurize.stage import Location, PipelineError, TypedConfig, condense
 from spikeline_start import module_command
 
 SAMPLE_RATE_HZ = 16_000
@@ -176,9 +176,7 @@ def _config(
             noise_dbfs=noise_dbfs,
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise PipelineError(f"synthetic corpus: {field}: {first['msg']}") from error
+        raise PipelineError(f"synthetic corpus: {condense(error)}") from error
 
 
 def _existing_summary(final: Path, config: SyntheticConfig) -> SyntheticSummary | None:

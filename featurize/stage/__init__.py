@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from featurize.stage.errors import PipelineError
+    from featurize.stage.errors import PipelineError, condense
     from featurize.stage.fanout import (
         FanOut,
         Progress,
@@ -64,6 +64,7 @@ __all__ = [
     "available_cores",
     "call_on_ray",
     "check_token",
+    "condense",
     "damage_error",
     "find_damage",
     "fingerprint",

@@ -1,5 +1,10 @@
 """The error type whose message is written for the person who runs the pipeline."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class PipelineError(ValueError):
     """Something the person running the pipeline can mend; the message says what and how.
@@ -7,3 +12,12 @@ class PipelineError(ValueError):
     The command line prints the message alone, without a traceback. A plain ``ValueError``
     from a library stays a bug report.
     """
+
+
+def condense(error: "ValidationError") -> str:
+    """A validation error in one line: the field, what is wrong, what was given."""
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}: {message}{more}" if where else f"{message}{more}"

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
-from featurize.stage.errors import PipelineError
+from featurize.stage.errors import PipelineError, condense
 from featurize.stage.integrity import (
     FileChecksum,
     content_digest,
@@ -105,10 +105,8 @@ def parse_manifest(location: Location, content: bytes, manifest_type: type[Manif
     try:
         manifest = manifest_type.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
         raise PipelineError(
-            f"{file} is not a manifest this version reads ({where}: {first['msg']}); "
+            f"{file} is not a manifest this version reads ({condense(error)}); "
             f"if it was made by this version, mend it with: spikeline repair {location}; else "
             "remove the location and run the stage again"
         ) from error
