@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flows import overview
+from flows import artifacts, overview
 from flows.overview import Curve, current_overview
 from training.manifest import EpochMetrics
 from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
@@ -29,7 +29,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return "00000000-0000-0000-0000-000000000001"
 
     monkeypatch.setattr(overview, "create_markdown_artifact", create)
-    monkeypatch.setattr(overview, "get_client", lambda **_: Client())
+    monkeypatch.setattr(artifacts, "get_client", lambda **_: Client())
     return pages
 
 
