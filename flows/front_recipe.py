@@ -20,7 +20,6 @@ from training.models.model_config import ModelConfig, ModelName
 from training.train_config import (
     BudgetConfig,
     CurriculumStage,
-    DensityConfig,
     OptimizerConfig,
     TrainConfig,
     WeightAveragingConfig,
@@ -182,15 +181,18 @@ def largest_size(
     return low
 
 
-_NUM_EPOCHS = 8
 _COSINE = OptimizerConfig(
     learning_rate=3e-3, min_learning_rate=5e-5, rule="cosine", max_gradient_norm=5.0
 )
 
 
-def _training(features: FrontFeatures, model: ModelConfig, num_epochs: int) -> TrainConfig:
-    """The training that all families share: chunks of about 3 s, 60 ms or less of look-ahead."""
+def _training(features: FrontFeatures, model: ModelConfig) -> TrainConfig:
+    """The training that all families share: chunks of about 3 s, 60 ms or less of look-ahead.
+
+    Three speeds are three times the speech: as many steps in a third of the epochs.
+    """
     is_fine = features.featurize.stride == 1
+    num_epochs = 3 if features.featurize.speed_factors else 8
     return TrainConfig(
         model=model,
         objective="frame",
@@ -201,30 +203,27 @@ def _training(features: FrontFeatures, model: ModelConfig, num_epochs: int) -> T
     )
 
 
-def _dense_entries(sets: tuple[FrontFeatures, ...]) -> Iterator[FrontEntry]:
-    models: tuple[ModelName, ...] = ("gru", "lstm", "ligru")
-    for model in models:
-        for features in sets:
-            for budget in BUDGETS_M:
-                config = ModelConfig(model=model, dropout=0.0)
-                size = largest_size(config, features, budget)
-                # What small networks lack is capacity; larger ones overfit five hours.
-                dropout = 0.2 if size >= 256 else 0.0
-                sized = config.model_copy(update={"hidden_size": size, "dropout": dropout})
-                yield FrontEntry(
-                    family=model,
-                    budget_m=budget,
-                    features=features.name,
-                    train=_training(features, sized, _NUM_EPOCHS),
-                    tuned="size by the budget; dropout 0 and 0.2 at 2 x 62 (LOG.md)",
-                )
-    yield FrontEntry(
+def _dense_entry(name: ModelName, features: FrontFeatures, budget_m: float) -> FrontEntry:
+    """The largest network within a budget."""
+    size = largest_size(ModelConfig(model=name), features, budget_m)
+    # What small networks lack is capacity; larger ones overfit five hours.
+    model = ModelConfig(model=name, hidden_size=size, dropout=0.2 if size >= 256 else 0.0)
+    return FrontEntry(
+        family=name,
+        budget_m=budget_m,
+        features=features.name,
+        train=_training(features, model),
+        tuned="size by the budget; dropout of the GRU on dev at 5 and 17 M/s, two each (LOG.md)",
+    )
+
+
+def _unbounded_lstm(features: FrontFeatures) -> FrontEntry:
+    model = ModelConfig(model="lstm", hidden_size=550, dropout=0.2)
+    return FrontEntry(
         family="lstm",
         budget_m=UNBOUNDED,
-        features=sets[0].name,
-        train=_training(
-            sets[0], ModelConfig(model="lstm", hidden_size=550, dropout=0.2), _NUM_EPOCHS
-        ),
+        features=features.name,
+        train=_training(features, model),
         tuned="nothing: the paper's size and dropout",
     )
 
@@ -234,34 +233,26 @@ _EXPECTED_DENSITIES = (0.92, 0.085)
 in twelve is not zero."""
 
 
-def _spiking_model(name: ModelName, features: FrontFeatures, budget_m: float) -> ModelConfig:
-    """A spiking network for a budget: wide, because what is silent costs nothing."""
-    if name == "v2":
-        model = ModelConfig(
-            model="v2", dropout=0.1, encoder_threshold=2, encoder_max_range=4.0, max_range=2.0
-        )
-    else:
-        model = ModelConfig(model="v3", dropout=0.1, encoder_threshold=2, threshold=7)
-    size = largest_size(model, features, budget_m, _EXPECTED_DENSITIES)
-    return model.model_copy(update={"hidden_size": 20 * round(size / 20)})
-
-
-def _spiking_entries(sets: tuple[FrontFeatures, ...]) -> Iterator[FrontEntry]:
-    models: tuple[ModelName, ...] = ("v2", "v3")
-    for model in models:
-        for features in sets:
-            for budget in BUDGETS_M:
-                training = _training(features, _spiking_model(model, features, budget), _NUM_EPOCHS)
-                towards = BudgetConfig(multiplications_per_s=1e6 * budget, first_epoch=0)
-                yield FrontEntry(
-                    family=model,
-                    budget_m=budget,
-                    features=features.name,
-                    train=training.model_copy(
-                        update={"budget": towards, "weight_averaging": WeightAveragingConfig()}
-                    ),
-                    tuned="see LOG.md, Towards a budget",
-                )
+def _spiking_entry(name: ModelName, features: FrontFeatures, budget_m: float) -> FrontEntry:
+    """A spiking network trained towards a budget: wide, because what is silent costs nothing."""
+    model = (
+        ModelConfig(model="v2", encoder_threshold=2, encoder_max_range=4.0, max_range=2.0)
+        if name == "v2"
+        else ModelConfig(model="v3", encoder_threshold=2, threshold=7)
+    )
+    size = 20 * round(largest_size(model, features, budget_m, _EXPECTED_DENSITIES) / 20)
+    sized = {"hidden_size": size, "dropout": 0.2 if size >= 600 else 0.1}
+    changes = {
+        "budget": BudgetConfig(multiplications_per_s=1e6 * budget_m, first_epoch=0),
+        "weight_averaging": WeightAveragingConfig(),
+    }
+    return FrontEntry(
+        family=name,
+        budget_m=budget_m,
+        features=features.name,
+        train=_training(features, model.model_copy(update=sized)).model_copy(update=changes),
+        tuned="dropout, projection and frame rate of v3 on dev, some ten trainings (LOG.md)",
+    )
 
 
 _ABLATIONS: dict[str, dict[str, object]] = {
@@ -279,25 +270,6 @@ _ABLATIONS: dict[str, dict[str, object]] = {
 }
 """v3 at ``_ABLATED_AT_M`` with one thing changed."""
 _ABLATED_AT_M = 5.0
-_DENSITY = DensityConfig(weight=10.0, targets=(0.05,))
-
-
-def _by_density(entry: FrontEntry) -> FrontEntry:
-    """The entry trained towards densities of its layers in place of a budget."""
-    training = entry.train.model_copy(
-        update={
-            "budget": None,
-            "density": _DENSITY,
-            "weight_averaging": None,
-        }
-    )
-    return entry.model_copy(
-        update={
-            "family": f"{entry.family}-density",
-            "train": training,
-            "tuned": "weight and target of the penalty on 2.6 hours (LOG.md)",
-        }
-    )
 
 
 def _ablation_entries(full: FrontEntry) -> Iterator[FrontEntry]:
@@ -317,7 +289,7 @@ def _event_entries(features: FrontFeatures) -> Iterator[FrontEntry]:
             size = 256 if budget >= 10 else 128
             model = ModelConfig(hidden_size=size, dropout=0.1).for_model(family)
             towards = BudgetConfig(multiplications_per_s=1e6 * budget, first_epoch=0)
-            training = _training(features, model, _NUM_EPOCHS)
+            training = _training(features, model)
             yield FrontEntry(
                 family=family,
                 budget_m=budget,
@@ -331,48 +303,43 @@ def _event_entries(features: FrontFeatures) -> Iterator[FrontEntry]:
             family=family,
             budget_m=UNBOUNDED,
             features=features.name,
-            train=_training(features, model, _NUM_EPOCHS),
+            train=_training(features, model),
             tuned="nothing yet",
         )
 
 
+_COMPARED = ("gru", "v2", "v3")
+"""Families that are also trained on other frames and on less speech, at two budgets."""
+
+
 def front_recipe() -> FrontRecipe:
-    """The recipe as it stands."""
+    """The recipe as it stands.
+
+    All families at all budgets have the frames that GRU and v3 do best on, and three speeds of
+    speech; what frames, speeds and hours are worth is shown for some.
+    """
     five_hours = ("train-mini", "train-more")
-    fine = _features("10ms", five_hours)
-    middle = _features("20ms", five_hours, joined=2)
-    coarse = _features("30ms", five_hours, num_bins=24, joined=3)
-    fast = _features("30ms-speeds", five_hours, num_bins=24, joined=3, speeds=(0.9, 1.1))
-    small = _features("10ms-2.6h", ("train-mini",))
-    spiking = list(_spiking_entries((fine, middle, coarse)))
-    entries = [*_dense_entries((fine, middle, coarse)), *spiking]
-    # Three speeds are three times the data: as many steps in a third of the epochs.
-    entries += [
-        entry.model_copy(
-            update={
-                "features": fast.name,
-                "train": entry.train.model_copy(
-                    update={"curriculum": (CurriculumStage(num_epochs=3, chunk_frames=150),)}
-                ),
-            }
-        )
-        for entry in entries
-        if entry.features == coarse.name and entry.budget_m in (5.0, 17.0)
-    ]
-    # What data does to each family: the same trainings on half of it, at one budget.
-    entries += [
-        entry.model_copy(update={"features": small.name})
-        for entry in entries
-        if entry.features == fine.name and entry.budget_m == 17.0
-    ]
-    entries += _event_entries(fine)
-    for entry in spiking:
-        if entry.budget_m == 17.0 and entry.features == fine.name:
-            entries.append(_by_density(entry))
-        if (entry.family, entry.features, entry.budget_m) == ("v3", coarse.name, _ABLATED_AT_M):
-            entries += _ablation_entries(entry)
+    main = _features("30ms-speeds", five_hours, num_bins=24, joined=3, speeds=(0.9, 1.1))
+    others = (
+        _features("10ms", five_hours),
+        _features("20ms", five_hours, joined=2),
+        _features("30ms", five_hours, num_bins=24, joined=3),
+        _features("30ms-2.6h", ("train-mini",), num_bins=24, joined=3),
+    )
+    dense: tuple[ModelName, ...] = ("gru", "lstm", "ligru")
+    spiking: tuple[ModelName, ...] = ("v2", "v3")
+    entries = [_dense_entry(name, main, budget) for name in dense for budget in BUDGETS_M]
+    entries += [_spiking_entry(name, main, budget) for name in spiking for budget in BUDGETS_M]
+    entries += [_unbounded_lstm(main), *_event_entries(main)]
+    for features in others:
+        for budget in (5.0, 17.0):
+            entries += [
+                (_dense_entry if name in dense else _spiking_entry)(name, features, budget)
+                for name in _COMPARED
+            ]
+    entries += _ablation_entries(_spiking_entry("v3", main, _ABLATED_AT_M))
     return FrontRecipe(
-        features=(fine, middle, coarse, fast, small),
+        features=(main, *others),
         entries=tuple(entries),
         evaluate=EvaluateConfig(words=WordSearchConfig(tune_max_utterances=20)),
     )
