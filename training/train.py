@@ -39,7 +39,7 @@ from training.worker_config import WorkerConfig
 logger = logging.getLogger(__name__)
 
 STAGE = "training"
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 WEIGHTS_NAME, STATISTICS_NAME = "weights.safetensors", "label_statistics.safetensors"
 

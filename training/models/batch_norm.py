@@ -4,6 +4,11 @@ Statistics run over packed frames, so padding never enters them, and are reduced
 so that one and two workers on the same global batch agree. In evaluation the layer is affine
 and can be folded into the linear map before it (``scale_and_shift``).
 
+What evaluation normalises by is the mean over the batches of the running epoch or, once there are
+more than a hundred, one in which each counts a hundredth: a batch is of few speakers and of
+utterances of like length, and so are those that follow one another. An average over the last ten
+(a momentum of 0.1) cost a trained v3 two points of frame error, or none, by what came last.
+
 Shape legend: N packed valid frames, H features.
 """
 
@@ -15,7 +20,8 @@ from training.collectives import all_sum, world_size
 Moments = tuple[Tensor, Tensor, Tensor | None]
 """Mean and inverse standard deviation, (H,) each, and the number of frames they are of."""
 
-MOMENTUM = 0.1
+MOMENTUM = 0.01
+"""Share of one batch in the running statistics, once the epoch has had 1 / MOMENTUM of them."""
 EPSILON = 1e-5
 # Deviations are squared a block of frames at a time: no second tensor of the input's size.
 MOMENT_ROWS = 4096
@@ -53,7 +59,7 @@ class _SyncedNormalize(torch.autograd.Function):
 
 
 class FrameBatchNorm(nn.Module):
-    """Batch norm over packed frames, (N, H) to (N, H); momentum 0.1."""
+    """Batch norm over packed frames, (N, H) to (N, H)."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -64,6 +70,17 @@ class FrameBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
+        # Not kept in a checkpoint, which is written between epochs.
+        self._num_batches = 0
+
+    def begin_epoch(self) -> None:
+        """Let go of the running statistics with the next batch."""
+        self._num_batches = 0
+
+    def _momentum(self) -> float:
+        """Share of the next batch in the running statistics."""
+        self._num_batches += 1
+        return max(MOMENTUM, 1.0 / self._num_batches)
 
     def forward(self, x_NH: Tensor) -> Tensor:
         """Normalise by the batch in training, by the running statistics in evaluation."""
@@ -76,7 +93,7 @@ class FrameBatchNorm(nn.Module):
             self.running_mean,
             self.running_var,
             self.training,
-            MOMENTUM,
+            self._momentum() if self.training else MOMENTUM,
             EPSILON,
         )
         return normalized
@@ -89,8 +106,9 @@ class FrameBatchNorm(nn.Module):
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         unbiased = variance * count / (count - 1.0).clamp(min=1.0)
-        self.running_mean.lerp_(mean, MOMENTUM)
-        self.running_var.lerp_(unbiased, MOMENTUM)
+        momentum = self._momentum()
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(unbiased, momentum)
 
     @torch.no_grad()
     def moments(self, x_NH: Tensor) -> Moments:

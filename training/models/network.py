@@ -109,7 +109,10 @@ class SpeechNetwork(nn.Module):
         self.output.norm.bias[-1] = BLANK_BIAS
 
     def begin_epoch(self, schedule: QuantizationScheduleConfig | None, epoch: int) -> None:
-        """What must happen before every epoch, counted from 0; nothing unless a model says so."""
+        """What must happen before every epoch, counted from 0."""
+        for module in self.modules():
+            if isinstance(module, FrameBatchNorm):
+                module.begin_epoch()
 
     def before_step(self) -> None:
         """What must happen before every optimiser step; nothing unless a model says so."""

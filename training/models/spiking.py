@@ -239,6 +239,7 @@ class SpikingNetwork(SpeechNetwork):
 
     def begin_epoch(self, schedule: QuantizationScheduleConfig | None, epoch: int) -> None:
         """Spike as the schedule wants it."""
+        super().begin_epoch(schedule, epoch)
         if schedule is None:
             return
         for site in self._sites():
