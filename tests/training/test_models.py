@@ -178,7 +178,7 @@ def test_dropout_mask_is_one_per_layer_and_sequence(model):
 def test_batch_norm_equals_torch_and_its_synced_form():
     torch.manual_seed(0)
     x = torch.randn(50, 7) * 3 + 1
-    ours, theirs = FrameBatchNorm(7), torch.nn.BatchNorm1d(7)
+    ours, theirs = FrameBatchNorm(7), torch.nn.BatchNorm1d(7, momentum=None)
     torch.testing.assert_close(ours(x), theirs(x))
     torch.testing.assert_close(ours.running_var, theirs.running_var)
     synced = FrameBatchNorm(7)
@@ -186,6 +186,42 @@ def test_batch_norm_equals_torch_and_its_synced_form():
     torch.testing.assert_close(synced.running_var, ours.running_var)
     scale, shift = ours.eval().scale_and_shift()
     torch.testing.assert_close(x * scale + shift, ours(x))
+
+
+@pytest.mark.parametrize("form", ["forward", "_forward_synced", "moments"])
+def test_batch_norm_evaluates_by_the_mean_over_a_hundred_batches_of_the_epoch(form):
+    """Of the running epoch alone; torch's cumulative average is the same while there are fewer."""
+    torch.manual_seed(0)
+    ours, theirs = FrameBatchNorm(3), torch.nn.BatchNorm1d(3, momentum=None)
+    before = torch.randn(20, 3) + 100.0
+    getattr(ours, form)(before)
+    ours.begin_epoch()
+    for number in range(1, 101):
+        x = torch.randn(20, 3) * number
+        getattr(ours, form)(x)
+        theirs(x)
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    last = torch.randn(20, 3) + 1000.0
+    expected = 0.99 * ours.running_mean + 0.01 * last.mean(0)
+    getattr(ours, form)(last)
+    torch.testing.assert_close(ours.running_mean, expected)
+
+
+def test_every_epoch_begins_with_its_own_batches():
+    network = build_network(ModelConfig(model="v2", hidden_size=8), 6, 5)
+    lengths = torch.full((4,), 9)
+    network(torch.randn(9, 4, 6) + 50.0, lengths)
+    network.begin_epoch(None, 1)
+    x = torch.randn(9, 4, 6)
+    network(x, lengths)
+    fresh = build_network(ModelConfig(model="v2", hidden_size=8), 6, 5)
+    fresh.load_state_dict(network.state_dict())
+    fresh(x, lengths)
+    for ours, theirs in zip(network.modules(), fresh.modules(), strict=True):
+        if isinstance(ours, FrameBatchNorm):
+            assert torch.equal(ours.running_mean, theirs.running_mean)
+            assert torch.equal(ours.running_var, theirs.running_var)
 
 
 def test_synced_batch_norm_gradient():
