@@ -1,7 +1,8 @@
 """Which sequences make up each global batch of an epoch, the same for any number of workers.
 
-Row groups are shuffled and read in windows of bounded size; within a window sequences of
-like length share a batch (padding is waste) and batches come in random order. A worker takes a
+Row groups are shuffled and read in windows of bounded and about equal size, so that an epoch does
+not end on a few speakers; within a window sequences of like length share a batch (padding is
+waste) and batches come in random order. A worker takes a
 contiguous slice of every global batch, so it reads only the row groups of its own utterances,
 and each utterance is seen once an epoch over all workers.
 """
@@ -68,17 +69,18 @@ class EpochPlan:
         starts = np.flatnonzero(np.diff(self.group_N[rows], prepend=-1, append=-1))
         waiting = np.empty((0, 3), np.int32)
         window: list[NDArray[np.int32]] = []
-        num_rows = 0
+        rows_read = num_windows_done = 0
+        num_windows = -(-len(rows) // self.window_rows)
         order = rng.permutation(len(starts) - 1)
         for position, group in enumerate(order):
             window.append(rows[starts[group] : starts[group + 1]])
-            num_rows += len(window[-1])
+            rows_read += len(window[-1])
             is_last = position == len(order) - 1
-            if num_rows >= self.window_rows or is_last:
+            if rows_read * num_windows >= (num_windows_done + 1) * len(rows) or is_last:
                 waiting = np.concatenate([waiting, self._sequences(np.concatenate(window))])
                 drawn, waiting = _draw(waiting, self.batch_size, rng, keep_rest=not is_last)
                 yield from drawn
-                window, num_rows = [], 0
+                window, num_windows_done = [], num_windows_done + 1
 
     @property
     def _chunk(self) -> int:

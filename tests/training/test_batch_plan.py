@@ -77,3 +77,10 @@ def test_batches_hold_like_lengths():
     batches = plan(frames, batch_size=16, window_rows=512)
     padded = sum(len(b) * max(s.stop for s in b) for b in batches)
     assert sum(frames) / padded > 0.85
+
+
+def test_an_epoch_does_not_end_on_a_few_row_groups():
+    """A few rows more than a window: two windows of half of them each."""
+    batches = plan([10] * 72, batch_size=4, window_rows=64)
+    for part in (batches[:9], batches[9:]):
+        assert len({sequence.row // 4 for batch in part for sequence in batch}) == 9
