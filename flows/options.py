@@ -138,7 +138,9 @@ class FrontChoice:
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
     """A command whose groups of options are options of its own."""
     parameters = inspect.signature(function, eval_str=True).parameters
-    groups = {p.name: p.annotation for p in parameters.values() if is_dataclass(p.annotation)}
+    groups: dict[str, Any] = {
+        p.name: p.annotation for p in parameters.values() if is_dataclass(p.annotation)
+    }
 
     @functools.wraps(function)
     def command(**given: Any) -> None:
