@@ -178,7 +178,7 @@ class BudgetConfig(TypedConfig):
         2.0, ge=0, description="Part of the price that follows the present step's excess at once."
     )
     tolerance: float = Field(
-        0.02,
+        0.05,
         ge=0,
         le=1,
         description="Share by which an epoch may exceed the budget on dev and still be the best.",
