@@ -51,7 +51,7 @@ class ViterbiConfig(TypedConfig):
         None,
         ge=1,
         le=100_000,
-        description="decoder=prefix: symbol sequences kept after a frame at most; empty for "
+        description="Symbol sequences that decoder=prefix keeps after a frame at most; empty for "
         f"{MAX_PREFIXES}.",
     )
     tune_on_dev: bool = Field(

@@ -31,7 +31,7 @@ def test_a_stream_hears_what_transcribe_hears(server, transcribed, speech, rate,
     answer = asyncio.run(converse(server.socket_url, samples, rate, block=block))
     assert answer.last["type"] == "final"
     assert answer.last["text"] == expected.text
-    assert len(expected.text) > 5
+    assert len(expected.text) > 2
     assert answer.last["multiplications"] == expected.executed.multiplications
     assert answer.last["audio_s"] == pytest.approx(expected.audio_s, abs=1e-3)
     assert answer.close_code == 1000

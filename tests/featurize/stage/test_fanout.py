@@ -61,7 +61,7 @@ def test_what_is_in_flight_is_bounded():
 
 
 def test_a_dead_process_is_said_to_have_died():
-    with pytest.raises(PipelineError, match="process died"):
+    with pytest.raises(PipelineError, match="process ended"):
         run_fan_out(die, [1, 2], FanOut(kind="processes", num_workers=2))
 
 
