@@ -108,13 +108,13 @@ class WordSearchConfig(TypedConfig):
         "labels were made with.",
     )
     lm_weight: float = Field(
-        0.75,
+        2.0,
         ge=0,
         le=100,
         description="Weight of the language model's log-probability beside the network's scores.",
     )
     word_score: float = Field(
-        1.0, ge=-100, le=100, description="Added for every word; larger gives more words."
+        0.0, ge=-100, le=100, description="Added for every word; larger gives more words."
     )
     prior_scale: float = Field(
         0.5,
@@ -123,11 +123,11 @@ class WordSearchConfig(TypedConfig):
         description="Share of the log prior taken off the log posterior; frame models only.",
     )
     beam: float = Field(
-        13.0,
+        26.0,
         gt=0,
         le=1e4,
         description="Paths this far (natural log) behind the best one are given up; a wider beam "
-        "is slower and errs less.",
+        "is slower and errs less. A larger lm_weight needs a wider one.",
     )
     max_active: int = Field(
         2000, ge=10, le=1_000_000, description="Paths kept after a frame at most."

@@ -63,7 +63,7 @@ from training.trained_model import TrainedModel
 logger = logging.getLogger(__name__)
 
 STAGE = "evaluation"
-STAGE_VERSION = 7
+STAGE_VERSION = 8
 NUM_EXAMPLES = 5
 _PACKAGES = (
     *("torch", "numpy", "kaldialign", "pyarrow", "matplotlib"),

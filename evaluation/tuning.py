@@ -14,10 +14,10 @@ _SYMBOL_GRID: Mapping[str, Sequence[float]] = {
     "insertion_penalty": (-1.0, 0.0, 1.0, 2.0),
 }
 _WORD_GRID: Mapping[str, Sequence[float]] = {
-    "lm_weight": (0.5, 0.75, 1.0, 1.5, 2.0),
-    "word_score": (-1.0, 0.0, 1.0, 2.0, 3.0),
+    "lm_weight": (0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
+    "word_score": (-2.0, -1.0, 0.0, 1.0, 2.0),
 }
-_TUNING_BEAM = 10.0
+_TUNING_BEAM = 20.0
 
 Weights = TypeVar("Weights", ViterbiConfig, WordSearchConfig)
 CountErrors = Callable[[Sequence[SearchWeights]], Sequence[int]]

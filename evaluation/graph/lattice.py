@@ -22,8 +22,8 @@ from evaluation.graph.arrays import ARC, graph_of, to_mutable_fst
 from evaluation.graph.search import MAY_FORGET_FRAMES, Floats, Found, GraphSearch, SearchStream
 from featurize.stage import PipelineError
 
-_LATTICE_BEAM = 8.0
-"""Paths that end this far behind the best one are no part of a lattice."""
+_LATTICE_SHARE = 0.6
+"""Of the search's beam: paths that end this far behind the best one are no part of a lattice."""
 _MAX_STATES = 10_000
 """Of a lattice determinised over words. A network that is sure of nothing leaves so many paths that
 there may be exponentially many; then only paths nearer to the best one are taken."""
@@ -74,7 +74,9 @@ def hypotheses(
     best, path = stream.end(), stream.path()
     if not best.labels or path is None:
         return Hypotheses((best,), ())
-    options = LatticeSimpleDecoderConfig(beam=search.weights.beam, lattice_beam=_LATTICE_BEAM)
+    beam = search.weights.beam
+    lattice_beam = _LATTICE_SHARE * beam
+    options = LatticeSimpleDecoderConfig(beam=beam, lattice_beam=lattice_beam)
     decoder = LatticeSimpleDecoder(search.fst, options)
     decoder.decode(DecodableCtc(search.emissions(log_probs_TO), 0))
     succeeded, raw = decoder.get_raw_lattice(True)
@@ -82,19 +84,23 @@ def hypotheses(
         return Hypotheses((best,), (1.0,) * len(best.labels))
     lattice = _read(raw)
     others = []
-    for one in kaldifst.convert_nbest_to_vector(kaldifst.shortest_path(_over_words(lattice), num)):
+    of_words = _over_words(lattice, lattice_beam)
+    for one in kaldifst.convert_nbest_to_vector(kaldifst.shortest_path(of_words, num)):
         _, labels, _, weight = kaldifst.get_linear_symbol_sequence(one)
         others.append(Found(tuple(label - 1 for label in labels), -weight.value))
     found = (best, *[other for other in others if other.labels != best.labels])
     return Hypotheses(found[:num], _confidences(_read(path), lattice, frame_shift_s))
 
 
-def _over_words(lattice: _Lattice) -> Any:
-    """The lattice as an acceptor of words, each sequence of them one path."""
+def _over_words(lattice: _Lattice, beam: float) -> Any:
+    """The lattice as an acceptor of words, each sequence of them one path.
+
+    Args:
+        beam: paths this far behind the best one are taken, unless they are too many.
+    """
     import kaldifst
 
     excess_A = _excess(lattice)
-    beam = _LATTICE_BEAM
     while True:
         kept_A = excess_A <= beam
         words = lattice.arcs_A[kept_A]
