@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from featurize.copies import recorded_hours
 from featurize.schema import FeaturizeManifest
 
 PaperCorpus = Literal["timit", "librispeech-100h"]
@@ -16,7 +17,7 @@ def paper_corpus(manifest: FeaturizeManifest) -> PaperCorpus | None:
     """The corpus by its layout, hours and speakers of training speech; None for any other."""
     layout = manifest.config.get("corpus")
     train = [manifest.subsets[name] for name in manifest.splits.get("train", ())]
-    hours = sum(subset.hours for subset in train)
+    hours = recorded_hours([subset.hours for subset in train], manifest.config)
     speakers = sum(subset.num_speakers for subset in train)
     if layout == "timit" and _within(hours, _TIMIT_HOURS) and speakers >= _TIMIT_SPEAKERS:
         return "timit"

@@ -4,6 +4,7 @@ import contextlib
 
 from evaluation.claims import spoken_duration
 from evaluation.published import published_engine
+from featurize.copies import recorded_hours
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, PipelineError, read_manifest
 from training.manifest import TrainManifest
@@ -32,12 +33,12 @@ def speech_of(manifest: TrainManifest) -> str:
         return ""
     names = features.splits.get("train", ())
     subsets = [features.subsets[subset] for subset in names if subset in features.subsets]
-    spoken = spoken_duration(sum(subset.hours for subset in subsets))
+    hours = recorded_hours([subset.hours for subset in subsets], features.config)
     speakers = sum(subset.num_speakers for subset in subsets)
     corpus = _CORPORA.get(str(features.config.get("corpus")))
     heard = f"{', '.join(names)} ({speakers} speakers)"
     return (
-        f"the {manifest.config.model.spec.title} was trained on {spoken} of "
+        f"the {manifest.config.model.spec.title} was trained on {spoken_duration(hours)} of "
         f"{f'{corpus}, ' if corpus else ''}{heard}; "
         "expect more errors on other speech, noise or microphones"
     )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from featurize.copies import copy_prefixes
 from featurize.schema import FeaturizeManifest
 from featurize.shards import damaged, open_shard, shards_of
 from featurize.stage import Location
@@ -19,11 +20,18 @@ def words_of(text: str) -> tuple[str, ...]:
 def read_transcripts(
     features: Location, manifest: FeaturizeManifest, subsets: Sequence[str]
 ) -> Iterator[tuple[str, ...]]:
-    """The words of every utterance of some subsets, without reading features."""
+    """The words of every utterance of some subsets, without reading features.
+
+    Copies of an utterance at other speeds say nothing new, and are left out.
+    """
+    copied = copy_prefixes(manifest.config)
     for shard in shards_of(manifest, subsets):
         file = features.child(shard.file)
         with open_shard(file, shard) as parquet:
-            texts = parquet.read(["text"], use_threads=False)["text"].to_pylist()
-        if len(texts) != shard.num_utterances:
+            table = parquet.read(["utterance_id", "text"], use_threads=False)
+        if len(table) != shard.num_utterances:
             raise damaged(file, "its counts are not the manifest's")
-        yield from map(words_of, texts)
+        columns = (table[name].to_pylist() for name in ("utterance_id", "text"))
+        for utterance_id, text in zip(*columns, strict=True):
+            if not utterance_id.startswith(copied):
+                yield words_of(text)

@@ -24,6 +24,7 @@ from evaluation.language_model import TrainingTranscripts, digest_of_files, lang
 from evaluation.metrics import WordModelMetrics
 from evaluation.transcripts import read_transcripts
 from evaluation.word_lexicon import lexicon_text, speller_for, spoken_words
+from featurize.copies import copy_prefixes
 from featurize.schema import FeaturizeManifest
 from featurize.stage import MANIFEST_NAME, Location, PipelineError, read_manifest
 from training.manifest import TrainManifest
@@ -113,7 +114,8 @@ class WordGraphs:
                 "transcripts to estimate a language model from; name a text (words.text) or an "
                 "ARPA file (words.language_model)"
             )
-        return self._training.manifest.fingerprint
+        copied = copy_prefixes(self._training.manifest.config)
+        return ", without ".join([self._training.manifest.fingerprint, *copied])
 
 
 def word_metrics(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize.copies import copy_prefix
 from featurize.corpora.entry import CorpusEntry
 from featurize.resampling import resample
 
@@ -16,7 +17,7 @@ _PER_UNIT = 100
 
 def at_speed(entry: CorpusEntry, factor: float) -> CorpusEntry:
     """The copy of an utterance at a speed, with the id ``sp0.9-ID``."""
-    return replace(entry, utterance_id=f"sp{factor:g}-{entry.utterance_id}", speed=factor)
+    return replace(entry, utterance_id=f"{copy_prefix(factor)}{entry.utterance_id}", speed=factor)
 
 
 def play(samples: NDArray[np.float32], factor: float) -> NDArray[np.float32]:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from evaluation.transcripts import read_transcripts
+from featurize.copies import recorded_hours
 from featurize.featurize import featurize
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.schema import FeaturizeManifest
@@ -70,6 +72,10 @@ def test_training_utterances_alone_are_copied_under_ids_of_their_own(tmp_path):
     assert (slow.speaker_id, slow.text) == ("11", "A CAT")
     assert manifest.subsets["train-tiny"].num_utterances == 3
     assert manifest.subsets["train-tiny"].num_speakers == 1
+    hours = [manifest.subsets["train-tiny"].hours]  # each utterance lasts a second
+    assert recorded_hours(hours, manifest.config) == pytest.approx(1 / 3600, rel=1e-3)
+    # copies say nothing new to a language model
+    assert list(read_transcripts(again, manifest, ("train-tiny",))) == [("A", "CAT")]
     assert rows(speed_factors=(0.9,))[0].uri != again.uri
 
 
