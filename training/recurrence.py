@@ -72,17 +72,28 @@ def _require_shape(name: str, tensor: Tensor | None, *shape: int) -> None:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {shape}")
 
 
-def _prepare(drive_TBH: Tensor, lengths_B: Tensor, state: LifState) -> tuple[Tensor, LifState]:
-    """Lengths and state as the kernels take them: checked, int64, float32 and saturated."""
-    if drive_TBH.dim() != 3:
-        raise ValueError(f"drive_TBH has shape {tuple(drive_TBH.shape)}; expected (T, B, H)")
-    _, batch_size, num_neurons = drive_TBH.shape
-    _require_shape("lengths_B", lengths_B, batch_size)
-    for name, tensor in zip(LifState._fields, state, strict=True):
+def _checked(layer: Layer, drive_TBG: Tensor) -> Layer:
+    """The layer as the kernels take it: shapes checked, lengths int64, all else float32."""
+    is_gated, rows, weights = layer.kind == "gated", layer.rows, layer.weights
+    if drive_TBG.dim() != 3 or (is_gated and drive_TBG.shape[2] % 2):
+        name, expected = ("drive_TBG", "(T, B, 2H)") if is_gated else ("drive_TBH", "(T, B, H)")
+        raise ValueError(f"{name} has shape {tuple(drive_TBG.shape)}; expected {expected}")
+    _, batch_size, num_drives = drive_TBG.shape
+    num_neurons = num_drives // 2 if is_gated else num_drives
+    _require_shape("lengths_B", rows.lengths_B, batch_size)
+    for name, tensor in zip(LifState._fields, layer.state, strict=True):
         _require_shape(f"state.{name}", tensor, batch_size, num_neurons)
-    # Steps saturate what they return; a state from elsewhere must not overflow their gradient.
-    bounded = (saturate(tensor.float()) for tensor in state)
-    return lengths_B.long(), LifState(*bounded)
+    _require_shape("dropout_mask_BH", rows.dropout_mask_BH, batch_size, num_neurons)
+    _require_shape("decay_H", weights.decay_H, num_neurons)
+    _require_shape("recurrent_weight_2HH", weights.recurrent_2HH, 2 * num_neurons, num_neurons)
+    _require_shape("firing.residue_leak", weights.residue_leak_H, num_neurons)
+    mask_BH = rows.dropout_mask_BH
+    return layer._replace(
+        rows=Rows(rows.lengths_B.long(), None if mask_BH is None else mask_BH.detach().float()),
+        weights=LayerWeights(*(None if each is None else each.float() for each in weights)),
+        # Steps saturate what they return; a state from elsewhere must not overflow their gradient.
+        state=LifState(*(saturate(tensor.float()) for tensor in layer.state)),
+    )
 
 
 def _will_differentiate(*tensors: Tensor | None) -> bool:
@@ -90,8 +101,10 @@ def _will_differentiate(*tensors: Tensor | None) -> bool:
 
 
 def _run(
-    layer: Layer, drive_TBG: Tensor, backend: Backend, per_step_range: RangeTracker | None = None
+    layer: Layer, drive_TBG: Tensor, requested: Backend, per_step_range: RangeTracker | None
 ) -> RecurrenceOutput:
+    backend = choose_backend(requested, drive_TBG.device, per_step_range is not None)
+    layer, drive_TBG = _checked(layer, drive_TBG), drive_TBG.float()
     if backend == "reference":
         with torch.autocast(drive_TBG.device.type, enabled=False):
             return reference.forward(layer, drive_TBG, per_step_range)
@@ -130,12 +143,9 @@ def encoder(
         ValueError: if shapes do not fit together.
         PipelineError: if the backend cannot do the work.
     """
-    backend = choose_backend(backend, drive_TBH.device, per_step_range is not None)
-    lengths_B, state = _prepare(drive_TBH, lengths_B, state)
-    _require_shape("firing.residue_leak", firing.residue_leak, drive_TBH.shape[2])
     weights = LayerWeights(residue_leak_H=firing.residue_leak)
     layer = Layer("encoder", Rows(lengths_B, None), weights, state, firing.quantizer)
-    return _run(layer, drive_TBH.float(), backend, per_step_range)
+    return _run(layer, drive_TBH, backend, per_step_range)
 
 
 def conventional(
@@ -154,12 +164,9 @@ def conventional(
         drive_TBH: ``m * BN(W X)``, dropout already applied.
         decay_H: tau per neuron, in [0, 1].
     """
-    backend = choose_backend(backend, drive_TBH.device, per_step_range is not None)
-    lengths_B, state = _prepare(drive_TBH, lengths_B, state)
-    _require_shape("decay_H", decay_H, drive_TBH.shape[2])
-    weights = LayerWeights(decay_H=decay_H.float(), residue_leak_H=firing.residue_leak)
+    weights = LayerWeights(decay_H=decay_H, residue_leak_H=firing.residue_leak)
     layer = Layer("conventional", Rows(lengths_B, None), weights, state, firing.quantizer)
-    return _run(layer, drive_TBH.float(), backend, per_step_range)
+    return _run(layer, drive_TBH, backend, per_step_range)
 
 
 def gated(
@@ -182,17 +189,7 @@ def gated(
         recurrent_weight_2HH: ``[U_f; U_c]``, (2H, H), or None for v1.
         firing: quantiser; of v3 leak and bound of the cell.
     """
-    backend = choose_backend(backend, drive_TBG.device, per_step_range is not None)
-    if drive_TBG.dim() != 3 or drive_TBG.shape[2] % 2:
-        raise ValueError(f"drive_TBG has shape {tuple(drive_TBG.shape)}; expected (T, B, 2H)")
-    num_neurons = drive_TBG.shape[2] // 2
-    lengths_B, state = _prepare(drive_TBG[..., :num_neurons], lengths_B, state)
-    _require_shape("dropout_mask_BH", dropout_mask_BH, drive_TBG.shape[1], num_neurons)
-    _require_shape("recurrent_weight_2HH", recurrent_weight_2HH, 2 * num_neurons, num_neurons)
-    _require_shape("firing.residue_leak", firing.residue_leak, num_neurons)
-    mask = None if dropout_mask_BH is None else dropout_mask_BH.detach().float()
-    weight = None if recurrent_weight_2HH is None else recurrent_weight_2HH.float()
-    weights = LayerWeights(recurrent_2HH=weight, residue_leak_H=firing.residue_leak)
-    rows = Rows(lengths_B, mask)
+    weights = LayerWeights(recurrent_2HH=recurrent_weight_2HH, residue_leak_H=firing.residue_leak)
+    rows = Rows(lengths_B, dropout_mask_BH)
     layer = Layer("gated", rows, weights, state, firing.quantizer, firing.options)
-    return _run(layer, drive_TBG.float(), backend, per_step_range)
+    return _run(layer, drive_TBG, backend, per_step_range)

@@ -361,6 +361,9 @@ def test_shapes_that_do_not_fit_are_refused_by_name():
         recurrence.gated(*good, LifState(state[0], state[1][:2], state[2]), FIRING)
     with pytest.raises(ValueError, match="decay_H"):
         recurrence.conventional(drives[0], torch.ones(H - 1), LENGTHS, LifState(*state), FIRING)
+    leaky = FIRING._replace(residue_leak=torch.ones(H - 1))
+    with pytest.raises(ValueError, match=r"firing\.residue_leak"):
+        recurrence.conventional(drives[0], torch.ones(H), LENGTHS, LifState(*state), leaky)
 
 
 @pytest.mark.parametrize(
