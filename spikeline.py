@@ -43,12 +43,7 @@ from evaluation.engine.transcriber import (  # noqa: E402
     scored_symbols,
     spell,
 )
-from evaluation.multiplications import (  # noqa: E402
-    TermCount,
-    audited,
-    count_terms,
-    measure_activity,
-)
+from evaluation.multiplications import measure_activity  # noqa: E402
 from evaluation.published import published_engine, shipped_model  # noqa: E402
 from evaluation.recognise import network_shape  # noqa: E402
 from featurize.schema import FeatureRow, FeaturizeManifest  # noqa: E402
@@ -57,6 +52,7 @@ from featurize.stage import Location, PipelineError, read_manifest  # noqa: E402
 from flows.recipe_config import Recipe  # noqa: E402
 from training.batching import Batch, collate  # noqa: E402
 from training.data import RowCache  # noqa: E402
+from training.models.counting import TermCount, audited, count_terms  # noqa: E402
 from training.trained_model import load_model  # noqa: E402
 
 __all__ = [

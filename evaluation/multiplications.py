@@ -1,32 +1,14 @@
-"""How many multiplications and additions a recogniser needs, counted outside its forward pass.
+"""How many multiplications a recogniser needs, counted outside its forward pass from what it sent.
 
-One definition for spiking and dense models (DESIGN section 4). A matrix term costs (non-zero
-presynaptic outputs) x (fan-out); a dense activation counts whole. Padding never counts. The
-*audited* count is the sum of the matrix terms; ``training.models.counting`` writes them down, and
-each model states its own numbers (``training.models.families`` for those that are built in):
-
-    g rows of W per neuron: conventional 1; v1, v2, v3 2; GRU 3; LSTM 4
-    r rows of U per neuron: g for v2, v3, GRU and LSTM; conventional and v1 have no such term
-
-with site 0 the input encoder (a dense model: the F features themselves) and sites 1 to L the
-layers. Batch norm is an affine map at inference and folds into the weights beside it; the
-products it would cost are not there.
+``training.models.counting`` has the terms, for spiking and dense models alike. Elementwise products
+are outside the audited count and published as a term of their own.
 
 **Feedback is exact.** Frame t of v2 multiplies by the layer's own output of frame t - 1: the
 first frame has none, and the output of an utterance's last frame is never fed back. Per utterance
 the recurrent count is therefore H r x (non-zeros of all frames but the last); the closed form with
 means over all frames (``closed_form``) is larger by the last frames' share, about 1/T of it.
 
-**Elementwise** products, outside the audited count and published as their own term, are those of
-the equations as they are written. Exponentials, divisions and comparisons of sigmoid, tanh, softmax
-and clip count in no model.
-
-**Additions**: one per product of a matrix term (sums start from the folded bias), and elementwise.
-
-A **single-bit** spike is +-1 times a constant that folds into the weights: its matrix terms cost
-additions and no multiplications.
-
-Shape legend: T time, B batch, H neurons of a site, L layers.
+Shape legend: T time, B batch.
 """
 
 from collections.abc import Sequence
@@ -34,13 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from training.models.counting import Activity as Activity
-from training.models.counting import NetworkShape as NetworkShape
-from training.models.counting import TermCount as TermCount
-from training.models.counting import audited as audited
-from training.models.counting import closed_form as closed_form
-from training.models.counting import count_terms as count_terms
-from training.models.counting import dense_activity as dense_activity
+from training.models.counting import Activity, NetworkShape, closed_form
 from training.models.model_config import ModelConfig
 
 

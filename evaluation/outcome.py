@@ -17,20 +17,12 @@ from evaluation.metrics import (
     RateDifference,
     Saving,
 )
-from evaluation.multiplications import (
-    Activity,
-    NetworkShape,
-    as_published,
-    audited,
-    closed_form,
-    count_terms,
-    dense_cost,
-    mean_nonzeros,
-)
+from evaluation.multiplications import as_published, dense_cost, mean_nonzeros
 from evaluation.scoring import Bootstrap, EditCounts, Estimate, RateName
 from evaluation.spike_raster import SpikeRaster
 from evaluation.workload import StoredNetwork, workload
 from training.manifest import TrainManifest
+from training.models.counting import Activity, NetworkShape, audited, closed_form, count_terms
 from training.models.model_config import SPIKING_MODELS
 
 _BASELINES = ("lstm", "gru")

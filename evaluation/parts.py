@@ -17,7 +17,6 @@ from evaluation.decoding import Decoder, ctc_greedy
 from evaluation.graph.search import GraphSearch, SearchWeights
 from evaluation.graph.search_graph import SearchGraph
 from evaluation.graph.store import read_graph
-from evaluation.multiplications import Activity, count_terms
 from evaluation.recognise import Recognition, choose_cmvn, network_shape, recognise
 from evaluation.scoring import (
     EditCounts,
@@ -32,6 +31,7 @@ from evaluation.transcripts import words_of
 from featurize.schema import FeaturizeManifest
 from featurize.shards import read_numbered
 from featurize.stage import Location, read_manifest
+from training.models.counting import Activity, count_terms
 from training.trained_model import TrainedModel, load_model
 
 _KEPT_BATCHES = 4
@@ -40,7 +40,7 @@ _KEPT_BATCHES = 4
 
 @dataclass(frozen=True)
 class Source:
-    """A recogniser and the utterances that it hears; pickles."""
+    """A recogniser and the utterances that it is to recognise; pickles."""
 
     model: Location  # a finished training run
     weights_sha256: str  # of its weights, by which a worker knows whether it has them

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from evaluation.config import EvaluateConfig
 from evaluation.engine.scorer import EventScorer
-from evaluation.multiplications import Activity, NetworkShape, measure_activity
+from evaluation.multiplications import measure_activity
 from featurize.cmvn import Normaliser
 from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest, LabelInventory
 from featurize.stage import PipelineError, attribute_at
 from training.batching import collate
 from training.manifest import TrainManifest
+from training.models.counting import Activity, NetworkShape
 from training.trained_model import TrainedModel
 
 

@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
-from evaluation.multiplications import TermCount
 from evaluation.scoring import EditCounts, Transcript, WordScore
 from featurize.schema import FeatureRow
+from training.models.counting import TermCount
 
 HYPOTHESIS_SCHEMA = pa.schema(
     [

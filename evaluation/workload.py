@@ -16,7 +16,6 @@ Effective MACs are ``audited``, exactly. Weight bytes are what those operations 
 is kept between frames: every counted output reads the weights that it reaches.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +24,10 @@ from evaluation.metrics import WorkloadMetrics
 from training.models.counting import (
     Activity,
     NetworkShape,
-    TermCount,
     audited,
     count_terms,
     dense_activity,
+    matrix_terms,
 )
 from training.models.network import SpeechNetwork
 
@@ -79,7 +78,7 @@ def workload(
     """
     frames = max(1, activity.num_frames)
     terms = count_terms(shape, activity)
-    matrices = [term for term in terms if term.term != "elementwise"]
+    matrices = matrix_terms(terms)
     macs = audited(terms)
     operations = sum(term.additions for term in matrices)
     seconds = frames * frame_shift_s
@@ -108,5 +107,5 @@ def _activation_sparsity(shape: NetworkShape, activity: Activity) -> float:
 
 
 def _dense_operations(shape: NetworkShape) -> float:
-    one_frame: Sequence[TermCount] = count_terms(shape, dense_activity(shape, 1))
-    return float(sum(term.additions for term in one_frame if term.term != "elementwise"))
+    one_frame = count_terms(shape, dense_activity(shape, 1))
+    return float(sum(term.additions for term in matrix_terms(one_frame)))

@@ -53,7 +53,7 @@ class SpikelineCommand(TyperCommand):
     """A command whose help says what its options take."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The options and arguments."""
+        """Typer's, each with what it takes."""
         return _in_words(super().get_params(ctx))
 
 
@@ -61,5 +61,5 @@ class SpikelineGroup(TyperGroup):
     """Commands, with the same help."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The options."""
+        """Typer's, each with what it takes."""
         return _in_words(super().get_params(ctx))

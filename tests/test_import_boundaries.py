@@ -1,4 +1,4 @@
-"""DESIGN section 2: imports run one way, and Prefect and Ray stay where they belong."""
+"""Imports run one way, and Prefect and Ray stay where they belong."""
 
 import ast
 import subprocess

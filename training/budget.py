@@ -19,7 +19,7 @@ it (a PI controller; Platt & Barr 1987 call the same damping a modified differen
     e = log(C / aim),   integral <- max(0, integral + k_i e),   mu = max(0, integral + k_p e)
 
 The aim falls geometrically from what the network costs when the penalty begins to the budget, over
-``approach_epochs``: the network sheds spikes in the order of their worth rather than all at once.
+``approach_epochs``: so the network loses its least useful spikes first, and not all at once.
 Begun with the first step there is no such cost, and the aim is the budget at once.
 
 The budget is what speech costs when it is recognised. A training step costs something else: it

@@ -1,6 +1,6 @@
 """The leaky integrate-and-fire recurrence, one step at a time, without parameters of its own.
 
-These functions define the model (DESIGN section 3; Ponghiran & Roy 2022, arXiv 2109.01905);
+These functions define the model (Ponghiran & Roy 2022, arXiv 2109.01905);
 everything fast is tested against them.
 
 Symbols: ``I`` synaptic current, ``V`` membrane potential before firing, ``R`` residue after
@@ -22,8 +22,8 @@ of its past and of cells below c M; what stays silent is below the threshold; so
 threshold at most, and by a residue of its past no more. The leak makes old residue fade: what is
 left of it after n silent frames is lambda^n, so that a current too weak to reach the threshold by
 itself, at I < (1 - lambda) threshold, never fires. A gated drive is never negative, so half of the
-signed levels are never used. Learned range and threshold are absolute: no statistic of what fires,
-which the network's own growth can drag along.
+signed levels are never used. Learned range and threshold are absolute: a range that
+follows what fires grows with the network's own weights.
 
 Gradient, for fused implementations. With g_t what arrives at Y_t from outside and through U (as in
 v2), r_t what arrives at R_t from frame t + 1 (it is the gradient of V_{t+1}, as V = R + drive) and

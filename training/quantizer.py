@@ -1,4 +1,4 @@
-"""Multi-bit spikes: the quantiser of DESIGN section 3 and the running range.
+"""Multi-bit spikes: the quantiser of a site and its running range.
 
 A membrane potential is clipped to the range M, scaled to an integer level, and silenced
 where it does not reach the threshold (Ponghiran & Roy 2022, section "Multi-bit
@@ -49,6 +49,15 @@ class Quantizer(NamedTuple):
     # to 2^(b-1) - 1
     is_unsigned: bool = False
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether spikes are levels; else each keeps the value of its potential."""
+        return self.num_bits != UNQUANTIZED_BITS
+
+    def lowest(self) -> Tensor:
+        """The smallest potential inside the clip: 0 where unsigned, else -M."""
+        return torch.zeros_like(self.range_M) if self.is_unsigned else -self.range_M
+
     def scale(self) -> Tensor:
         """Levels per unit of potential, ``2^(b-1) (1 - 1e-4) / M``; a bit more where unsigned.
 
@@ -87,11 +96,10 @@ def quantize(potential: Tensor, quantizer: Quantizer) -> Tensor:
         >>> quantize(torch.tensor([0.5, 1.9, 2.5, 3.9, 9.0]), quantizer).round(decimals=2)
         tensor([0., 0., 2., 3., 3.])
     """
-    if quantizer.num_bits == UNQUANTIZED_BITS:
+    if not quantizer.is_quantized:
         return potential
-    range_M, scale = quantizer.range_M, quantizer.scale()
-    lowest = torch.zeros_like(range_M) if quantizer.is_unsigned else -range_M
-    scaled = torch.clamp(potential, lowest, range_M) * scale
+    scale = quantizer.scale()
+    scaled = torch.clamp(potential, quantizer.lowest(), quantizer.range_M) * scale
     fires = scaled.abs() >= quantizer.threshold_levels
     return torch.where(fires, torch.trunc(scaled), torch.zeros_like(scaled)) / scale
 
@@ -108,14 +116,15 @@ class _Fire(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_spikes):  # type: ignore[no-untyped-def]
-        if ctx.num_bits == UNQUANTIZED_BITS:
-            return grad_spikes, None, None, None, None
         potential, range_M, tau, spikes = ctx.saved_tensors
-        lowest = torch.zeros_like(range_M) if ctx.is_unsigned else -range_M
+        quantizer = Quantizer(range_M, tau, ctx.num_bits, ctx.is_unsigned)
+        if not quantizer.is_quantized:
+            return grad_spikes, None, None, None, None
+        lowest = quantizer.lowest()
         inside = (potential >= lowest) & (potential <= range_M)
         of_range = of_threshold = None
         if any(ctx.needs_input_grad[1:3]):
-            scale = Quantizer(range_M, tau, ctx.num_bits, ctx.is_unsigned).scale()
+            scale = quantizer.scale()
             per_range = (spikes - torch.where(inside, potential, 0.0)) / range_M
             scaled = torch.clamp(potential, lowest, range_M) * scale
             near = (scaled.abs() - tau).abs() < THRESHOLD_WINDOW / 2

@@ -25,7 +25,7 @@ from evaluation.engine.layout import Layout, Matrix, lay_out
 from evaluation.graph.search import GraphSearch
 from featurize.schema import LabelInventory
 from featurize.stage import PipelineError, condense
-from training.constants import SATURATION, UNQUANTIZED_BITS
+from training.constants import SATURATION
 from training.lif import FiringRule
 from training.manifest import TrainManifest
 from training.models.spiking import ConventionalLayer, GatedLayer, LifLayer, SpikingNetwork
@@ -188,13 +188,13 @@ def _leaky_description(network: SpikingNetwork) -> LeakyDescription | None:
 
 
 def _scale(quantizer: Quantizer) -> np.float32:
-    if quantizer.num_bits == UNQUANTIZED_BITS:
+    if not quantizer.is_quantized:
         return np.float32(1.0)
     return np.float32(quantizer.scale().item())
 
 
 def _row(quantizer: Quantizer) -> tuple[float, float, float, float]:
-    is_quantized = float(quantizer.num_bits != UNQUANTIZED_BITS)
+    is_quantized = float(quantizer.is_quantized)
     range_M, threshold = float(quantizer.range_M), float(quantizer.threshold_levels) - 1.0
     return range_M, float(_scale(quantizer)), threshold, is_quantized
 
@@ -206,9 +206,8 @@ def _leaky_arrays(
     rows = []
     for quantizer, _, options in firings:
         range_M, bound = quantizer.range_M, options.cell_bound
-        lowest = 0.0 if quantizer.is_unsigned else -range_M.item()
         largest_cell = SATURATION if bound is None else (bound * range_M).item()
-        rows.append((lowest, quantizer.threshold_levels.item(), largest_cell))
+        rows.append((quantizer.lowest().item(), quantizer.threshold_levels.item(), largest_cell))
     arrays: dict[str, NDArray[Any]] = {"firing": np.array(rows, np.float32)}
     if network.config.leaky.residue_leak != "none":
         leaks = arrays["leaks"] = np.zeros(layout.state_size, np.float32)

@@ -1,8 +1,8 @@
 """What the engine executed, itemised as the evaluation audits it.
 
 The compiled step counts the rows of weights that it adds up and the spikes that it lists; a row
-costs a product and a sum for each output it reaches (DESIGN section 4), a single-bit spike a sum
-alone. Elementwise operations follow ``evaluation.multiplications`` term by term. With 8-bit weights
+costs a product and a sum for each output it reaches , a single-bit spike a sum
+alone. Elementwise operations follow ``training.models.families`` term by term. With 8-bit weights
 every output of every matrix is also multiplied once, by its scale: ``rescaling``, which an
 audit of the float model does not have.
 """
@@ -16,15 +16,15 @@ from evaluation.engine.description import EngineDescription
 from evaluation.engine.layout import lay_out
 from training.constants import UNQUANTIZED_BITS
 
-_CELL_PRODUCTS = {"conventional": 1, "v1": 2, "v2": 2, "v3": 2}
-_CELL_SUMS = {"conventional": 1, "v1": 2, "v2": 2, "v3": 2}
+# Products of a layer's current per neuron and frame, and as many sums.
+_CELL_OPERATIONS = {"conventional": 1, "v1": 2, "v2": 2, "v3": 2}
 
 
 @dataclass(frozen=True)
 class ExecutedTerm:
     """One term over the frames of a stream."""
 
-    term: str  # as in ``evaluation.multiplications``, or ``rescaling``
+    term: str  # as in ``training.models.counting``, or ``rescaling``
     num_rows: int  # rows of weights added up, one per spike; 0 for elementwise terms
     fan_out: int  # outputs a row reaches; 0 for elementwise terms
     multiplications: int
@@ -107,12 +107,12 @@ class ExecutedCounts:
         neurons = description.num_layers * description.hidden_size * self.num_frames
         potentials = sum(description.site_sizes) * self.num_frames
         fired = sum(self.emitted)
-        multiplications = _CELL_PRODUCTS[description.model] * neurons
+        multiplications = _CELL_OPERATIONS[description.model] * neurons
         if description.num_bits not in (1, UNQUANTIZED_BITS):
             multiplications += potentials + fired
         if description.v3 is not None and description.v3.has_leak:
             multiplications += potentials
-        additions = _CELL_SUMS[description.model] * neurons + potentials + fired
+        additions = _CELL_OPERATIONS[description.model] * neurons + potentials + fired
         return ExecutedTerm("elementwise", 0, 0, multiplications, additions, 0)
 
     @property

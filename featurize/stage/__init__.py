@@ -1,4 +1,4 @@
-"""What every stage stands on, behind one door: import these names from here.
+"""What every stage needs; everything outside this package imports these names from here.
 
 A stage is a pure function of (typed configuration, upstream location) that writes to a location
 named by the fingerprint of all that determines its result. :func:`run_stage` does the work once;

@@ -27,7 +27,7 @@ import typer
 from evaluation.engine.build import build_engine
 from evaluation.engine.engine import Engine
 from evaluation.engine.engine_file import EngineData, write_engine
-from evaluation.multiplications import NetworkShape, dense_cost
+from evaluation.multiplications import dense_cost
 from evaluation.recognise import choose_cmvn
 from featurize.cmvn import Normaliser
 from featurize.schema import FeaturizeManifest
@@ -44,6 +44,7 @@ from tests.benchmarks.harness import (
     ratios,
     times_in_turns,
 )
+from training.models.counting import NetworkShape
 from training.models.model_config import ModelConfig
 from training.trained_model import load_model
 

@@ -1,19 +1,16 @@
 import pytest
 import torch
 
-from evaluation.multiplications import (
+from evaluation.multiplications import as_published, dense_cost, mean_nonzeros, measure_activity
+from training.models.build import build_network
+from training.models.counting import (
     Activity,
     NetworkShape,
-    as_published,
     audited,
     closed_form,
     count_terms,
     dense_activity,
-    dense_cost,
-    mean_nonzeros,
-    measure_activity,
 )
-from training.models.build import build_network
 from training.models.model_config import ModelConfig
 
 MODELS = ("conventional", "v1", "v2", "gru", "lstm")

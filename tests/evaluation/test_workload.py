@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from evaluation.multiplications import Activity, count_terms, dense_activity
 from evaluation.workload import StoredNetwork, stored_network, workload
 from training.models.build import build_network
-from training.models.counting import NetworkShape
+from training.models.counting import Activity, NetworkShape, count_terms, dense_activity
 from training.models.model_config import ModelConfig
 
 STORED = StoredNetwork(footprint_bytes=1000, num_weights=200, num_zero_weights=50)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation.multiplications import count_terms, measure_activity
+from evaluation.multiplications import measure_activity
 from tests.harness.by_events import run_by_events
 from training.models.build import build_network
-from training.models.counting import NetworkShape
+from training.models.counting import NetworkShape, count_terms
 from training.models.registry import MODELS, model_named
 from training.train_config import TrainConfig
 

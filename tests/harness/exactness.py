@@ -25,12 +25,13 @@ from evaluation.engine.build import build_engine
 from evaluation.engine.counts import ExecutedCounts
 from evaluation.engine.engine import Engine
 from evaluation.metrics import EvaluationMetrics
-from evaluation.multiplications import count_terms, measure_activity
+from evaluation.multiplications import measure_activity
 from evaluation.recognise import choose_cmvn, network_shape, recognise
 from featurize.cmvn import Normaliser
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, read_manifest
 from tests.harness.batches import stream_batches
+from training.models.counting import count_terms
 from training.trained_model import load_model
 
 LARGEST_DIFFERENCE = 1e-4

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from evaluation.multiplications import count_terms, measure_activity
+from evaluation.multiplications import measure_activity
 from tests.harness.by_events import run_by_events
 from training.models import step_network
 from training.models.adaptive_lif import AdaptiveParameters, AdaptiveState, adaptive_step
 from training.models.build import build_network
-from training.models.counting import Activity, NetworkShape
+from training.models.counting import Activity, NetworkShape, count_terms
 from training.models.delta_gru import DeltaGruState, delta_gru_step, tell
 from training.models.egru import EgruState, egru_step
 from training.models.families import DeltaGruConfig, EgruConfig

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from evaluation.multiplications import Activity, NetworkShape, audited, closed_form, count_terms
 from training.lif import (
     FiringOptions,
     FiringRule,
@@ -14,6 +13,7 @@ from training.lif import (
     gated_step,
 )
 from training.models.build import build_network
+from training.models.counting import Activity, NetworkShape, audited, closed_form, count_terms
 from training.models.leaky_config import LeakyConfig
 from training.models.model_config import ModelConfig
 from training.quantizer import THRESHOLD_WINDOW, Quantizer, fire

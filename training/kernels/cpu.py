@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from training.constants import SATURATION, UNQUANTIZED_BITS
+from training.constants import SATURATION
 from training.kernels import cpu_gated, cpu_products, cpu_scan, firing_gradients, threads
 from training.kernels.cpu_layer import (
     NO_FLOATS,
@@ -101,15 +101,14 @@ def _by_falling_length(lengths_B: Tensor, first: int, last: int) -> Share:
 
 def _firing(layer: Layer) -> Firing:
     quantizer = layer.quantizer
-    is_quantized = quantizer.num_bits != UNQUANTIZED_BITS
     range_M, leak = quantizer.range_M.detach(), layer.weights.residue_leak_H
     has_bound = layer.options.cell_bound is not None
     return Firing(
-        lowest=np.float32(0.0 if quantizer.is_unsigned else -range_M.item()),
+        lowest=np.float32(quantizer.lowest().item()),
         highest=np.float32(range_M.item()),
-        scale=np.float32(quantizer.scale().item() if is_quantized else 1.0),
+        scale=np.float32(quantizer.scale().item() if quantizer.is_quantized else 1.0),
         threshold=np.float32(quantizer.threshold_levels.item()),
-        is_quantized=is_quantized,
+        is_quantized=quantizer.is_quantized,
         residue_leak=NO_FLOATS if leak is None else flat(_padded(leak)),
         has_leak=leak is not None,
         largest_cell=np.float32((layer.options.cell_bound or 0.0) * range_M),

@@ -79,7 +79,7 @@ def place_of(layer, t, b):  # type: ignore[no-untyped-def]
 
 @helper(allocates=False)
 def clear_bits(bits, place, num_neurons):  # type: ignore[no-untyped-def]
-    """Zero one row of bits."""
+    """A padding frame's row: no potential inside the clip, no cell that follows its drive."""
     bits[place.byte : place.byte + num_bytes(num_neurons)] = 0
 
 

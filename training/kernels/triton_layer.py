@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from training.constants import SATURATION, UNQUANTIZED_BITS
+from training.constants import SATURATION
 from training.kernels.layer import Layer
 
 
@@ -83,15 +83,12 @@ def new_membrane(current_BH: Tensor, residue_BH: Tensor) -> Membrane:
 
 def firing_of(layer: Layer) -> Firing:
     """How the layer fires, on its device."""
-    levels = layer.quantizer
-    range_M, leak = levels.range_M.detach(), layer.weights.residue_leak_H
-    scale = torch.ones_like(range_M)
-    if levels.num_bits != UNQUANTIZED_BITS:
-        scale = levels._replace(range_M=range_M).scale()
+    range_M, leak = layer.quantizer.range_M.detach(), layer.weights.residue_leak_H
+    levels = layer.quantizer._replace(range_M=range_M)
     return Firing(
-        lowest=torch.zeros_like(range_M) if levels.is_unsigned else -range_M,
+        lowest=levels.lowest(),
         highest=range_M,
-        scale=scale,
+        scale=levels.scale() if levels.is_quantized else torch.ones_like(range_M),
         threshold=levels.threshold_levels.detach(),
         largest_cell=(layer.options.cell_bound or 0.0) * range_M,
         leak=range_M if leak is None else leak.detach().contiguous(),
@@ -102,7 +99,7 @@ def firing_of(layer: Layer) -> Firing:
 def options_of(layer: Layer, has_potentials: bool) -> Options:
     """What the layer's kernels are compiled for."""
     return Options(
-        layer.quantizer.num_bits != UNQUANTIZED_BITS,
+        layer.quantizer.is_quantized,
         layer.weights.residue_leak_H is not None,
         layer.options.cell_bound is not None,
         has_potentials,

@@ -1,4 +1,4 @@
-"""What a model costs, by the terms of DESIGN section 4, from its sizes and what its sites sent.
+"""What a model costs, term by term, from its sizes and what its sites sent.
 
 A *site* is a population whose outputs a matrix multiplies: the input (of a spiking model its
 encoder), then every layer. A matrix term costs (outputs that count) x (fan-out); what counts
@@ -7,6 +7,9 @@ depends on what the site sends (``Signal``)::
     feed_forward_l = g H x (outputs of site l - 1)
     recurrent_l    = r H x (outputs of layer l, fed back)
     output         = O x (outputs of layer L)
+
+Sums start from the folded bias: one addition per product. Padding never counts. The *audited* count
+is that of the matrix terms' multiplications.
 
 A model of one's own states its ``NetworkCost``, and every count follows from it.
 
@@ -73,17 +76,17 @@ class NetworkShape:
 
     @property
     def model(self) -> str:
-        """Kind of recogniser."""
+        """Name of the kind of recogniser in the registry of models."""
         return self.config.model
 
     @property
     def num_layers(self) -> int:
-        """L."""
+        """L, the input site not among them."""
         return self.config.num_layers
 
     @property
     def hidden_size(self) -> int:
-        """H."""
+        """H, the same in every layer."""
         return self.config.hidden_size
 
     @property
@@ -210,9 +213,14 @@ def _elementwise(shape: NetworkShape, activity: Activity) -> TermCount:
     return TermCount("elementwise", 0, 0, products, sums)
 
 
+def matrix_terms(terms: Sequence[TermCount]) -> list[TermCount]:
+    """All terms but the elementwise one."""
+    return [term for term in terms if term.term != "elementwise"]
+
+
 def audited(terms: Sequence[TermCount]) -> int:
     """Multiplications of the matrix terms."""
-    return sum(term.multiplications for term in terms if term.term != "elementwise")
+    return sum(term.multiplications for term in matrix_terms(terms))
 
 
 def products_per_output(shape: NetworkShape) -> tuple[int, ...]:
@@ -230,7 +238,7 @@ def products_per_output(shape: NetworkShape) -> tuple[int, ...]:
 
 
 def closed_form(shape: NetworkShape, mean_nonzeros: Sequence[float]) -> float:
-    """Matrix multiplications per frame from mean outputs, DESIGN section 4's audited column.
+    """The audited count per frame, from mean outputs.
 
     Two layers of v2: ``2 n0 H + 4 n1 H + 2 n2 H + n2 O``.
 

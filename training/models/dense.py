@@ -113,7 +113,3 @@ class DenseNetwork(SpeechNetwork):
             outputs.append(output)
             after.append(layer_state)
         return NetworkOutput(self.output(outputs[-1], frames), tuple(after), tuple(outputs))
-
-    def recurrent_modules(self) -> list[nn.Module]:
-        """The LSTM or GRU layers."""
-        return list(self.layers)

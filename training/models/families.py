@@ -1,7 +1,7 @@
 """The models that are built in, each with its configuration and its costs.
 
-Elementwise costs are the products and sums of the equations of DESIGN section 3 as they are
-written, per neuron and frame; dropout is not there at inference.
+Elementwise costs are the products and sums of the models' equations as they are written
+(``training.lif``), per neuron and frame; dropout is not there at inference.
 
     LIF sites of b bits: s V, a product, and V = R + drive, a sum, per neuron; Y = k / s, a product,
         and R = V - Y, a sum, per spike. No products for 1 bit (a comparison with the range) and

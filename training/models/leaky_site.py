@@ -79,7 +79,7 @@ class LeakySite(QuantizerSite):
         share = 1.0 / math.sqrt(self.num_neurons * num_levels)
         range_M = _scaled_gradient(self.log_range, share).exp()
         threshold = _scaled_gradient(self.log_threshold, share).exp()
-        # The schedule lets thresholds climb; below one level every potential that has one fires.
+        # The schedule raises thresholds; below one level every potential that has one fires.
         scheduled = (self.threshold + 1) / (self.configured_threshold + 1)
         levels = self._levels(range_M, torch.ones_like(range_M))
         return levels._replace(

@@ -22,7 +22,7 @@ BLANK_BIAS = 4.0
 def normalized_linear(
     below_NH: Tensor, linear: nn.Linear, norm: FrameBatchNorm, reads_spikes: bool = True
 ) -> Tensor:
-    """``BN(W Y)``; in evaluation with the batch norm folded into the weight (DESIGN section 3)."""
+    """``BN(W Y)``; in evaluation with the batch norm folded into the weight."""
     product = spike_linear if reads_spikes else torch.nn.functional.linear
     if norm.training:
         normalized: Tensor = norm(product(below_NH, linear.weight))
@@ -56,6 +56,7 @@ class OutputLayer(nn.Module):
 class SpeechNetwork(nn.Module):
     """A recogniser: feature frames in, log-probabilities of symbols out."""
 
+    layers: nn.ModuleList  # the recurrent layers, with their normalisation
     output: OutputLayer
 
     def __init__(self, config: ModelConfig, num_features: int, num_outputs: int) -> None:
@@ -120,14 +121,10 @@ class SpeechNetwork(nn.Module):
     def after_step(self) -> None:
         """What must happen after every optimiser step; nothing unless a model says so."""
 
-    def recurrent_modules(self) -> list[nn.Module]:
-        """The recurrent layers, with their normalisation."""
-        raise NotImplementedError
-
     def num_parameters(self) -> int:
         """All learned values."""
         return sum(p.numel() for p in self.parameters())
 
     def num_recurrent_parameters(self) -> int:
         """Learned values of the recurrent layers: their matrices, biases and normalisation."""
-        return sum(p.numel() for m in self.recurrent_modules() for p in m.parameters())
+        return sum(p.numel() for p in self.layers.parameters())

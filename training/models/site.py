@@ -19,7 +19,7 @@ Recurrence = Callable[[FiringRule, RangeTracker | None], RecurrenceOutput]
 class QuantizerSite(nn.Module):
     """Runs a recurrence with the site's quantiser and keeps its range.
 
-    The range is constant within a step; ``extremes`` of its training passes wait in
+    The range is constant within a step; the extremes of its training passes wait in
     ``pending`` until the loop, after the optimiser's step, reduces them over workers and moves
     the range. Before the first step there is no range: the first training pass runs once
     unquantised to see one.

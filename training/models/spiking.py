@@ -1,4 +1,4 @@
-"""The spiking recognisers of DESIGN section 3: encoder, LIF layers, output.
+"""The spiking recognisers: input encoder, LIF layers (``training.lif``), output.
 
 Shape legend: T time, B batch, F input features, H neurons, N packed valid frames, O outputs.
 """
@@ -127,7 +127,7 @@ class ConventionalLayer(LifLayer):
         )
 
     def recurrence_parameters(self) -> list[Tensor]:
-        """tau."""
+        """tau, which ``after_step`` keeps within its bounds."""
         return [self.decay]
 
     @torch.no_grad()
@@ -184,9 +184,9 @@ class SpikingNetwork(SpeechNetwork):
         super().__init__(config, num_features, num_outputs)
         self.num_encoded = config.projection_size or num_features
         self.encoder_site = site_for(config, self.num_encoded, is_encoder=True)
-        sizes = [self.num_encoded] + [config.hidden_size] * config.num_layers
+        self.site_sizes = [self.num_encoded] + [config.hidden_size] * config.num_layers
         layer_type = ConventionalLayer if config.model == "conventional" else GatedLayer
-        self.layers = nn.ModuleList(layer_type(size, config) for size in sizes[:-1])
+        self.layers = nn.ModuleList(layer_type(size, config) for size in self.site_sizes[:-1])
         self.output = OutputLayer(config.hidden_size, num_outputs)
         if config.projection_size is not None:
             self.projection = uniform_linear(num_features, config.projection_size)
@@ -234,8 +234,7 @@ class SpikingNetwork(SpeechNetwork):
     ) -> list[LifState]:
         if state is not None:
             return [LifState(*site) for site in state]
-        sizes = [self.num_encoded] + [self.config.hidden_size] * self.config.num_layers
-        return [LifState.zeros(x_TBF.shape[1], size, x_TBF.device) for size in sizes]
+        return [LifState.zeros(x_TBF.shape[1], size, x_TBF.device) for size in self.site_sizes]
 
     def begin_epoch(self, schedule: QuantizationScheduleConfig | None, epoch: int) -> None:
         """Spike as the schedule wants it."""
@@ -246,10 +245,8 @@ class SpikingNetwork(SpeechNetwork):
             site.begin_epoch(schedule, epoch)
 
     def _sites(self) -> list[QuantizerSite]:
-        return [self.encoder_site, *(layer.site for layer in self._lif_layers())]
-
-    def _lif_layers(self) -> list[LifLayer]:
-        return [layer for layer in self.layers if isinstance(layer, LifLayer)]
+        """The encoder's first; workers reduce their ranges in this order."""
+        return [site for site in self.modules() if isinstance(site, QuantizerSite)]
 
     def before_step(self) -> None:
         """Forget the extremes of a step that was skipped."""
@@ -258,12 +255,8 @@ class SpikingNetwork(SpeechNetwork):
 
     def after_step(self) -> None:
         """Move every quantiser's range and keep the decays in [0, 1]."""
-        self.encoder_site.apply_pending()
-        for layer in self._lif_layers():
-            layer.site.apply_pending()
+        for site in self._sites():
+            site.apply_pending()
+        for layer in self.layers:
             if isinstance(layer, ConventionalLayer):
                 layer.constrain()
-
-    def recurrent_modules(self) -> list[nn.Module]:
-        """The LIF layers."""
-        return list(self.layers)

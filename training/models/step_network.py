@@ -1,4 +1,4 @@
-"""A recogniser from one step of a neuron: the shell around a pure function.
+"""A recogniser from one step of a neuron, given as a pure function.
 
 A family states its state, its step and its number of drives; batch norm, the loop over time,
 dropout, padding, streaming and the output layer are here::
@@ -199,7 +199,3 @@ class StepNetwork(SpeechNetwork):
         for layer in self.layers:
             assert isinstance(layer, StepLayer)
             layer.constrain()
-
-    def recurrent_modules(self) -> list[nn.Module]:
-        """The layers."""
-        return list(self.layers)

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from evaluation.engine.build import build_engine
 from evaluation.engine.engine import Engine, log_softmax
-from evaluation.multiplications import NetworkShape, count_terms, measure_activity
+from evaluation.multiplications import measure_activity
 from evaluation.recognise import network_shape, recognise
 from featurize.schema import FeaturizeManifest
 from featurize.stage import PipelineError, read_manifest
 from tests.harness.batches import stream_batches
 from training.batching import collate
+from training.models.counting import NetworkShape, count_terms
 from training.trained_model import load_model
 
 NUM_FEATURES = 7
