@@ -5,6 +5,7 @@ is evaluated alone, so that one more run does not score the others again. Traini
 seed: the first seed of every entry comes before the second of any.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from prefect import flow, task
@@ -29,9 +30,13 @@ from training.align.align import align_fingerprint
 from training.align.write import STAGE as ALIGN
 from training.train import STAGE as TRAINING
 from training.train import training_fingerprint
+from training.train_config import DistillationConfig, TrainConfig
 from training.worker_config import WorkerConfig
 
 send_logs_to_runs()
+
+_TEACHER_SHARE = 0.7
+"""Of the objective of an entry with a teacher, the distance to it."""
 
 
 class FrontPage(NamedTuple):
@@ -69,10 +74,7 @@ def front_flow(
         if source is not None:
             sources[features.name] = source
     if not found_only:
-        for seed in chosen.seeds:
-            for entry in chosen.entries:
-                training = entry.train.model_copy(update={"seed": seed})
-                train_flow(training, sources[entry.features], runs, workers)
+        _train(chosen, recipe, sources, runs, workers)
     points, missing = [], []
     for entry in recipe.entries:
         scored, lacking = _scored(entry, recipe, sources.get(entry.features), runs)
@@ -103,6 +105,35 @@ def _targets(
     return aligned.uri if is_finished(aligned) else None
 
 
+def _train(
+    chosen: FrontRecipe,
+    recipe: FrontRecipe,
+    sources: Mapping[str, str],
+    runs: str,
+    workers: WorkerConfig,
+) -> None:
+    """Every training of the chosen entries and seeds, the first seed of all before the second."""
+    for seed in chosen.seeds:
+        for entry in chosen.entries:
+            source = sources[entry.features]
+            manifest = read_manifest(Location.of(source), FeaturizeManifest)
+            for training in _trainings(entry, seed, recipe, manifest):
+                train_flow(training, source, runs, workers)
+
+
+def _trainings(
+    entry: FrontEntry, seed: int, recipe: FrontRecipe, features: FeaturizeManifest
+) -> tuple[TrainConfig, ...]:
+    """An entry's training, after its teacher's where it has one."""
+    training = entry.train.model_copy(update={"seed": seed})
+    if entry.teacher is None:
+        return (training,)
+    before = _trainings(recipe.entry(entry.teacher), 0, recipe, features)
+    teacher = training_fingerprint(before[-1], features)
+    lesson = DistillationConfig(teacher=teacher, weight=_TEACHER_SHARE)
+    return (*before, training.model_copy(update={"distillation": lesson}))
+
+
 def _scored(
     entry: FrontEntry, recipe: FrontRecipe, source: str | None, runs: str
 ) -> tuple[tuple[ScoredRun, ...], tuple[int, ...]]:
@@ -112,7 +143,7 @@ def _scored(
     manifest = read_manifest(Location.of(source), FeaturizeManifest)
     scored, lacking = [], []
     for seed in recipe.seeds:
-        training = entry.train.model_copy(update={"seed": seed})
+        training = _trainings(entry, seed, recipe, manifest)[-1]
         run = Location.of(runs).child(TRAINING, training_fingerprint(training, manifest))
         if not is_finished(run):
             lacking.append(seed)

@@ -51,6 +51,11 @@ class FrontEntry(TypedConfig):
     tuned: str = Field(
         min_length=1, description="What was tuned for it on dev, and in how many trainings."
     )
+    teacher: str | None = Field(
+        None,
+        description="Name of the entry on the same features whose first seed is learnt from "
+        "beside the targets; empty for none.",
+    )
 
     @property
     def name(self) -> str:
@@ -85,6 +90,13 @@ class FrontRecipe(TypedConfig):
                     f"{', '.join(sorted(known))}"
                 )
         return self
+
+    def entry(self, name: str) -> FrontEntry:
+        """The entry of a name."""
+        for entry in self.entries:
+            if entry.name == name:
+                return entry
+        raise PipelineError(f"the front has no entry {name}, which shall be a teacher")
 
     def chosen(self, families: tuple[str, ...], budgets_m: tuple[float, ...]) -> "FrontRecipe":
         """The recipe with some of its entries; nothing given chooses all."""
@@ -310,6 +322,22 @@ def _event_entries(features: FrontFeatures) -> Iterator[FrontEntry]:
         )
 
 
+_TAUGHT = ("gru", "ligru", "v3")
+"""Families that also learn from a trained network, at ``_TAUGHT_AT_M``."""
+_TAUGHT_AT_M = (5.0, 10.0, 17.0)
+_TEACHER_M = 17.0
+
+
+def _taught(entry: FrontEntry) -> FrontEntry:
+    """The same network, which learns from v3 of ``_TEACHER_M`` beside the targets."""
+    changes = {
+        "family": f"{entry.family}-taught",
+        "teacher": f"v3-{entry.features}-{_TEACHER_M:g}M",
+        "tuned": "as without a teacher, whose share of the objective, 0.7, was tried once (LOG.md)",
+    }
+    return entry.model_copy(update=changes)
+
+
 _COMPARED = ("gru", "v2", "v3")
 """Families that are also trained on other frames and on less speech, at two budgets."""
 
@@ -333,6 +361,11 @@ def front_recipe() -> FrontRecipe:
     entries = [_dense_entry(name, main, budget) for name in dense for budget in BUDGETS_M]
     entries += [_spiking_entry(name, main, budget) for name in spiking for budget in BUDGETS_M]
     entries += [_unbounded_lstm(main), *_event_entries(main)]
+    entries += [
+        _taught(entry)
+        for entry in entries
+        if entry.family in _TAUGHT and entry.budget_m in _TAUGHT_AT_M
+    ]
     for features in others:
         for budget in (5.0, 17.0):
             entries += [

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,8 @@ RECIPE = front_recipe()
 def test_every_dense_entry_is_the_largest_within_its_budget():
     by_name = {features.name: features for features in RECIPE.features}
     dense = [entry for entry in RECIPE.entries if not entry.train.model.is_event_based]
-    assert {entry.family for entry in dense} == {"gru", "lstm", "ligru"}
+    families = {entry.family for entry in dense}
+    assert families == {"gru", "lstm", "ligru", "gru-taught", "ligru-taught"}
     for entry in dense:
         if not entry.budget_m:
             continue
@@ -83,6 +85,17 @@ def test_names_are_unique_and_features_exist():
         FrontRecipe.model_validate(RECIPE.model_dump() | {"entries": (lost,)})
 
 
+def test_taught_entries_are_others_with_a_teacher_that_is_there():
+    taught = [entry for entry in RECIPE.entries if entry.teacher is not None]
+    assert len(taught) == 9
+    for entry in taught:
+        plain = RECIPE.entry(entry.name.replace("-taught", ""))
+        assert entry.train == plain.train
+        assert RECIPE.entry(str(entry.teacher)).features == entry.features
+    with pytest.raises(PipelineError, match="no entry v4"):
+        RECIPE.entry("v4")
+
+
 def test_numbers_of_options():
     assert parse_numbers("--seeds", None) == ()
     assert parse_numbers("--seeds", "0,1") == (0.0, 1.0)
@@ -121,12 +134,21 @@ def tiny() -> FrontRecipe:
         }
         return entry.model_copy(update={"train": entry.train.model_copy(update=changes)})
 
+    entries = [small(entry) for entry in base if entry.features == "10ms"]
+    (v2,) = (entry for entry in entries if entry.family == "v2")
+    taught = v2.model_copy(update={"family": "v2-taught", "teacher": "gru-10ms-17M"})
     return FrontRecipe(
         features=(features,),
-        entries=tuple(small(entry) for entry in base if entry.features == "10ms"),
+        entries=(*entries, taught),
         seeds=(0, 1),
         evaluate=RECIPE.evaluate.model_copy(update={"words": None}),
     )
+
+
+def trained_config(folder: Path, name: str) -> dict[str, Any]:
+    file = folder / "runs/training" / name / "manifest.json"
+    config: dict[str, Any] = json.loads(file.read_text())["config"]
+    return config
 
 
 @pytest.mark.integration
@@ -151,18 +173,24 @@ def test_the_front_goes_on_where_it_was_stopped(
         return {path.parent.name for path in (tmp_path / "runs/training").glob("*/manifest.json")}
 
     nothing = command("--found")
-    assert (nothing["runs"], nothing["missing"]) == (0, 4)
-    first = command("--family", "gru", "--seeds", "0")
-    assert (first["runs"], first["missing"]) == (1, 3)
+    assert (nothing["runs"], nothing["missing"]) == (0, 6)
+    first = command("--family", "v2-taught", "--seeds", "1")
+    assert (first["runs"], first["missing"]) == (2, 4)  # with its teacher, of the first seed
     before = trained()
+    learnt = [
+        config["distillation"]
+        for name in before
+        if (config := trained_config(tmp_path, name))["model"]["model"] == "v2"
+    ]
+    assert [lesson["teacher"] in before for lesson in learnt] == [True]
     assert "partial" in page.read_text()
     whole = command()
-    assert (whole["runs"], whole["missing"]) == (4, 0)
-    assert len(trained()) == 4
+    assert (whole["runs"], whole["missing"]) == (6, 0)
+    assert len(trained()) == 6
     assert before < trained()
     text = page.read_text()
     assert "partial" not in text
     assert "v2-10ms-17M" in text
     assert (tmp_path / "front_per.png").is_file()
     again = command("--found")
-    assert (again["runs"], again["missing"]) == (4, 0)
+    assert (again["runs"], again["missing"]) == (6, 0)
