@@ -42,7 +42,7 @@ from featurize.schema import (
     StateInventory,
     SubsetInfo,
 )
-from featurize.shard_writer import pack_row, unpacked_features, write_shard
+from featurize.shard_writer import PackedRow, pack_row, unpacked_features, write_shard
 from featurize.stage import (
     Location,
     PipelineError,
@@ -254,7 +254,7 @@ class _Import:
                 "bad_alignment",
             )
 
-    def _count(self, subset: str, speaker: str, packed: dict[str, object]) -> None:
+    def _count(self, subset: str, speaker: str, packed: PackedRow) -> None:
         own = MomentSums.of(unpacked_features(packed))
         so_far = self.moments.setdefault(subset, {})
         so_far[speaker] = add_moments([so_far[speaker], own]) if speaker in so_far else own

@@ -6,7 +6,7 @@ finds the sidecar, checks the file against it, and does not make the shard again
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -23,7 +23,7 @@ from featurize.plan_shards import ShardPlan
 from featurize.rejected import RejectedUtterance
 from featurize.rejects import Reject
 from featurize.schema import FeatureRow, ShardInfo
-from featurize.shard_writer import pack_row, unpacked_features, write_shard
+from featurize.shard_writer import PackedRow, pack_row, unpacked_features, write_shard
 from featurize.shards import verify_shard
 from featurize.speed import play, recorded_samples
 from featurize.stage import PipelineError, TypedConfig
@@ -61,26 +61,24 @@ def make_shard(plan: ShardPlan) -> ShardResult:
 
     One utterance's audio is in memory at a time, and the packed features of one shard.
     """
-    kept = _kept_result(plan)
+    kept = _kept_sidecar(plan)
     if kept is not None:
         logger.info("%s is already made", plan.file)
         return kept.result
-    extractor, label = extractor_of(plan.config), labeller(plan.config)
-    rows: list[dict[str, object]] = []
+    rows: list[PackedRow] = []
     rejects: list[Reject] = []
     moments: dict[str, MomentSums] = {}
     missing: Counter[str] = Counter()
     num_samples = num_resampled = 0
-    for entry in plan.entries:
-        try:
-            row, words, was_resampled = _featurize_utterance(plan, entry, extractor, label)
-        except RejectedUtterance as refused:
-            rejects.append(reject_of(entry, refused))
+    for found in _featurized(plan, plan.entries):
+        if isinstance(found, Reject):
+            rejects.append(found)
             continue
+        row, words, was_resampled = found
         packed = pack_row(row, plan.config.feature_dtype)
         own = MomentSums.of(unpacked_features(packed))
-        so_far = moments.get(entry.speaker_id)
-        moments[entry.speaker_id] = own if so_far is None else add_moments([so_far, own])
+        so_far = moments.get(row.speaker_id)
+        moments[row.speaker_id] = own if so_far is None else add_moments([so_far, own])
         rows.append(packed)
         missing.update(words)
         num_samples += row.num_samples
@@ -116,19 +114,24 @@ def read_sidecar(plan: ShardPlan) -> ShardSidecar:
 
 def rejects_of(plan: ShardPlan, entries: Iterable[CorpusEntry]) -> tuple[Reject, ...]:
     """Why some of a shard's utterances are rejected; writes nothing."""
-    extractor, label = extractor_of(plan.config), labeller(plan.config)
-    rejects = []
-    for entry in entries:
-        try:
-            _featurize_utterance(plan, entry, extractor, label)
-        except RejectedUtterance as refused:
-            rejects.append(reject_of(entry, refused))
-    return tuple(rejects)
+    return tuple(found for found in _featurized(plan, entries) if isinstance(found, Reject))
 
 
 def reject_of(entry: CorpusEntry, refused: RejectedUtterance) -> Reject:
     """The row of an utterance that cannot be used."""
     return Reject(entry.utterance_id, entry.subset, entry.audio, refused.reason, refused.detail)
+
+
+def _featurized(
+    plan: ShardPlan, entries: Iterable[CorpusEntry]
+) -> Iterator[tuple[FeatureRow, Counter[str], bool] | Reject]:
+    """Rows, each with the words that the lexicon lacks and whether it was resampled."""
+    extractor, label = extractor_of(plan.config), labeller(plan.config)
+    for entry in entries:
+        try:
+            yield _featurize_utterance(plan, entry, extractor, label)
+        except RejectedUtterance as refused:
+            yield reject_of(entry, refused)
 
 
 def _featurize_utterance(
@@ -201,7 +204,7 @@ def extractor_of(config: FeaturizeConfig) -> FeatureExtractor:
     return FeatureExtractor(config)
 
 
-def _kept_result(plan: ShardPlan) -> ShardSidecar | None:
+def _kept_sidecar(plan: ShardPlan) -> ShardSidecar | None:
     """What an interrupted run kept, where it and the shard's file are whole."""
     try:
         if not plan.sidecar.exists():

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from typing import IO
+from typing import IO, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -52,7 +52,24 @@ class _HashingStream:
         return self._digest.hexdigest()
 
 
-def pack_row(row: FeatureRow, dtype: FeatureDtype) -> dict[str, object]:
+class PackedRow(TypedDict):
+    """A row as ``SHARD_SCHEMA`` has it."""
+
+    utterance_id: str
+    speaker_id: str
+    chapter_id: str
+    subset: str
+    text: str
+    labels: NDArray[np.int32]
+    num_samples: int
+    num_frames: int
+    num_features: int
+    feature_dtype: FeatureDtype
+    features: bytes
+    alignment: NDArray[np.int32] | None
+
+
+def pack_row(row: FeatureRow, dtype: FeatureDtype) -> PackedRow:
     """A row in the schema's columns, the features as little-endian bytes.
 
     Raises:
@@ -77,20 +94,17 @@ def pack_row(row: FeatureRow, dtype: FeatureDtype) -> dict[str, object]:
     }
 
 
-def unpacked_features(packed: dict[str, object]) -> NDArray[np.floating]:
+def unpacked_features(packed: PackedRow) -> NDArray[np.floating]:
     """The features of a packed row as a reader will see them, (T, F)."""
-    data, dtype = packed["features"], str(packed["feature_dtype"])
-    assert isinstance(data, bytes)
-    return np.frombuffer(data, dtype=STORED_DTYPES[dtype]).reshape(
-        int(str(packed["num_frames"])), int(str(packed["num_features"]))
-    )
+    values = np.frombuffer(packed["features"], dtype=STORED_DTYPES[packed["feature_dtype"]])
+    return values.reshape(packed["num_frames"], packed["num_features"])
 
 
 def write_shard(
     location: Location,
     file: str,
     subset: str,
-    packed_rows: Iterable[dict[str, object]],
+    packed_rows: Iterable[PackedRow],
     row_group_size: int,
 ) -> ShardInfo:
     """Write rows sorted by length, so that a row group needs little padding in a batch.
@@ -129,7 +143,7 @@ def write_shard(
         file=file,
         subset=subset,
         num_utterances=len(rows),
-        num_frames=sum(int(str(row["num_frames"])) for row in rows),
+        num_frames=sum(row["num_frames"] for row in rows),
         num_bytes=hashing.num_bytes,
         sha256=hashing.sha256,
     )

@@ -172,7 +172,7 @@ def align_compare(
     as_json: JsonOption = False,
 ) -> None:
     """Say how far the boundaries of two alignments lie apart."""
-    from flows.compare_command import run_compare
+    from flows.align_compare_command import run_compare
 
     run_compare(first, second, phn_rate, as_json)
 

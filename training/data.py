@@ -23,8 +23,8 @@ _BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
-class GlobalStep:
-    """One worker's share of a global batch, or of one of the parts that it is computed in."""
+class StepPart:
+    """One worker's share of a part of a global batch, the only part unless it is split."""
 
     number: int  # step within the epoch, from 0
     num_steps: int  # steps of the epoch
@@ -88,7 +88,7 @@ class TrainingData:
         self._cache = RowCache(features, manifest, config.shuffle_window_rows)
         self._dev_cache = RowCache(features, manifest, config.shuffle_window_rows)
 
-    def train_steps(self, epoch: int) -> Iterator[GlobalStep]:
+    def train_steps(self, epoch: int) -> Iterator[StepPart]:
         """The steps of a training epoch; the next batches are read while one is used."""
         plan = EpochPlan(
             self.train.group_N,
@@ -102,7 +102,7 @@ class TrainingData:
         )
         return read_ahead(self._steps(plan, len(plan), self.train, self._cache, epoch))
 
-    def dev_steps(self) -> Iterator[GlobalStep]:
+    def dev_steps(self) -> Iterator[StepPart]:
         """The dev split, whole utterances, longest first."""
         order = np.argsort(-self.dev.num_frames_N, kind="stable").astype(np.int32)
         whole = np.stack([order, np.zeros_like(order), self.dev.num_frames_N[order]], axis=1)
@@ -117,7 +117,7 @@ class TrainingData:
         split: SplitIndex,
         cache: RowCache,
         epoch: int | None,
-    ) -> Iterator[GlobalStep]:
+    ) -> Iterator[StepPart]:
         is_ctc = self.config.objective == "ctc"
         for number, sequences in enumerate(plan):
             rows, starts, stops = sequences.T
@@ -133,7 +133,7 @@ class TrainingData:
                 local = slice(whole.start + share.start, whole.start + share.stop)
                 own = (TrainingSequence(*sequence) for sequence in sequences[local].tolist())
                 examples = [self._example(sequence, split, cache, epoch) for sequence in own]
-                yield GlobalStep(
+                yield StepPart(
                     number=number,
                     num_steps=num_steps,
                     is_first=part == 0,
@@ -163,12 +163,12 @@ class TrainingData:
         return Example(row.utterance_id, features, row.labels, alignment)
 
 
-def read_ahead(steps: Iterator[GlobalStep]) -> Iterator[GlobalStep]:
+def read_ahead(steps: Iterator[StepPart]) -> Iterator[StepPart]:
     """Produce steps in a thread, a few ahead of their use; errors surface here."""
-    ready: queue.Queue[GlobalStep | BaseException | None] = queue.Queue(_BATCHES_AHEAD)
+    ready: queue.Queue[StepPart | BaseException | None] = queue.Queue(_BATCHES_AHEAD)
     stopped = threading.Event()
 
-    def put(item: GlobalStep | BaseException | None) -> None:
+    def put(item: StepPart | BaseException | None) -> None:
         while not stopped.is_set():
             try:
                 ready.put(item, timeout=0.1)

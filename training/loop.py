@@ -24,7 +24,7 @@ from training.batching import Batch
 from training.budget import BudgetController
 from training.checkpoint import CheckpointState, CheckpointStore
 from training.collectives import all_sum, rank, world_size
-from training.data import GlobalStep, TrainingData
+from training.data import StepPart, TrainingData
 from training.density import density_penalty
 from training.distillation import Teacher
 from training.learning_rate import next_learning_rate, step_learning_rate
@@ -175,7 +175,7 @@ class TrainingLoop:
         loss_sum = torch.zeros((), dtype=torch.float64)
         num_targets = num_frames = num_sequences = 0
         for step in self.data.train_steps(epoch):
-            loss_sum += self.train_step(epoch, step)
+            loss_sum += self.train_part(epoch, step)
             if not step.is_last:
                 continue
             num_targets += step.num_targets
@@ -235,10 +235,10 @@ class TrainingLoop:
                 "(train.curriculum)"
             )
 
-    def train_step(self, epoch: int, step: GlobalStep) -> Tensor:
-        """One optimiser step, or a part of one; returns this worker's loss sum, on the CPU.
+    def train_part(self, epoch: int, step: StepPart) -> Tensor:
+        """Add a part's gradients, and after the last part step; returns its loss sum, on the CPU.
 
-        The parts' gradients add up to the whole batch's; the last one's are applied.
+        The parts' gradients add up to the whole batch's. The loss is this worker's.
         """
         batch = step.batch.to(self.device)
         generator = torch.Generator().manual_seed(
@@ -264,7 +264,7 @@ class TrainingLoop:
         return cast(AbstractContextManager[None], self.module.no_sync())
 
     def _add_gradients(
-        self, epoch: int, step: GlobalStep, batch: Batch, local: list[Tensor] | None
+        self, epoch: int, step: StepPart, batch: Batch, local: list[Tensor] | None
     ) -> Tensor:
         """Forward and backward; returns the loss sum."""
         with record_function("forward"):
@@ -306,7 +306,7 @@ class TrainingLoop:
         else:
             self.num_skipped_steps += 1
 
-    def _local(self, mask: Tensor, step: GlobalStep) -> Tensor:
+    def _local(self, mask: Tensor, step: StepPart) -> Tensor:
         """This worker's rows; the stand-in for an empty slice needs one row of anything."""
         rows = mask[step.local] if step.local.stop > step.local.start else mask[:1]
         return rows.to(self.device)
@@ -343,27 +343,25 @@ class TrainingLoop:
         for network in self._networks():
             network.eval()
         num_sites = self.config.model.num_layers + 1
-        # loss, targets, errors, error targets, frames, then non-zeros of each site
         sums = torch.zeros(5 + num_sites, dtype=torch.float64)
         widths = [1.0] * num_sites
         for step in self.data.dev_steps():
             batch = step.batch.to(self.device)
             output = self._forward(scored, batch, None)
-            sums[0] += self._loss_sum(output, batch).double().cpu()
-            errors, total = self._errors(output, batch)
-            sums[1] += batch.label_lengths_B.sum() if self._is_ctc else total
-            sums[2] += errors
-            sums[3] += total
-            sums[4] += batch.lengths_B.sum()
-            for site, activity in enumerate(output.site_outputs):
-                sums[5 + site] += torch.count_nonzero(activity).double().cpu()
-                widths[site] = float(activity.shape[2])
+            loss = self._loss_sum(output, batch).double()
+            errors, named = self._errors(output, batch)
+            targets = batch.label_lengths_B.sum() if self._is_ctc else named
+            nonzeros = [torch.count_nonzero(sent) for sent in output.site_outputs]
+            found = [loss, targets, errors, named, batch.lengths_B.sum(), *nonzeros]
+            sums += torch.tensor([float(each) for each in found], dtype=torch.float64)
+            widths = [float(sent.shape[2]) for sent in output.site_outputs]
         all_sum(sums)
+        all_loss, all_targets, all_errors, all_named, all_frames = sums[:5]
         density: tuple[float, ...] = ()
         if self.config.model.is_event_based:
-            shares = (sums[5:] / sums[4] / torch.tensor(widths)).tolist()
+            shares = (sums[5:] / all_frames / torch.tensor(widths)).tolist()
             density = tuple(float(share) for share in shares)
-        return DevScores(float(sums[0] / sums[1]), float(sums[2] / sums[3]), density)
+        return DevScores(float(all_loss / all_targets), float(all_errors / all_named), density)
 
     @property
     def _is_ctc(self) -> bool:

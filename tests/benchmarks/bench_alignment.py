@@ -21,7 +21,7 @@ from featurize.featurize import featurize
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, PipelineError, read_manifest
-from flows.compare_command import timed_phones
+from flows.align_compare_command import timed_phones
 from flows.recipes import recipe_named
 from tests.benchmarks.harness import RecordOption, SmallOption, markdown, publish
 from training.align.align import align

@@ -74,14 +74,14 @@ def step_parts(config: TrainConfig, features: Location, num_steps: int) -> dict[
     loop = TrainingLoop(network, network, config, data, nowhere)
     steps = iter(data.train_steps(0))
     for step in islice(steps, 2):
-        loop.train_step(0, step)
+        loop.train_part(0, step)
     reading_s = 0.0
     started = waited = time.perf_counter()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         started = waited = time.perf_counter()
         for step in islice(steps, num_steps):
             reading_s += time.perf_counter() - waited
-            loop.train_step(0, step)
+            loop.train_part(0, step)
             waited = time.perf_counter()
         whole_s = waited - started
     if not whole_s:

@@ -201,7 +201,7 @@ def step_times(
         nowhere = CheckpointStore(Location.of(Path(tempfile.gettempdir())))
         loop = TrainingLoop(network, network, own, data, nowhere)
         step = max(islice(data.train_steps(0), 16), key=lambda step: step.num_frames)
-        steps[str(size)] = lambda loop=loop, step=step: loop.train_step(0, step)
+        steps[str(size)] = lambda loop=loop, step=step: loop.train_part(0, step)
         full[str(size)] = size * num_frames / step.num_frames
     times = times_in_turns(steps, 5).median()
     seconds = {size: times[str(size)] * full[str(size)] for size in batches}

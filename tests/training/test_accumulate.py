@@ -41,10 +41,10 @@ def gradients_of_a_step(loop, monkeypatch):
     loop.network.eval()  # batch normalisation by its averages
     steps = loop.data.train_steps(0)
     parts = [next(steps)]
-    loss = loop.train_step(0, parts[0])
+    loss = loop.train_part(0, parts[0])
     while not parts[-1].is_last:
         parts.append(next(steps))
-        loss += loop.train_step(0, parts[-1])
+        loss += loop.train_part(0, parts[-1])
     steps.close()
     assert len(taken) == 1
     return parts, float(loss), taken[0]
@@ -75,10 +75,10 @@ def test_a_range_moves_once_a_step_by_the_extremes_of_all_parts(planted_features
     loop.network.train()
     steps = loop.data.train_steps(0)
     first, second = next(steps), next(steps)
-    loop.train_step(0, first)
+    loop.train_part(0, first)
     tracker, seen = loop.network.encoder_site.tracker, loop.network.encoder_site.pending.clone()
     assert int(tracker.num_updates) == 1  # what the very first pass needs to have a range at all
-    loop.train_step(0, second)
+    loop.train_part(0, second)
     steps.close()
     assert int(tracker.num_updates) == 2
     assert loop.network.encoder_site.pending is None

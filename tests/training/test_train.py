@@ -273,7 +273,7 @@ def test_the_average_is_exponential_and_is_what_is_scored_and_kept(planted_featu
     loop, data = loop_of(planted_features, config, Location.of(tmp_path))
     expected = None
     for step in data.train_steps(0):
-        loop.train_step(0, step)
+        loop.train_part(0, step)
         weight = loop.network.layers[0].input_map.weight.detach().clone()
         expected = weight if expected is None else 0.75 * expected + 0.25 * weight
     average = loop.average.module
@@ -378,6 +378,6 @@ def test_frame_objective_without_alignment_names_the_remedy(planted_features, tm
 def test_gradient_clipping_bounds_the_step(planted_features):
     config = small(optimizer=OptimizerConfig(max_gradient_norm=1e-3))
     loop, data = loop_of(planted_features, config, Location.of("/nowhere"))
-    loop.train_step(0, next(iter(data.train_steps(0))))
+    loop.train_part(0, next(iter(data.train_steps(0))))
     norm = torch.stack([p.grad.norm() for p in loop.network.parameters()]).norm()
     assert norm == pytest.approx(1e-3, rel=1e-3)

@@ -22,7 +22,7 @@ from featurize.schema import (
     ShardInfo,
     StateInventory,
 )
-from featurize.shard_writer import pack_row, write_shard
+from featurize.shard_writer import PackedRow, pack_row, write_shard
 from featurize.shards import read_rows
 from featurize.stage import Location, PipelineError, read_manifest
 from featurize.utterance_index import index_shard
@@ -155,9 +155,7 @@ def _align_shard(work: ShardWork) -> AlignedShard:
     return AlignedShard(info, index, tuple(aligned), tuple(rejects), dict(job.guessed))
 
 
-def _written(
-    work: ShardWork, packed: list[dict[str, object]]
-) -> tuple[ShardInfo | None, pa.Table | None]:
+def _written(work: ShardWork, packed: list[PackedRow]) -> tuple[ShardInfo | None, pa.Table | None]:
     if not packed:
         return None, None
     group_size = int(str(work.job.manifest.config["row_group_size"]))

@@ -1,7 +1,7 @@
 """Writing an aligned feature set: every utterance with its frame targets, and the manifest."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 
@@ -103,9 +103,8 @@ def write_aligned(
     kept = _num_utterances(subsets)
     check_sums(target, _num_utterances(job.manifest.subsets), kept, counts)
     check_reject_share(target, job.manifest.splits, kept, counts, job.config.max_reject_share)
-    info = _alignment_info(job, aligned, sorted(poor & {u.utterance_id for u in aligned}))
     guessed = {word: " ".join(said) for s in shards for word, said in s.guessed.items()}
-    info = info.model_copy(update={"guessed": dict(sorted(guessed.items()))})
+    info = _alignment_info(job, aligned, poor & {u.utterance_id for u in aligned}, guessed)
     return _manifest(job, name, infos, subsets, rejects, info, states)
 
 
@@ -155,7 +154,10 @@ def _thinned(
 
 
 def _alignment_info(
-    job: AlignJob, aligned: Sequence[AlignedUtterance], poor: Sequence[str]
+    job: AlignJob,
+    aligned: Sequence[AlignedUtterance],
+    poor: Set[str],
+    guessed: Mapping[str, str],
 ) -> AlignmentInfo:
     """What the manifest says of the alignment."""
     num_rows = sum(u.num_rows for u in aligned)
@@ -167,7 +169,8 @@ def _alignment_info(
         log_likelihood=sum(u.score * u.num_rows for u in aligned) / num_rows,
         silence_share=num_silent / num_rows,
         mean_phone_s=voiced_s / max(1, sum(u.num_phones for u in aligned)),
-        poor=tuple(poor),
+        poor=tuple(sorted(poor)),
+        guessed=dict(sorted(guessed.items())),
     )
 
 

@@ -5,8 +5,8 @@ import pytest
 from featurize.featurize import featurize
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.stage import Location
+from flows.align_compare_command import timed_phones
 from flows.cli import run
-from flows.compare_command import timed_phones
 
 PHN = "0 1600 h#\n1600 3200 aa\n3200 4000 h#\n"
 GRID = """File type = "ooTextFile"
