@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from featurize.stage import PipelineError
-from training.constants import Backend
 from training.kernels import operators, reference
 from training.kernels.layer import Keep, Layer, LayerWeights, Rows
 from training.lif import FiringRule, LifState, saturate
 from training.quantizer import RangeTracker
-from training.recurrence_types import RecurrenceOutput
+from training.recurrence_types import Backend, RecurrenceOutput
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ def _run(
     layer, drive_TBG = _checked(layer, drive_TBG), drive_TBG.float()
     if backend == "reference":
         with torch.autocast(drive_TBG.device.type, enabled=False):
-            return reference.forward(layer, drive_TBG, per_step_range)
+            return reference.forward(layer, drive_TBG, Keep(False), per_step_range)[0]
     levels = layer.quantizer
     of_firing = (layer.weights.residue_leak_H, levels.range_M, levels.threshold_levels)
     keep = Keep(

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from training.constants import Backend as Backend
 from training.lif import LifState
 
 

@@ -1,4 +1,4 @@
-"""What every fused implementation of the recurrence offers, and how one is found by its name."""
+"""What every implementation of the recurrence offers, and how one is found by its name."""
 
 import importlib
 from typing import Protocol, cast
@@ -8,7 +8,7 @@ from torch import Tensor
 from training.kernels.layer import Keep, Layer, LayerGradients, OutputGradients, Saved
 from training.recurrence_types import RecurrenceOutput
 
-_MODULES = {"cpu": "cpu", "triton": "triton_backend"}
+_MODULES = {"reference": "reference", "cpu": "cpu", "triton": "triton_backend"}
 
 
 class RecurrenceBackend(Protocol):

@@ -196,6 +196,7 @@ def forward(layer: Layer, drive_TBG: Tensor, keep: Keep) -> tuple[RecurrenceOutp
         bounded=_new_bits(sizes, save and is_gated and layer.options.cell_bound is not None),
         gates=_new_floats(sizes, save and is_gated),
         potentials=_new_floats(sizes, save and keep.potentials),
+        drive=torch.empty(0),
     )
     shares = _shares(lengths_B, sizes.num_frames)
     extremes = torch.full((len(shares), 2, LANES), torch.inf)

@@ -67,6 +67,7 @@ class Saved(NamedTuple):
     bounded: Tensor  # bits of a cell at its bound, where there is one; Triton: empty
     gates: Tensor  # F, (T, B, H), gated layers
     potentials: Tensor  # V, (T, B, H), where ``Keep.potentials``
+    drive: Tensor  # (T, B, G), for the reference alone, which runs again
 
 
 class OutputGradients(NamedTuple):

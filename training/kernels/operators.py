@@ -149,6 +149,7 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
         bounded=bits(save and is_gated and options.cell_bound is not None and not is_triton),
         gates=floats(save and is_gated),
         potentials=floats(save and potentials),
+        drive=drive.new_empty(0),
     )
     states = (torch.empty_like(tensor, dtype=torch.float32) for tensor in state)
     extremes = (drive.new_empty((), dtype=torch.float32) for _ in range(NUM_EXTREMES))

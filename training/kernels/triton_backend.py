@@ -191,6 +191,7 @@ def forward(layer: Layer, drive_TBG: Tensor, keep: Keep) -> tuple[RecurrenceOutp
         bounded=kept(False, torch.uint8),
         gates=written.gates,
         potentials=written.potentials,
+        drive=kept(False),
     )
     return RecurrenceOutput(spikes, state, minimum, maximum), saved
 
