@@ -131,6 +131,6 @@ class BudgetController:
         price = max(0.0, self.integral + self.config.proportional_gain * error)
         weight = price * of_site / (cost * num_frames)
         fires = square > 0
-        per_magnitude = torch.where(fires, 2.0 * weight / magnitude, 0.0).to(sums.magnitudes)
-        per_square = torch.where(fires, weight / square, 0.0).to(sums.squares)
-        return share * (per_magnitude * sums.magnitudes - per_square * sums.squares).sum()
+        per_magnitude = torch.where(fires, 2.0 * weight / magnitude, 0.0)
+        per_square = torch.where(fires, weight / square, 0.0)
+        return share * sums.weighted(per_magnitude, per_square)

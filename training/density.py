@@ -55,7 +55,6 @@ def density_penalty(
     if are_ones:
         shares = torch.where(acts, 1.0 / size, 0.0).to(sums.magnitudes)
         return config.weight * (shares * torch.stack([y.sum() for y in layers])).sum()
-    per_magnitude = torch.where(acts, 2 * magnitude / (size * square), 0.0).to(sums.magnitudes)
+    per_magnitude = torch.where(acts, 2 * magnitude / (size * square), 0.0)
     per_square = torch.where(acts, magnitude.square() / (size * square.square()), 0.0)
-    shares = per_magnitude * sums.magnitudes - per_square.to(sums.squares) * sums.squares
-    return config.weight * shares.sum()
+    return config.weight * sums.weighted(per_magnitude, per_square)

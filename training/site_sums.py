@@ -22,6 +22,11 @@ class SiteSums(NamedTuple):
     totals: Tensor
     num_frames: float  # valid frames of all workers
 
+    def weighted(self, per_magnitude: Tensor, per_square: Tensor) -> Tensor:
+        """``sum (a sum |y| - b sum y^2)`` over sites, for weights a and b of any precision."""
+        magnitudes = per_magnitude.to(self.magnitudes) * self.magnitudes
+        return (magnitudes - per_square.to(self.squares) * self.squares).sum()
+
 
 def site_sums(site_outputs: Sequence[Tensor], lengths_B: Tensor) -> SiteSums:
     """Add up what sites sent on.
