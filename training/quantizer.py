@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training.constants import UNQUANTIZED_BITS as UNQUANTIZED_BITS
+from training.constants import UNQUANTIZED_BITS
 
 RANGE_MOMENTUM = 0.1
 THRESHOLD_WINDOW = 2.0

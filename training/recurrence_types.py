@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from training.constants import Backend as Backend
 from training.lif import LifState
 
 
