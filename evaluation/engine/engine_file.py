@@ -129,7 +129,20 @@ def write_engine(data: EngineData) -> bytes:
     left_out = {name for name, value in optional.items() if not value}
     description = data.description.model_dump_json(exclude=left_out)
     metadata = {_DESCRIPTION: description, _CHECKSUMS: json.dumps(checksums)}
-    return save_safetensors(arrays, metadata=metadata)
+    return _in_order(save_safetensors(arrays, metadata=metadata))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same file with its metadata sorted: safetensors writes them in any order.
+
+    A header is its length in eight bytes, and JSON that ends with spaces on a multiple of eight.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def read_engine(path: str | Path) -> EngineData:

@@ -354,6 +354,15 @@ print(json.dumps(found))
 """
 
 
+def test_the_same_engine_has_the_same_bytes(engine_data, tmp_path):
+    """Safetensors alone writes its metadata in an order of chance."""
+    (content,) = {write_engine(engine_data) for _ in range(20)}
+    path = tmp_path / "engine.spikes"
+    path.write_bytes(content)
+    assert read_engine(path).description == engine_data.description
+    assert (8 + int.from_bytes(content[:8], "little")) % 8 == 0
+
+
 def test_garbage_is_answered_or_refused_and_memory_stays_flat(engine_data, tmp_path):
     """In a process of its own, without torch; GARBAGE_MINUTES of zeros, six where it is not set."""
     path, minutes = tmp_path / "engine.spikes", os.environ.get("GARBAGE_MINUTES", "6")
