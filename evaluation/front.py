@@ -81,6 +81,7 @@ class FrontPoint:
     is_dense: bool  # whether every output of its layers counts
     tuned: str  # what was tuned, and how often
     runs: tuple[ScoredRun, ...]  # its seeds, of the same utterances
+    is_taught: bool = False  # whether it learnt from a trained network too
 
     @property
     def multiplications_per_s(self) -> float:

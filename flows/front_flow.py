@@ -161,6 +161,7 @@ def _point(entry: FrontEntry, scored: tuple[ScoredRun, ...]) -> FrontPoint:
         is_dense=not entry.train.model.is_event_based,
         tuned=entry.tuned,
         runs=scored,
+        is_taught=entry.teacher is not None,
     )
 
 

@@ -1,7 +1,7 @@
 """What the engine executed, itemised as the evaluation audits it.
 
 The compiled step counts the rows of weights that it adds up and the spikes that it lists; a row
-costs a product and a sum for each output it reaches , a single-bit spike a sum
+costs a product and a sum for each output it reaches, a single-bit spike a sum
 alone. Elementwise operations follow ``training.models.families`` term by term. With 8-bit weights
 every output of every matrix is also multiplied once, by its scale: ``rescaling``, which an
 audit of the float model does not have.

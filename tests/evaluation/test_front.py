@@ -1,5 +1,7 @@
 """The front from runs whose errors are written by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -175,6 +177,18 @@ def test_the_page_says_who_leads_what_is_missing_and_what_is_of_one_seed():
     assert front_rates(points) == ("per", "wer")
     measures = "| gru-30ms-5M | 4.50 MB | 90.0% | 25.0% | 5 k | 0 | 60 k | 33 | 3.0 MB | 2 M |"
     assert measures in page
+
+
+def test_what_has_no_teacher_is_held_against_what_has_none():
+    rng = np.random.default_rng(2)
+    of_gru, of_v3 = rng.integers(10, 30, (2, 40))
+    gru = point("gru-a", scored(of_gru, 500.0))
+    taught = replace(point("gru-taught-a", scored(of_gru - 5, 500.0)), is_taught=True)
+    v3 = point("v3-a", scored(of_v3, 500.0, density=(0.1,)), is_dense=False)
+    pupil = replace(v3, name="v3-taught-a", is_taught=True)
+    rows = front_markdown([gru, taught, v3, pupil], [], []).splitlines()
+    assert any(row.startswith("| v3-a") and "| gru-a, " in row for row in rows)
+    assert any(row.startswith("| v3-taught-a") and "| gru-taught-a, " in row for row in rows)
 
 
 def test_an_undecided_difference_is_not_called_a_lead():
