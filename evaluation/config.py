@@ -177,6 +177,13 @@ class EvaluateConfig(TypedConfig):
     words: Annotated[WordSearchConfig | None, InFingerprint.EVEN_WHEN_OFF] = Field(
         None, description="Search for words too, for a word error rate; empty for symbols alone."
     )
+    weight_bits: int | None = Field(
+        None,
+        ge=2,
+        le=8,
+        description="Bits to which the weights of a trained network are rounded, row by row, "
+        "before it recognises; empty for weights as they were trained.",
+    )
     num_bootstrap: int = Field(
         1000,
         ge=100,

@@ -250,6 +250,7 @@ class _Evaluation:
             features=self.features,
             features_sha256=self.manifest.manifest_sha256,
             subsets=self.subsets,
+            weight_bits=self.config.weight_bits,
             is_apart=self.pool.is_apart,
         )
         recogniser, label = source.recogniser, named.label
@@ -307,7 +308,7 @@ class _Evaluation:
             parameters=ParameterCounts(
                 total=network.num_parameters(), recurrent_layers=network.num_recurrent_parameters()
             ),
-            stored=stored_network(network),
+            stored=stored_network(network, self.config.weight_bits),
             decoder=searches.decoder,
             viterbi=searches.viterbi,
             word_search=searches.word_config,

@@ -9,6 +9,7 @@ latter is coarse.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,6 +23,11 @@ from training.manifest import TrainManifest
 COST_TOLERANCE = 0.10
 """A dense model may cost this share more than the model that it is compared with."""
 NUM_RESAMPLINGS = 10_000
+
+
+Aid = Literal["teacher", "pruning", "rounding"]
+"""A trained network to learn from, weights that are left out, weights of few bits: what any family
+may have, so that a recogniser without is held against others without."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,8 @@ class FrontPoint:
     is_dense: bool  # whether every output of its layers counts
     tuned: str  # what was tuned, and how often
     runs: tuple[ScoredRun, ...]  # its seeds, of the same utterances
-    is_taught: bool = False  # whether it learnt from a trained network too
+    # what it has beside its training on the targets (``Aid``)
+    aids: frozenset[Aid] = frozenset()
 
     @property
     def multiplications_per_s(self) -> float:

@@ -11,7 +11,8 @@ means over all frames (``closed_form``) is larger by the last frames' share, abo
 Shape legend: T time, B batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,13 +22,18 @@ from training.models.model_config import ModelConfig
 
 
 def measure_activity(
-    shape: NetworkShape, site_outputs: Sequence[Tensor], lengths_B: Tensor
+    shape: NetworkShape,
+    site_outputs: Sequence[Tensor],
+    lengths_B: Tensor,
+    matrices: Mapping[str, Tensor] | None = None,
 ) -> list[Activity]:
     """Count what each utterance of a batch sent on.
 
     Args:
         site_outputs: ``NetworkOutput.site_outputs``, (T, B, size) per site, encoder first.
         lengths_B: valid frames of each utterance.
+        matrices: those of a pruned network (``SpeechNetwork.matrices``), of which only the weights
+            that are not zero count; None where all do.
     """
     assert len(site_outputs) == shape.num_layers + 1
     lengths = lengths_B.tolist()
@@ -42,12 +48,49 @@ def measure_activity(
         nonzeros_TB = torch.count_nonzero(output_TBH, dim=2)
         emitted.append((nonzeros_TB * (time_T1 < lengths_B)).sum(0).tolist())
         fed_back.append((nonzeros_TB * (time_T1 < lengths_B - 1)).sum(0).tolist())
-    return [
+    found = [
         Activity(length, tuple(of_site), tuple(back_of_site))
         for length, of_site, back_of_site in zip(
             lengths, zip(*emitted, strict=True), zip(*fed_back[1:], strict=True), strict=True
         )
     ]
+    if matrices is None:
+        return found
+    reached = weights_reached(shape, site_outputs, lengths_B, matrices)
+    return [replace(one, reached=of_one) for one, of_one in zip(found, reached, strict=True)]
+
+
+def weights_reached(
+    shape: NetworkShape,
+    site_outputs: Sequence[Tensor],
+    lengths_B: Tensor,
+    matrices: Mapping[str, Tensor],
+) -> list[tuple[int, ...]]:
+    """Of each utterance, the weights other than zero that its outputs reached in every matrix.
+
+    Args:
+        site_outputs: as for ``measure_activity``.
+        lengths_B: valid frames of each utterance.
+        matrices: (outputs, inputs) by term, in the order of the counts.
+    """
+    counts = []
+    for term, weight in matrices.items():
+        fan_outs = torch.count_nonzero(weight, dim=0)
+        kind, _, number = term.rpartition("_")
+        is_back = kind == "recurrent"
+        if term == "projection":  # which reads features, of which all count
+            counts.append((int(fan_outs.sum()) * lengths_B).tolist())
+            continue
+        site = len(site_outputs) - 1 if term == "output" else int(number) - (not is_back)
+        output_TBH = site_outputs[site]
+        if shape.signals[site] == "dense":
+            counts.append((int(fan_outs.sum()) * lengths_B).tolist())
+            continue
+        frames_B = (lengths_B - 1).clamp(min=0) if is_back else lengths_B
+        heard_TB1 = (torch.arange(output_TBH.shape[0])[:, None] < frames_B)[..., None]
+        sent_BH = torch.count_nonzero(output_TBH * heard_TB1, dim=0)
+        counts.append((sent_BH @ fan_outs).tolist())
+    return list(zip(*counts, strict=True))
 
 
 def as_published(shape: NetworkShape, mean_nonzeros: Sequence[float]) -> float:

@@ -18,6 +18,7 @@ from evaluation.graph.search import GraphSearch, SearchWeights
 from evaluation.graph.search_graph import SearchGraph
 from evaluation.graph.store import read_graph
 from evaluation.recognise import Recognition, choose_cmvn, network_shape, recognise
+from evaluation.rounding import round_weights
 from evaluation.scoring import (
     EditCounts,
     Transcript,
@@ -47,12 +48,13 @@ class Source:
     features: Location  # a finished feature set
     features_sha256: str  # of its manifest
     subsets: tuple[str, ...]  # which of its subsets
+    weight_bits: int | None  # to which its weights are rounded; None for as they were trained
     is_apart: bool  # whether parts are worked on in processes of their own, with one thread each
 
     @property
     def recogniser(self) -> TrainedModel:
         """The model, loaded once."""
-        return _loaded(self.model, self.weights_sha256)
+        return _loaded(self.model, self.weights_sha256, self.weight_bits)
 
     @property
     def manifest(self) -> FeaturizeManifest:
@@ -209,8 +211,11 @@ def forget() -> None:
 
 
 @lru_cache(maxsize=1)
-def _loaded(model: Location, _: str) -> TrainedModel:
-    return load_model(model)
+def _loaded(model: Location, _: str, weight_bits: int | None) -> TrainedModel:
+    recogniser = load_model(model)
+    if weight_bits is not None:
+        round_weights(recogniser.network, weight_bits)
+    return recogniser
 
 
 @lru_cache(maxsize=2)

@@ -153,17 +153,20 @@ def recognise(
         batches: utterances; those of similar length together waste least.
     """
     config = recogniser.network.config
-    engine = config.spec.engine
+    # The engine counts whole rows, and of a pruned network only the weights that are there count.
+    is_pruned = config.weight_density is not None
+    engine = None if is_pruned else config.spec.engine
     scorer: EventScorer | None = None if engine is None else attribute_at(engine)(recogniser)
     if scorer is not None:
         yield from _recognise_by_events(recogniser, scorer, batches, cmvn)
         return
     shape = network_shape(recogniser)
+    matrices = recogniser.network.matrices() if is_pruned else None
     for rows in batches:
         batch = collate(rows, cmvn)
         with torch.inference_mode():
             output = recogniser.network(batch.x_TBF, batch.lengths_B)
-            activities = measure_activity(shape, output.site_outputs, batch.lengths_B)
+            activities = measure_activity(shape, output.site_outputs, batch.lengths_B, matrices)
         log_probs_BTO = output.log_probs_TBO.transpose(0, 1).numpy()
         for number, (row, activity) in enumerate(zip(rows, activities, strict=True)):
             named = slice(recogniser.target_delay, activity.num_frames)

@@ -4,7 +4,8 @@ NeuroBench (Yik et al. 2025, *The neurobench framework for benchmarking neuromor
 algorithms and systems*, Nature Communications 16, arXiv 2304.04640) names them; one *execution* of
 the model is one frame here:
 
-    footprint: bytes of all parameters and buffers.
+    footprint: bytes of all parameters and buffers; a matrix of rounded weights has so many bits a
+        weight, and a step of its own for each row.
     connection sparsity: share of weights that are zero.
     activation sparsity: share of outputs that are not sent, over the sites that send events.
     effective MACs: products with an output that is not zero; effective ACs: where the output is a
@@ -31,8 +32,7 @@ from training.models.counting import (
 )
 from training.models.network import SpeechNetwork
 
-WEIGHT_BYTES = 4
-"""Of a float32 weight, as every network here has."""
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,32 @@ class StoredNetwork:
     footprint_bytes: int  # of all parameters and buffers
     num_weights: int  # values of its matrices
     num_zero_weights: int  # those of them that are zero
+    weight_bytes: float = _FLOAT_BYTES  # of one weight
 
 
-def stored_network(network: SpeechNetwork) -> StoredNetwork:
+def stored_network(network: SpeechNetwork, weight_bits: int | None = None) -> StoredNetwork:
     """Measure a network as it is stored.
 
     Args:
         network: on any device.
+        weight_bits: bits to which its weights are rounded; None for float32.
     """
     tensors = [*network.parameters(), *network.buffers()]
+    footprint = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    weight_bytes: float = _FLOAT_BYTES
+    if weight_bits is not None:
+        weight_bytes = weight_bits / 8
+        for matrix in network.matrices().values():
+            saved = (_FLOAT_BYTES - weight_bytes) * matrix.numel()
+            footprint -= round(saved) - _FLOAT_BYTES * matrix.shape[0]
     matrices = [parameter for parameter in network.parameters() if parameter.dim() == 2]
     return StoredNetwork(
-        footprint_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        footprint_bytes=footprint,
         num_weights=sum(matrix.numel() for matrix in matrices),
         num_zero_weights=sum(
             matrix.numel() - int(torch.count_nonzero(matrix)) for matrix in matrices
         ),
+        weight_bytes=weight_bytes,
     )
 
 
@@ -85,7 +95,7 @@ def workload(
     return WorkloadMetrics(
         multiplications_per_s=macs / seconds,
         additions_per_s=sum(term.additions for term in terms) / seconds,
-        weight_bytes_per_s=WEIGHT_BYTES * operations / seconds,
+        weight_bytes_per_s=stored.weight_bytes * operations / seconds,
         footprint_bytes=stored.footprint_bytes,
         connection_sparsity=stored.num_zero_weights / max(1, stored.num_weights),
         activation_sparsity=_activation_sparsity(shape, activity),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from evaluation.record import processor
 from featurize.stage import Location, PipelineError, software_versions, timestamp
 from flows.command import command, prefect_api
-from flows.front_recipe import FrontRecipe, front_recipe
+from flows.front_recipe import front_recipe
 from flows.options import FrontChoice
 from flows.overrides import configured
 from training.worker_config import WorkerConfig
@@ -42,7 +42,7 @@ def run_front(
     selected = recipe.chosen(tuple(chosen.family or ()), tuple(chosen.budget or ()))
     if chosen.seeds is not None:
         numbers = tuple(int(seed) for seed in parse_numbers("--seeds", chosen.seeds))
-        selected = FrontRecipe.model_validate(selected.model_dump() | {"seeds": numbers})
+        selected = selected.with_seeds(numbers)
     root = Location.of(corpus)
     if not root.is_dir():
         raise PipelineError(f"--corpus {corpus}: no such folder; name a LibriSpeech root")

@@ -113,8 +113,10 @@ def _train(
     workers: WorkerConfig,
 ) -> None:
     """Every training of the chosen entries and seeds, the first seed of all before the second."""
-    for seed in chosen.seeds:
+    for number, seed in enumerate(chosen.seeds):
         for entry in chosen.entries:
+            if number >= entry.num_seeds:
+                continue
             source = sources[entry.features]
             manifest = read_manifest(Location.of(source), FeaturizeManifest)
             for training in _trainings(entry, seed, recipe, manifest):
@@ -138,17 +140,20 @@ def _scored(
     entry: FrontEntry, recipe: FrontRecipe, source: str | None, runs: str
 ) -> tuple[tuple[ScoredRun, ...], tuple[int, ...]]:
     """The finished trainings of an entry, scored, and the seeds that are not finished."""
+    wanted = recipe.seeds[: entry.num_seeds]
     if source is None:
-        return (), recipe.seeds
+        return (), wanted
+    config = recipe.evaluate.model_copy(update={"weight_bits": entry.weight_bits})
     manifest = read_manifest(Location.of(source), FeaturizeManifest)
     scored, lacking = [], []
     for seed in recipe.seeds:
         training = _trainings(entry, seed, recipe, manifest)[-1]
         run = Location.of(runs).child(TRAINING, training_fingerprint(training, manifest))
         if not is_finished(run):
-            lacking.append(seed)
+            if seed in wanted:
+                lacking.append(seed)
             continue
-        evaluation = evaluate_flow(recipe.evaluate, [run.uri], source, runs)
+        evaluation = evaluate_flow(config, [run.uri], source, runs)
         scored.append(read_scored_run(evaluation.location))
     return tuple(scored), tuple(lacking)
 
@@ -161,7 +166,7 @@ def _point(entry: FrontEntry, scored: tuple[ScoredRun, ...]) -> FrontPoint:
         is_dense=not entry.train.model.is_event_based,
         tuned=entry.tuned,
         runs=scored,
-        is_taught=entry.teacher is not None,
+        aids=entry.aids,
     )
 
 

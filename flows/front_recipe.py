@@ -11,6 +11,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from evaluation.config import EvaluateConfig, WordSearchConfig
+from evaluation.front import Aid
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.stage import PipelineError, TypedConfig
 from training.align.align_config import AlignConfig, TargetsConfig
@@ -57,6 +58,27 @@ class FrontEntry(TypedConfig):
         "beside the targets; empty for none.",
     )
 
+    num_seeds: int = Field(
+        1,
+        ge=1,
+        description="How many of the recipe's seeds it is trained with, from the first on: several "
+        "where something is claimed of it.",
+    )
+    weight_bits: int | None = Field(
+        None,
+        description="Bits to which its weights are rounded before it is scored; empty for none.",
+    )
+
+    @property
+    def aids(self) -> frozenset[Aid]:
+        """What it has beside its training on the targets."""
+        there: dict[Aid, bool] = {
+            "teacher": self.teacher is not None,
+            "pruning": self.train.model.weight_density is not None,
+            "rounding": self.weight_bits is not None,
+        }
+        return frozenset(aid for aid, is_there in there.items() if is_there)
+
     @property
     def name(self) -> str:
         """Unique in the recipe."""
@@ -73,7 +95,9 @@ class FrontRecipe(TypedConfig):
     entries: tuple[FrontEntry, ...] = Field(
         min_length=1, description="Each family at each of its budgets."
     )
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds of every training.")
+    seeds: tuple[int, ...] = Field(
+        (0, 1, 2), min_length=1, description="Seeds of the trainings, those of an entry first."
+    )
     evaluate: EvaluateConfig = Field(description="Decoding and scoring, of every run alone.")
 
     @model_validator(mode="after")
@@ -120,6 +144,13 @@ class FrontRecipe(TypedConfig):
         if not kept:
             raise PipelineError("no entry has one of these families at one of these budgets")
         return FrontRecipe.model_validate(self.model_dump() | {"entries": kept})
+
+    def with_seeds(self, seeds: tuple[int, ...]) -> "FrontRecipe":
+        """The recipe with these seeds, each of every entry."""
+        entries = [entry.model_copy(update={"num_seeds": len(seeds)}) for entry in self.entries]
+        return FrontRecipe.model_validate(
+            self.model_dump() | {"seeds": seeds, "entries": tuple(entries)}
+        )
 
 
 def _features(
@@ -215,16 +246,23 @@ def _training(features: FrontFeatures, model: ModelConfig) -> TrainConfig:
     )
 
 
-def _dense_entry(name: ModelName, features: FrontFeatures, budget_m: float) -> FrontEntry:
-    """The largest network within a budget."""
-    size = largest_size(ModelConfig(model=name), features, budget_m)
-    # What small networks lack is capacity; larger ones overfit five hours.
-    model = ModelConfig(model=name, hidden_size=size, dropout=0.2 if size >= 256 else 0.0)
+_DENSE: tuple[ModelName, ...] = ("gru", "lstm", "ligru")
+
+
+def _dense_entry(
+    name: ModelName, features: FrontFeatures, budget_m: float, weight_density: float | None = None
+) -> FrontEntry:
+    """The largest network within a budget, pruned to a share of its weights or whole."""
+    model = ModelConfig(model=name, weight_density=weight_density)
+    size = largest_size(model, features, budget_m)
+    # What small networks lack is capacity; larger ones overfit five hours, pruned ones less.
+    dropout = 0.0 if size < 256 else 0.2 if weight_density is None else 0.1
+    sized = model.model_copy(update={"hidden_size": size, "dropout": dropout})
     return FrontEntry(
         family=name,
         budget_m=budget_m,
         features=features.name,
-        train=_training(features, model),
+        train=_training(features, sized),
         tuned="size by the budget; dropout of the GRU on dev at 5 and 17 M/s, two each (LOG.md)",
     )
 
@@ -245,12 +283,14 @@ _EXPECTED_DENSITIES = (0.92, 0.085)
 in twelve is not zero."""
 
 
-def _spiking_entry(name: ModelName, features: FrontFeatures, budget_m: float) -> FrontEntry:
+def _spiking_entry(
+    name: ModelName, features: FrontFeatures, budget_m: float, weight_density: float | None = None
+) -> FrontEntry:
     """A spiking network trained towards a budget: wide, because what is silent costs nothing."""
     model = (
-        ModelConfig(model="v2", encoder_threshold=2, encoder_max_range=4.0, max_range=2.0)
-        if name == "v2"
-        else ModelConfig(model="v3", encoder_threshold=2, threshold=7)
+        ModelConfig(model="v3", encoder_threshold=2, threshold=7, weight_density=weight_density)
+        if name == "v3"
+        else ModelConfig(model=name, encoder_threshold=2, encoder_max_range=4.0, max_range=2.0)
     )
     size = 20 * round(largest_size(model, features, budget_m, _EXPECTED_DENSITIES) / 20)
     # Large ones overfit five hours, three speeds of them less.
@@ -322,6 +362,36 @@ def _event_entries(features: FrontFeatures) -> Iterator[FrontEntry]:
         )
 
 
+_PRUNED = ("gru", "ligru", "v3")
+"""Families that are also pruned, at ``_PRUNED_AT_M``, to ``_KEPT`` of their weights."""
+_PRUNED_AT_M = (2.5, 5.0, 10.0, 17.0)
+_KEPT = 0.3
+
+
+def _pruned_entries(features: FrontFeatures) -> Iterator[FrontEntry]:
+    """Larger networks of the same budgets, most of whose weights training leaves out."""
+    for family in _PRUNED:
+        entry_of = _spiking_entry if family == "v3" else _dense_entry
+        for budget in _PRUNED_AT_M:
+            entry = entry_of(family, features, budget, _KEPT)
+            changes = {
+                "family": f"{family}-pruned",
+                "tuned": "as whole ones; share of weights kept: 0.3, tried at 5 M/s (LOG.md)",
+            }
+            yield entry.model_copy(update=changes)
+
+
+_ROUNDED_AT_M = (5.0, 17.0)
+"""Budgets at which weights are rounded; v1 and the conventional network have no others."""
+
+
+def _rounded(entry: FrontEntry) -> FrontEntry:
+    """The same trained networks with weights of 8 bits."""
+    return entry.model_copy(
+        update={"family": f"{entry.family}-int8", "weight_bits": 8, "num_seeds": 1}
+    )
+
+
 _TAUGHT = ("gru", "ligru", "v3")
 """Families that also learn from a trained network, at ``_TAUGHT_AT_M``."""
 _TAUGHT_AT_M = (5.0, 10.0, 17.0)
@@ -332,6 +402,7 @@ def _taught(entry: FrontEntry) -> FrontEntry:
     """The same network, which learns from v3 of ``_TEACHER_M`` beside the targets."""
     changes = {
         "family": f"{entry.family}-taught",
+        "num_seeds": 1,
         "teacher": f"v3-{entry.features}-{_TEACHER_M:g}M",
         "tuned": "as without a teacher, whose share of the objective, 0.7, was tried once (LOG.md)",
     }
@@ -339,7 +410,18 @@ def _taught(entry: FrontEntry) -> FrontEntry:
 
 
 _COMPARED = ("gru", "v2", "v3")
-"""Families that are also trained on other frames and on less speech, at two budgets."""
+"""Families that are also trained on other frames and on less speech, at ``_COMPARED_AT_M``."""
+_COMPARED_AT_M = 5.0
+
+_CLAIMED = ("gru", "ligru", "v3")
+"""Families of which something is claimed, at ``_CLAIMED_AT_M``, and which have all seeds there."""
+_CLAIMED_AT_M = (2.5, 5.0, 10.0, 17.0)
+
+
+def _claimed(entry: FrontEntry) -> FrontEntry:
+    """The entry, with all seeds where something is claimed of it."""
+    is_claimed = entry.family in _CLAIMED and entry.budget_m in _CLAIMED_AT_M
+    return entry.model_copy(update={"num_seeds": 3}) if is_claimed else entry
 
 
 def front_recipe() -> FrontRecipe:
@@ -356,22 +438,23 @@ def front_recipe() -> FrontRecipe:
         _features("30ms", five_hours, num_bins=24, joined=3),
         _features("30ms-2.6h", ("train-mini",), num_bins=24, joined=3),
     )
-    dense: tuple[ModelName, ...] = ("gru", "lstm", "ligru")
-    spiking: tuple[ModelName, ...] = ("v2", "v3")
-    entries = [_dense_entry(name, main, budget) for name in dense for budget in BUDGETS_M]
-    entries += [_spiking_entry(name, main, budget) for name in spiking for budget in BUDGETS_M]
-    entries += [_unbounded_lstm(main), *_event_entries(main)]
+    entries = [_dense_entry(name, main, budget) for name in _DENSE for budget in BUDGETS_M]
+    entries += [_spiking_entry(name, main, budget) for name in ("v2", "v3") for budget in BUDGETS_M]
     entries += [
-        _taught(entry)
-        for entry in entries
-        if entry.family in _TAUGHT and entry.budget_m in _TAUGHT_AT_M
+        _spiking_entry(name, main, budget)
+        for name in ("v1", "conventional")
+        for budget in _ROUNDED_AT_M
     ]
+    entries = [_claimed(entry) for entry in entries]
+    plain = {(entry.family, entry.budget_m): entry for entry in entries}
+    entries += [_unbounded_lstm(main), *_event_entries(main)]
+    entries += [_taught(plain[name, budget]) for name in _TAUGHT for budget in _TAUGHT_AT_M]
+    entries += [_rounded(plain[name, budget]) for name in _TAUGHT for budget in _ROUNDED_AT_M]
+    entries += _pruned_entries(main)
     for features in others:
-        for budget in (5.0, 17.0):
-            entries += [
-                (_dense_entry if name in dense else _spiking_entry)(name, features, budget)
-                for name in _COMPARED
-            ]
+        for name in _COMPARED:
+            entry_of = _dense_entry if name in _DENSE else _spiking_entry
+            entries.append(entry_of(name, features, _COMPARED_AT_M))
     entries += _ablation_entries(_spiking_entry("v3", main, _ABLATED_AT_M))
     return FrontRecipe(
         features=(main, *others),

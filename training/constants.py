@@ -12,3 +12,8 @@ UNQUANTIZED_BITS = 32
 
 SATURATION = 1e30
 """Largest magnitude of a current, a cell's drive or a potential: no overflow, hence no NaN."""
+
+PRUNED_FROM = 1 / 6
+"""Share of a training that is done when the pruning of its weights begins."""
+PRUNED_BY = 2 / 3
+"""Share of a training that is done when the weights that are kept are as few as configured."""

@@ -35,6 +35,7 @@ from training.models.network import SpeechNetwork
 from training.models.output import NetworkOutput
 from training.train_config import TrainConfig
 from training.weight_averaging import averaged
+from training.weight_pruning import WeightPruner
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class TrainingLoop:
         self.learning_rate = self.config.optimizer.learning_rate
         self.num_skipped_steps = 0
         self.budget = self._budget()
+        self.pruner: WeightPruner | None = None  # from the first epoch on, if any
 
     def _budget(self) -> BudgetController | None:
         budget, network = self.config.budget, self.network
@@ -114,6 +116,8 @@ class TrainingLoop:
         state = self.store.newest()
         if state is not None:
             self._resume(state)
+        if (density := self.config.model.weight_density) is not None:
+            self.pruner = WeightPruner(self.network, density)
         for epoch in range(len(self.epochs), self.config.num_epochs):
             metrics = self.run_epoch(epoch)
             self.learning_rate = next_learning_rate(
@@ -200,7 +204,7 @@ class TrainingLoop:
             seconds=time.monotonic() - started,
             spike_density=dev.spike_density,
             num_skipped_steps=self.num_skipped_steps,
-            spikes_as_configured=self.config.spikes_as_configured(epoch),
+            spikes_as_configured=self.config.is_as_configured(epoch),
             **self._cost(dev),
         )
 
@@ -254,7 +258,7 @@ class TrainingLoop:
             loss_sum = self._add_gradients(epoch, step, batch, local)
         if step.is_last:
             with record_function("optimizer"):
-                self._apply_gradients()
+                self._apply_gradients(epoch, step)
         return loss_sum.detach().double().cpu()
 
     def _synchronised(self, is_last: bool) -> AbstractContextManager[None]:
@@ -294,7 +298,7 @@ class TrainingLoop:
             (objective * world_size()).backward()
         return loss_sum
 
-    def _apply_gradients(self) -> None:
+    def _apply_gradients(self, epoch: int, step: StepPart) -> None:
         norm = nn.utils.clip_grad_norm_(
             self.network.parameters(), self.config.optimizer.max_gradient_norm or math.inf
         )
@@ -303,6 +307,9 @@ class TrainingLoop:
             self.network.after_step()
             if self.average is not None:
                 self.average.update_parameters(self.network)
+            if self.pruner is not None:
+                done = (epoch + (step.number + 1) / step.num_steps) / self.config.num_epochs
+                self.pruner.after_step(step.number, done, self._networks()[1:])
         else:
             self.num_skipped_steps += 1
 

@@ -29,7 +29,7 @@ class EpochMetrics(TypedConfig):
     spike_density: tuple[float, ...]
     num_skipped_steps: int = 0  # steps whose gradient was not finite, and which changed nothing
     # whether thresholds and bits were the configured ones, so that the epoch may be the best
-    spikes_as_configured: bool = True
+    spikes_as_configured: bool = True  # the share of its weights that is kept, too
     # audited, of a second of dev speech; empty without a budget
     multiplications_per_s: float | None = None
     price_integral: float = 0.0  # state of the budget's controller after the epoch

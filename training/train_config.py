@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from featurize.stage import TypedConfig
+from training.constants import PRUNED_BY
 from training.models.model_config import AnyModelConfig, ModelConfig
 
 # Fields of a training or its model that a model without quantisers, or without events, has no
@@ -360,9 +361,14 @@ class TrainConfig(TypedConfig):
             content["model"]["version"] = self.model.spec.version
         return content
 
-    def spikes_as_configured(self, epoch: int) -> bool:
-        """Whether in an epoch, counted from 0, thresholds and bits are the configured ones."""
-        schedule = self.quantization_schedule
+    def is_as_configured(self, epoch: int) -> bool:
+        """Whether in an epoch, counted from 0, the network becomes what is configured.
+
+        Thresholds and bits are those of the configuration, and as few weights are left as it says.
+        """
+        schedule, density = self.quantization_schedule, self.model.weight_density
+        if density is not None and epoch + 1 < PRUNED_BY * self.num_epochs:
+            return False
         return schedule is None or not self.model.has_quantizers or epoch >= schedule.num_epochs
 
     @property

@@ -17,11 +17,17 @@ Shape legend: H neurons of a layer, F values of the input, O outputs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 from training.models.model_config import ModelConfig
+
+
+def kept_weights(num_weights: int, density: float) -> int:
+    """Weights of a matrix that a network of this ``weight_density`` keeps, at least one."""
+    return max(1, round(density * num_weights))
+
 
 Signal = Literal["dense", "levels", "binary"]
 """What a site sends: ``dense`` values, which all count; ``levels``, values of which those that
@@ -100,6 +106,11 @@ class NetworkShape:
         return self.config.num_bits if self.config.spec.has_quantizers else None
 
     @property
+    def weight_density(self) -> float:
+        """Share of each matrix that is kept; 1 where nothing is pruned."""
+        return 1.0 if self.config.weight_density is None else self.config.weight_density
+
+    @property
     def signals(self) -> tuple[Signal, ...]:
         """What every site sends, the input first."""
         return (self.cost.encoder_sends, *[self.cost.layer_sends] * self.num_layers)
@@ -131,12 +142,19 @@ class Activity:
     # events)
     emitted: tuple[int, ...]
     fed_back: tuple[int, ...]  # per layer: outputs sent back to the layer itself one frame later
+    # of a pruned network: weights that the outputs of each matrix term reached, in the order of
+    # ``count_terms``; None where an output reaches its whole fan-out
+    reached: tuple[int, ...] | None = None
 
     def __add__(self, other: "Activity") -> "Activity":
+        reached = None
+        if self.reached is not None and other.reached is not None:
+            reached = tuple(a + b for a, b in zip(self.reached, other.reached, strict=True))
         return Activity(
             self.num_frames + other.num_frames,
             tuple(a + b for a, b in zip(self.emitted, other.emitted, strict=True)),
             tuple(a + b for a, b in zip(self.fed_back, other.fed_back, strict=True)),
+            reached,
         )
 
 
@@ -153,7 +171,7 @@ class TermCount:
     # ``feed_forward_1`` ... , ``recurrent_1`` ..., ``output``, ``projection`` or ``elementwise``.
     term: str
     nonzeros: int  # presynaptic outputs that count; 0 for elementwise
-    fan_out: int  # weights that each of them reaches; 0 for elementwise
+    fan_out: int  # weights that each of them reaches, pruned ones included; 0 for elementwise
     multiplications: int
     additions: int
 
@@ -161,6 +179,11 @@ class TermCount:
 def _matrix(term: str, nonzeros: int, fan_out: int, signal: Signal) -> TermCount:
     operations = nonzeros * fan_out
     return TermCount(term, nonzeros, fan_out, 0 if signal == "binary" else operations, operations)
+
+
+def _reaching(term: TermCount, reached: int) -> TermCount:
+    """The term in a pruned network, with the products of the weights that are there."""
+    return replace(term, multiplications=reached if term.multiplications else 0, additions=reached)
 
 
 def count_terms(shape: NetworkShape, activity: Activity) -> tuple[TermCount, ...]:
@@ -199,6 +222,8 @@ def count_terms(shape: NetworkShape, activity: Activity) -> tuple[TermCount, ...
     if shape.cost.projection_size is not None:
         read = shape.num_features * activity.num_frames
         terms.append(_matrix("projection", read, shape.cost.projection_size, "dense"))
+    if activity.reached is not None:
+        terms = [_reaching(*pair) for pair in zip(terms, activity.reached, strict=True)]
     terms.append(_elementwise(shape, activity))
     return tuple(terms)
 
@@ -240,11 +265,13 @@ def products_per_output(shape: NetworkShape) -> tuple[int, ...]:
 def closed_form(shape: NetworkShape, mean_nonzeros: Sequence[float]) -> float:
     """The audited count per frame, from mean outputs.
 
-    Two layers of v2: ``2 n0 H + 4 n1 H + 2 n2 H + n2 O``.
+    Two layers of v2: ``2 n0 H + 4 n1 H + 2 n2 H + n2 O``. Of a pruned network the share of weights
+    that is kept: exact where every output counts, else as if all had the same number of weights.
 
     Args:
         mean_nonzeros: n0 ... nL, mean outputs per frame that count.
     """
     projection = shape.num_features * (shape.cost.projection_size or 0)
     sent = zip(mean_nonzeros, products_per_output(shape), strict=True)
-    return projection + sum(mean * products for mean, products in sent)
+    whole = projection + sum(mean * products for mean, products in sent)
+    return shape.weight_density * whole

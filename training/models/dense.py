@@ -94,6 +94,14 @@ class DenseNetwork(SpeechNetwork):
         self.layers = nn.ModuleList(DenseLayer(size, config) for size in sizes[:-1])
         self.output = OutputLayer(config.hidden_size, num_outputs, reads_spikes=False)
 
+    def matrices(self) -> dict[str, Tensor]:
+        """See ``SpeechNetwork.matrices``."""
+        cells = [layer.cell for layer in self.layers]
+        numbered = list(enumerate(cells, start=1))
+        feed = {f"feed_forward_{n}": cell.get_parameter("weight_ih_l0") for n, cell in numbered}
+        back = {f"recurrent_{n}": cell.get_parameter("weight_hh_l0") for n, cell in numbered}
+        return feed | back | {"output": self.output.linear.weight}
+
     def forward(
         self,
         x_TBF: Tensor,

@@ -138,20 +138,44 @@ CONVENTIONAL = ModelSpec(
     _conventional,
     is_event_based=True,
     has_quantizers=True,
+    states_matrices=True,
     engine=_ENGINE,
 )
 V1 = ModelSpec(
-    "v1", "SNN v1", _SPIKING, _v1, is_event_based=True, has_quantizers=True, engine=_ENGINE
+    "v1",
+    "SNN v1",
+    _SPIKING,
+    _v1,
+    is_event_based=True,
+    has_quantizers=True,
+    states_matrices=True,
+    engine=_ENGINE,
 )
 V2 = ModelSpec(
-    "v2", "SNN v2", _SPIKING, _v2, is_event_based=True, has_quantizers=True, engine=_ENGINE
+    "v2",
+    "SNN v2",
+    _SPIKING,
+    _v2,
+    is_event_based=True,
+    has_quantizers=True,
+    states_matrices=True,
+    engine=_ENGINE,
 )
 V3 = ModelSpec(
-    "v3", "SNN v3", _SPIKING, _v3, is_event_based=True, has_quantizers=True, engine=_ENGINE
+    "v3",
+    "SNN v3",
+    _SPIKING,
+    _v3,
+    is_event_based=True,
+    has_quantizers=True,
+    states_matrices=True,
+    engine=_ENGINE,
 )
-LSTM = ModelSpec("lstm", "LSTM", _DENSE, _lstm)
-GRU = ModelSpec("gru", "GRU", _DENSE, _gru)
-LIGRU = ModelSpec("ligru", "Li-GRU", "training.models.ligru:LiGruNetwork", _ligru)
+LSTM = ModelSpec("lstm", "LSTM", _DENSE, _lstm, states_matrices=True)
+GRU = ModelSpec("gru", "GRU", _DENSE, _gru, states_matrices=True)
+LIGRU = ModelSpec(
+    "ligru", "Li-GRU", "training.models.ligru:LiGruNetwork", _ligru, states_matrices=True
+)
 DELTA_GRU = ModelSpec(
     "deltagru",
     "DeltaGRU",

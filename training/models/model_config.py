@@ -92,6 +92,13 @@ class ModelConfig(TypedConfig):
         description="In v3, a learned linear map of the features to so many values before the "
         "input encoder, whose products count; empty for none.",
     )
+    weight_density: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of the weights of each matrix that training keeps, by magnitude; those "
+        "that are pruned multiply nothing. Empty: all.",
+    )
     backend: Annotated[Backend, InFingerprint.NEVER] = Field(
         "auto",
         description="Implementation of the recurrence: auto takes the fastest that the machine "
@@ -111,6 +118,10 @@ class ModelConfig(TypedConfig):
             raise ValueError(f"num_bits={self.num_bits}: use 1 to 8, or 32 for no quantisation")
         self._check_thresholds()
         self._check_v3()
+        if self.weight_density is not None and not self.spec.states_matrices:
+            raise ValueError(
+                f"weight_density: {self.model} does not state its matrices; leave it empty"
+            )
         if self.range_update == "timestep" and self.backend not in ("auto", "reference"):
             raise ValueError(f"range_update=timestep needs backend=reference, not {self.backend}")
         if self.recompute_frames is not None and self.range_update == "timestep":

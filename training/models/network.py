@@ -82,6 +82,13 @@ class SpeechNetwork(nn.Module):
         """
         raise NotImplementedError
 
+    def matrices(self) -> dict[str, Tensor]:
+        """Every matrix by the term that it is counted in, (outputs, inputs), in that order.
+
+        Of models with ``ModelSpec.states_matrices`` alone.
+        """
+        raise NotImplementedError
+
     def sample_dropout(self, batch_size: int, generator: torch.Generator) -> list[Tensor] | None:
         """Draw one mask per layer for a batch, ``Bernoulli(keep) / keep``; None without dropout.
 

@@ -59,6 +59,9 @@ class ModelSpec:
     # whether its sites fire by ``training.quantizer``, so that bits, threshold and range are
     # settings of it
     has_quantizers: bool = False
+    # whether its network states its matrices (``SpeechNetwork.matrices``), so that weights can be
+    # pruned or rounded
+    states_matrices: bool = False
     # address of a function from a recogniser to its event-driven scorer
     # (``evaluation.engine.scorer``); None for a model that is scored by its network
     engine: str | None = None

@@ -211,6 +211,19 @@ class SpikingNetwork(SpeechNetwork):
             after.append(result.state)
         return NetworkOutput(self.output(outputs[-1], frames), tuple(after), tuple(outputs))
 
+    def matrices(self) -> dict[str, Tensor]:
+        """See ``SpeechNetwork.matrices``."""
+        found: dict[str, Tensor] = {}
+        for number, layer in enumerate(self.layers, start=1):
+            found[f"feed_forward_{number}"] = layer.input_map.weight
+        for number, layer in enumerate(self.layers, start=1):
+            if isinstance(layer, GatedLayer) and layer.recurrent_weight is not None:
+                found[f"recurrent_{number}"] = layer.recurrent_weight
+        found["output"] = self.output.linear.weight
+        if self.config.projection_size is not None:
+            found["projection"] = self.projection.weight
+        return found
+
     def encode(self, x_TBF: Tensor, frames: ValidFrames, state: LifState) -> RecurrenceOutput:
         """The features, or their projection, as spikes."""
         if self.config.projection_size is not None:
