@@ -25,6 +25,7 @@ from training.manifest import EpochMetrics, TrainManifest
 from training.models.build import build_network, num_outputs
 from training.models.model_config import ModelConfig
 from training.train_config import TrainConfig
+from training.weight_pruning import WeightPruner
 
 torch.set_num_threads(1)
 
@@ -166,6 +167,8 @@ def write_model_in() -> Callable[..., Location]:
         network = build_network(config.model, num_features, outputs).train()
         network(3 + 2 * torch.randn(20, 4, num_features), torch.tensor([20, 18, 20, 5]))
         network.after_step()
+        if config.model.weight_density is not None:
+            WeightPruner(network, config.model.weight_density).after_step(0, 1.0, ())
         target = Location.of(folder / f"{model}-{objective}-{seed}")
         rows = [make_row(n, "clean-train", labels) for n in range(11)]
         statistics = label_statistics(

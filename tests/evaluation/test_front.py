@@ -183,12 +183,14 @@ def test_what_has_no_teacher_is_held_against_what_has_none():
     rng = np.random.default_rng(2)
     of_gru, of_v3 = rng.integers(10, 30, (2, 40))
     gru = point("gru-a", scored(of_gru, 500.0))
-    taught = replace(point("gru-taught-a", scored(of_gru - 5, 500.0)), is_taught=True)
+    taught = replace(point("gru-taught-a", scored(of_gru - 5, 500.0)), aids=frozenset({"teacher"}))
     v3 = point("v3-a", scored(of_v3, 500.0, density=(0.1,)), is_dense=False)
-    pupil = replace(v3, name="v3-taught-a", is_taught=True)
-    rows = front_markdown([gru, taught, v3, pupil], [], []).splitlines()
+    pupil = replace(v3, name="v3-taught-a", aids=frozenset({"teacher"}))
+    pruned = replace(v3, name="v3-pruned-a", aids=frozenset({"pruning"}))
+    rows = front_markdown([gru, taught, v3, pupil, pruned], [], []).splitlines()
     assert any(row.startswith("| v3-a") and "| gru-a, " in row for row in rows)
     assert any(row.startswith("| v3-taught-a") and "| gru-taught-a, " in row for row in rows)
+    assert any(row.startswith("| v3-pruned-a") and "| gru-a, " in row for row in rows)
 
 
 def test_an_undecided_difference_is_not_called_a_lead():

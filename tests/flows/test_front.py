@@ -23,7 +23,9 @@ def test_every_dense_entry_is_the_largest_within_its_budget():
     by_name = {features.name: features for features in RECIPE.features}
     dense = [entry for entry in RECIPE.entries if not entry.train.model.is_event_based]
     families = {entry.family for entry in dense}
-    assert families == {"gru", "lstm", "ligru", "gru-taught", "ligru-taught"}
+    plain = {"gru", "lstm", "ligru"}
+    kinds = {f"{name}-{kind}" for name in ("gru", "ligru") for kind in ("taught", "pruned", "int8")}
+    assert families == plain | kinds
     for entry in dense:
         if not entry.budget_m:
             continue
@@ -43,7 +45,7 @@ def test_every_dense_entry_is_the_largest_within_its_budget():
 
 def test_every_spiking_entry_is_trained_towards_its_budget():
     for entry in RECIPE.entries:
-        if entry.family not in ("v2", "v3", "deltagru", "egru"):
+        if not entry.train.model.is_event_based or not entry.budget_m:
             continue
         assert entry.train.budget.multiplications_per_s == 1e6 * entry.budget_m
 
@@ -58,10 +60,32 @@ def test_entries_are_chosen_by_family_and_budget():
         "v3-30ms-2.6h-5M",
     ]
     assert RECIPE.chosen((), ()) == RECIPE
-    with pytest.raises(PipelineError, match="--family v9: families are adlif, deltagru"):
+    with pytest.raises(PipelineError, match="--family v9: families are adlif, conventional"):
         RECIPE.chosen(("v9",), ())
     with pytest.raises(PipelineError, match=r"--budget 3: budgets are 0, 1, 2\.5"):
         RECIPE.chosen((), (3.0,))
+
+
+def test_what_is_claimed_has_three_seeds_and_chosen_seeds_are_of_every_entry():
+    seeds = {entry.name: entry.num_seeds for entry in RECIPE.entries}
+    assert {name for name, number in seeds.items() if number > 1} == {
+        f"{family}-30ms-speeds-{budget}M"
+        for family in ("gru", "ligru", "v3")
+        for budget in ("2.5", "5", "10", "17")
+    }
+    chosen = RECIPE.with_seeds((4, 7))
+    assert chosen.seeds == (4, 7)
+    assert {entry.num_seeds for entry in chosen.entries} == {2}
+
+
+def test_pruned_entries_are_larger_and_of_the_same_budgets():
+    for entry in RECIPE.entries:
+        if not entry.family.endswith("-pruned"):
+            continue
+        whole = RECIPE.entry(entry.name.replace("-pruned", "")).train.model
+        kept = entry.train.model.weight_density * entry.train.model.hidden_size**2
+        assert kept == pytest.approx(whole.hidden_size**2, rel=0.5), entry.name
+        assert entry.aids == {"pruning"}
 
 
 def test_ablations_change_one_thing_at_the_same_budget():
@@ -122,7 +146,7 @@ def tiny() -> FrontRecipe:
         }
     )
     curriculum = (CurriculumStage(num_epochs=2, chunk_frames=100),)
-    base = RECIPE.chosen(("gru", "v2"), (17.0,)).entries
+    base = RECIPE.chosen(("gru", "v2"), (5.0,)).entries
 
     def small(entry: FrontEntry) -> FrontEntry:
         changes = {
@@ -132,14 +156,15 @@ def tiny() -> FrontRecipe:
             if entry.family == "v2"
             else None,
         }
-        return entry.model_copy(update={"train": entry.train.model_copy(update=changes)})
+        training = entry.train.model_copy(update=changes)
+        return entry.model_copy(update={"train": training, "num_seeds": 2})
 
-    entries = [small(entry) for entry in base if entry.features == "10ms"]
-    (v2,) = (entry for entry in entries if entry.family == "v2")
-    taught = v2.model_copy(update={"family": "v2-taught", "teacher": "gru-10ms-17M"})
+    gru, v2 = (small(entry) for entry in base if entry.features == "10ms")
+    taught = v2.model_copy(update={"family": "v2-taught", "teacher": "gru-10ms-5M"})
+    rounded = gru.model_copy(update={"family": "gru-int8", "weight_bits": 8, "num_seeds": 1})
     return FrontRecipe(
         features=(features,),
-        entries=(*entries, taught),
+        entries=(gru, v2, taught, rounded),
         seeds=(0, 1),
         evaluate=RECIPE.evaluate.model_copy(update={"words": None}),
     )
@@ -173,9 +198,10 @@ def test_the_front_goes_on_where_it_was_stopped(
         return {path.parent.name for path in (tmp_path / "runs/training").glob("*/manifest.json")}
 
     nothing = command("--found")
-    assert (nothing["runs"], nothing["missing"]) == (0, 6)
+    assert (nothing["runs"], nothing["missing"]) == (0, 7)
     first = command("--family", "v2-taught", "--seeds", "1")
-    assert (first["runs"], first["missing"]) == (2, 4)  # with its teacher, of the first seed
+    # with its teacher, of the first seed, which is scored with weights of eight bits as well
+    assert (first["runs"], first["missing"]) == (3, 4)
     before = trained()
     learnt = [
         config["distillation"]
@@ -185,12 +211,12 @@ def test_the_front_goes_on_where_it_was_stopped(
     assert [lesson["teacher"] in before for lesson in learnt] == [True]
     assert "partial" in page.read_text()
     whole = command()
-    assert (whole["runs"], whole["missing"]) == (6, 0)
+    assert (whole["runs"], whole["missing"]) == (8, 0)
     assert len(trained()) == 6
     assert before < trained()
     text = page.read_text()
     assert "partial" not in text
-    assert "v2-10ms-17M" in text
+    assert "v2-10ms-5M" in text
     assert (tmp_path / "front_per.png").is_file()
     again = command("--found")
-    assert (again["runs"], again["missing"]) == (6, 0)
+    assert (again["runs"], again["missing"]) == (8, 0)

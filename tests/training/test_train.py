@@ -16,6 +16,7 @@ from training.data import TrainingData, read_ahead
 from training.loop import TrainingLoop
 from training.manifest import TrainManifest
 from training.models.build import build_network
+from training.models.counting import kept_weights
 from training.models.model_config import ModelConfig
 from training.train import train, training_fingerprint
 from training.train_config import (
@@ -92,6 +93,7 @@ def test_a_finished_run_is_not_repeated(planted_features, tmp_path):
 
 def test_resumed_equals_uninterrupted(planted_features, tmp_path):
     augmented = {
+        "model": ModelConfig(model="v2", hidden_size=24, dropout=0.2, weight_density=0.4),
         "spec_augment": SpecAugmentConfig(),
         "quantization_schedule": QuantizationScheduleConfig(threshold_epochs=2),
         "density": DensityConfig(weight=0.1),
@@ -115,6 +117,8 @@ def test_resumed_equals_uninterrupted(planted_features, tmp_path):
     assert min(progress.epoch for progress in seen) == 1
     assert losses(resumed.location) == losses(whole.location)
     a, b = load_model(whole.location), load_model(resumed.location)
+    for weight in a.network.matrices().values():
+        assert torch.count_nonzero(weight) == kept_weights(weight.numel(), 0.4)
     for (name, x), y in zip(
         a.network.state_dict().items(), b.network.state_dict().values(), strict=True
     ):
