@@ -96,7 +96,7 @@ class DenseNetwork(SpeechNetwork):
 
     def matrices(self) -> dict[str, Tensor]:
         """See ``SpeechNetwork.matrices``."""
-        cells = [layer.cell for layer in self.layers]
+        cells = [layer.cell for layer in self.layers if isinstance(layer, DenseLayer)]
         numbered = list(enumerate(cells, start=1))
         feed = {f"feed_forward_{n}": cell.get_parameter("weight_ih_l0") for n, cell in numbered}
         back = {f"recurrent_{n}": cell.get_parameter("weight_hh_l0") for n, cell in numbered}

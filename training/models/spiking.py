@@ -213,10 +213,11 @@ class SpikingNetwork(SpeechNetwork):
 
     def matrices(self) -> dict[str, Tensor]:
         """See ``SpeechNetwork.matrices``."""
+        layers = [layer for layer in self.layers if isinstance(layer, LifLayer)]
         found: dict[str, Tensor] = {}
-        for number, layer in enumerate(self.layers, start=1):
+        for number, layer in enumerate(layers, start=1):
             found[f"feed_forward_{number}"] = layer.input_map.weight
-        for number, layer in enumerate(self.layers, start=1):
+        for number, layer in enumerate(layers, start=1):
             if isinstance(layer, GatedLayer) and layer.recurrent_weight is not None:
                 found[f"recurrent_{number}"] = layer.recurrent_weight
         found["output"] = self.output.linear.weight
