@@ -29,8 +29,25 @@ MODEL_COLOURS = {
     "conventional": "#E69F00",
     "gru": "#D55E00",
     "lstm": "#CC79A7",
+    "ligru": "#8C510A",
+    "deltagru": "#882255",
+    "egru": "#332288",
+    "adlif": "#999933",
+    "radlif": "#44AA99",
 }
-MODEL_MARKERS = {"v3": "P", "v2": "o", "v1": "s", "conventional": "^", "gru": "D", "lstm": "v"}
+MODEL_MARKERS = {
+    "v3": "P",
+    "v2": "o",
+    "v1": "s",
+    "conventional": "^",
+    "gru": "D",
+    "lstm": "v",
+    "ligru": "X",
+    "deltagru": "p",
+    "egru": "h",
+    "adlif": "<",
+    "radlif": ">",
+}
 # A model without a colour of its own gets one of these, always the same, and a marker.
 _OTHER_COLOURS = ("#009E73", "#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 _OTHER_MARKERS = ("P", "X", "*", "p", "h", "<", ">", "d")
@@ -55,6 +72,11 @@ _PAGE_COLOURS = {
     "#009e73": ("green", "#3cc79c"),
     "#f0e442": ("yellow", "#f5ec80"),
     "#999999": ("grey", "#8d959d"),
+    "#8c510a": ("brown", "#d09a5b"),
+    "#882255": ("wine", "#d87ba6"),
+    "#332288": ("indigo", "#9d8fe8"),
+    "#999933": ("olive", "#c3c35c"),
+    "#44aa99": ("teal", "#6fd0c0"),
 }
 
 

@@ -1,7 +1,7 @@
 """The front as a page: what was found, every point, who leads by how much, and what is missing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluation.comparison import escape_markdown, markdown_table
 from evaluation.figures import short_count
@@ -124,8 +124,30 @@ def _lead_row(point: FrontPoint, points: Sequence[FrontPoint], rate: RateName) -
     return row
 
 
+def _variant_row(
+    point: FrontPoint, points: Sequence[FrontPoint], rate: RateName
+) -> dict[str, str] | None:
+    """A variant beside the entry that it differs from in one thing, by the seeds of both."""
+    original = next((other for other in points if other.name == point.variant_of), None)
+    if original is None:
+        return None
+    shared = min(len(point.runs), len(original.runs))
+    ours, theirs = (replace(one, runs=one.runs[:shared]) for one in (point, original))
+    found = interval(ours, rate, theirs)
+    return {
+        "Entry": point.name,
+        "Seeds": str(shared),
+        "Mult./s": short_count(ours.multiplications_per_s),
+        rate.upper(): f"{100 * ours.rate(rate):.2f}%",
+        "Beside": f"{original.name}, {100 * theirs.rate(rate):.2f}%",
+        "Difference, points": _points(found.by_utterance),
+        "by speaker": _points(found.by_speaker),
+        "Verdict": _verdict(found, original),
+    }
+
+
 def _sentences(points: Sequence[FrontPoint], rate: RateName) -> list[str]:
-    front = list(undominated(points, rate))
+    front = list(undominated([p for p in points if p.variant_of is None], rate))
     chain = "; ".join(
         f"{p.name} ({short_count(p.multiplications_per_s)}/s, {100 * p.rate(rate):.1f}%)"
         for p in front
@@ -175,7 +197,7 @@ def front_markdown(
     if workloads:
         lines += ["", "## NeuroBench's measures, and what is fetched (first seed)", ""]
         lines += markdown_table(workloads)
-    sparse = [point for point in ordered if not point.is_dense]
+    sparse = [p for p in ordered if not p.is_dense and p.variant_of is None]
     if sparse:
         lines += [
             "",
@@ -187,6 +209,17 @@ def front_markdown(
             "that is true; what is taught, pruned or rounded, against those and its own kind.",
             "",
             *markdown_table([_lead_row(point, points, rate) for point in sparse]),
+        ]
+    variants = [row for point in ordered if (row := _variant_row(point, points, rate)) is not None]
+    if variants:
+        lines += [
+            "",
+            "## One thing changed",
+            "",
+            "An option of the model left out or replaced, or weights of 8 bits: beside the entry "
+            "that has all else, of the same seeds.",
+            "",
+            *markdown_table(variants),
         ]
     lines += ["", "## What was tuned, and how often", ""]
     tuned: dict[str, list[str]] = {}

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from evaluation.figures import (
-    MODEL_COLOURS,
-    MODEL_MARKERS,
+    PAPER,
     Plot,
+    colour_of,
     finish,
     legend_below,
+    marker_of,
     minor_count,
     new_figure,
     plot_style,
@@ -18,24 +20,54 @@ from evaluation.figures import (
 from evaluation.front import FrontPoint, interval, undominated
 from evaluation.scoring import RATE_UNITS, RateName
 
-_OTHER_COLOURS = ("#B15928", "#F0E442", "#7F7F7F", "#882255", "#44AA99", "#332288")
-_OTHER_MARKERS = ("X", "p", "h", "<", ">", "*")
+_TITLE = "Error rate against multiplications per second of speech"
 
 
-def _appearance(families: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each family; families without one of their own take the next."""
-    others = [family for family in families if family not in MODEL_COLOURS]
-    return {
-        family: (
-            MODEL_COLOURS.get(family) or _OTHER_COLOURS[others.index(family) % len(_OTHER_COLOURS)],
-            MODEL_MARKERS.get(family) or _OTHER_MARKERS[others.index(family) % len(_OTHER_MARKERS)],
-        )
-        for family in families
-    }
+def _cost(point: FrontPoint) -> float:
+    """Single-bit spikes need no product: they stand at one."""
+    return max(1.0, point.multiplications_per_s)
+
+
+def _draw_family(axes: Axes, family: str, own: Sequence[FrontPoint], rate: RateName) -> str:
+    """A family's points and its own front; returns what they say.
+
+    A kind of model has one colour and marker; hollow ones are pruned or taught.
+    """
+    kind, has_aids = own[0].runs[0].metrics.model, bool(own[0].aids)
+    colour = colour_of(kind)
+    estimates = [interval(point, rate).by_utterance for point in own]
+    axes.errorbar(
+        [_cost(point) for point in own],
+        [estimate.value for estimate in estimates],
+        yerr=[
+            [estimate.value - estimate.low for estimate in estimates],
+            [estimate.high - estimate.value for estimate in estimates],
+        ],
+        fmt=marker_of(kind),
+        color=colour,
+        markerfacecolor=PAPER if has_aids else colour,
+        markersize=7,
+        elinewidth=1.0,
+        capsize=2,
+        label=family,
+    )
+    line = list(undominated(own, rate))
+    style = "--" if own[0].is_dense else "-"
+    axes.plot(
+        [_cost(point) for point in line],
+        [point.rate(rate) for point in line],
+        color=colour,
+        linewidth=1.2,
+        linestyle=":" if has_aids else style,
+    )
+    said = ", ".join(f"{p.rate(rate):.1%} at {short_count(p.multiplications_per_s)}" for p in line)
+    return f"{family}: {said}"
 
 
 def draw_front(points: Sequence[FrontPoint], rate: RateName) -> Plot:
     """Every family with its own front as a line; intervals are over utterances.
+
+    Variants of another entry (``FrontPoint.variant_of``) are left to the tables.
 
     Args:
         points: at least one, all scored by ``rate``.
@@ -43,50 +75,21 @@ def draw_front(points: Sequence[FrontPoint], rate: RateName) -> Plot:
     with plot_style():
         figure = new_figure(7.2, 4.8)
         axes = figure.subplots()
-        families = list(dict.fromkeys(point.family for point in points))
-        looks = _appearance(families)
-        spoken = []
-        for family in families:
-            colour, marker = looks[family]
-            own = [point for point in points if point.family == family]
-            # Single-bit spikes need no product: they stand at one.
-            costs = [max(1.0, point.multiplications_per_s) for point in own]
-            estimates = [interval(point, rate).by_utterance for point in own]
-            axes.errorbar(
-                costs,
-                [estimate.value for estimate in estimates],
-                yerr=[
-                    [estimate.value - estimate.low for estimate in estimates],
-                    [estimate.high - estimate.value for estimate in estimates],
-                ],
-                fmt=marker,
-                color=colour,
-                markersize=7,
-                capsize=3,
-                label=family,
-            )
-            line = list(undominated(own, rate))
-            axes.plot(
-                [max(1.0, point.multiplications_per_s) for point in line],
-                [point.rate(rate) for point in line],
-                color=colour,
-                linewidth=1.2,
-                linestyle="-" if not own[0].is_dense else "--",
-            )
-            said = ", ".join(
-                f"{p.rate(rate):.1%} at {short_count(p.multiplications_per_s)}" for p in line
-            )
-            spoken.append(f"{family}: {said}")
+        shown = [point for point in points if point.variant_of is None] or list(points)
+        families = list(dict.fromkeys(point.family for point in shown))
+        spoken = [
+            _draw_family(axes, family, [p for p in shown if p.family == family], rate)
+            for family in families
+        ]
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-        costs = [max(1.0, point.multiplications_per_s) for point in points]
+        costs = [_cost(point) for point in shown]
         wide = max(costs) > 100 * min(costs)
         axes.xaxis.set_minor_formatter(NullFormatter() if wide else FuncFormatter(minor_count))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         axes.set_xlabel("Multiplications per second of speech (audited, logarithmic)")
         axes.set_ylabel(f"{RATE_UNITS[rate].capitalize()} error rate, 95% interval")
-        title = "Error rate against multiplications per second of speech"
-        axes.set_title(f"{title}: lower left is better", loc="left", fontsize=11)
+        axes.set_title(f"{_TITLE}: lower left is better", loc="left", fontsize=11)
         legend_below(figure, min(6, len(families)))
-        alt = f"{title}. From the cheapest, of each family: {'; '.join(spoken)}."
-        return finish(figure, f"front_{rate}", title, alt)
+        alt = f"{_TITLE}. From the cheapest, of each family: {'; '.join(spoken)}."
+        return finish(figure, f"front_{rate}", _TITLE, alt)

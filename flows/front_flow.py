@@ -167,6 +167,7 @@ def _point(entry: FrontEntry, scored: tuple[ScoredRun, ...]) -> FrontPoint:
         tuned=entry.tuned,
         runs=scored,
         aids=entry.aids,
+        variant_of=entry.variant_of,
     )
 
 

@@ -69,6 +69,12 @@ class FrontEntry(TypedConfig):
         description="Bits to which its weights are rounded before it is scored; empty for none.",
     )
 
+    variant_of: str | None = Field(
+        None,
+        description="Name of the entry that it differs from in one thing; empty for what stands "
+        "for itself.",
+    )
+
     @property
     def aids(self) -> frozenset[Aid]:
         """What it has beside its training on the targets."""
@@ -332,7 +338,12 @@ def _ablation_entries(full: FrontEntry) -> Iterator[FrontEntry]:
         model = ModelConfig.model_validate(full.train.model.model_dump() | changes)
         training = full.train.model_copy(update={"model": model})
         yield full.model_copy(
-            update={"family": family, "train": training, "tuned": "as v3, one thing changed"}
+            update={
+                "family": family,
+                "variant_of": full.name,
+                "train": training,
+                "tuned": "as v3, one thing changed",
+            }
         )
 
 
@@ -388,7 +399,12 @@ _ROUNDED_AT_M = (5.0, 17.0)
 def _rounded(entry: FrontEntry) -> FrontEntry:
     """The same trained networks with weights of 8 bits."""
     return entry.model_copy(
-        update={"family": f"{entry.family}-int8", "weight_bits": 8, "num_seeds": 1}
+        update={
+            "family": f"{entry.family}-int8",
+            "variant_of": entry.name,
+            "weight_bits": 8,
+            "num_seeds": 1,
+        }
     )
 
 

@@ -193,6 +193,23 @@ def test_what_has_no_teacher_is_held_against_what_has_none():
     assert any(row.startswith("| v3-pruned-a") and "| gru-a, " in row for row in rows)
 
 
+def test_a_variant_is_held_against_its_original_and_not_drawn():
+    rng = np.random.default_rng(3)
+    errors = rng.integers(10, 30, 40)
+    runs = [scored(errors + n, 500.0, density=(0.1,)) for n in (0, 3)]
+    whole = point("v3-a", *runs, is_dense=False)
+    bare = point("v3-no-leak-a", scored(errors + 5, 500.0, density=(0.1,)), is_dense=False)
+    bare = replace(bare, family="v3-no-leak", variant_of="v3-a")
+    page = front_markdown([whole, bare], [], [])
+    (row,) = [line for line in page.splitlines() if "| v3-a, " in line]
+    # five errors more on 50 phones than the first seed alone
+    assert row.startswith("| v3-no-leak-a | 1 |")
+    assert "+10.00 (+10.00 to +10.00)" in row
+    assert "no-leak" not in draw_front([whole, bare], "per").alt
+    alone = front_markdown([bare], [], [])
+    assert "One thing changed" not in alone
+
+
 def test_an_undecided_difference_is_not_called_a_lead():
     rng = np.random.default_rng(1)
     points = [
