@@ -392,8 +392,8 @@ def _pruned_entries(features: FrontFeatures) -> Iterator[FrontEntry]:
             yield entry.model_copy(update=changes)
 
 
-_ROUNDED_AT_M = (5.0, 17.0)
-"""Budgets at which weights are rounded; v1 and the conventional network have no others."""
+_FEW_BUDGETS_M = (5.0, 17.0)
+"""Budgets at which weights are rounded, and those of v1 and the conventional network."""
 
 
 def _rounded(entry: FrontEntry) -> FrontEntry:
@@ -425,7 +425,7 @@ def _taught(entry: FrontEntry) -> FrontEntry:
     return entry.model_copy(update=changes)
 
 
-_COMPARED = ("gru", "v2", "v3")
+_COMPARED = ("gru", "v3")
 """Families that are also trained on other frames and on less speech, at ``_COMPARED_AT_M``."""
 _COMPARED_AT_M = 5.0
 
@@ -459,13 +459,13 @@ def front_recipe() -> FrontRecipe:
     entries += [
         _spiking_entry(name, main, budget)
         for name in ("v1", "conventional")
-        for budget in _ROUNDED_AT_M
+        for budget in _FEW_BUDGETS_M
     ]
     entries = [_claimed(entry) for entry in entries]
     plain = {(entry.family, entry.budget_m): entry for entry in entries}
     entries += [_unbounded_lstm(main), *_event_entries(main)]
     entries += [_taught(plain[name, budget]) for name in _TAUGHT for budget in _TAUGHT_AT_M]
-    entries += [_rounded(plain[name, budget]) for name in _TAUGHT for budget in _ROUNDED_AT_M]
+    entries += [_rounded(plain[name, budget]) for name in _TAUGHT for budget in _FEW_BUDGETS_M]
     entries += _pruned_entries(main)
     for features in others:
         for name in _COMPARED:
