@@ -15,11 +15,19 @@ Imports neither torch nor pyarrow. Shape legend: T frames, O outputs, A arcs, S 
 from dataclasses import dataclass
 from typing import Any
 
+import kaldialign
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.graph.arrays import ARC, graph_of, to_mutable_fst
-from evaluation.graph.search import MAY_FORGET_FRAMES, Floats, Found, GraphSearch, SearchStream
+from evaluation.graph.search import (
+    MAY_FORGET_FRAMES,
+    Floats,
+    Found,
+    GraphSearch,
+    PrefixStream,
+    SearchStream,
+)
 from featurize.stage import PipelineError
 
 _LATTICE_SHARE = 0.6
@@ -30,6 +38,7 @@ there may be exponentially many; then only paths nearer to the best one are take
 _TELLS_THE_SAME_S = 0.15
 _SAME_TIME_S = 0.2
 _NEVER = -1e30
+_NO_LABEL = -1  # stands where an alignment of two sequences has a gap
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,8 @@ def hypotheses(
             f"longer than the {MAY_FORGET_FRAMES * frame_shift_s:g} s of which several hypotheses "
             "can be kept; cut it"
         )
+    if search.weights.max_prefixes is not None:
+        return _of_prefixes(search, log_probs_TO, num, frame_shift_s)
     stream = SearchStream(search)
     stream.step(log_probs_TO)
     best, path = stream.end(), stream.path()
@@ -90,6 +101,27 @@ def hypotheses(
         others.append(Found(tuple(label - 1 for label in labels), -weight.value))
     found = (best, *[other for other in others if other.labels != best.labels])
     return Hypotheses(found[:num], _confidences(_read(path), lattice, frame_shift_s))
+
+
+def _of_prefixes(
+    search: GraphSearch, log_probs_TO: Floats, num: int, frame_shift_s: float
+) -> Hypotheses:
+    """Of a prefix beam search: the sequences that it keeps, each scored by all its alignments.
+
+    A symbol's confidence is the share of their probability that has it at its place in the best.
+    """
+    stream = PrefixStream(search)
+    stream.step(log_probs_TO)
+    found = stream.ranked()
+    best = found[0].labels
+    scores = np.array([one.score for one in found]) * (frame_shift_s / _TELLS_THE_SAME_S)
+    shares = np.exp(scores - np.logaddexp.reduce(scores))
+    confidences = np.zeros(len(best))
+    for one, share in zip(found, shares, strict=True):
+        pairs = kaldialign.align(list(best), list(one.labels), _NO_LABEL)
+        agrees = [ours == theirs for ours, theirs in pairs if ours != _NO_LABEL]
+        confidences += share * np.array(agrees, float)
+    return Hypotheses(tuple(found[:num]), tuple(np.minimum(confidences, 1.0).tolist()))
 
 
 def _over_words(lattice: _Lattice, beam: float) -> Any:

@@ -137,14 +137,28 @@ class PrefixBeam:
         Args:
             use_final: whether the utterance ends here, and the score of ending counts.
         """
-        total_P = np.logaddexp(self._blank_P, self._symbol_P)
-        ended_P = total_P + self._end_S[self._last_P]
-        if use_final and bool(np.isfinite(ended_P).any()):
-            total_P = ended_P
-        place = int(total_P.argmax())
+        score_P = self._scores(use_final)
+        place = int(score_P.argmax())
+        return self._symbols(place), self._score + float(score_P[place])
+
+    def ranked(self) -> list[tuple[tuple[int, ...], float]]:
+        """All that is kept at the end of the utterance, as ``best`` gives the first."""
+        score_P = self._scores(use_final=True)
+        return [
+            (self._symbols(place), self._score + float(score_P[place]))
+            for place in np.argsort(-score_P, kind="stable").tolist()
+            if np.isfinite(score_P[place])
+        ]
+
+    def _scores(self, use_final: bool) -> Doubles:
+        total_P: Doubles = np.logaddexp(self._blank_P, self._symbol_P)
+        ended_P: Doubles = total_P + self._end_S[self._last_P]
+        return ended_P if use_final and bool(np.isfinite(ended_P).any()) else total_P
+
+    def _symbols(self, place: int) -> tuple[int, ...]:
         symbols: list[int] = []
         link = self._links[place]
         while link is not None:
             link, symbol = link
             symbols.append(symbol)
-        return tuple(reversed(symbols)), self._score + float(total_P[place])
+        return tuple(reversed(symbols))

@@ -245,6 +245,10 @@ class PrefixStream:
         """See ``UtteranceSearch``."""
         return Found(*self._beam.best(use_final=True))
 
+    def ranked(self) -> list[Found]:
+        """All sequences that are kept once the utterance has ended, the best first."""
+        return [Found(*one) for one in self._beam.ranked()]
+
 
 def weighted(graph: SearchGraph, weights: SearchWeights) -> GraphArrays:
     """The graph with its weights and with the states' loops."""

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.decoding import ctc_greedy
+from evaluation.graph.lattice import hypotheses
 from evaluation.graph.outputs import Outputs, search_graph
 from evaluation.graph.phones import phone_graph
 from evaluation.graph.search import GraphSearch, SearchWeights
@@ -118,3 +119,33 @@ def test_no_more_is_kept_than_asked_for():
 def test_nothing_heard_is_nothing_found():
     found = search_with(2, np.ones((3, 3), int)).find(np.zeros((0, 3), np.float32))
     assert (found.labels, found.score) == ((), 0.0)
+
+
+def test_several_hypotheses_are_ranked_by_the_sums_and_a_symbol_is_as_sure_as_its_share():
+    search = search_with(2, np.ones((3, 3), int), lm_weight=0.0, word_score=0.0)
+    # A by AA, A- and -A; B likewise; AB, BA; a search of symbols finds at least one of them
+    frames = log_probabilities([[0.4, 0.2, 0.4], [0.3, 0.3, 0.4]])
+    ways = {(0,): 0.12 + 0.16 + 0.12, (1,): 0.06 + 0.08 + 0.12, (0, 1): 0.12, (1, 0): 0.06}
+    several = hypotheses(search, frames, 4, frame_shift_s=0.15)
+    assert [one.labels for one in several.found] == list(ways)
+    assert np.exp([one.score for one in several.found]) == pytest.approx(
+        list(ways.values()), rel=1e-3
+    )
+    # A is in all but B
+    assert several.confidences == pytest.approx((1 - 0.26 / sum(ways.values()),), rel=1e-3)
+
+
+@given(st.integers(0, 10_000))
+def test_the_first_of_several_is_what_is_found_and_no_two_are_alike(seed):
+    rng = np.random.default_rng(seed)
+    log_probs = np.log(rng.dirichlet(np.full(4, 0.3), size=30) + 1e-6).astype(np.float32)
+    search = search_with(3, rng.integers(1, 9, (4, 4)), beam=9.0, max_prefixes=8)
+    several = hypotheses(search, log_probs, 5, frame_shift_s=0.03)
+    assert several.found[0] == search.find(log_probs)
+    labels = [one.labels for one in several.found]
+    assert len(set(labels)) == len(labels) > 1
+    assert [one.score for one in several.found] == sorted(
+        (one.score for one in several.found), reverse=True
+    )
+    assert len(several.confidences) == len(labels[0])
+    assert all(0 <= share <= 1 for share in several.confidences)
