@@ -10,7 +10,7 @@ from typing import Literal
 
 from evaluation.metrics import EvaluationMetrics, ModelMetrics, RateDifference
 from evaluation.scoring import RATE_UNITS, RateName
-from evaluation.working import comparable, error_of, failure_line, works
+from evaluation.working import comparable, failure_line, works
 from training.models.registry import title_of as title_of_kind
 
 Verdict = Literal["holds", "does not hold", "undecided"]
@@ -43,14 +43,9 @@ def _title(model: ModelMetrics, name: str) -> str:
     )
 
 
-def _seeds(metrics: EvaluationMetrics, model: ModelMetrics) -> list[ModelMetrics]:
-    """The runs that differ from a model in the seed alone, itself included."""
-    return [other for other in metrics.models if other.setting_name == model.setting_name]
-
-
 def setting_title(metrics: EvaluationMetrics, model: ModelMetrics) -> str:
     """The name of a model's setting in a sentence, with its number of seeds."""
-    count = len(_seeds(metrics, model))
+    count = len(metrics.seeds_of(model))
     return _title(model, model.setting_name) + (f" (mean of {count} seeds)" if count > 1 else "")
 
 
@@ -65,7 +60,7 @@ def _mean_savings(
     metrics: EvaluationMetrics, model: ModelMetrics
 ) -> tuple[float | None, float | None]:
     """Saving over a GRU, mean over seeds: audited, as published."""
-    seeds = _seeds(metrics, model)
+    seeds = metrics.seeds_of(model)
     audited = _mean(seed.saving.gru for seed in seeds)
     return audited, _mean(seed.saving_as_published.gru for seed in seeds)
 
@@ -110,20 +105,20 @@ def summary_lines(metrics: EvaluationMetrics) -> list[str]:
     ]
     lines += _missing_lines(metrics)
     lines += _heard_lines(metrics)
-    best = min(models, key=lambda model: error_of(model, metrics))
+    best = min(models, key=lambda model: metrics.primary(model).value)
     if works(best, metrics):
-        lowest = f"{100 * error_of(best, metrics):.2f}%"
+        lowest = f"{100 * metrics.primary(best).value:.2f}%"
         lines.append(f"The lowest {rate} is {lowest}, by the {title_of(best)}.")
     lines += [
         failure_line(model, setting_title(metrics, model), metrics)
         for model in models
-        if model is _seeds(metrics, model)[0] and not works(model, metrics)
+        if model is metrics.seeds_of(model)[0] and not works(model, metrics)
     ]
     lines += _word_lines(metrics)
     for model in models:
         if not model.spike_density:
             continue
-        if model is _seeds(metrics, model)[0]:
+        if model is metrics.seeds_of(model)[0]:
             lines += _spiking_lines(metrics, model)
         lines += _silence_lines(model)
     return lines
@@ -259,47 +254,31 @@ def compared(difference: RateDifference) -> str:
 def paper_claims(metrics: EvaluationMetrics) -> list[PaperClaim]:
     """The paper's claims that the models of this evaluation can answer."""
     claims = []
-    verdict: Verdict
     v2, lstm, v1 = _first(metrics, "v2"), _first(metrics, "lstm"), _first(metrics, "v1")
     conventional = _first(metrics, "conventional")
-    if v2 and lstm and (found := _difference(metrics, v2, lstm)):
-        close = "v2 errs little more than an LSTM (points)"
-        here = _in_points(metrics, v2, lstm)
-        judged = works(lstm, metrics) and comparable(v2, lstm, metrics)
-        verdict = _within(found) if judged else "undecided"
-        claims.append(PaperClaim(close, "1.10", "0.36", here, verdict))
-    if v1 and v2 and (found := _difference(metrics, v1, v2)):
-        here = _in_points(metrics, v1, v2)
-        verdict = _more(found) if comparable(v1, v2, metrics) else "undecided"
-        claims.append(PaperClaim("v1 errs more than v2 (points)", "1.64", "5.57", here, verdict))
-    if conventional and v1 and (found := _difference(metrics, conventional, v1)):
-        claims.append(
-            PaperClaim(
-                "the conventional SNN errs more than v1 (points)",
-                "8.98",
-                "9.84",
-                _in_points(metrics, conventional, v1),
-                _more(found) if comparable(conventional, v1, metrics) else "undecided",
-            )
-        )
-    if v2 and lstm and _same_size(v2, lstm):
+    pairs = (
+        (v2, lstm, "v2 errs little more than an LSTM (points)", "1.10", "0.36"),
+        (v1, v2, "v1 errs more than v2 (points)", "1.64", "5.57"),
+        (conventional, v1, "the conventional SNN errs more than v1 (points)", "8.98", "9.84"),
+    )
+    for one, other, claim, timit, librispeech in pairs:
+        if one and other and (found := _difference(metrics, one, other)):
+            verdict: Verdict = "undecided"
+            if comparable(one, other, metrics) and (other is not lstm or works(other, metrics)):
+                verdict = _within(found) if other is lstm else _more(found)
+            here = _in_points(metrics, one, other)
+            claims.append(PaperClaim(claim, timit, librispeech, here, verdict))
+    if v2 and lstm and (v2.num_layers, v2.hidden_size) == (lstm.num_layers, lstm.hidden_size):
         ratio = lstm.parameters.recurrent_layers / v2.parameters.recurrent_layers
         low, high = _PARAMETER_RATIO
         verdict = "holds" if low <= ratio <= high else "does not hold"
-        claims.append(
-            PaperClaim(
-                "recurrent-layer parameters, LSTM over v2", "2", "2", f"{ratio:.2f}", verdict
-            )
-        )
+        claim = "recurrent-layer parameters, LSTM over v2"
+        claims.append(PaperClaim(claim, "2", "2", f"{ratio:.2f}", verdict))
     if v2:
         claims.append(_saving_claim(metrics, v2, "10.13", "11.14", 10.13))
     if v1:
         claims.append(_saving_claim(metrics, v1, "4.37 to 5.40", "", 4.37))
     return claims
-
-
-def _same_size(one: ModelMetrics, other: ModelMetrics) -> bool:
-    return (one.num_layers, one.hidden_size) == (other.num_layers, other.hidden_size)
 
 
 def _within(difference: RateDifference) -> Verdict:

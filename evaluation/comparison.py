@@ -27,15 +27,15 @@ def rate_columns(metrics: EvaluationMetrics) -> dict[str, RateName]:
     return {
         name.upper(): name
         for name in RATE_UNITS
-        if any(getattr(model.error_rates, name) is not None for model in metrics.models)
+        if any(name in model.error_rates.known() for model in metrics.models)
     }
 
 
 def _row(model: ModelMetrics, metrics: EvaluationMetrics) -> dict[str, str]:
     row = {"Model": model.label}
+    known = model.error_rates.known()
     for title, name in rate_columns(metrics).items():
-        rate = getattr(model.error_rates, name)
-        row[title] = "" if rate is None else format_rate(rate)
+        row[title] = format_rate(known[name]) if name in known else ""
     counts = model.multiplications_per_frame
     density = " / ".join(f"{100 * value:.1f}%" for value in model.spike_density)
     return row | {

@@ -13,7 +13,7 @@ from evaluation.claims import setting_title
 from evaluation.figures import short_count
 from evaluation.metrics import EvaluationMetrics, ModelMetrics, RateDifference
 from evaluation.scoring import RATE_UNITS
-from evaluation.working import error_of, failure_line, works
+from evaluation.working import failure_line, works
 
 _EQUAL_COST = 1.25
 """Two costs whose ratio is at most this are about equal."""
@@ -48,14 +48,12 @@ class Contestant:
 
 def contestants(metrics: EvaluationMetrics) -> list[Contestant]:
     """Every setting, in the order of the comparison."""
-    found: dict[str, list[ModelMetrics]] = {}
-    for model in metrics.models:
-        found.setdefault(model.setting_name, []).append(model)
+    found = {model.setting_name: metrics.seeds_of(model) for model in metrics.models}
     return [
         Contestant(
             runs[0],
             setting_title(metrics, runs[0]),
-            sum(error_of(run, metrics) for run in runs) / len(runs),
+            sum(metrics.primary(run).value for run in runs) / len(runs),
             sum(run.audited_per_s for run in runs) / len(runs),
         )
         for runs in found.values()
@@ -140,7 +138,7 @@ def difference(metrics: EvaluationMetrics, one: Contestant, other: Contestant) -
         if (found.compared_with, found.model) == names:
             turned = {"value": -found.value, "low": -found.high, "high": -found.low}
             return found.model_copy(update=turned)
-    rates = [getattr(c.first.error_rates, metrics.primary_rate) for c in (one, other)]
+    rates = [metrics.primary(contestant.first) for contestant in (one, other)]
     return RateDifference(
         model=names[0],
         compared_with=names[1],
@@ -203,11 +201,9 @@ def _saving(ours: Contestant, other: Contestant) -> HeadlineNumber:
     if ours.cost == 0:
         return HeadlineNumber("0", "multiplications: single-bit spikes are added up")
     ratio = other.cost / ours.cost
-    if ratio >= 1:
-        meaning = f"fewer multiplications for a second of speech: {costs}"
-        return HeadlineNumber(f"{ratio:.1f}x", meaning)
-    meaning = f"more multiplications for a second of speech: {costs}"
-    return HeadlineNumber(f"{1 / ratio:.1f}x", meaning)
+    more = "fewer" if ratio >= 1 else "more"
+    meaning = f"{more} multiplications for a second of speech: {costs}"
+    return HeadlineNumber(f"{max(ratio, 1 / ratio):.1f}x", meaning)
 
 
 def _reservation(

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from evaluation.config import DecoderName, ViterbiConfig, WordSearchConfig
 from evaluation.paper_corpus import PaperCorpus
-from evaluation.scoring import RateName
+from evaluation.scoring import RATE_UNITS, RateName
 from featurize.schema import LabelKind
 from featurize.stage import TypedConfig
 
@@ -33,6 +33,10 @@ class ErrorRates(TypedConfig):
     cer: ErrorRate | None = Field(
         None, description="Character error rate, spaces included, where the labels are characters."
     )
+
+    def known(self) -> dict[RateName, ErrorRate]:
+        """Those that there are, in the order of tables."""
+        return {name: rate for name in RATE_UNITS if (rate := getattr(self, name)) is not None}
 
 
 class ParameterCounts(TypedConfig):
@@ -295,3 +299,11 @@ class EvaluationMetrics(TypedConfig):
     differences: tuple[RateDifference, ...] = Field(
         (), description="Between kinds of model, where both are there."
     )
+
+    def primary(self, model: ModelMetrics) -> ErrorRate:
+        """A model's error rate over the labels themselves."""
+        return model.error_rates.known()[self.primary_rate]
+
+    def seeds_of(self, model: ModelMetrics) -> list[ModelMetrics]:
+        """The runs that differ from a model in the seed alone, itself included."""
+        return [other for other in self.models if other.setting_name == model.setting_name]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import yaml
 
 from evaluation.engine.description import EngineDescription
-from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
+from evaluation.metrics import EvaluationMetrics, ModelMetrics
 from evaluation.scoring import RATE_UNITS
 from featurize.stage import PipelineError
 from training.manifest import TrainManifest
@@ -83,11 +83,9 @@ def _network(trained: TrainManifest, engine: EngineDescription, model: ModelMetr
 
 
 def _errors(scored: EvaluationOfModel) -> str:
-    found = scored.model.error_rates.model_dump()
     rows = [
-        f"| {unit} errors | {_shown(ErrorRate.model_validate(found[name]))} |"
-        for name, unit in RATE_UNITS.items()
-        if found[name] is not None
+        f"| {RATE_UNITS[name]} errors | {rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%}) |"
+        for name, rate in scored.model.error_rates.known().items()
     ]
     model, words = scored.model, scored.metrics.word_model
     text = (
@@ -102,10 +100,6 @@ def _errors(scored: EvaluationOfModel) -> str:
             f"words spoken there are not among them, and its perplexity is {words.perplexity:.0f}."
         )
     return text
-
-
-def _shown(rate: ErrorRate) -> str:
-    return f"{rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%})"
 
 
 def _costs(model: ModelMetrics) -> str:

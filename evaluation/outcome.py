@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from evaluation.metrics import (
     Saving,
 )
 from evaluation.multiplications import as_published, dense_cost, mean_nonzeros
-from evaluation.scoring import Bootstrap, EditCounts, Estimate, RateName
+from evaluation.scoring import Bootstrap, EditCounts, RateName
 from evaluation.spike_raster import SpikeRaster
 from evaluation.workload import StoredNetwork, workload
 from training.manifest import TrainManifest
@@ -92,8 +92,7 @@ def _lengths(edits: Sequence[EditCounts]) -> NDArray[np.int64]:
 
 def _error_rates(outcome: ModelOutcome, primary: RateName, bootstrap: Bootstrap) -> ErrorRates:
     def rate(edits: Sequence[EditCounts]) -> ErrorRate:
-        estimate = bootstrap.error_rate(_errors(edits), _lengths(edits))
-        return ErrorRate(value=estimate.value, low=estimate.low, high=estimate.high)
+        return ErrorRate(**asdict(bootstrap.error_rate(_errors(edits), _lengths(edits))))
 
     wer = rate(outcome.words) if outcome.words else None
     if primary == "cer":
@@ -193,19 +192,14 @@ def paired_differences(
         ones, others = first[name], first[other_name]
         rates: list[RateName] = [primary, "wer"] if ones[0].words else [primary]
         for rate in rates:
-            difference: Estimate = bootstrap.difference(
-                _mean_errors(ones, rate),
-                _mean_errors(others, rate),
-                _lengths(_edits(ones[0], rate)),
-            )
+            lengths_N = _lengths(_edits(ones[0], rate))
+            errors_N, other_errors_N = _mean_errors(ones, rate), _mean_errors(others, rate)
             found.append(
                 RateDifference(
                     model=ones[0].setting,
                     compared_with=others[0].setting,
                     rate=rate,
-                    value=difference.value,
-                    low=difference.low,
-                    high=difference.high,
+                    **asdict(bootstrap.difference(errors_N, other_errors_N, lengths_N)),
                 )
             )
     return tuple(found)

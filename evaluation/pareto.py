@@ -22,18 +22,12 @@ class ParetoPoint(NamedTuple):
 
 def pareto_points(metrics: EvaluationMetrics) -> tuple[ParetoPoint, ...]:
     """Every setting, cheapest first."""
-    plane = [(s, s.audited.mean, primary_mean(s, metrics)) for s in metrics.settings]
+    rate = metrics.primary_rate
+    plane = [(s, s.audited.mean, float(getattr(s, rate).mean)) for s in metrics.settings]
     return tuple(
         ParetoPoint(setting, cost, error, not _is_beaten(cost, error, plane))
         for setting, cost, error in sorted(plane, key=lambda point: point[1:])
     )
-
-
-def primary_mean(setting: SettingMetrics, metrics: EvaluationMetrics) -> float:
-    """Mean over seeds of the error rate over the labels themselves."""
-    rate = getattr(setting, metrics.primary_rate)
-    assert rate is not None
-    return float(rate.mean)
 
 
 def _is_beaten(

@@ -27,7 +27,7 @@ from evaluation.figures import (
     short_count,
 )
 from evaluation.learning_curves import draw_learning_curves
-from evaluation.metrics import ErrorRate, EvaluationMetrics, ModelMetrics
+from evaluation.metrics import EvaluationMetrics
 from evaluation.pareto import is_sweep, pareto_points
 from evaluation.raster_plot import draw_raster
 from evaluation.scoring import RATE_UNITS
@@ -44,13 +44,6 @@ class Findings:
     metrics: EvaluationMetrics
     trainings: Mapping[str, TrainManifest]  # training manifest of each model's label
     rasters: tuple[SpikeRaster, ...] = ()  # one utterance through spiking models
-
-
-def primary_error(model: ModelMetrics, metrics: EvaluationMetrics) -> ErrorRate:
-    """The error rate over the labels themselves."""
-    rate: ErrorRate | None = getattr(model.error_rates, metrics.primary_rate)
-    assert rate is not None
-    return rate
 
 
 def rate_title(metrics: EvaluationMetrics) -> str:
@@ -77,7 +70,7 @@ def error_against_cost(findings: Findings) -> tuple[Plot, ...]:
     # A logarithmic axis has no zero: single-bit spikes, which need no product, stand at one.
     costs = [max(1.0, model.audited_per_s) for model in metrics.models]
     for model, cost in zip(metrics.models, costs, strict=True):
-        rate = primary_error(model, metrics)
+        rate = metrics.primary(model)
         same_kind = [m.label for m in metrics.models if m.model == model.model]
         axes.errorbar(
             cost,

@@ -73,10 +73,9 @@ def _comparison(metrics: EvaluationMetrics) -> list[dict[str, str]]:
     """One row per model, at most seven columns."""
     rows = []
     for model in metrics.models:
-        row = {"Model": title_of(model)}
+        row, known = {"Model": title_of(model)}, model.error_rates.known()
         for title, name in rate_columns(metrics).items():
-            rate = getattr(model.error_rates, name)
-            row[title] = "-" if rate is None else format_rate(rate)
+            row[title] = format_rate(known[name]) if name in known else "-"
         density = " / ".join(f"{100 * value:.0f}%" for value in model.spike_density)
         saving = model.saving.gru
         row[_MULTIPLICATIONS] = short_count(model.audited_per_s)

@@ -4,14 +4,21 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from evaluation.chosen import chosen_searches, graph_of_evaluation
+from evaluation.chosen import graph_of_evaluation, metrics_of_model, read_evaluation
 from evaluation.config import DecoderName, EvaluateConfig, ViterbiConfig, WordSearchConfig
-from evaluation.decoding import by_time, symbol_graph, symbol_weights, time_scale, word_weights
+from evaluation.decoding import (
+    Weights,
+    by_time,
+    symbol_graph,
+    symbol_weights,
+    time_scale,
+    word_weights,
+)
 from evaluation.graph.search import SearchWeights
 from evaluation.graph.store import KeptGraph
 from evaluation.parts import SearchAddress, Source, TuningPart, count_errors
 from evaluation.recognise import count_utterances
-from evaluation.tuning import CountErrors, tune_symbols, tune_words
+from evaluation.tuning import GRIDS, CountErrors, tune
 from evaluation.word_decoding import WordGraphs
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, WorkerPool
@@ -71,65 +78,44 @@ class SearchChooser:
         found = Searches(decoder)
         if decoder != "greedy":
             kept = symbol_graph(recogniser, self.config.viterbi.smoothing, self.runs)
-            viterbi = self._tuned_symbols(source, kept, decoder, label)
+            viterbi = self._tuned(source, kept, self.config.viterbi, decoder, label)
             found = replace(found, viterbi=viterbi, symbol_graph=kept)
         if self.config.words is None or self.word_graphs is None:
             return found
         kept = self.word_graphs(recogniser)
-        words = self._tuned_words(source, kept, self.config.words, label)
+        words = self._tuned(source, kept, self.config.words, decoder, label)
         return replace(found, word_config=words, word_graph=kept)
 
     def _as_chosen(self, source: Source, evaluation: Location) -> Searches:
-        metrics = chosen_searches(evaluation, source.recogniser.manifest).metrics
+        _, metrics_of_all = read_evaluation(evaluation)
+        metrics = metrics_of_model(metrics_of_all, source.recogniser.manifest, evaluation)
         graphs = [
             None if name is None else graph_of_evaluation(evaluation, name)
             for name in (metrics.symbol_graph, metrics.word_graph)
         ]
         return Searches(metrics.decoder, metrics.viterbi, graphs[0], metrics.words, graphs[1])
 
-    def _tuned_symbols(
-        self, source: Source, kept: KeptGraph, decoder: DecoderName, label: str
-    ) -> ViterbiConfig:
-        scale = time_scale(source.recogniser.manifest)
-        config = by_time(self.config.viterbi, scale)
-        if not config.tune_on_dev:
-            return config
-        numbers = self._dev_numbers("viterbi", config.tune_max_utterances)
-        if not numbers:
-            return config
-        count = self._counter(source, kept, numbers, are_words=False)
-        tuned = tune_symbols(config, decoder, kept.graph, scale, count)
-        logger.info(
-            "%s: search tuned on %d dev utterances: bigram_weight %g, insertion_penalty %g, "
-            "prior_scale %g",
-            label,
-            len(numbers),
-            tuned.bigram_weight,
-            tuned.insertion_penalty,
-            tuned.prior_scale,
-        )
-        return tuned
-
-    def _tuned_words(
-        self, source: Source, kept: KeptGraph, stated: WordSearchConfig, label: str
-    ) -> WordSearchConfig:
+    def _tuned(
+        self, source: Source, kept: KeptGraph, stated: Weights, decoder: DecoderName, label: str
+    ) -> Weights:
+        """The weights of a search for the model's frames, chosen on dev where asked for."""
         scale = time_scale(source.recogniser.manifest)
         config = by_time(stated, scale)
         if not config.tune_on_dev:
             return config
-        numbers = self._dev_numbers("words", config.tune_max_utterances)
+        are_words = isinstance(stated, WordSearchConfig)
+        numbers = self._dev_numbers("words" if are_words else "viterbi", config.tune_max_utterances)
         if not numbers:
             return config
-        count = self._counter(source, kept, numbers, are_words=True)
-        tuned = tune_words(config, kept.graph, scale, count)
+        count = self._counter(source, kept, numbers, are_words=are_words)
+        tuned = tune(config, decoder, kept.graph, scale, count)
+        names = (*GRIDS[type(stated)], "prior_scale")
         logger.info(
-            "%s: search for words tuned on %d dev utterances: lm_weight %g, word_score %g, "
-            "prior_scale %g",
+            "%s: search %stuned on %d dev utterances: %s",
             label,
+            "for words " if are_words else "",
             len(numbers),
-            tuned.lm_weight,
-            tuned.word_score,
-            tuned.prior_scale,
+            ", ".join(f"{name} {getattr(tuned, name):g}" for name in names),
         )
         return tuned
 

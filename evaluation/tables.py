@@ -1,5 +1,7 @@
 """The Parquet tables of an evaluation: their columns, and a row of each."""
 
+from dataclasses import asdict
+
 import pyarrow as pa
 
 from evaluation.scoring import EditCounts, Transcript, WordScore
@@ -83,9 +85,5 @@ def multiplication_row(
         "model": model,
         "num_frames": num_frames,
         "seconds": seconds,
-        "term": term.term,
-        "nonzeros": term.nonzeros,
-        "fan_out": term.fan_out,
-        "multiplications": term.multiplications,
-        "additions": term.additions,
+        **asdict(term),
     }

@@ -4,8 +4,6 @@ Where nearly everything is deleted, or most symbols are wrong, a difference of e
 which of two recognisers is broken more, and nothing about accuracy.
 """
 
-from collections.abc import Sequence
-
 from evaluation.metrics import EvaluationMetrics, ModelMetrics
 
 MOST_ERRORS = 0.60
@@ -15,37 +13,25 @@ LEAST_OUTPUT = 0.2
 """Symbols put out over symbols spoken, below which a recogniser does not work."""
 
 
-def error_of(model: ModelMetrics, metrics: EvaluationMetrics) -> float:
-    """The error rate over the labels, as a fraction."""
-    rate = getattr(model.error_rates, metrics.primary_rate)
-    assert rate is not None
-    return float(rate.value)
-
-
 def works(model: ModelMetrics, metrics: EvaluationMetrics) -> bool:
     """Whether the model's setting recognises anything, by the mean over its seeds."""
-    seeds = [other for other in metrics.models if other.setting_name == model.setting_name]
-    error = sum(error_of(seed, metrics) for seed in seeds) / len(seeds)
+    seeds = metrics.seeds_of(model)
+    error = sum(metrics.primary(seed).value for seed in seeds) / len(seeds)
     outputs = [seed.output_share for seed in seeds if seed.output_share is not None]
     return error <= MOST_ERRORS and (not outputs or sum(outputs) / len(outputs) >= LEAST_OUTPUT)
 
 
 def comparable(one: ModelMetrics, other: ModelMetrics, metrics: EvaluationMetrics) -> bool:
     """Whether a difference of the two says something: the better one works."""
-    better = min((one, other), key=lambda model: error_of(model, metrics))
-    return works(better, metrics)
+    return works(min((one, other), key=lambda model: metrics.primary(model).value), metrics)
 
 
 def failure_line(model: ModelMetrics, title: str, metrics: EvaluationMetrics) -> str:
     """That a recogniser does not work, how that shows, and what to do."""
-    said = f"The {title} does not work: {error_of(model, metrics):.0%} errors"
+    said = f"The {title} does not work: {metrics.primary(model).value:.0%} errors"
     if model.output_share is not None and model.output_share < 0.5:
         said += f", {model.output_share:.0%} as many symbols put out as were spoken"
-    return f"{said}. {' or '.join(_remedies(model))}."
-
-
-def _remedies(model: ModelMetrics) -> Sequence[str]:
-    found = ["Train it longer", "on more speech"]
+    remedies = "Train it longer or on more speech"
     if model.viterbi is not None and not model.viterbi.tune_on_dev:
-        found.append("tune its search (evaluate.viterbi.tune_on_dev=true)")
-    return found
+        remedies += " or tune its search (evaluate.viterbi.tune_on_dev=true)"
+    return f"{said}. {remedies}."

@@ -12,7 +12,9 @@ over ``_TELLS_THE_SAME_S``.
 Imports neither torch nor pyarrow. Shape legend: T frames, O outputs, A arcs, S states.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import kaldialign
@@ -57,6 +59,26 @@ class _Lattice:
     source_A: NDArray[np.int64]
     arcs_A: NDArray[Any]
     final_S: NDArray[np.float64]
+
+    @cached_property
+    def ordered(self) -> tuple[list[int], list[list[int]]]:
+        """States, each after all that lead to it, and the arcs that leave each."""
+        num_states = len(self.final_S)
+        arcs_of: list[list[int]] = [[] for _ in range(num_states)]
+        for arc, state in enumerate(self.source_A.tolist()):
+            arcs_of[state].append(arc)
+        following = self.arcs_A["next"]
+        waits = np.bincount(following, minlength=num_states).tolist()
+        ready, ordered = [state for state in range(num_states) if not waits[state]], []
+        while ready:
+            state = ready.pop()
+            ordered.append(state)
+            for arc in arcs_of[state]:
+                then = int(following[arc])
+                waits[then] -= 1
+                if not waits[then]:
+                    ready.append(then)
+        return ordered, arcs_of
 
 
 def hypotheses(
@@ -150,20 +172,33 @@ def _over_words(lattice: _Lattice, beam: float) -> Any:
 
 def _excess(lattice: _Lattice) -> NDArray[np.float64]:
     """Of each arc, by how much the best path through it costs more than the best path; (A,)."""
+    return -_through(lattice, 1.0, max)
+
+
+def _through(
+    lattice: _Lattice, scale: float, add: Callable[[float, float], float]
+) -> NDArray[np.float64]:
+    """Score of the paths through each arc, less that of all paths; (A,).
+
+    Args:
+        scale: of the costs, whose negatives are scores.
+        add: puts the scores of several paths together.
+    """
     following = lattice.arcs_A["next"].tolist()
-    costs = lattice.arcs_A["weight"].astype(np.float64).tolist()
-    before = [np.inf] * len(lattice.final_S)
-    after = lattice.final_S.tolist()
+    score_A = -scale * lattice.arcs_A["weight"].astype(np.float64)
+    scores = score_A.tolist()
+    before = [_NEVER] * len(lattice.final_S)
+    after = np.maximum(-scale * lattice.final_S, _NEVER).tolist()
     before[lattice.start] = 0.0
-    ordered, arcs_of = _ordered(lattice)
+    ordered, arcs_of = lattice.ordered
     for state in ordered:
         for arc in arcs_of[state]:
             then = following[arc]
-            before[then] = min(before[then], before[state] + costs[arc])
+            before[then] = add(before[then], before[state] + scores[arc])
     for state in reversed(ordered):
         for arc in arcs_of[state]:
-            after[state] = min(after[state], costs[arc] + after[following[arc]])
-    through = np.array(before)[lattice.source_A] + costs + np.array(after)[following]
+            after[state] = add(after[state], scores[arc] + after[following[arc]])
+    through = np.array(before)[lattice.source_A] + score_A + np.array(after)[following]
     return np.asarray(through - after[lattice.start], np.float64)
 
 
@@ -203,43 +238,12 @@ def _words(
 ) -> tuple[NDArray[np.integer], NDArray[np.int64], NDArray[np.float64]]:
     """Label, time in frames and probability of every arc that says something."""
     following = lattice.arcs_A["next"].tolist()
-    spent = (-scale * lattice.arcs_A["weight"].astype(np.float64)).tolist()
     takes_a_frame = (lattice.arcs_A["ilabel"] > 0).tolist()
-    before = [_NEVER] * len(lattice.final_S)
-    after = np.maximum(-scale * lattice.final_S, _NEVER).tolist()
-    times = [0] * len(before)
-    before[lattice.start] = 0.0
-    ordered, arcs_of = _ordered(lattice)
+    times = [0] * len(lattice.final_S)
+    ordered, arcs_of = lattice.ordered
     for state in ordered:
         for arc in arcs_of[state]:
-            then = following[arc]
-            before[then] = np.logaddexp(before[then], before[state] + spent[arc])
-            times[then] = times[state] + takes_a_frame[arc]
-    for state in reversed(ordered):
-        for arc in arcs_of[state]:
-            after[state] = np.logaddexp(after[state], spent[arc] + after[following[arc]])
+            times[following[arc]] = times[state] + takes_a_frame[arc]
     says = lattice.arcs_A["olabel"] > 0
-    source, then = lattice.source_A[says], lattice.arcs_A["next"][says]
-    through = np.array(before)[source] + np.array(spent)[says] + np.array(after)[then]
-    probability = np.exp(through - after[lattice.start])
-    return lattice.arcs_A["olabel"][says], np.array(times)[source], probability
-
-
-def _ordered(lattice: _Lattice) -> tuple[list[int], list[list[int]]]:
-    """States, each after all that lead to it, and the arcs that leave each."""
-    num_states = len(lattice.final_S)
-    arcs_of: list[list[int]] = [[] for _ in range(num_states)]
-    for arc, state in enumerate(lattice.source_A.tolist()):
-        arcs_of[state].append(arc)
-    following = lattice.arcs_A["next"]
-    waits = np.bincount(following, minlength=num_states).tolist()
-    ready, ordered = [state for state in range(num_states) if not waits[state]], []
-    while ready:
-        state = ready.pop()
-        ordered.append(state)
-        for arc in arcs_of[state]:
-            then = int(following[arc])
-            waits[then] -= 1
-            if not waits[then]:
-                ready.append(then)
-    return ordered, arcs_of
+    probability = np.exp(_through(lattice, scale, np.logaddexp)[says])
+    return lattice.arcs_A["olabel"][says], np.array(times)[lattice.source_A[says]], probability
