@@ -16,8 +16,7 @@ def read_metrics(evaluation: Location) -> EvaluationMetrics:
 
 
 def _rates(model: ModelMetrics) -> dict[str, ErrorRate]:
-    rates = {f"{unit}\nerrors": getattr(model.error_rates, n) for n, unit in RATE_UNITS.items()}
-    return {name: rate for name, rate in rates.items() if rate is not None}
+    return {f"{RATE_UNITS[n]}\nerrors": rate for n, rate in model.error_rates.known().items()}
 
 
 def _rate(rate: ErrorRate | None) -> str:

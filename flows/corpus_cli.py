@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.help_text import SpikelineCommand, SpikelineGroup
+from flows.help_text import SpikelineGroup
 from flows.options import JsonOption, SetOption
 
 corpus_app = typer.Typer(
@@ -31,9 +31,7 @@ def corpus_synthesize(
     synthesize(out, layout, minutes, seed, speakers, as_json)
 
 
-@corpus_app.command(
-    "check", cls=SpikelineCommand, epilog="Example: spikeline corpus check recordings"
-)
+@corpus_app.command("check", epilog="Example: spikeline corpus check recordings")
 def corpus_check(
     corpus: Annotated[str, typer.Argument(metavar="ROOT", help="Root of a corpus: path or s3://.")],
     reader: Annotated[
@@ -57,9 +55,7 @@ def corpus_check(
     run_check(corpus, reader, recipe, overrides or (), as_json)
 
 
-@corpus_app.command(
-    "split", cls=SpikelineCommand, epilog="Example: spikeline corpus split recordings/speech.csv"
-)
+@corpus_app.command("split", epilog="Example: spikeline corpus split recordings/speech.csv")
 def corpus_split(
     table: Annotated[str, typer.Argument(help="CSV or JSON lines with audio and text.")],
     dev: Annotated[
@@ -81,7 +77,6 @@ def corpus_split(
 
 @corpus_app.command(
     "download",
-    cls=SpikelineCommand,
     epilog="Example: spikeline corpus download /data train-clean-100 dev-clean",
 )
 def corpus_download(

@@ -20,9 +20,18 @@ from training.train_config import (
 )
 from training.worker_config import WorkerConfig
 
-_PAPER_CURRICULUM = tuple(
-    CurriculumStage(num_epochs=epochs, chunk_frames=frames)
-    for epochs, frames in ((5, 100), (4, 200), (4, 400), (4, 800), (7, 1000))
+_PAPER_TRAININGS = trainings_of(
+    ALL_MODELS,
+    TrainConfig(
+        model=ModelConfig(hidden_size=550, num_layers=2, dropout=0.2),
+        objective="frame",
+        curriculum=tuple(
+            CurriculumStage(num_epochs=epochs, chunk_frames=frames)
+            for epochs, frames in ((5, 100), (4, 200), (4, 400), (4, 800), (7, 1000))
+        ),
+        batch_size=64,
+        optimizer=OptimizerConfig(learning_rate=1e-3, min_learning_rate=1.25e-4),
+    ),
 )
 
 _SENONES = AlignConfig(targets=TargetsConfig(kind="senones", num_senones=1000))
@@ -143,16 +152,7 @@ def librispeech_100h_paper() -> Recipe:
             utterances_per_shard=512,
         ),
         align=_SENONES,
-        models=trainings_of(
-            ALL_MODELS,
-            TrainConfig(
-                model=ModelConfig(hidden_size=550, num_layers=2, dropout=0.2),
-                objective="frame",
-                curriculum=_PAPER_CURRICULUM,
-                batch_size=64,
-                optimizer=OptimizerConfig(learning_rate=1e-3, min_learning_rate=1.25e-4),
-            ),
-        ),
+        models=_PAPER_TRAININGS,
         evaluate=EvaluateConfig(words=WordSearchConfig()),
         workers=WorkerConfig(num_workers=2),
     )
@@ -182,15 +182,6 @@ def timit_paper() -> Recipe:
             cmvn="speaker",
         ),
         align=_SENONES,
-        models=trainings_of(
-            ALL_MODELS,
-            TrainConfig(
-                model=ModelConfig(hidden_size=550, num_layers=2, dropout=0.2),
-                objective="frame",
-                curriculum=_PAPER_CURRICULUM,
-                batch_size=64,
-                optimizer=OptimizerConfig(learning_rate=1e-3, min_learning_rate=1.25e-4),
-            ),
-        ),
+        models=_PAPER_TRAININGS,
         evaluate=EvaluateConfig(),
     )

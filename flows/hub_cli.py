@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.help_text import SpikelineCommand, SpikelineGroup
+from flows.help_text import SpikelineGroup
 from flows.options import JsonOption
 
 hub_app = typer.Typer(
@@ -16,9 +16,7 @@ RepositoryArgument = Annotated[
 ]
 
 
-@hub_app.command(
-    "push", cls=SpikelineCommand, epilog="Example: spikeline hub push folder owner/name"
-)
+@hub_app.command("push", epilog="Example: spikeline hub push folder owner/name")
 def hub_push(
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="Written by export --format folder.")
@@ -35,9 +33,7 @@ def hub_push(
     run_push(folder, repository, private, as_json)
 
 
-@hub_app.command(
-    "pull", cls=SpikelineCommand, epilog="Example: spikeline hub pull owner/name --out folder"
-)
+@hub_app.command("pull", epilog="Example: spikeline hub pull owner/name --out folder")
 def hub_pull(
     repository: RepositoryArgument,
     out: Annotated[str, typer.Option("--out", help="New folder to write.")],

@@ -22,7 +22,9 @@ def run_verify(address: str, as_json: bool) -> None:
     broken = [inspection for inspection in found if not inspection.is_sound]
     if broken:
         named = f"{broken[0].location}" + (f" (and {len(broken) - 1} more)" if broken[1:] else "")
-        raise PipelineError(f"{named} is not sound; redo what is broken with: {_remedy(broken)}")
+        raise PipelineError(
+            f"{named} is not sound; redo what is broken with: spikeline repair {broken[0].location}"
+        )
 
 
 def run_repair(address: str, corpus: str | None, num_workers: int | None, as_json: bool) -> None:
@@ -63,10 +65,6 @@ def _repaired(before: Inspection) -> list[str]:
         *(f"redone      {before.location.child(d.file)}: {d.problem}" for d in before.damage),
         *(f"removed     {before.location.child(name)}" for name in before.leftovers),
     ]
-
-
-def _remedy(broken: list[Inspection]) -> str:
-    return f"spikeline repair {broken[0].location}"
 
 
 def _as_json(inspection: Inspection) -> dict[str, Any]:

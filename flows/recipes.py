@@ -120,8 +120,13 @@ def _mini_librispeech() -> Recipe:
     )
 
 
+def _of_two_models(recipe: Recipe) -> Recipe:
+    models = tuple(config for config in recipe.models if config.model.model in ("v2", "gru"))
+    return recipe.model_copy(update={"models": models, "seeds": (), "seeded_models": ()})
+
+
 def _mini_librispeech_sweep() -> Recipe:
-    recipe = _mini_librispeech()
+    recipe = _of_two_models(_mini_librispeech())
     content = recipe.model_dump() | {
         "name": "mini-librispeech-sweep",
         "explanation": (
@@ -129,9 +134,6 @@ def _mini_librispeech_sweep() -> Recipe:
             "without a penalty on spikes, beside a GRU, as mini-librispeech trains them. Scored on "
             "dev-mini, because it is there to choose by. Ends on the settings no other beats."
         ),
-        "models": [c.model_dump() for c in recipe.models if c.model.model in ("v2", "gru")],
-        "seeds": (),
-        "seeded_models": (),
         "sweep": SweepConfig(
             thresholds=(1, 3), encoder_thresholds=(2, 7), density_weights=(0.0, 7.0)
         ),
@@ -141,7 +143,7 @@ def _mini_librispeech_sweep() -> Recipe:
 
 
 def _own_speech() -> Recipe:
-    recipe = _mini_librispeech()
+    recipe = _of_two_models(_mini_librispeech())
     content = recipe.model_dump() | {
         "name": "own-speech",
         "explanation": (
@@ -159,9 +161,6 @@ def _own_speech() -> Recipe:
             "splits": SplitsConfig(train=("train",), dev=("dev",), test=("test",)),
         },
         "align": AlignConfig(targets=TargetsConfig(kind="phones")),
-        "models": [c.model_dump() for c in recipe.models if c.model.model in ("v2", "gru")],
-        "seeds": (),
-        "seeded_models": (),
     }
     return Recipe.model_validate(content)
 

@@ -164,11 +164,7 @@ def track_evaluation(
 
 def model_scalars(model: ModelMetrics) -> dict[str, float]:
     """A model's results, by name; what it does not have is left out."""
-    rates = {
-        f"error_rate/{name}": rate["value"]
-        for name, rate in model.error_rates.model_dump().items()
-        if rate is not None
-    }
+    rates = {f"error_rate/{name}": rate.value for name, rate in model.error_rates.known().items()}
     savings = {
         f"saving/{dense}": value
         for dense, value in model.saving.model_dump().items()

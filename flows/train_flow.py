@@ -111,10 +111,8 @@ def publish_training(result: StageResult) -> None:
     """Publish where the recogniser is, its epochs as a table, and its summary with curves."""
     manifest = read_manifest(result.location, TrainManifest)
     model, best = training_title(manifest.config), _best(manifest)
-    if result.skipped:
-        _LOGGER.info("%-12s already trained, %s: %s", model, best, result.location)
-    else:
-        _LOGGER.info("%-12s trained, %s: %s", model, best, result.location)
+    done = "already trained" if result.skipped else "trained"
+    _LOGGER.info("%-12s %s, %s: %s", model, done, best, result.location)
     publish_link(artifact_key("train", model), result.location, f"{model}: {best}")
     publish_table(
         artifact_key("train", model, "epochs"),

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from featurize.stage import TypedConfig
+from featurize.stage import TypedConfig, process_start
 
 _POLL_S = 0.1
 
@@ -28,7 +28,7 @@ class StartedProcess(TypedConfig):
     @property
     def is_alive(self) -> bool:
         """Whether this very process still runs."""
-        return _start_ticks(self.pid) == self.start_ticks
+        return process_start(self.pid) == str(self.start_ticks)
 
 
 def start_process(
@@ -44,8 +44,8 @@ def start_process(
             env=dict(environment),
             start_new_session=True,
         )
-    started = _start_ticks(process.pid)
-    return StartedProcess(name=name, pid=process.pid, start_ticks=started or 0, log=str(log))
+    ticks = int(process_start(process.pid) or 0)
+    return StartedProcess(name=name, pid=process.pid, start_ticks=ticks, log=str(log))
 
 
 def stop_process(process: StartedProcess, patience_s: float) -> None:
@@ -74,13 +74,3 @@ def _has_ended(process: StartedProcess, patience_s: float) -> bool:
             return False
         time.sleep(_POLL_S)
     return True
-
-
-def _start_ticks(pid: int) -> int | None:
-    """Field 22 of ``/proc/PID/stat``; None for a process that has ended."""
-    try:
-        # The command's name, in parentheses, may itself hold blanks and parentheses.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] == "Z" else int(fields[19])

@@ -1,5 +1,6 @@
 """What a corpus reader yields: validated entries, and what it had to reject."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from featurize.rejects import Reject
@@ -42,3 +43,19 @@ class CorpusListing:
     # SHA-256 over every entry's path, size, modification mark and text: the corpus's part of the
     # feature set's fingerprint
     digest: str
+
+    @classmethod
+    def of(
+        cls,
+        root: Location,
+        entries: Iterable[CorpusEntry],
+        rejects: Iterable[Reject],
+        digest: str = "",
+    ) -> "CorpusListing":
+        """A listing of entries and rejects in any order."""
+        return cls(
+            root,
+            tuple(sorted(entries, key=lambda entry: (entry.subset, entry.utterance_id))),
+            tuple(sorted(rejects, key=lambda reject: (reject.subset, reject.path))),
+            digest,
+        )

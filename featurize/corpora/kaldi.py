@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from pydantic import ValidationError
 
 from featurize.corpora.entry import CorpusListing
-from featurize.corpora.registry import CorpusReader
+from featurize.corpora.registry import reader_of_subsets
 from featurize.corpora.stated import StatedCorpus, StatedUtterance, first_fault, require_subsets
 from featurize.stage import Location, PipelineError
 
@@ -126,9 +126,4 @@ def _path(folder: Location, recording: str, recordings: dict[str, str]) -> str:
     return files[0]
 
 
-def subsets_at(folders: Sequence[Location]) -> tuple[str, ...]:
-    """Names of all data folders at the roots."""
-    return tuple(name for root in folders for name in data_folders(root))
-
-
-READER = CorpusReader("kaldi", scan, subsets_at, recognises=lambda root: bool(data_folders(root)))
+READER = reader_of_subsets("kaldi", scan, data_folders)

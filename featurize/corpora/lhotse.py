@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from featurize.corpora.entry import CorpusListing
-from featurize.corpora.registry import CorpusReader
+from featurize.corpora.registry import reader_of_subsets
 from featurize.corpora.stated import StatedCorpus, StatedUtterance, first_fault, require_subsets
 from featurize.stage import Location, PipelineError
 
@@ -163,9 +163,4 @@ def _add(
         corpus.add(utterance, subset)
 
 
-def subsets_at(folders: Sequence[Location]) -> tuple[str, ...]:
-    """Every subset that has manifests at the roots."""
-    return tuple(subset for root in folders for subset in find_tables(root))
-
-
-READER = CorpusReader("lhotse", scan, subsets_at, recognises=lambda root: bool(find_tables(root)))
+READER = reader_of_subsets("lhotse", scan, find_tables)

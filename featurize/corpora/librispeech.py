@@ -15,8 +15,8 @@ from pathlib import PurePosixPath
 from featurize.corpora.entry import CorpusEntry, CorpusListing
 from featurize.corpora.listing import (
     CorpusFile,
+    FolderScanner,
     list_files,
-    make_listing,
     names_for_message,
     read_texts,
     warn_of_unused,
@@ -24,7 +24,6 @@ from featurize.corpora.listing import (
 from featurize.corpora.registry import CorpusReader
 from featurize.corpora.unpacked import scan_folders
 from featurize.rejected import RejectReason
-from featurize.rejects import Reject
 from featurize.stage import Location, PipelineError
 from featurize.text_file import text_lines
 
@@ -80,7 +79,7 @@ def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
     scanner = _Scanner(base, speakers)
     for subset in dict.fromkeys(subsets):
         scanner.scan_subset(subset)
-    return make_listing(base, scanner.entries, scanner.rejects, scanner.files)
+    return scanner.listing()
 
 
 def read_speakers(location: Location) -> frozenset[str]:
@@ -103,16 +102,12 @@ def read_speakers(location: Location) -> frozenset[str]:
     return frozenset(speakers)
 
 
-class _Scanner:
+class _Scanner(FolderScanner):
     """Gathers entries and rejects over the subsets of one corpus."""
 
     def __init__(self, root: Location, speakers: frozenset[str]) -> None:
-        self.root = root
+        super().__init__(root)
         self.speakers = speakers
-        self.files: dict[str, CorpusFile] = {}
-        self.entries: list[CorpusEntry] = []
-        self.rejects: list[Reject] = []
-        self._seen: set[str] = set()
 
     def scan_subset(self, subset: str) -> None:
         """List one subset."""
@@ -214,11 +209,6 @@ class _Scanner:
         if speaker not in self.speakers:
             return "unknown_speaker", f"speaker {speaker} is not in {SPEAKERS_FILE}"
         return None
-
-    def _reject(
-        self, utterance_id: str, subset: str, path: str, reason: RejectReason, detail: str
-    ) -> None:
-        self.rejects.append(Reject(utterance_id, subset, path, reason, detail))
 
 
 def _parse_line(line: bytes, chapter: str) -> tuple[str, str, tuple[RejectReason, str] | None]:

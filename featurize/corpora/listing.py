@@ -5,11 +5,12 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from featurize.corpora.entry import CorpusEntry, CorpusListing
+from featurize.rejected import RejectReason
 from featurize.rejects import Reject
 from featurize.stage import Location, PipelineError, is_folder_marker
 
@@ -184,19 +185,38 @@ def make_listing(
         files: every listed file by its path; an entry's audio and alignment are among them.
         tables: digest of the tables that state the entries, where tables do.
     """
-    ordered = sorted(entries, key=lambda entry: (entry.subset, entry.utterance_id))
+    listing = CorpusListing.of(root, entries, rejects)
     digest = hashlib.sha256(tables.encode())
-    for entry in sorted(ordered, key=lambda entry: entry.audio):
+    for entry in sorted(listing.entries, key=lambda entry: entry.audio):
         parts = [entry.subset, entry.utterance_id, entry.speaker_id, entry.text]
         for path in (entry.audio, entry.alignment):
             if path is not None:
                 parts += [path, str(files[path].size), files[path].mark]
         digest.update("\0".join(parts).encode() + b"\n")
     # Rejects are published with the features, so a new one makes a new feature set.
-    ordered_rejects = sorted(rejects, key=lambda reject: (reject.subset, reject.path))
-    for reject in ordered_rejects:
+    for reject in listing.rejects:
         digest.update("\0".join(["reject", reject.path, reject.reason]).encode() + b"\n")
-    return CorpusListing(root, tuple(ordered), tuple(ordered_rejects), digest.hexdigest())
+    return replace(listing, digest=digest.hexdigest())
+
+
+class FolderScanner:
+    """Gathers entries and rejects over the folders of one corpus."""
+
+    def __init__(self, root: Location) -> None:
+        self.root = root
+        self.files: dict[str, CorpusFile] = {}
+        self.entries: list[CorpusEntry] = []
+        self.rejects: list[Reject] = []
+        self._seen: set[str] = set()
+
+    def _reject(
+        self, utterance_id: str, subset: str, path: str, reason: RejectReason, detail: str
+    ) -> None:
+        self.rejects.append(Reject(utterance_id, subset, path, reason, detail))
+
+    def listing(self) -> CorpusListing:
+        """The listing of all that was gathered."""
+        return make_listing(self.root, self.entries, self.rejects, self.files)
 
 
 def names_for_message(names: Iterable[str], limit: int = 12) -> str:

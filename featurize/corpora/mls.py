@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from featurize.corpora.entry import CorpusListing
-from featurize.corpora.registry import CorpusReader
+from featurize.corpora.registry import reader_of_subsets
 from featurize.corpora.stated import StatedCorpus, StatedUtterance, require_subsets
 from featurize.stage import Location, PipelineError
 
@@ -63,9 +63,4 @@ def _ending(root: Location, subset: str) -> str:
     return ".opus" if any(file.name.endswith(".opus") for file in folder.children()) else ".flac"
 
 
-def subsets_at(folders: Sequence[Location]) -> tuple[str, ...]:
-    """Every subset at the roots."""
-    return tuple(subset for root in folders for subset in find_subsets(root))
-
-
-READER = CorpusReader("mls", scan, subsets_at, recognises=lambda root: bool(find_subsets(root)))
+READER = reader_of_subsets("mls", scan, find_subsets)

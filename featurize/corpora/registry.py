@@ -5,7 +5,7 @@ the group ``spikeline.corpora`` (``our-speech = "our_package.reader:READER"``), 
 ``module:attribute`` of a ``CorpusReader`` (of a file, put its folder on PYTHONPATH).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -35,6 +35,24 @@ class CorpusReader:
     whole_subsets: Callable[[Location], tuple[str, ...]] | None = None
     # whether a root is of this kind (an error means no), for who does not say
     recognises: Callable[[Location], bool] = lambda _: False
+
+
+def reader_of_subsets(
+    name: str,
+    scan: Callable[[Location, Sequence[str]], CorpusListing],
+    subsets_of: Callable[[Location], Iterable[str]],
+) -> CorpusReader:
+    """A reader of corpora whose subsets all may be scored.
+
+    Args:
+        subsets_of: names the subsets at a root; an error says that the root is not of this kind.
+    """
+    return CorpusReader(
+        name,
+        scan,
+        lambda roots: tuple(subset for root in roots for subset in subsets_of(root)),
+        recognises=lambda root: bool(subsets_of(root)),
+    )
 
 
 READERS = Registry(

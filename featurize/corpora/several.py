@@ -101,9 +101,7 @@ def scan(file: Location, subsets: Sequence[str]) -> CorpusListing:
             )
             for reject in listing.rejects
         ]
-    entries.sort(key=lambda entry: (entry.subset, entry.utterance_id))
-    rejects.sort(key=lambda reject: (reject.subset, reject.path))
-    return CorpusListing(file.parent, tuple(entries), tuple(rejects), digest.hexdigest())
+    return CorpusListing.of(file.parent, entries, rejects, digest.hexdigest())
 
 
 def _renamed(name: str, entry: CorpusEntry, root: Location) -> CorpusEntry:

@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from featurize.corpora.entry import CorpusEntry, CorpusListing
 from featurize.corpora.listing import (
     CorpusFile,
+    FolderScanner,
     list_files,
-    make_listing,
     names_for_message,
     read_texts,
     warn_of_unused,
@@ -28,8 +28,7 @@ from featurize.corpora.listing import (
 from featurize.corpora.registry import CorpusReader
 from featurize.corpora.text import normalise_text
 from featurize.corpora.timit_speakers import CORE_TEST_SPEAKERS, DEV_SPEAKERS
-from featurize.rejected import RejectedUtterance, RejectReason
-from featurize.rejects import Reject
+from featurize.rejected import RejectedUtterance
 from featurize.stage import Location, PipelineError
 
 # Subset: the folder it lies in, and its speakers where not all of the folder's.
@@ -101,19 +100,10 @@ def scan(root: Location, subsets: Sequence[str]) -> CorpusListing:
             )
         wanted = [subset for subset in dict.fromkeys(subsets) if SUBSETS[subset][0] == folder]
         scanner.scan_folder(folders[folder], wanted)
-    return make_listing(base, scanner.entries, scanner.rejects, scanner.files)
+    return scanner.listing()
 
 
-class _Scanner:
-    """Gathers entries and rejects over the folders of one corpus."""
-
-    def __init__(self, root: Location) -> None:
-        self.root = root
-        self.files: dict[str, CorpusFile] = {}
-        self.entries: list[CorpusEntry] = []
-        self.rejects: list[Reject] = []
-        self._seen: set[str] = set()
-
+class _Scanner(FolderScanner):
     def scan_folder(self, folder: str, subsets: Sequence[str]) -> None:
         """List TRAIN or TEST, and deal its speakers to the subsets wanted."""
         utterances: dict[tuple[str, str], dict[str, CorpusFile]] = defaultdict(dict)
@@ -182,11 +172,6 @@ class _Scanner:
             audio=audio.path,
             alignment=alignment.path if alignment is not None else None,
         )
-
-    def _reject(
-        self, utterance_id: str, subset: str, path: str, reason: RejectReason, detail: str
-    ) -> None:
-        self.rejects.append(Reject(utterance_id, subset, path, reason, detail))
 
 
 def _speaker_of(file: CorpusFile) -> str:

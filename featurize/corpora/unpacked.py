@@ -53,6 +53,4 @@ def scan_folders(
             f"no subset {next(iter(missing))!r} in the archives at {base.parent}; they have: "
             f"{names_for_message(present)}"
         )
-    entries.sort(key=lambda entry: (entry.subset, entry.utterance_id))
-    rejects.sort(key=lambda reject: (reject.subset, reject.path))
-    return CorpusListing(base, tuple(entries), tuple(rejects), digest.hexdigest())
+    return CorpusListing.of(base, entries, rejects, digest.hexdigest())

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         timestamp,
         write_manifest,
     )
+    from featurize.stage.owner import process_start
     from featurize.stage.ray_cluster import call_on_ray, ray_session
     from featurize.stage.registry import Registry, attribute_at
     from featurize.stage.restore import SealedResult
@@ -72,6 +73,7 @@ __all__ = [
     "held_token",
     "is_finished",
     "is_folder_marker",
+    "process_start",
     "processes_of",
     "ray_session",
     "read_checked",
@@ -89,7 +91,7 @@ __all__ = [
 # In an order in which a module needs only those before it.
 _MODULES = (
     *("errors", "typed_config", "locations", "termination", "ray_cluster", "fanout"),
-    *("integrity", "lease", "manifest", "restore", "run", "tables", "registry"),
+    *("integrity", "owner", "lease", "manifest", "restore", "run", "tables", "registry"),
 )
 
 if not TYPE_CHECKING:  # or a checker would take any name for one of ours

@@ -19,15 +19,13 @@ class Owner(TypedConfig):
     def here(cls) -> "Owner":
         """This process."""
         pid = os.getpid()
-        return cls(
-            host=socket.gethostname(), boot=_boot(), pid=pid, start=_process_start(pid) or ""
-        )
+        return cls(host=socket.gethostname(), boot=_boot(), pid=pid, start=process_start(pid) or "")
 
     def has_ended(self) -> bool:
         """Whether the process ran on this machine and has ended; False where it cannot be known."""
         if not self.boot or self.boot != _boot():
             return False
-        start = _process_start(self.pid)
+        start = process_start(self.pid)
         return start is not None and start != self.start
 
 
@@ -40,7 +38,7 @@ def _boot() -> str:
         return ""  # no such files: only the beat can tell
 
 
-def _process_start(pid: int) -> str | None:
+def process_start(pid: int) -> str | None:
     """Start time of a living process, in ticks since boot.
 
     Returns:
