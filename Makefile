@@ -132,7 +132,7 @@ $(TOOLS)/.installed: infra/supply-chain.txt
 	@touch $@
 
 audit: $(STAMP) $(if $(ONLINE),$(TOOLS)/.installed)  ## Hold .venv against its pins, ONLINE=1 for more
-	PATH="$(TOOLS)/bin:$$PATH" $(BIN)/python -m infra.audit $(if $(ONLINE),--online)
+	PATH="$(TOOLS)/bin:$$PATH" $(BIN)/python -m tests.supply_chain.audit $(if $(ONLINE),--online)
 
 sbom: $(STAMP) $(TOOLS)/.installed  ## Write the bill of materials (build/sbom.json)
 	@mkdir -p build

@@ -243,15 +243,9 @@ def _gather_sidecars(
 def _subset_info(
     subset: str, results: Sequence[ShardResult], speakers: set[str], config: FeaturizeConfig
 ) -> SubsetInfo:
-    own = [result for result in results if result.subset == subset]
-    shards = [result.shard for result in own if result.shard is not None]
-    num_samples = sum(result.num_samples for result in own)
-    return SubsetInfo(
-        num_utterances=sum(shard.num_utterances for shard in shards),
-        num_speakers=len(speakers),
-        num_frames=sum(shard.num_frames for shard in shards),
-        hours=num_samples / config.sample_rate_hz / 3600,
-    )
+    num_samples = sum(result.num_samples for result in results if result.subset == subset)
+    shards = [result.shard for result in results if result.shard is not None]
+    return SubsetInfo.of(subset, shards, len(speakers), num_samples / config.sample_rate_hz)
 
 
 def _check_rejects(

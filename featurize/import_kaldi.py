@@ -132,8 +132,15 @@ class _Import:
         for subset in subsets:
             shards += self._write(subset, len(shards), len(states.phones))
         write_index(self.target, [index_shard(self.target, shard) for shard in shards])
-        self._write_rejects(subsets, shards)
-        return self._manifest(name, shards, states)
+        write_rejects(self.target, self.rejects)
+        infos = {s.config.name: self._subset_info(s.config.name, shards) for s in subsets}
+        came_in = {subset.config.name: len(subset.keys) for subset in subsets}
+        counts = count_rejects(self.rejects)
+        kept = {name: info.num_utterances for name, info in infos.items()}
+        check_sums(self.target, came_in, kept, counts)
+        share = self.config.max_reject_share
+        check_reject_share(self.target, self._splits(), kept, counts, share)
+        return self._manifest(name, shards, infos, states)
 
     def _phones(self, numbers: NDArray[np.int32]) -> NDArray[np.int32]:
         """Symbol ids of Kaldi's phone numbers."""
@@ -165,14 +172,7 @@ class _Import:
                 "no utterance of the train split has as many pdfs as phones; make both archives "
                 "from the same alignment"
             )
-        phones = tuple(counts.argmax(1).tolist())
-        return StateInventory(
-            states_per_phone=1,
-            phones=phones,
-            positions=(0,) * len(phones),
-            left=((),) * len(phones),
-            right=((),) * len(phones),
-        )
+        return StateInventory.in_any_context(tuple(counts.argmax(1).tolist()))
 
     def _write(self, subset: SubsetTables, first_number: int, num_pdfs: int) -> list[ShardInfo]:
         keys = subset.keys
@@ -263,18 +263,6 @@ class _Import:
         path = subset.script[key].file.uri if key in subset.script else ""
         self.rejects.append(Reject(key, subset.config.name, path, problem.reason, str(problem)))
 
-    def _write_rejects(self, subsets: list[SubsetTables], shards: list[ShardInfo]) -> None:
-        write_rejects(self.target, self.rejects)
-        kept = {
-            subset.config.name: self._subset_info(subset.config.name, shards).num_utterances
-            for subset in subsets
-        }
-        counts = count_rejects(self.rejects)
-        came_in = {subset.config.name: len(subset.keys) for subset in subsets}
-        check_sums(self.target, came_in, kept, counts)
-        share = self.config.max_reject_share
-        check_reject_share(self.target, self._splits(), kept, counts, share)
-
     def _splits(self) -> dict[str, tuple[str, ...]]:
         return {
             split: tuple(s.name for s in self.config.subsets if s.split == split)
@@ -282,7 +270,11 @@ class _Import:
         }
 
     def _manifest(
-        self, name: str, shards: list[ShardInfo], states: StateInventory
+        self,
+        name: str,
+        shards: list[ShardInfo],
+        subsets: dict[str, SubsetInfo],
+        states: StateInventory,
     ) -> FeaturizeManifest:
         config = self.config
         splits = self._splits()
@@ -315,7 +307,7 @@ class _Import:
             cmvn=cmvn_statistics(
                 config.cmvn, train, {s: add_moments(parts) for s, parts in by_speaker.items()}
             ),
-            subsets={s.name: self._subset_info(s.name, shards) for s in config.subsets},
+            subsets=subsets,
             shards=tuple(shards),
             reject_counts=dict(Counter(str(reject.reason) for reject in self.rejects)),
             num_resampled=0,
@@ -323,11 +315,6 @@ class _Import:
         )
 
     def _subset_info(self, name: str, shards: list[ShardInfo]) -> SubsetInfo:
-        own = [shard for shard in shards if shard.subset == name]
-        num_frames = sum(shard.num_frames for shard in own)
-        return SubsetInfo(
-            num_utterances=sum(shard.num_utterances for shard in own),
-            num_speakers=len(self.moments.get(name, {})),
-            num_frames=num_frames,
-            hours=num_frames * self.config.frame_shift_s / 3600,
-        )
+        num_frames = sum(shard.num_frames for shard in shards if shard.subset == name)
+        seconds = num_frames * self.config.frame_shift_s
+        return SubsetInfo.of(name, shards, len(self.moments.get(name, {})), seconds)

@@ -36,7 +36,7 @@ class MomentSums(TypedConfig):
 
 
 class RunningMoments:
-    """Moments added one after the other; the same sums as ``add_moments`` of all at once."""
+    """Moments added one after the other."""
 
     def __init__(self) -> None:
         """Begin with no frames."""
@@ -73,16 +73,12 @@ def add_moments(moments: Iterable[MomentSums]) -> MomentSums:
     Raises:
         ValueError: when there are none to add, or they differ in F.
     """
-    parts = list(moments)
-    if not parts:
+    running = RunningMoments()
+    for part in moments:
+        running.add(part)
+    if not running.count:
         raise ValueError("no moments to add")
-    if len({len(part.total) for part in parts}) != 1:
-        raise ValueError("moments of different feature sizes")
-    return MomentSums(
-        count=sum(part.count for part in parts),
-        total=tuple(np.sum([part.total for part in parts], axis=0).tolist()),
-        squares=tuple(np.sum([part.squares for part in parts], axis=0).tolist()),
-    )
+    return running.sums
 
 
 def mean_and_std(moments: MomentSums) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -7,6 +7,7 @@ Shape legend: T frames, F features per frame.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -104,6 +105,24 @@ class StateInventory(TypedConfig):
     left: tuple[tuple[int, ...], ...]
     right: tuple[tuple[int, ...], ...]  # the same after the phone
 
+    @classmethod
+    def in_any_context(
+        cls, phones: tuple[int, ...], states_per_phone: int = 1, positions: tuple[int, ...] = ()
+    ) -> "StateInventory":
+        """States whose neighbours do not matter.
+
+        Args:
+            positions: which part of its phone each state is; the first where not given.
+        """
+        anyone = ((),) * len(phones)
+        return cls(
+            states_per_phone=states_per_phone,
+            phones=phones,
+            positions=positions or (0,) * len(phones),
+            left=anyone,
+            right=anyone,
+        )
+
 
 class ShardInfo(TypedConfig):
     """What the manifest says of one shard file."""
@@ -123,6 +142,19 @@ class SubsetInfo(TypedConfig):
     num_speakers: int
     num_frames: int
     hours: float
+
+    @classmethod
+    def of(
+        cls, subset: str, shards: Iterable[ShardInfo], num_speakers: int, seconds: float
+    ) -> "SubsetInfo":
+        """Of those of some shards that are of the subset."""
+        own = [shard for shard in shards if shard.subset == subset]
+        return cls(
+            num_utterances=sum(shard.num_utterances for shard in own),
+            num_speakers=num_speakers,
+            num_frames=sum(shard.num_frames for shard in own),
+            hours=seconds / 3600,
+        )
 
 
 class CmvnStatistics(TypedConfig):

@@ -105,13 +105,7 @@ def frame_outputs(
     frames_O = np.asarray(frame_counts, np.float64)
     num_symbols = len(bigram_counts) - 1
     if states is None:
-        states = StateInventory(
-            states_per_phone=1,
-            phones=tuple(range(num_symbols)),
-            positions=(0,) * num_symbols,
-            left=((),) * num_symbols,
-            right=((),) * num_symbols,
-        )
+        states = StateInventory.in_any_context(tuple(range(num_symbols)))
         shortest = _MIN_SYMBOL_DURATION
     else:
         shortest = _MIN_DURATION

@@ -2,8 +2,8 @@ import pytest
 
 from evaluation.config import EvaluateConfig
 from evaluation.evaluate import evaluate
-from evaluation.record import record_markdown
 from featurize.stage import Location, PipelineError
+from tests.benchmarks.record import record_markdown
 
 
 def test_a_record_holds_command_versions_tables_and_training(write_features, write_model, tmp_path):

@@ -140,7 +140,7 @@ def test_a_missing_module_of_our_own_is_a_bug() -> None:
     [
         ["-c", "from flows.cli import main; main()", "recipes"],
         ["-c", "from flows.cli import main; main()", "recipes", "mini-librispeech"],
-        ["-m", "evaluation.record", "--help"],
+        ["-m", "infra.report_server", "--help"],
     ],
     ids=lambda command: " ".join(command[1:3])[-20:],
 )

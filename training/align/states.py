@@ -142,11 +142,6 @@ def state_table(inventory: StateInventory, num_symbols: int) -> NDArray[np.int32
 
 def phone_state_inventory(num_symbols: int, states_per_phone: int) -> StateInventory:
     """K states for each phone, whatever its neighbours; numbered as ``PhoneStates`` does."""
-    num_states = num_symbols * states_per_phone
-    return StateInventory(
-        states_per_phone=states_per_phone,
-        phones=tuple(state // states_per_phone for state in range(num_states)),
-        positions=tuple(state % states_per_phone for state in range(num_states)),
-        left=((),) * num_states,
-        right=((),) * num_states,
-    )
+    every = [divmod(state, states_per_phone) for state in range(num_symbols * states_per_phone)]
+    phones, positions = zip(*every, strict=True)
+    return StateInventory.in_any_context(phones, states_per_phone, positions)

@@ -89,10 +89,12 @@ def write_aligned(
     infos = tuple(shard.info for shard in shards if shard.info is not None)
     write_index(target, [shard.index for shard in shards if shard.index is not None])
     write_rejects(target, rejects)
-    subsets = {
-        subset: _subset_info(job, infos, [u for u in aligned if u.subset == subset], subset)
-        for subset in job.manifest.subsets
-    }
+    subsets = {}
+    for subset in job.manifest.subsets:
+        own = [u for u in aligned if u.subset == subset]
+        seconds = sum(u.num_samples for u in own) / job.manifest.sample_rate_hz
+        num_speakers = len({u.speaker_id for u in own})
+        subsets[subset] = SubsetInfo.of(subset, infos, num_speakers, seconds)
     empty = [subset for subset, info in subsets.items() if not info.num_utterances]
     if empty:
         raise PipelineError(
@@ -211,16 +213,4 @@ def _manifest(
             "aligned": info,
             "states": states,
         }
-    )
-
-
-def _subset_info(
-    job: AlignJob, shards: Sequence[ShardInfo], aligned: Sequence[AlignedUtterance], subset: str
-) -> SubsetInfo:
-    own = [shard for shard in shards if shard.subset == subset]
-    return SubsetInfo(
-        num_utterances=sum(shard.num_utterances for shard in own),
-        num_speakers=len({u.speaker_id for u in aligned}),
-        num_frames=sum(shard.num_frames for shard in own),
-        hours=sum(u.num_samples for u in aligned) / job.manifest.sample_rate_hz / 3600,
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.audit import core_tree, is_gpl, read_pins, under_gpl, unpinned
+from tests.supply_chain.audit import core_tree, is_gpl, read_pins, under_gpl, unpinned
 
 REPOSITORY = Path(__file__).parents[2]
 

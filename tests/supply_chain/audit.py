@@ -1,4 +1,4 @@
-"""``python -m infra.audit``: whether the environment is the pinned tree, and nothing else.
+"""``python -m tests.supply_chain.audit``: whether the environment is the pinned tree, no more.
 
 Works offline, from the metadata of what is installed and from ``constraints.txt``:
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-_CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
+_CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 # Of the environment, not of the tree.
 # Of the long forms in License, the first words count: MIT texts may mention the GPL further on.
 _GPL = re.compile(r"^.{0,60}?(?<!L)(?<!Lesser )(A?GPL|General Public License)(?! with)", re.DOTALL)
