@@ -24,20 +24,6 @@ from training.trained_model import TrainedModel, load_model
 
 logger = logging.getLogger(__name__)
 
-_FRONT_END_FIELDS = (
-    "sample_rate_hz",
-    "features",
-    "num_bins",
-    "num_ceps",
-    "frame_length_s",
-    "frame_shift_s",
-    "deltas",
-    "stack",
-    "stride",
-    "feature_dtype",
-    "cmvn",
-)
-
 
 @dataclass(frozen=True)
 class SearchChoice:
@@ -121,7 +107,7 @@ def front_end_of(model: TrainManifest, uri: str, features: str | None) -> FrontE
             "made from samples stands in Kaldi alone: evaluate it on imported features, or train "
             "on features of spikeline's own to transcribe and to export"
         )
-    fields = {name: made.config[name] for name in _FRONT_END_FIELDS if name in made.config}
+    fields = {n: value for n, value in made.config.items() if n in FrontEndConfig.model_fields}
     try:
         return FrontEndConfig.model_validate(
             fields | {"mean": model.cmvn.mean, "std": model.cmvn.std}

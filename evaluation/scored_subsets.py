@@ -3,13 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import pyarrow as pa
-
 from evaluation.metrics import ScoredSubset
 from evaluation.scoring import EditCounts
 from featurize.rejects import RejectCounts, read_reject_counts
 from featurize.schema import FeaturizeManifest
-from featurize.shards import open_shard, shards_of
+from featurize.shards import read_columns
 from featurize.stage import MANIFEST_NAME, Location, PipelineError, read_manifest
 from training.manifest import TrainManifest
 
@@ -84,11 +82,6 @@ def count_heard(
 def _names(
     features: Location, manifest: FeaturizeManifest, subsets: tuple[str, ...]
 ) -> set[tuple[str, int]]:
-    names: set[tuple[str, int]] = set()
-    for shard in shards_of(manifest, subsets):
-        with open_shard(features.child(shard.file), shard) as parquet:
-            table: pa.Table = parquet.read(["utterance_id", "num_samples"], use_threads=False)
-        names |= set(
-            zip(table["utterance_id"].to_pylist(), table["num_samples"].to_pylist(), strict=True)
-        )
-    return names
+    columns = ["utterance_id", "num_samples"]
+    tables = read_columns(features, manifest, subsets, columns)
+    return {row for table in tables for row in zip(*table.to_pydict().values(), strict=True)}

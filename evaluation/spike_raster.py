@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from evaluation.decoding import Decoder
 from evaluation.time_alignment import Span, align_symbols, phone_runs, phone_scores
 from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest, LabelInventory
-from featurize.shards import read_index, read_rows
+from featurize.shards import read_columns, read_numbered
 from featurize.stage import Location
 from training.batching import collate
 from training.trained_model import TrainedModel
@@ -56,18 +56,10 @@ def choose_shown(
     Args:
         subsets: what is scored; at least one utterance.
     """
-    index = read_index(features, manifest, subsets)
-    durations = index.num_frames * manifest.frame_shift_s
-    number = int(np.abs(durations - SHOWN_DURATION_S).argmin())
-    shard = index.shards[index.shard[number]]
-    group = read_rows(
-        features,
-        shard,
-        [int(index.row_group[number])],
-        inventory=manifest.labels,
-        states=manifest.states,
-    )
-    return group[int(index.row[number])]
+    tables = read_columns(features, manifest, subsets, ["num_frames"])
+    num_frames = np.concatenate([table["num_frames"].to_numpy() for table in tables])
+    number = int(np.abs(num_frames * manifest.frame_shift_s - SHOWN_DURATION_S).argmin())
+    return next(read_numbered(features, manifest, subsets, range(number, number + 1)))
 
 
 def capture_raster(

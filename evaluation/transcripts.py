@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from featurize.copies import copy_prefixes
 from featurize.schema import FeaturizeManifest
-from featurize.shards import damaged, open_shard, shards_of
+from featurize.shards import read_columns
 from featurize.stage import Location
 
 _PUNCTUATION = re.compile(r"[^\w']+")
@@ -25,13 +25,8 @@ def read_transcripts(
     Copies of an utterance at other speeds say nothing new, and are left out.
     """
     copied = copy_prefixes(manifest.config)
-    for shard in shards_of(manifest, subsets):
-        file = features.child(shard.file)
-        with open_shard(file, shard) as parquet:
-            table = parquet.read(["utterance_id", "text"], use_threads=False)
-        if len(table) != shard.num_utterances:
-            raise damaged(file, "its counts are not the manifest's")
-        columns = (table[name].to_pylist() for name in ("utterance_id", "text"))
-        for utterance_id, text in zip(*columns, strict=True):
+    names = ["utterance_id", "text"]
+    for table in read_columns(features, manifest, subsets, names):
+        for utterance_id, text in zip(*(table[name].to_pylist() for name in names), strict=True):
             if not utterance_id.startswith(copied):
                 yield words_of(text)

@@ -13,7 +13,7 @@ from featurize.make_shard import make_shard, rejects_of
 from featurize.plan_shards import SIDECARS
 from featurize.rejects import REJECTS_NAME, Reject, write_rejects
 from featurize.schema import SHARDS_FOLDER, FeaturizeManifest
-from featurize.shards import checksum_of, read_index, read_rows
+from featurize.shards import checksum_of, read_columns, read_rows
 from featurize.stage import Damage, Location, PipelineError
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,8 @@ def _find_rejects(
     location: Location, manifest: FeaturizeManifest, plan: FeaturizePlan
 ) -> list[Reject]:
     """Find again why each utterance that is in no shard was rejected."""
-    kept = set(read_index(location, manifest, manifest.subsets).utterance_ids)
+    tables = read_columns(location, manifest, manifest.subsets, ["utterance_id"])
+    kept = {name for table in tables for name in table["utterance_id"].to_pylist()}
     rejects = list(plan.rejects)
     for shard_plan in plan.shards:
         rejects += rejects_of(

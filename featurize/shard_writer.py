@@ -1,8 +1,9 @@
 """Writing one shard: deterministic, zstd-compressed Parquet with page checksums."""
 
 import hashlib
+import io
 from collections.abc import Iterable
-from typing import IO, TypedDict
+from typing import IO, Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -13,16 +14,15 @@ from featurize.schema import SHARD_SCHEMA, STORED_DTYPES, FeatureDtype, FeatureR
 from featurize.stage import Location
 
 
-class _HashingStream:
+class _HashingStream(io.RawIOBase):
     """Passes bytes on to a sequential writer, and counts and hashes them."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._digest = hashlib.sha256()
         self.num_bytes = 0
-        self.closed = False
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any) -> int:
         view = memoryview(data)
         self._stream.write(view)
         self._digest.update(view)
@@ -32,20 +32,8 @@ class _HashingStream:
     def tell(self) -> int:
         return self.num_bytes
 
-    def flush(self) -> None:
-        """The location flushes when it closes the object."""
-
-    def close(self) -> None:
-        self.closed = True
-
     def writable(self) -> bool:
         return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
 
     @property
     def sha256(self) -> str:

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -86,7 +87,9 @@ def iter_rows(
 ) -> Iterator[FeatureRow]:
     """All rows of some subsets, one row group in memory at a time."""
     for shard in shards_of(manifest, subsets):
-        for group in range(_num_row_groups(location, shard)):
+        with open_shard(location.child(shard.file), shard) as parquet:
+            num_groups = parquet.num_row_groups
+        for group in range(num_groups):
             yield from read_rows(
                 location, shard, [group], inventory=manifest.labels, states=manifest.states
             )
@@ -126,6 +129,19 @@ def shards_of(manifest: FeaturizeManifest, subsets: Iterable[str]) -> tuple[Shar
     return tuple(shard for shard in manifest.shards if shard.subset in wanted)
 
 
+def read_columns(
+    location: Location, manifest: FeaturizeManifest, subsets: Iterable[str], columns: Sequence[str]
+) -> Iterator[pa.Table]:
+    """Some columns of some subsets, a table for each shard."""
+    for shard in shards_of(manifest, subsets):
+        file = location.child(shard.file)
+        with open_shard(file, shard) as parquet:
+            table = parquet.read(list(columns), use_threads=False)
+        if len(table) != shard.num_utterances:
+            raise damaged(file, "its counts are not the manifest's")
+        yield table
+
+
 def read_index(
     location: Location, manifest: FeaturizeManifest, subsets: Iterable[str]
 ) -> ShardIndex:
@@ -148,8 +164,7 @@ def read_index(
         columns["row_group"].append(np.repeat(np.arange(len(sizes)), sizes))
         columns["row"].append(np.concatenate([np.arange(size) for size in sizes]))
         columns["num_frames"].append(num_frames)
-        lengths = [_list_lengths(chunk) for chunk in table["labels"].chunks]
-        columns["num_labels"].append(np.concatenate(lengths))
+        columns["num_labels"].append(pc.list_value_length(table["labels"]).to_numpy())
     arrays = {
         name: np.concatenate(parts).astype(np.int32) if parts else np.empty(0, dtype=np.int32)
         for name, parts in columns.items()
@@ -213,11 +228,6 @@ def open_shard(file: Location, shard: ShardInfo) -> Iterator[pq.ParquetFile]:
         raise damaged(file, f"it is damaged ({problem})") from error
 
 
-def _num_row_groups(location: Location, shard: ShardInfo) -> int:
-    with open_shard(location.child(shard.file), shard) as parquet:
-        return int(parquet.num_row_groups)
-
-
 def _check_version(file: Location, footer: pq.FileMetaData) -> None:
     stored = (
         (footer.metadata or {}).get(b"spikeline_schema_version", b"none").decode("ascii", "replace")
@@ -228,10 +238,6 @@ def _check_version(file: Location, footer: pq.FileMetaData) -> None:
         )
     if not footer.schema.to_arrow_schema().equals(SHARD_SCHEMA):
         raise damaged(file, "its columns are not the schema's")
-
-
-def _list_lengths(lists: pa.ListArray) -> NDArray[np.int32]:
-    return np.asarray(np.diff(lists.offsets.to_numpy()), dtype=np.int32)
 
 
 def _rows(

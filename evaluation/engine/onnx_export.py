@@ -150,30 +150,28 @@ class _StepModel:
         if self.description.num_bits == UNQUANTIZED_BITS:
             self._keep_residue(site, potential, potential)
             return potential
-        range_M, scale = (
+        numbers = {
+            "range": self.data.arrays["quantizers"][site, 0],
+            "scale": self.data.arrays["quantizers"][site, 1],
+            "lowest": firing_table(self.data)[site, 0],
+            # A whole threshold is passed by the level where it is passed by the potential.
+            "threshold": firing_table(self.data)[site, 3],
+            "zero": 0.0,
+        }
+        range_M, scale, lowest, threshold, zero = (
             graph.constant(f"{name}_{site}", np.array(value, np.float32))
-            for name, value in zip(
-                ("range", "scale"), self.data.arrays["quantizers"][site][:2], strict=True
-            )
+            for name, value in numbers.items()
         )
-        clipped = graph.add("Clip", [potential, self._lowest(site), range_M], f"clipped_{site}")
+        clipped = graph.add("Clip", [potential, lowest, range_M], f"clipped_{site}")
         scaled = graph.add("Mul", [clipped, scale], f"scaled_{site}")
         size = graph.add("Abs", [scaled], f"size_{site}")
         whole = graph.add("Floor", [size], f"whole_{site}")
-        # A whole threshold is passed by the level where it is passed by the potential.
-        threshold = np.array(firing_table(self.data)[site, 3], np.float32)
-        reached = graph.constant(f"threshold_{site}", threshold)
-        speaks = graph.add("GreaterOrEqual", [size, reached], f"speaks_{site}")
+        speaks = graph.add("GreaterOrEqual", [size, threshold], f"speaks_{site}")
         signed = graph.add("Mul", [graph.add("Sign", [scaled], f"sign_{site}"), whole], f"k_{site}")
-        zero = graph.constant(f"zero_{site}", np.array(0.0, np.float32))
         level = graph.add("Where", [speaks, signed, zero], f"level_{site}")
         spikes = graph.add("Div", [level, scale], f"spike_{site}")
         self._keep_residue(site, potential, spikes)
         return level if self.description.num_bits == 1 else spikes
-
-    def _lowest(self, site: int) -> str:
-        lowest = np.array(firing_table(self.data)[site, 0], np.float32)
-        return self.graph.constant(f"lowest_{site}", lowest)
 
     def _keep_residue(self, site: int, potential: str, spikes: str) -> None:
         residue = self.graph.add("Sub", [potential, spikes], f"rest_{site}")

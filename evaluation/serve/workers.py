@@ -62,22 +62,9 @@ def _begin_file(number: int, path: str) -> None:
     _sessions[number] = FileSession(_recogniser, path, _max_stream_s)
 
 
-def _feed(number: int, pcm: bytes) -> Messages:
-    session = _sessions[number]
-    assert isinstance(session, Session)
-    return session.feed(pcm)
-
-
-def _finish(number: int) -> Messages:
-    session = _sessions[number]
-    assert isinstance(session, Session)
-    return session.finish()
-
-
-def _read_on(number: int) -> tuple[Messages, bool]:
-    session = _sessions[number]
-    assert isinstance(session, FileSession)
-    return session.read_on()
+def _of_session(number: int, method: str, *args: object) -> Any:
+    """What a method of a stream's session returns."""
+    return getattr(_sessions[number], method)(*args)
 
 
 def _forget(number: int) -> None:
@@ -103,17 +90,17 @@ class WorkerStream:
 
     async def feed(self, pcm: bytes) -> Messages:
         """Listen to 16-bit samples."""
-        found: Messages = await self._call(_feed, pcm)
+        found: Messages = await self._call(_of_session, "feed", pcm)
         return found
 
     async def finish(self) -> Messages:
         """End the stream."""
-        found: Messages = await self._call(_finish)
+        found: Messages = await self._call(_of_session, "finish")
         return found
 
     async def read_on(self) -> tuple[Messages, bool]:
         """Listen to the next block of a file; its messages, and whether that was the end."""
-        found: tuple[Messages, bool] = await self._call(_read_on)
+        found: tuple[Messages, bool] = await self._call(_of_session, "read_on")
         return found
 
     def forget(self) -> None:

@@ -6,10 +6,9 @@ and raises the first failure after cancelling what has not begun.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 from typing import Any, Literal, TypeVar, cast
 
 from pydantic import Field
@@ -110,7 +109,12 @@ class WorkerPool:
         # One thread stands for each worker: it hands over an item and waits for the result.
         threads = ThreadPoolExecutor(self.num_workers, thread_name_prefix="fan-out")
         try:
-            return _drain(threads, partial(self.run, work), items, self.num_workers, progress)
+            futures = [threads.submit(self.run, work, item) for item in items]
+            for number, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                if progress is not None:
+                    progress(number, len(items))
+            return [future.result() for future in futures]
         finally:
             threads.shutdown(cancel_futures=True)
 
@@ -186,25 +190,3 @@ def run_fan_out(
     """
     with worker_pool(fan_out) as pool:
         return pool.run_all(work, items, progress)
-
-
-def _drain(
-    executor: Executor,
-    work: Callable[[ItemT], ResultT],
-    items: Sequence[ItemT],
-    limit: int,
-    progress: Progress | None,
-) -> list[ResultT]:
-    """Keep at most ``limit`` items in flight until all are done or one fails."""
-    results: dict[int, ResultT] = {}
-    pending: dict[Future[ResultT], int] = {}
-    queue = iter(enumerate(items))
-    while True:
-        for number, item in islice(queue, limit - len(pending)):
-            pending[executor.submit(work, item)] = number
-        if not pending:
-            return [results[number] for number in range(len(items))]
-        for future in wait(pending, return_when=FIRST_COMPLETED).done:
-            results[pending.pop(future)] = future.result()
-            if progress is not None:
-                progress(len(results), len(items))

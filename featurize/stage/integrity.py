@@ -73,20 +73,6 @@ def take_checksums(
     return taken
 
 
-def check_file(location: Location, name: str, expected: FileChecksum) -> Damage | None:
-    """Read a whole file and compare; None where they are equal."""
-    file = location.child(name)
-    try:
-        sha256, num_bytes = sha256_of(file)
-    except FileNotFoundError:
-        return Damage(name, "it is missing")
-    if num_bytes != expected.num_bytes:
-        return Damage(name, f"it has {num_bytes} bytes instead of {expected.num_bytes}")
-    if sha256 != expected.sha256:
-        return Damage(name, "its SHA-256 is not the manifest's")
-    return None
-
-
 def find_damage(
     location: Location, expected: Mapping[str, FileChecksum], mode: VerifyMode = "full"
 ) -> Iterator[Damage]:
@@ -104,22 +90,20 @@ def find_damage(
         names = sorted(expected)
         chosen = set(random.SystemRandom().sample(names, -(-len(names) // _SAMPLED_SHARE)))
     for name, checksum in sorted(expected.items()):
-        if name in chosen:
-            damage = check_file(location, name, checksum)
-        else:
-            damage = _check_size(location.child(name), name, checksum.num_bytes)
-        if damage is not None:
-            yield damage
-
-
-def _check_size(file: Location, name: str, num_bytes: int) -> Damage | None:
-    try:
-        size = int(file.filesystem.size(file.path))
-    except FileNotFoundError:
-        return Damage(name, "it is missing")
-    if size != num_bytes:
-        return Damage(name, f"it has {size} bytes instead of {num_bytes}")
-    return None
+        file = location.child(name)
+        sha256 = checksum.sha256
+        try:
+            if name in chosen:
+                sha256, num_bytes = sha256_of(file)
+            else:
+                num_bytes = int(file.filesystem.size(file.path))
+        except FileNotFoundError:
+            yield Damage(name, "it is missing")
+            continue
+        if num_bytes != checksum.num_bytes:
+            yield Damage(name, f"it has {num_bytes} bytes instead of {checksum.num_bytes}")
+        elif sha256 != checksum.sha256:
+            yield Damage(name, "its SHA-256 is not the manifest's")
 
 
 def damage_error(location: Location, damage: Damage) -> PipelineError:
