@@ -19,6 +19,7 @@ from torch import Tensor
 
 from training.models.counting import Activity, NetworkShape, closed_form
 from training.models.model_config import ModelConfig
+from training.models.reached import weights_reached
 
 
 def measure_activity(
@@ -58,39 +59,6 @@ def measure_activity(
         return found
     reached = weights_reached(shape, site_outputs, lengths_B, matrices)
     return [replace(one, reached=of_one) for one, of_one in zip(found, reached, strict=True)]
-
-
-def weights_reached(
-    shape: NetworkShape,
-    site_outputs: Sequence[Tensor],
-    lengths_B: Tensor,
-    matrices: Mapping[str, Tensor],
-) -> list[tuple[int, ...]]:
-    """Of each utterance, the weights other than zero that its outputs reached in every matrix.
-
-    Args:
-        site_outputs: as for ``measure_activity``.
-        lengths_B: valid frames of each utterance.
-        matrices: (outputs, inputs) by term, in the order of the counts.
-    """
-    counts = []
-    for term, weight in matrices.items():
-        fan_outs = torch.count_nonzero(weight, dim=0)
-        kind, _, number = term.rpartition("_")
-        is_back = kind == "recurrent"
-        if term == "projection":  # which reads features, of which all count
-            counts.append((int(fan_outs.sum()) * lengths_B).tolist())
-            continue
-        site = len(site_outputs) - 1 if term == "output" else int(number) - (not is_back)
-        output_TBH = site_outputs[site]
-        if shape.signals[site] == "dense":
-            counts.append((int(fan_outs.sum()) * lengths_B).tolist())
-            continue
-        frames_B = (lengths_B - 1).clamp(min=0) if is_back else lengths_B
-        heard_TB1 = (torch.arange(output_TBH.shape[0])[:, None] < frames_B)[..., None]
-        sent_BH = torch.count_nonzero(output_TBH * heard_TB1, dim=0)
-        counts.append((sent_BH @ fan_outs).tolist())
-    return list(zip(*counts, strict=True))
 
 
 def as_published(shape: NetworkShape, mean_nonzeros: Sequence[float]) -> float:

@@ -6,6 +6,7 @@ an uninterrupted one, and drawn for the global batch, so that any number of work
 Shape legend: T time, B batch, F features, O outputs.
 """
 
+import itertools
 import logging
 import math
 import time
@@ -33,6 +34,7 @@ from training.manifest import EpochMetrics, TrainProgress
 from training.models.counting import NetworkShape
 from training.models.network import SpeechNetwork
 from training.models.output import NetworkOutput
+from training.models.reached import site_of, weights_reached
 from training.train_config import TrainConfig
 from training.weight_averaging import averaged
 from training.weight_pruning import WeightPruner
@@ -73,6 +75,8 @@ class DevScores:
     loss: float
     error: float
     spike_density: tuple[float, ...]
+    # audited, of a pruned network; None where they follow from the density
+    multiplications_per_frame: float | None = None
 
 
 @dataclass
@@ -215,6 +219,8 @@ class TrainingLoop:
         sizes = self.budget.shape.site_sizes
         spikes = [d * size for d, size in zip(dev.spike_density, sizes, strict=True)]
         cost = self.budget.cost_per_s(spikes)
+        if dev.multiplications_per_frame is not None:
+            cost = dev.multiplications_per_frame * self.budget.frames_per_s
         return {
             "multiplications_per_s": cost,
             "price_integral": self.budget.integral,
@@ -350,7 +356,7 @@ class TrainingLoop:
         for network in self._networks():
             network.eval()
         num_sites = self.config.model.num_layers + 1
-        sums = torch.zeros(5 + num_sites, dtype=torch.float64)
+        sums = torch.zeros(6 + num_sites, dtype=torch.float64)
         widths = [1.0] * num_sites
         for step in self.data.dev_steps():
             batch = step.batch.to(self.device)
@@ -359,16 +365,32 @@ class TrainingLoop:
             errors, named = self._errors(output, batch)
             targets = batch.label_lengths_B.sum() if self._is_ctc else named
             nonzeros = [torch.count_nonzero(sent) for sent in output.site_outputs]
-            found = [loss, targets, errors, named, batch.lengths_B.sum(), *nonzeros]
+            reached = self._reached(output, batch)
+            found = [loss, targets, errors, named, batch.lengths_B.sum(), reached, *nonzeros]
             sums += torch.tensor([float(each) for each in found], dtype=torch.float64)
             widths = [float(sent.shape[2]) for sent in output.site_outputs]
         all_sum(sums)
-        all_loss, all_targets, all_errors, all_named, all_frames = sums[:5]
+        all_loss, all_targets, all_errors, all_named, all_frames, all_reached = sums[:6]
         density: tuple[float, ...] = ()
         if self.config.model.is_event_based:
-            shares = (sums[5:] / all_frames / torch.tensor(widths)).tolist()
+            shares = (sums[6:] / all_frames / torch.tensor(widths)).tolist()
             density = tuple(float(share) for share in shares)
-        return DevScores(float(all_loss / all_targets), float(all_errors / all_named), density)
+        return DevScores(
+            float(all_loss / all_targets),
+            float(all_errors / all_named),
+            density,
+            None if self.pruner is None else float(all_reached / all_frames),
+        )
+
+    def _reached(self, output: NetworkOutput, batch: Batch) -> int:
+        """Multiplications of a pruned network with a budget; 0 where they are not asked for."""
+        if self.pruner is None or self.budget is None:
+            return 0
+        shape, matrices = self.budget.shape, self._networks()[-1].matrices()
+        sites = [site_of(term, shape) for term in matrices]
+        multiplies = [site is None or shape.signals[site] != "binary" for site in sites]
+        found = weights_reached(shape, output.site_outputs, batch.lengths_B, matrices)
+        return sum(sum(itertools.compress(reached, multiplies)) for reached in found)
 
     @property
     def _is_ctc(self) -> bool:

@@ -7,12 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.multiplications import measure_activity
+from featurize.schema import FeaturizeManifest
+from featurize.shards import iter_rows
+from featurize.stage import Location, read_manifest
+from training.batching import collate
 from training.constants import PRUNED_BY, PRUNED_FROM
 from training.models.build import build_network
 from training.models.counting import NetworkShape, audited, closed_form, count_terms, kept_weights
 from training.models.model_config import ModelConfig
-from training.train_config import CurriculumStage, TrainConfig
+from training.train import train
+from training.train_config import (
+    BudgetConfig,
+    CurriculumStage,
+    OptimizerConfig,
+    TrainConfig,
+    WeightAveragingConfig,
+)
+from training.trained_model import load_model
 from training.weight_pruning import WeightPruner, density_at
+from training.worker_config import WorkerConfig
 
 MODELS = ["gru", "lstm", "ligru", "conventional", "v1", "v2", "v3"]
 
@@ -145,3 +158,36 @@ def test_an_epoch_that_is_not_pruned_as_far_is_not_the_configured_network():
         curriculum=(CurriculumStage(num_epochs=6),),
     )
     assert [config.is_as_configured(n) for n in range(6)] == [False] * 3 + [True] * 3
+
+
+def test_the_budget_counts_the_weights_that_are_there(planted_features, tmp_path):
+    """What an epoch of a pruned network is said to cost on dev is what the audit counts."""
+    config = TrainConfig(
+        model=ModelConfig(
+            model="v3", hidden_size=24, weight_density=0.3, threshold=7, encoder_threshold=2
+        ),
+        objective="frame",
+        curriculum=(CurriculumStage(num_epochs=3),),
+        batch_size=10,
+        optimizer=OptimizerConfig(learning_rate=1e-2),
+        budget=BudgetConfig(multiplications_per_s=60_000, first_epoch=0),
+        weight_averaging=WeightAveragingConfig(decay=0.8),
+    )
+    here = WorkerConfig(in_process=True, threads_per_worker=1)
+    run = train(config, planted_features, Location.of(tmp_path), here).location
+    trained, manifest = load_model(run), read_manifest(planted_features, FeaturizeManifest)
+    network = trained.network
+    shape = NetworkShape(network.config, network.num_features, network.num_outputs)
+    rows = list(iter_rows(planted_features, manifest, manifest.splits["dev"]))
+    batch = collate(rows, trained.manifest.cmvn)
+    with torch.inference_mode():
+        sites = network(batch.x_TBF, batch.lengths_B).site_outputs
+    activities = measure_activity(shape, sites, batch.lengths_B, network.matrices())
+    whole = sum(activities[1:], activities[0])
+    per_s = audited(count_terms(shape, whole)) / whole.num_frames / manifest.frame_shift_s
+    told = [epoch.multiplications_per_s for epoch in trained.manifest.metrics]
+    assert per_s == pytest.approx(told[trained.manifest.best_epoch], rel=1e-6)
+    assert per_s != pytest.approx(
+        closed_form(shape, [n / whole.num_frames for n in whole.emitted]) / manifest.frame_shift_s,
+        rel=1e-3,
+    )
