@@ -25,9 +25,10 @@ COST_TOLERANCE = 0.10
 NUM_RESAMPLINGS = 10_000
 
 
-Aid = Literal["teacher", "pruning", "rounding"]
-"""A trained network to learn from, weights that are left out, weights of few bits: what any family
-may have, so that a recogniser without is held against others without."""
+Aid = Literal["teacher", "pruning", "rounding", "masks"]
+"""A trained network to learn from, weights that are left out, weights of few bits, a longer
+training on masked features: what any family may have, so that one without is held against others
+without."""
 
 
 @dataclass(frozen=True)

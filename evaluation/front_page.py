@@ -205,8 +205,9 @@ def front_markdown(
             "",
             f"The best dense model may cost {100 * COST_TOLERANCE:.0f}% more. Differences are "
             "paired; 95% intervals over utterances, then over speakers. What learnt from no "
-            "teacher and has all its weights, in 32 bits, is held against dense models of which "
-            "that is true; what is taught, pruned or rounded, against those and its own kind.",
+            "teacher, was not trained longer and has all its weights, in 32 bits, is held against "
+            "dense models of which that is true; what is taught, trained longer or pruned, "
+            "against those and its own kind.",
             "",
             *markdown_table([_lead_row(point, points, rate) for point in sparse]),
         ]

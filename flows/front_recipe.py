@@ -22,6 +22,7 @@ from training.train_config import (
     BudgetConfig,
     CurriculumStage,
     OptimizerConfig,
+    SpecAugmentConfig,
     TrainConfig,
     WeightAveragingConfig,
 )
@@ -82,6 +83,7 @@ class FrontEntry(TypedConfig):
             "teacher": self.teacher is not None,
             "pruning": self.train.model.weight_density is not None,
             "rounding": self.weight_bits is not None,
+            "masks": self.train.spec_augment is not None,
         }
         return frozenset(aid for aid, is_there in there.items() if is_there)
 
@@ -425,6 +427,26 @@ def _taught(entry: FrontEntry) -> FrontEntry:
     return entry.model_copy(update=changes)
 
 
+_LONGER = ("gru", "ligru", "v3")
+"""Families that are also trained longer, at ``_FEW_BUDGETS_M``."""
+
+
+def _longer(entry: FrontEntry) -> FrontEntry:
+    """The same network, trained nearly three times as long, on features with masks."""
+    (stage,) = entry.train.curriculum
+    longer = {
+        "curriculum": (stage.model_copy(update={"num_epochs": 8}),),
+        "spec_augment": SpecAugmentConfig(),
+    }
+    changes = {
+        "family": f"{entry.family}-longer",
+        "num_seeds": 1,
+        "train": entry.train.model_copy(update=longer),
+        "tuned": "as trained for three epochs; nothing for eight",
+    }
+    return entry.model_copy(update=changes)
+
+
 _COMPARED = ("gru", "v3")
 """Families that are also trained on other frames and on less speech, at ``_COMPARED_AT_M``."""
 _COMPARED_AT_M = 5.0
@@ -466,6 +488,7 @@ def front_recipe() -> FrontRecipe:
     entries += [_unbounded_lstm(main), *_event_entries(main)]
     entries += [_taught(plain[name, budget]) for name in _TAUGHT for budget in _TAUGHT_AT_M]
     entries += [_rounded(plain[name, budget]) for name in _TAUGHT for budget in _FEW_BUDGETS_M]
+    entries += [_longer(plain[name, budget]) for name in _LONGER for budget in _FEW_BUDGETS_M]
     entries += _pruned_entries(main)
     for features in others:
         for name in _COMPARED:
