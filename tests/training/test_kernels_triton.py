@@ -50,7 +50,8 @@ def run(kind, backend, quantizer, seed):
 
     state = [grid(batch_size, num_neurons).requires_grad_() for _ in range(3)]
     lengths = torch.randint(0, num_frames + 1, (batch_size,), generator=generator).to(DEVICE)
-    firing = FiringRule(quantizer._replace(range_M=quantizer.range_M.to(DEVICE)))
+    range_M, threshold = quantizer.range_M.to(DEVICE), quantizer.threshold_levels.to(DEVICE)
+    firing = FiringRule(quantizer._replace(range_M=range_M, threshold_levels=threshold))
     num_drives = 2 if kind in ("v1", "v2") else 1
     drive = grid(num_frames, batch_size, num_drives * num_neurons).requires_grad_()
     leaves = [drive, *state]

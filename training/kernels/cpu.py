@@ -123,14 +123,6 @@ def _sizes(layer: Layer, sequence_TBX: Tensor) -> Sizes:
     return Sizes(num_frames, batch_size, num_neurons, num_neurons + -num_neurons % LANES)
 
 
-def _last_spikes(spikes_TBH: Tensor, lengths_B: Tensor, initial_BH: Tensor) -> Tensor:
-    if spikes_TBH.shape[0] == 0:
-        return initial_BH.detach().clone()
-    last = (lengths_B - 1).clamp(min=0)
-    found = spikes_TBH[last, torch.arange(len(last))]
-    return torch.where((lengths_B > 0).unsqueeze(1), found, initial_BH.detach())
-
-
 def _new_floats(sizes: Sizes, is_wanted: bool) -> Tensor:
     return torch.empty(sizes[:3] if is_wanted else (0,))
 
@@ -185,7 +177,6 @@ def forward(layer: Layer, drive_TBG: Tensor, keep: Keep) -> tuple[RecurrenceOutp
     is_gated = layer.kind == "gated"
     cpu_layer = _cpu_layer(layer, drive_TBG, is_backward=False)
     sizes = cpu_layer.sizes
-    lengths_B = layer.rows.lengths_B
     current, residue = _padded(layer.state.synaptic_current), _padded(layer.state.residue)
     spikes = torch.empty(sizes[:3])
     save = keep.for_backward
@@ -198,7 +189,7 @@ def forward(layer: Layer, drive_TBG: Tensor, keep: Keep) -> tuple[RecurrenceOutp
         potentials=_new_floats(sizes, save and keep.potentials),
         drive=torch.empty(0),
     )
-    shares = _shares(lengths_B, sizes.num_frames)
+    shares = _shares(layer.rows.lengths_B, sizes.num_frames)
     extremes = torch.full((len(shares), 2, LANES), torch.inf)
     extremes[:, 1] = -torch.inf
     kernel = cpu_gated.gated_forward if is_gated else cpu_scan.scan_forward
@@ -215,7 +206,7 @@ def forward(layer: Layer, drive_TBG: Tensor, keep: Keep) -> tuple[RecurrenceOutp
     state = LifState(
         _unpadded(current, sizes.num_neurons),
         _unpadded(residue, sizes.num_neurons),
-        _last_spikes(spikes, lengths_B, layer.state.spikes),
+        layer.last_spikes(spikes),
     )
     minimum = extremes[:, 0].amin() if len(shares) else torch.tensor(torch.inf)
     maximum = extremes[:, 1].amax() if len(shares) else torch.tensor(-torch.inf)

@@ -10,6 +10,7 @@ Shape legend: T time, B batch, H neurons, G drives of a layer (H, or 2H where it
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, cast
 
+import torch
 from torch import Tensor
 
 from training.kernels.lanes import WIDE
@@ -43,6 +44,15 @@ class Layer(NamedTuple):
     state: LifState  # state before the first frame, (B, H) each
     quantizer: Quantizer
     options: FiringOptions = FiringOptions()  # of v3
+
+    def last_spikes(self, spikes_TBH: Tensor) -> Tensor:
+        """Y of the final state: of an utterance's last frame, the initial one where it has none."""
+        initial_BH = self.state.spikes.detach()
+        if spikes_TBH.shape[0] == 0:
+            return initial_BH.clone(memory_format=torch.contiguous_format)
+        last = (self.rows.lengths_B - 1).clamp(min=0)
+        found = spikes_TBH[last, torch.arange(len(last), device=last.device)]
+        return torch.where((self.rows.lengths_B > 0).unsqueeze(1), found, initial_BH)
 
 
 class Keep(NamedTuple):

@@ -29,14 +29,6 @@ from training.recurrence_types import RecurrenceOutput
 SCAN_BLOCK = 128
 
 
-def _last_spikes(spikes_TBH: Tensor, lengths_B: Tensor, initial_BH: Tensor) -> Tensor:
-    if spikes_TBH.shape[0] == 0:
-        return copied(initial_BH)
-    last = (lengths_B - 1).clamp(min=0)
-    found = spikes_TBH[last, torch.arange(len(last), device=last.device)]
-    return torch.where((lengths_B > 0).unsqueeze(1), found, initial_BH)
-
-
 def _amin(values: Tensor) -> Tensor:
     return values.amin() if values.numel() else values.new_tensor(torch.inf)
 
@@ -181,8 +173,7 @@ def forward(layer: Layer, drive_TBG: Tensor, keep: Keep) -> tuple[RecurrenceOutp
         _gated_forward(layer, drive, membrane, FrameOutputs(spikes, written), save)
     elif spikes.numel():
         _scan_forward(layer, drive, membrane, spikes, written, save)
-    last = _last_spikes(spikes, layer.rows.lengths_B, layer.state.spikes)
-    state = LifState(membrane.current, membrane.residue, last)
+    state = LifState(membrane.current, membrane.residue, layer.last_spikes(spikes))
     minimum, maximum = _amin(membrane.low), -_amin(-membrane.high)
     saved = Saved(
         currents=written.currents,

@@ -49,13 +49,13 @@ def _load_leak(firing, h, exists, HAS_LEAK: tl.constexpr):  # type: ignore[no-un
 
 
 @triton.jit
-def _load_membrane(membrane, state, exists):  # type: ignore[no-untyped-def]
-    """I, R and the extremes of V of a tile."""
-    current = tl.load(membrane.current + state, mask=exists, other=0.0)
-    residue = tl.load(membrane.residue + state, mask=exists, other=0.0)
-    low = tl.load(membrane.low + state, mask=exists, other=0.0)
-    high = tl.load(membrane.high + state, mask=exists, other=0.0)
-    return current, residue, low, high
+def _load_tile(tensors, state, exists):  # type: ignore[no-untyped-def]
+    """A tile of each tensor of a ``Membrane`` or of ``FiringSums``, in the order of its fields."""
+    first = tl.load(tensors[0] + state, mask=exists, other=0.0)
+    second = tl.load(tensors[1] + state, mask=exists, other=0.0)
+    third = tl.load(tensors[2] + state, mask=exists, other=0.0)
+    fourth = tl.load(tensors[3] + state, mask=exists, other=0.0)
+    return first, second, third, fourth
 
 
 @triton.jit
@@ -75,13 +75,12 @@ def _reset(potential, spikes, leak, at_rest, valid):  # type: ignore[no-untyped-
 
 
 @triton.jit
-def _store_membrane(membrane, state, exists, values):  # type: ignore[no-untyped-def]
-    """Write what ``_load_membrane`` reads."""
-    current, residue, low, high = values
-    tl.store(membrane.current + state, current, mask=exists)
-    tl.store(membrane.residue + state, residue, mask=exists)
-    tl.store(membrane.low + state, low, mask=exists)
-    tl.store(membrane.high + state, high, mask=exists)
+def _store_tile(tensors, state, exists, values):  # type: ignore[no-untyped-def]
+    """Write what ``_load_tile`` reads."""
+    tl.store(tensors[0] + state, values[0], mask=exists)
+    tl.store(tensors[1] + state, values[1], mask=exists)
+    tl.store(tensors[2] + state, values[2], mask=exists)
+    tl.store(tensors[3] + state, values[3], mask=exists)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -91,28 +90,6 @@ def _potential_gradient(grad_spikes, from_residue, inside, IS_QUANTIZED: tl.cons
     if IS_QUANTIZED:
         grad = tl.where(inside, grad_spikes, from_residue)
     return grad
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _load_sums(sums, state, exists, HAS_POTENTIALS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The sums of leak, range, bound and threshold of a tile."""
-    is_there = exists & HAS_POTENTIALS
-    leak = tl.load(sums.leak + state, mask=is_there, other=0.0)
-    inside_range = tl.load(sums.inside_range + state, mask=is_there, other=0.0)
-    bound = tl.load(sums.bound + state, mask=is_there, other=0.0)
-    threshold = tl.load(sums.threshold + state, mask=is_there, other=0.0)
-    return leak, inside_range, bound, threshold
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _store_sums(sums, state, exists, values, HAS_POTENTIALS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Write what ``_load_sums`` reads."""
-    is_there = exists & HAS_POTENTIALS
-    leak, inside_range, bound, threshold = values
-    tl.store(sums.leak + state, leak, mask=is_there)
-    tl.store(sums.inside_range + state, inside_range, mask=is_there)
-    tl.store(sums.bound + state, bound, mask=is_there)
-    tl.store(sums.threshold + state, threshold, mask=is_there)
 
 
 @triton.jit
@@ -156,7 +133,7 @@ def scan_forward(  # type: ignore[no-untyped-def]
     exists = h < num_neurons
     state = b * num_neurons + h
     length = tl.load(lengths + b)
-    current, residue, low, high = _load_membrane(membrane, state, exists)
+    current, residue, low, high = _load_tile(membrane, state, exists)
     leak = _load_leak(firing, h, exists, HAS_LEAK)
     tau = tl.load(decay + h, mask=exists & HAS_CURRENT, other=0.0)
     t = 0
@@ -178,7 +155,7 @@ def scan_forward(  # type: ignore[no-untyped-def]
             if HAS_CURRENT:
                 tl.store(kept.currents + at, tl.where(valid, current, 0.0), mask=exists)
         t += 1
-    _store_membrane(membrane, state, exists, (current, residue, low, high))
+    _store_tile(membrane, state, exists, (current, residue, low, high))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -215,7 +192,7 @@ def scan_backward(  # type: ignore[no-untyped-def]
     final = tl.load(grad_membrane.last_spikes + state, mask=exists, other=0.0)
     to_decay = tl.zeros((BLOCK,), tl.float32)
     leak = _load_leak(firing, h, exists, HAS_LEAK)
-    to_firing = _load_sums(sums, state, exists, HAS_POTENTIALS)
+    to_firing = _load_tile(sums, state, exists & HAS_POTENTIALS)
     t = num_frames - 1
     while t >= 0:
         at = (t * batch_size + b).to(tl.int64) * num_neurons + h
@@ -240,7 +217,7 @@ def scan_backward(  # type: ignore[no-untyped-def]
         t -= 1
     tl.store(grad_membrane.current + state, along_current, mask=exists)
     tl.store(grad_membrane.residue + state, along_residue, mask=exists)
-    _store_sums(sums, state, exists, to_firing, HAS_POTENTIALS)
+    _store_tile(sums, state, exists & HAS_POTENTIALS, to_firing)
     tl.store(grad_decay + state, to_decay, mask=exists)
 
 
@@ -278,7 +255,7 @@ def gated_forward(  # type: ignore[no-untyped-def]
     exists = has_row & (h < num_neurons)
     state = b * num_neurons + h
     length = tl.load(lengths + b, mask=has_row, other=0)
-    current, residue, low, high = _load_membrane(membrane, state, exists)
+    current, residue, low, high = _load_tile(membrane, state, exists)
     mask = tl.full((ROWS, BLOCK), 1.0, tl.float32)
     if HAS_MASK:
         mask = tl.load(dropout_mask + state, mask=exists, other=0.0)
@@ -323,7 +300,7 @@ def gated_forward(  # type: ignore[no-untyped-def]
             tl.store(kept.gates + at, tl.where(valid, forget_gate, 0.0), mask=exists)
             tl.store(kept.currents + at, tl.where(valid, current, 0.0), mask=exists)
         t += 1
-    _store_membrane(membrane, state, exists, (current, residue, low, high))
+    _store_tile(membrane, state, exists, (current, residue, low, high))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -372,7 +349,7 @@ def gated_backward(  # type: ignore[no-untyped-def]
     if HAS_MASK:
         mask = tl.load(dropout_mask + state, mask=exists, other=0.0)
     leak = _load_leak(firing, h, exists, HAS_LEAK)
-    to_firing = _load_sums(sums, state, exists, HAS_POTENTIALS)
+    to_firing = _load_tile(sums, state, exists & HAS_POTENTIALS)
     t = last - 1
     while t >= first:
         row = (t * batch_size + b).to(tl.int64)
@@ -416,4 +393,4 @@ def gated_backward(  # type: ignore[no-untyped-def]
         t -= 1
     tl.store(grad_membrane.current + state, along_current, mask=exists)
     tl.store(grad_membrane.residue + state, along_residue, mask=exists)
-    _store_sums(sums, state, exists, to_firing, HAS_POTENTIALS)
+    _store_tile(sums, state, exists & HAS_POTENTIALS, to_firing)
