@@ -116,11 +116,7 @@ def synthesize_with_bar(target: Path, config: SyntheticConfig) -> SyntheticSumma
     with terminal.bar("synthesising speech") as bar:
         return synthesize_corpus(
             target,
-            config.layout,
-            config.minutes,
-            config.seed,
-            num_speakers=config.num_speakers,
-            noise_dbfs=config.noise_dbfs,
+            config,
             progress=lambda done, total: bar.update(done / total, f"{done}/{total} speakers"),
         )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from featurize.corpora.synthetic import synthesize_corpus
+from featurize.corpora.synthetic import SyntheticConfig, synthesize_corpus
 from tests.harness.s3 import S3Process, find_rclone
 
 # Time decides no test: a busy machine is no failure. CI repeats itself; a person's run explores.
@@ -27,7 +27,8 @@ def synthetic_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     root = tmp_path_factory.mktemp("synthetic")
     for layout in ("librispeech", "timit"):
-        synthesize_corpus(root / layout, layout, minutes=1.4, seed=7, num_speakers=20)
+        config = SyntheticConfig(layout=layout, minutes=1.4, seed=7, num_speakers=20)
+        synthesize_corpus(root / layout, config)
     return root
 
 

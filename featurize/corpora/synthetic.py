@@ -24,7 +24,7 @@ from pydantic import Field, ValidationError
 from featurize.corpora.espeak import require_espeak
 from featurize.corpora.grammar import Part
 from featurize.corpora.synthetic_speakers import plan_speakers
-from featurize.stage import Location, PipelineError, TypedConfig, condense
+from featurize.stage import Location, PipelineError, TypedConfig
 from spikeline_start import module_command
 
 SAMPLE_RATE_HZ = 16_000
@@ -108,12 +108,8 @@ class WorkerOrder(TypedConfig):
 
 def synthesize_corpus(
     target: Location | Path | str,
-    layout: Layout = "librispeech",
-    minutes: float = 30.0,
-    seed: int = 0,
+    config: SyntheticConfig,
     *,
-    num_speakers: int = 40,
-    noise_dbfs: float | None = -60.0,
     num_processes: int | None = None,
     progress: Progress | None = None,
 ) -> SyntheticSummary:
@@ -123,11 +119,10 @@ def synthesize_corpus(
 
     Args:
         target: the corpus root, a local path.
-        layout: ``librispeech`` writes the subsets train-, dev- and test-synthetic; ``timit``
-            writes TRAIN and TEST, whose dev and test speakers bear names from TIMIT's lists.
-        minutes: of audio over all speakers; each speaker has at least one sentence.
-        num_speakers: (voice, speed, pitch) triples.
-        noise_dbfs: level of added white noise, None for none.
+        config: with the layout ``librispeech`` the subsets are train-, dev- and test-synthetic;
+            with ``timit`` they are TRAIN and TEST, whose dev and test speakers bear names from
+            TIMIT's lists. Each speaker, a triple of voice, speed and pitch, has at least one
+            sentence, whatever the minutes.
         num_processes: processes to fan out over; default: the cores this process may use.
         progress: called with (speakers done, speakers in all).
 
@@ -135,9 +130,8 @@ def synthesize_corpus(
         The summary that stands in the corpus's marker file.
 
     Raises:
-        PipelineError: when the arguments are out of range, or the target holds something else.
+        PipelineError: when the target is not local, or holds something else.
     """
-    config = _config(layout, minutes, seed, num_speakers, noise_dbfs)
     root = Location.of(target)
     if not root.is_local:
         raise PipelineError(
@@ -162,21 +156,6 @@ def synthesize_corpus(
     spoken = ", ".join(f"{name} {value:.1f} min" for name, value in summary.minutes.items())
     _log.debug("synthesised %s: %s", final, spoken)
     return summary
-
-
-def _config(
-    layout: Layout, minutes: float, seed: int, num_speakers: int, noise_dbfs: float | None
-) -> SyntheticConfig:
-    try:
-        return SyntheticConfig(
-            layout=layout,
-            minutes=minutes,
-            seed=seed,
-            num_speakers=num_speakers,
-            noise_dbfs=noise_dbfs,
-        )
-    except ValidationError as error:
-        raise PipelineError(f"synthetic corpus: {condense(error)}") from error
 
 
 def _existing_summary(final: Path, config: SyntheticConfig) -> SyntheticSummary | None:

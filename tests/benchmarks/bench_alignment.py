@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from featurize.corpora import librispeech
-from featurize.corpora.synthetic import synthesize_corpus
+from featurize.corpora.synthetic import SyntheticConfig, synthesize_corpus
 from featurize.featurize import featurize
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.schema import FeaturizeManifest
@@ -53,7 +53,9 @@ def all_speech(
 ) -> Iterator[Speech]:
     """The synthetic corpus first, then what was named."""
     corpus = folder / "synthetic"
-    synthesize_corpus(corpus, "timit", minutes, 3, num_speakers=20)
+    synthesize_corpus(
+        corpus, SyntheticConfig(layout="timit", minutes=minutes, seed=3, num_speakers=20)
+    )
     made = recipe_named("timit").featurize
     yield Speech("synthetic", Location.of(corpus), made, Location.of(corpus))
     if timit is not None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from featurize.corpora.scan import scan_corpus
-from featurize.corpora.synthetic import synthesize_corpus
+from featurize.corpora.synthetic import SyntheticConfig, synthesize_corpus
 from featurize.features import FeatureExtractor
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.make_shard import make_shard
@@ -138,7 +138,7 @@ def main(
         if corpus is None:
             corpus = Path(folder)
             minutes = 1.0 if small else 20.0
-            synthesize_corpus(corpus, "librispeech", minutes=minutes, seed=0, num_speakers=20)
+            synthesize_corpus(corpus, SyntheticConfig(minutes=minutes, num_speakers=20))
         found = time_cases(corpus, subset, utterances, rounds)
         peaks = [
             {

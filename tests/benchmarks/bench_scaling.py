@@ -25,7 +25,7 @@ import torch
 import typer
 
 from evaluation.evaluate import evaluate
-from featurize.corpora.synthetic import synthesize_corpus
+from featurize.corpora.synthetic import SyntheticConfig, synthesize_corpus
 from featurize.featurize import featurize, plan_featurize
 from featurize.featurize_config import SplitsConfig
 from featurize.make_shard import make_shard
@@ -240,7 +240,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
         if corpus is None:
             for size in sizes:
                 root = Path(folder) / f"corpus-{size:g}"
-                synthesize_corpus(root, "librispeech", minutes=size, seed=0, num_speakers=20)
+                synthesize_corpus(root, SyntheticConfig(minutes=size, num_speakers=20))
                 places[size] = Location.of(root)
         bench = Bench(chosen, model, Location.of(folder), epochs)
         for place in places.values():

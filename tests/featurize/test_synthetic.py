@@ -14,12 +14,13 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from featurize.cmudict import read_cmudict
 from featurize.corpora import grammar, synthetic
 from featurize.corpora.grammar import draw_sentence, part_of, transcript
 from featurize.corpora.scan import scan_corpus
-from featurize.corpora.synthetic import MARKER_NAME, synthesize_corpus
+from featurize.corpora.synthetic import MARKER_NAME, SyntheticConfig, synthesize_corpus
 from featurize.corpora.synthetic_speakers import plan_speakers
 from featurize.corpora.timit_speakers import CORE_TEST_SPEAKERS, DEV_SPEAKERS
 from featurize.phones import CMUDICT_39, TIMIT_61, read_alignment
@@ -30,6 +31,7 @@ SUBSETS = {
     "timit": ("train", "dev", "test"),
 }
 RATE = 16_000
+SHORT = SyntheticConfig(minutes=0.2, num_speakers=10)
 
 
 def vocabulary():
@@ -174,9 +176,9 @@ def files_of(root: Path):
 
 
 def test_the_same_seed_gives_the_same_bytes_on_any_number_of_processes(tmp_path):
-    options = {"minutes": 0.3, "seed": 11, "num_speakers": 10}
+    config = SyntheticConfig(minutes=0.3, seed=11, num_speakers=10)
     for name, processes in (("one", 1), ("two", 2)):
-        synthesize_corpus(tmp_path / name, num_processes=processes, **options)
+        synthesize_corpus(tmp_path / name, config, num_processes=processes)
     names = files_of(tmp_path / "one")
     assert names == files_of(tmp_path / "two")
     _, differing, errors = filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", names, False)
@@ -186,7 +188,7 @@ def test_the_same_seed_gives_the_same_bytes_on_any_number_of_processes(tmp_path)
         for name in ("one", "two")
     }
     assert len(digests) == 1
-    synthesize_corpus(tmp_path / "other", minutes=0.3, seed=12, num_speakers=10)
+    synthesize_corpus(tmp_path / "other", config.model_copy(update={"seed": 12}))
     assert files_of(tmp_path / "other") != names or not filecmp.cmp(
         tmp_path / "one" / names[0], tmp_path / "other" / names[0], shallow=False
     )
@@ -195,18 +197,16 @@ def test_the_same_seed_gives_the_same_bytes_on_any_number_of_processes(tmp_path)
 def test_a_finished_corpus_is_kept_and_others_are_not_overwritten(tmp_path):
     target = tmp_path / "corpus"
     progress = []
-    first = synthesize_corpus(
-        target, minutes=0.2, num_speakers=10, progress=lambda *step: progress.append(step)
-    )
+    first = synthesize_corpus(target, SHORT, progress=lambda *step: progress.append(step))
     assert progress == [(done, 10) for done in range(1, 11)]
     before = {name: (target / name).stat().st_ino for name in files_of(target)}
-    assert synthesize_corpus(target, minutes=0.2, num_speakers=10) == first
+    assert synthesize_corpus(target, SHORT) == first
     assert {name: (target / name).stat().st_ino for name in files_of(target)} == before
     with pytest.raises(PipelineError, match=r'"minutes": 0\.2'):
-        synthesize_corpus(target, minutes=0.3, num_speakers=10)
+        synthesize_corpus(target, SyntheticConfig(minutes=0.3, num_speakers=10))
     (target / MARKER_NAME).unlink()
     with pytest.raises(PipelineError, match="not a synthetic corpus"):
-        synthesize_corpus(target, minutes=0.2, num_speakers=10)
+        synthesize_corpus(target, SHORT)
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
 
 
@@ -215,30 +215,30 @@ def test_a_failed_synthesis_leaves_nothing(tmp_path):
         raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
-        synthesize_corpus(tmp_path / "corpus", minutes=0.2, num_speakers=10, progress=fail)
+        synthesize_corpus(tmp_path / "corpus", SHORT, progress=fail)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"minutes": 0}, "minutes"),
-        ({"num_speakers": 3}, "num_speakers"),
-        ({"layout": "switchboard"}, "layout"),
-        ({"target": "s3://bucket/x"}, "local folder"),
-    ],
+    "options", [{"minutes": 0}, {"num_speakers": 3}, {"layout": "switchboard"}]
 )
-def test_wrong_arguments_say_which(tmp_path, options, message):
-    with pytest.raises(PipelineError, match=message):
-        synthesize_corpus(**{"target": tmp_path / "corpus", **options})
+def test_wrong_settings_say_which(options):
+    with pytest.raises(ValidationError, match=next(iter(options))):
+        SyntheticConfig(**options)
+
+
+def test_a_store_is_no_place_to_write_to():
+    with pytest.raises(PipelineError, match="local folder"):
+        synthesize_corpus("s3://bucket/x", SHORT)
 
 
 def test_a_script_without_a_main_guard_can_synthesise(tmp_path):
     """The workers must not import the caller's main module."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from featurize.corpora.synthetic import synthesize_corpus\n"
-        f"synthesize_corpus({str(tmp_path / 'corpus')!r}, minutes=0.1, num_speakers=10)\n"
+        "from featurize.corpora.synthetic import SyntheticConfig, synthesize_corpus\n"
+        "config = SyntheticConfig(minutes=0.1, num_speakers=10)\n"
+        f"synthesize_corpus({str(tmp_path / 'corpus')!r}, config)\n"
     )
     subprocess.run([sys.executable, str(script)], check=True, timeout=120, env=with_path())
     assert (tmp_path / "corpus" / MARKER_NAME).is_file()
@@ -247,7 +247,7 @@ def test_a_script_without_a_main_guard_can_synthesise(tmp_path):
 def test_a_worker_that_fails_is_reported_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "_WORKER_MODULE", "featurize.corpora.no_such_module")
     with pytest.raises(RuntimeError, match="no_such_module"):
-        synthesize_corpus(tmp_path / "corpus", minutes=0.1, num_speakers=10)
+        synthesize_corpus(tmp_path / "corpus", SHORT)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -258,5 +258,5 @@ def with_path():
 def test_without_the_library_synthesis_is_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PipelineError, match=r"pip install 'spikeline\[synthesis\]'"):
-        synthesize_corpus(tmp_path / "corpus", minutes=0.1)
+        synthesize_corpus(tmp_path / "corpus", SHORT)
     assert not (tmp_path / "corpus").exists()

@@ -21,7 +21,9 @@ Elementwise costs are the products and sums of the models' equations as they are
 Networks are named by address, so that reading a recipe does not import torch.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from pydantic import Field
 
@@ -30,8 +32,6 @@ from training.models.counting import NetworkCost, Signal, SiteCost
 from training.models.model_config import ModelConfig
 from training.models.registry import ModelSpec
 
-_ENGINE = "evaluation.engine.scorer:event_scorer"
-_SPIKING = "training.models.spiking:SpikingNetwork"
 _DENSE = "training.models.dense:DenseNetwork"
 
 
@@ -78,20 +78,8 @@ def lif_cost(
     )
 
 
-def _conventional(config: ModelConfig) -> NetworkCost:
-    return lif_cost(config, 1, SiteCost(1, 1), has_feedback=False, published=6)
-
-
-def _v1(config: ModelConfig) -> NetworkCost:
-    return lif_cost(config, 2, SiteCost(2, 2), has_feedback=False, published=8)
-
-
-def _v2(config: ModelConfig) -> NetworkCost:
-    return lif_cost(config, 2, SiteCost(2, 2), has_feedback=True, published=8)
-
-
-def _v3(config: ModelConfig) -> NetworkCost:
-    cost = lif_cost(config, 2, SiteCost(2, 2), has_feedback=True, published=8)
+def _leaky_cost(config: ModelConfig) -> NetworkCost:
+    cost = _V2_COST(config)
     leaks = int(config.leaky.residue_leak != "none")
     return replace(
         cost,
@@ -101,86 +89,64 @@ def _v3(config: ModelConfig) -> NetworkCost:
     )
 
 
-def _lstm(_: ModelConfig) -> NetworkCost:
-    return NetworkCost(4, 4, SiteCost(3, 1), published_elementwise=12)
+def _fixed(cost: NetworkCost) -> Callable[[ModelConfig], NetworkCost]:
+    """The cost of a model that has the same terms in any configuration."""
+    return lambda _: cost
 
 
-def _gru(_: ModelConfig) -> NetworkCost:
-    return NetworkCost(3, 3, SiteCost(3, 3), published_elementwise=12)
+def _lif(name: str, title: str, cost: Callable[[ModelConfig], NetworkCost]) -> ModelSpec:
+    return ModelSpec(
+        name,
+        title,
+        "training.models.spiking:SpikingNetwork",
+        cost,
+        is_event_based=True,
+        has_quantizers=True,
+        states_matrices=True,
+        engine="evaluation.engine.scorer:event_scorer",
+    )
 
 
-def _ligru(_: ModelConfig) -> NetworkCost:
-    return NetworkCost(2, 2, SiteCost(2, 2))
-
-
-def _delta_gru(_: ModelConfig) -> NetworkCost:
-    told = SiteCost(sums=1)
-    return NetworkCost(3, 3, SiteCost(3, 4), told, encoder_sends="levels", layer_sends="levels")
-
-
-def _egru(_: ModelConfig) -> NetworkCost:
-    return NetworkCost(3, 3, SiteCost(3, 3, event_sums=1), layer_sends="levels")
-
-
-def _adlif(_: ModelConfig) -> NetworkCost:
-    return NetworkCost(1, 0, SiteCost(4, 3, event_sums=2), layer_sends="binary")
-
-
-def _radlif(_: ModelConfig) -> NetworkCost:
-    cell = SiteCost(4, 3, event_sums=2)
-    return NetworkCost(1, 1, cell, layer_sends="binary", has_self_connections=False)
-
-
-CONVENTIONAL = ModelSpec(
+_V1_COST = partial(lif_cost, rows=2, cell=SiteCost(2, 2), has_feedback=False, published=8)
+_V2_COST = partial(_V1_COST, has_feedback=True)
+CONVENTIONAL = _lif(
     "conventional",
     "conventional SNN",
-    _SPIKING,
-    _conventional,
-    is_event_based=True,
-    has_quantizers=True,
-    states_matrices=True,
-    engine=_ENGINE,
+    partial(lif_cost, rows=1, cell=SiteCost(1, 1), has_feedback=False, published=6),
 )
-V1 = ModelSpec(
-    "v1",
-    "SNN v1",
-    _SPIKING,
-    _v1,
-    is_event_based=True,
-    has_quantizers=True,
+V1 = _lif("v1", "SNN v1", _V1_COST)
+V2 = _lif("v2", "SNN v2", _V2_COST)
+V3 = _lif("v3", "SNN v3", _leaky_cost)
+LSTM = ModelSpec(
+    "lstm",
+    "LSTM",
+    _DENSE,
+    _fixed(NetworkCost(4, 4, SiteCost(3, 1), published_elementwise=12)),
     states_matrices=True,
-    engine=_ENGINE,
 )
-V2 = ModelSpec(
-    "v2",
-    "SNN v2",
-    _SPIKING,
-    _v2,
-    is_event_based=True,
-    has_quantizers=True,
+GRU = ModelSpec(
+    "gru",
+    "GRU",
+    _DENSE,
+    _fixed(NetworkCost(3, 3, SiteCost(3, 3), published_elementwise=12)),
     states_matrices=True,
-    engine=_ENGINE,
 )
-V3 = ModelSpec(
-    "v3",
-    "SNN v3",
-    _SPIKING,
-    _v3,
-    is_event_based=True,
-    has_quantizers=True,
-    states_matrices=True,
-    engine=_ENGINE,
-)
-LSTM = ModelSpec("lstm", "LSTM", _DENSE, _lstm, states_matrices=True)
-GRU = ModelSpec("gru", "GRU", _DENSE, _gru, states_matrices=True)
 LIGRU = ModelSpec(
-    "ligru", "Li-GRU", "training.models.ligru:LiGruNetwork", _ligru, states_matrices=True
+    "ligru",
+    "Li-GRU",
+    "training.models.ligru:LiGruNetwork",
+    _fixed(NetworkCost(2, 2, SiteCost(2, 2))),
+    states_matrices=True,
 )
 DELTA_GRU = ModelSpec(
     "deltagru",
     "DeltaGRU",
     "training.models.delta_gru:DeltaGruNetwork",
-    _delta_gru,
+    _fixed(
+        NetworkCost(
+            3, 3, SiteCost(3, 4), SiteCost(sums=1), encoder_sends="levels", layer_sends="levels"
+        )
+    ),
     config=DeltaGruConfig,
     is_event_based=True,
 )
@@ -188,13 +154,22 @@ EGRU = ModelSpec(
     "egru",
     "EGRU",
     "training.models.egru:EgruNetwork",
-    _egru,
+    _fixed(NetworkCost(3, 3, SiteCost(3, 3, event_sums=1), layer_sends="levels")),
     config=EgruConfig,
     is_event_based=True,
 )
+_ADAPTIVE_COST = NetworkCost(1, 0, SiteCost(4, 3, event_sums=2), layer_sends="binary")
 ADLIF = ModelSpec(
-    "adlif", "adLIF", "training.models.adaptive_lif:AdlifNetwork", _adlif, is_event_based=True
+    "adlif",
+    "adLIF",
+    "training.models.adaptive_lif:AdlifNetwork",
+    _fixed(_ADAPTIVE_COST),
+    is_event_based=True,
 )
 RADLIF = ModelSpec(
-    "radlif", "RadLIF", "training.models.adaptive_lif:RadlifNetwork", _radlif, is_event_based=True
+    "radlif",
+    "RadLIF",
+    "training.models.adaptive_lif:RadlifNetwork",
+    _fixed(replace(_ADAPTIVE_COST, back_rows=1, has_self_connections=False)),
+    is_event_based=True,
 )
