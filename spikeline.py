@@ -22,6 +22,7 @@ Shape legend: T frames, F features, O outputs, H neurons of a layer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,9 @@ from evaluation.multiplications import measure_activity  # noqa: E402
 from evaluation.published import published_engine, shipped_model  # noqa: E402
 from evaluation.recognise import network_shape  # noqa: E402
 from featurize.schema import FeatureRow, FeaturizeManifest  # noqa: E402
-from featurize.shards import read_index  # noqa: E402
+from featurize.shards import shards_of  # noqa: E402
 from featurize.stage import Location, PipelineError, read_manifest  # noqa: E402
+from featurize.utterance_index import read_index_of  # noqa: E402
 from flows.recipe_config import Recipe  # noqa: E402
 from training.batching import Batch, collate  # noqa: E402
 from training.data import RowCache  # noqa: E402
@@ -246,21 +248,22 @@ class FeatureSet(torch.utils.data.Dataset[FeatureRow]):
         self.location = Location.of(location)
         self.manifest = read_manifest(self.location, FeaturizeManifest)
         subsets = self.manifest.splits.get(split) or (split,)
-        self._index = read_index(self.location, self.manifest, subsets)
-        self._numbers = {shard.file: n for n, shard in enumerate(self.manifest.shards)}
+        files = {shard.file for shard in shards_of(self.manifest, subsets)}
+        numbers = [n for n, shard in enumerate(self.manifest.shards) if shard.file in files]
+        index = read_index_of(self.location, self.manifest, numbers)
+        shards = [n for n in numbers for _ in range(self.manifest.shards[n].num_utterances)]
+        groups = groupby(zip(shards, index["row_group"].to_pylist(), strict=True))
+        # of each utterance its shard, the row group in that and the row in that
+        self._places = [(*group, row) for group, rows in groups for row, _ in enumerate(rows)]
         self._cache = RowCache(self.location, self.manifest, _ROWS_KEPT)
 
     def __len__(self) -> int:
         """Number of utterances."""
-        return len(self._index)
+        return len(self._places)
 
     def __getitem__(self, number: int) -> FeatureRow:
         """One utterance."""
-        index = self._index
-        if not -len(self) <= number < len(self):
-            raise IndexError(number)
-        shard = self._numbers[index.shards[int(index.shard[number])].file]
-        return self._cache.row(shard, int(index.row_group[number]), int(index.row[number]))
+        return self._cache.row(*self._places[number])
 
     def collate(self, rows: Sequence[FeatureRow]) -> Batch:
         """Normalise and pad utterances into a batch, time first."""

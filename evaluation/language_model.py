@@ -73,7 +73,7 @@ def language_model(
 
     Args:
         speller: words that it cannot spell are ``<unk>`` to an estimated model.
-        training: where the training transcripts are; None where they are gone.
+        training: where the training transcripts are; may be None where a file is configured.
     """
     if config.language_model is not None:
         return SourcedModel(
@@ -82,13 +82,8 @@ def language_model(
     if config.text is not None:
         source, min_count = config.text, 2
         read = partial(read_text, Location.of(config.text))
-    elif training is None:
-        raise PipelineError(
-            "the features that the first model was trained on are gone, and with them the "
-            "transcripts to estimate a language model from; name a text (words.text) or an ARPA "
-            "file (words.language_model)"
-        )
     else:
+        assert training is not None
         of_train = training.manifest.splits.get("train", ())
         source, min_count = "", 1
         read = partial(read_transcripts, training.features, training.manifest, of_train)

@@ -1,4 +1,4 @@
-"""Reading and checking shards, and an index over them that does not read the features.
+"""Reading and checking shards.
 
 What takes little time is checked on every read: Parquet page checksums,
 schema version, the shape against the number of bytes, label ids against the inventory.
@@ -7,12 +7,10 @@ schema version, the shape against the number of bytes, label ids against the inv
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -34,23 +32,6 @@ from featurize.stage import (
     damage_error,
     find_damage,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class ShardIndex:
-    """Where each utterance lies, in shard order; the arrays have one entry per utterance."""
-
-    shards: tuple[ShardInfo, ...]  # the indexed shards; ``shard`` counts into this tuple
-    utterance_ids: tuple[str, ...]  # name of each utterance
-    shard: NDArray[np.int32]  # number of the shard, int32
-    row_group: NDArray[np.int32]  # row group within the shard, int32
-    row: NDArray[np.int32]  # row within the row group, int32
-    num_frames: NDArray[np.int32]  # T, int32
-    num_labels: NDArray[np.int32]  # length of the label sequence, int32
-
-    def __len__(self) -> int:
-        """Number of utterances."""
-        return len(self.utterance_ids)
 
 
 def read_rows(
@@ -140,36 +121,6 @@ def read_columns(
         if len(table) != shard.num_utterances:
             raise damaged(file, "its counts are not the manifest's")
         yield table
-
-
-def read_index(
-    location: Location, manifest: FeaturizeManifest, subsets: Iterable[str]
-) -> ShardIndex:
-    """Index some subsets from the small columns alone; no feature byte is read."""
-    shards = shards_of(manifest, subsets)
-    ids: list[str] = []
-    columns: dict[str, list[NDArray[np.int32]]] = {
-        name: [] for name in ("shard", "row_group", "row", "num_frames", "num_labels")
-    }
-    for number, shard in enumerate(shards):
-        file = location.child(shard.file)
-        with open_shard(file, shard) as parquet:
-            sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
-            table = parquet.read(["utterance_id", "num_frames", "labels"], use_threads=False)
-        num_frames = table["num_frames"].to_numpy()
-        if (len(table), int(num_frames.sum())) != (shard.num_utterances, shard.num_frames):
-            raise damaged(file, "its counts are not the manifest's")
-        ids.extend(table["utterance_id"].to_pylist())
-        columns["shard"].append(np.full(len(table), number))
-        columns["row_group"].append(np.repeat(np.arange(len(sizes)), sizes))
-        columns["row"].append(np.concatenate([np.arange(size) for size in sizes]))
-        columns["num_frames"].append(num_frames)
-        columns["num_labels"].append(pc.list_value_length(table["labels"]).to_numpy())
-    arrays = {
-        name: np.concatenate(parts).astype(np.int32) if parts else np.empty(0, dtype=np.int32)
-        for name, parts in columns.items()
-    }
-    return ShardIndex(shards=shards, utterance_ids=tuple(ids), **arrays)
 
 
 def verify_shard(location: Location, shard: ShardInfo) -> None:

@@ -9,7 +9,7 @@ from featurize.rejects import REJECTS_NAME
 from featurize.schema import FeaturizeManifest
 from featurize.stage import FanOut, Location, StageResult, read_manifest
 from flows.artifacts import publish_link, publish_table
-from flows.progress import ALIGNING, AlignmentProgress, stage_progress
+from flows.progress import ALIGNING, stage_progress
 from flows.retries import RETRIED, is_first_attempt
 from flows.run_logging import send_logs_to_runs
 from flows.run_names import run_name
@@ -58,7 +58,7 @@ def align_features(
             Location.of(runs),
             fan_out=fan_out,
             force=force and is_first_attempt(),
-            on_progress=AlignmentProgress(shown),
+            on_progress=shown.show_alignment,
         )
         shown.update(1.0, "already aligned" if result.skipped else "aligned")
     return result

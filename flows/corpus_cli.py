@@ -76,8 +76,7 @@ def corpus_split(
 
 
 @corpus_app.command(
-    "download",
-    epilog="Example: spikeline corpus download /data train-clean-100 dev-clean",
+    "download", epilog="Example: spikeline corpus download /data train-clean-100 dev-clean"
 )
 def corpus_download(
     target: Annotated[str, typer.Argument(help="Folder to write LibriSpeech into.")],

@@ -27,7 +27,7 @@ from flows.artifacts import (
 )
 from flows.comparison import read_metrics
 from flows.pictures import picture
-from flows.progress import EVALUATING, EvaluationProgress, stage_progress
+from flows.progress import EVALUATING, stage_progress
 from flows.retries import RETRIED, is_first_attempt
 from flows.run_logging import send_logs_to_runs
 from flows.run_names import run_name
@@ -89,7 +89,7 @@ def evaluate_models(
             Location.of(runs),
             fan_out=fan_out,
             force=force and is_first_attempt(),
-            progress=EvaluationProgress(shown),
+            progress=shown.show_evaluation,
         )
         shown.update(1.0, "already evaluated" if result.skipped else "evaluated")
     return result

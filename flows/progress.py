@@ -90,6 +90,18 @@ class StageProgress:
         if self._page is not None and self._line is not None:
             self._page.update(self._line, share, said)
 
+    def show_alignment(self, progress: AlignProgress) -> None:
+        """Show a state of an alignment."""
+        share = progress.num_done / max(1, progress.num_all)
+        self.update(share, f"{progress.step}: {progress.num_done}/{progress.num_all}")
+
+    def show_evaluation(self, progress: EvaluateProgress) -> None:
+        """Show a state of an evaluation."""
+        total = progress.num_models * max(1, progress.num_utterances)
+        done = progress.model_number * progress.num_utterances + progress.num_done
+        note = f"{progress.model}: {progress.num_done}/{progress.num_utterances}"
+        self.update(done / total, note)
+
     def add_epoch(self, training: str, curve: Curve) -> None:
         """Add a training's newest epoch to the page of the pipeline around it."""
         if self._page is not None:
@@ -165,30 +177,3 @@ def _epoch_details(epochs: tuple[EpochMetrics, ...]) -> str:
     if last.spike_density:
         details += f", spikes {' '.join(f'{density:.0%}' for density in last.spike_density)}"
     return f"{details}, {last.frames_per_s:,.0f} frames/s"
-
-
-class EvaluationProgress:
-    """Takes an evaluation's progress and tells it."""
-
-    def __init__(self, shown: StageProgress) -> None:
-        self._shown = shown
-
-    def __call__(self, progress: EvaluateProgress) -> None:
-        """Show a state of the evaluation."""
-        total = progress.num_models * max(1, progress.num_utterances)
-        done = progress.model_number * progress.num_utterances + progress.num_done
-        self._shown.update(
-            done / total, f"{progress.model}: {progress.num_done}/{progress.num_utterances}"
-        )
-
-
-class AlignmentProgress:
-    """Takes an alignment's progress and tells it."""
-
-    def __init__(self, shown: StageProgress) -> None:
-        self._shown = shown
-
-    def __call__(self, progress: AlignProgress) -> None:
-        """Show a state of the alignment."""
-        share = progress.num_done / max(1, progress.num_all)
-        self._shown.update(share, f"{progress.step}: {progress.num_done}/{progress.num_all}")

@@ -15,18 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.engine.onnx_graph import OnnxGraph
-from training.kernels.cpu_firing import (
-    EXP_2,
-    EXP_3,
-    EXP_4,
-    EXP_5,
-    EXP_6,
-    EXP_7,
-    EXP_LIMIT,
-    LN2_HIGH,
-    LN2_LOW,
-    LOG2_E,
-)
+from training.kernels import cpu_firing as engine
 
 _LARGEST_POWER = 126
 """Of 2 in ``logistic``, either way: 87 / ln(2)."""
@@ -75,14 +64,15 @@ def logistic(graph: OnnxGraph, name: str, source: str) -> str:
         total = add("Add", [product, graph.double(addend)], f"{suffix}_sum")
         return graph.single(total)
 
-    limit, one = number(EXP_LIMIT, "exp_limit"), number(np.float32(1.0), "one")
-    low = number(-EXP_LIMIT, "negative_exp_limit")
+    limit, one = number(engine.EXP_LIMIT, "exp_limit"), number(np.float32(1.0), "one")
+    low = number(-engine.EXP_LIMIT, "negative_exp_limit")
     x = add("Clip", [add("Neg", [source], "negative"), low, limit], "x")
-    power = add("Round", [add("Mul", [x, number(LOG2_E, "log2_e")], "scaled")], "power")
-    r = fused(power, number(-LN2_HIGH, "ln2_high"), x, "r_high")
-    r = fused(power, number(-LN2_LOW, "ln2_low"), r, "r")
-    series = number(EXP_7, "exp_7")
-    for degree, coefficient in ((6, EXP_6), (5, EXP_5), (4, EXP_4), (3, EXP_3), (2, EXP_2)):
+    power = add("Round", [add("Mul", [x, number(engine.LOG2_E, "log2_e")], "scaled")], "power")
+    r = fused(power, number(-engine.LN2_HIGH, "ln2_high"), x, "r_high")
+    r = fused(power, number(-engine.LN2_LOW, "ln2_low"), r, "r")
+    series = number(engine.EXP_7, "exp_7")
+    coefficients = (engine.EXP_6, engine.EXP_5, engine.EXP_4, engine.EXP_3, engine.EXP_2)
+    for degree, coefficient in zip(range(6, 1, -1), coefficients, strict=True):
         series = fused(series, r, number(coefficient, f"exp_{degree}"), f"series_{degree}")
     linear = add("Add", [r, one], "linear")
     series = fused(series, add("Mul", [r, r], "square"), linear, "series")

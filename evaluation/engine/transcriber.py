@@ -87,10 +87,7 @@ class Transcriber:
     """
 
     def __init__(
-        self,
-        data: EngineData,
-        sample_rate_hz: int | None = None,
-        find_words: bool = True,
+        self, data: EngineData, sample_rate_hz: int | None = None, find_words: bool = True
     ) -> None:
         front_end = data.description.front_end
         if front_end is None:

@@ -39,10 +39,7 @@ class GraphArrays:
 
 
 def graph_of(
-    start: int,
-    final_S: NDArray[np.floating],
-    source_A: NDArray[np.integer],
-    arcs_A: NDArray[Any],
+    start: int, final_S: NDArray[np.floating], source_A: NDArray[np.integer], arcs_A: NDArray[Any]
 ) -> GraphArrays:
     """A graph from arcs in any order."""
     order = np.argsort(source_A, kind="stable")

@@ -12,14 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.graph.arrays import (
-    ARC,
-    GraphArrays,
-    from_fst,
-    graph_of,
-    make_arcs,
-    to_mutable_fst,
-)
+from evaluation.graph.arrays import ARC, GraphArrays, from_fst, graph_of, make_arcs, to_mutable_fst
 from evaluation.graph.outputs import Outputs
 
 

@@ -11,13 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.graph.arrays import (
-    ARC,
-    GraphArrays,
-    graph_of,
-    make_arcs,
-    to_mutable_fst,
-)
+from evaluation.graph.arrays import ARC, GraphArrays, graph_of, make_arcs, to_mutable_fst
 from evaluation.graph.compose import over_outputs
 from evaluation.graph.outputs import Outputs
 from evaluation.ngrams import NEVER, SENTENCE_END, SENTENCE_START, Integers, NgramModel

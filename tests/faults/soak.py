@@ -21,7 +21,7 @@ from pathlib import Path
 
 from evaluation.record import processor
 from featurize.schema import FeaturizeManifest
-from featurize.shards import read_index
+from featurize.shards import iter_rows
 from featurize.stage import Location, read_manifest, software_versions, timestamp
 from tests.faults.stages import run_stages
 from tests.faults.workplace import Workplace, wait_until
@@ -168,7 +168,7 @@ def _ray_round(place: Workplace, seen: Seen) -> None:
 def _check_utterances(runs: Location) -> None:
     (features,) = [place for place in runs.child("featurize").children() if place.is_dir()]
     manifest = read_manifest(features, FeaturizeManifest)
-    names = read_index(features, manifest, manifest.subsets).utterance_ids
+    names = [row.utterance_id for row in iter_rows(features, manifest, manifest.subsets)]
     assert len(names) == len(set(names)) == NUM_UTTERANCES, f"{len(names)} utterances"
 
 

@@ -21,8 +21,16 @@ from featurize.schema import (
 )
 from featurize.shard_labels import read_targets
 from featurize.shard_writer import pack_row, write_shard
-from featurize.shards import iter_rows, read_index, read_numbered, read_rows, verify_shard
+from featurize.shards import (
+    iter_rows,
+    read_columns,
+    read_numbered,
+    read_rows,
+    shards_of,
+    verify_shard,
+)
 from featurize.stage import Location, PipelineError
+from featurize.utterance_index import index_shard
 
 INVENTORY = LabelInventory(kind="phones", symbols=("a", "b", "c"), scored_as=("a", "b", "c"))
 
@@ -127,7 +135,7 @@ def test_single_row_groups_and_their_order(tmp_path):
     assert read == [row.utterance_id for row in [*rows[16:], *rows[:8]]]
 
 
-def test_index_says_where_each_row_is(tmp_path):
+def test_the_rows_of_some_subsets_are_those_of_their_shards(tmp_path):
     location = Location(str(tmp_path))
     rows = make_rows(20)
     others = [replace(row, subset="dev", utterance_id=f"d{i}") for i, row in enumerate(rows)]
@@ -137,21 +145,11 @@ def test_index_says_where_each_row_is(tmp_path):
         write(location, rows[11:], file="shard-2.parquet"),
     ]
     manifest = manifest_of(shards, ("train", "dev"))
-    index = read_index(location, manifest, ["train"])
-    assert len(index) == 20
-    assert index.shards == (shards[0], shards[2])
-    assert sorted(index.utterance_ids) == sorted(row.utterance_id for row in rows)
-    for i, name in enumerate(index.utterance_ids):
-        row = read_rows(location, index.shards[index.shard[i]], [index.row_group[i]])[index.row[i]]
-        assert (row.utterance_id, len(row.features), len(row.labels)) == (
-            name,
-            index.num_frames[i],
-            index.num_labels[i],
-        )
+    assert shards_of(manifest, ["train"]) == (shards[0], shards[2])
     streamed = [row.utterance_id for row in iter_rows(location, manifest, ["train"])]
-    assert streamed == list(index.utterance_ids)
+    assert sorted(streamed) == sorted(row.utterance_id for row in rows)
     with pytest.raises(PipelineError, match="'test' is not in this feature set; it has dev, train"):
-        read_index(location, manifest, ["test"])
+        shards_of(manifest, ["test"])
 
 
 def test_label_columns_are_those_of_the_rows(tmp_path):
@@ -167,8 +165,7 @@ def test_index_reads_no_features(tmp_path):
     """With every feature byte overwritten, the index is the same; reading rows is refused."""
     location = Location(str(tmp_path))
     shard = write(location, make_rows(20))
-    manifest = manifest_of([shard])
-    before = read_index(location, manifest, ["train"])
+    before = index_shard(location, shard)
     metadata = pq.ParquetFile(tmp_path / shard.file).metadata
     content = bytearray((tmp_path / shard.file).read_bytes())
     number = SHARD_SCHEMA.get_field_index("features")
@@ -179,7 +176,7 @@ def test_index_reads_no_features(tmp_path):
             b"\xff" * column.total_compressed_size
         )
     (tmp_path / shard.file).write_bytes(content)
-    assert read_index(location, manifest, ["train"]).utterance_ids == before.utterance_ids
+    assert index_shard(location, shard).equals(before)
     with pytest.raises(PipelineError, match="spikeline repair"):
         read_rows(location, shard)
 
@@ -213,11 +210,9 @@ def test_truncated_files_are_refused(tmp_path, keep):
     shard = write(location, make_rows())
     content = (tmp_path / shard.file).read_bytes()
     (tmp_path / shard.file).write_bytes(content[:keep])
-    for reader in (verify_shard, read_rows):
+    for reader in (verify_shard, read_rows, index_shard):
         with pytest.raises(PipelineError, match="cannot be used"):
             reader(location, shard)
-    with pytest.raises(PipelineError, match="cannot be used"):
-        read_index(location, manifest_of([shard]), ["train"])
 
 
 def test_missing_files_are_refused(tmp_path):
@@ -277,8 +272,12 @@ def test_other_columns_are_refused(tmp_path):
 def test_counts_that_are_not_the_manifests_are_refused(tmp_path):
     location = Location(str(tmp_path))
     shard = write(location, make_rows()).model_copy(update={"num_utterances": 21})
-    with pytest.raises(PipelineError, match="its counts are not the manifest's"):
-        read_index(location, manifest_of([shard]), ["train"])
+    for reader in (
+        lambda: index_shard(location, shard),
+        lambda: list(read_columns(location, manifest_of([shard]), ["train"], ["text"])),
+    ):
+        with pytest.raises(PipelineError, match="its counts are not the manifest's"):
+            reader()
 
 
 def test_what_the_stored_precision_cannot_hold_is_not_written(tmp_path):

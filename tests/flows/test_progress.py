@@ -5,7 +5,6 @@ import pytest
 from evaluation.manifest import EvaluateProgress
 from flows.overview import Curve
 from flows.progress import (
-    EvaluationProgress,
     StageProgress,
     TimeLeft,
     TrainingProgress,
@@ -92,13 +91,11 @@ def test_training_never_goes_back_and_tells_each_epoch_once(
 
 def test_evaluation_counts_models_and_utterances() -> None:
     recorder = Recorder()
-    shown = EvaluationProgress(recorder)  # type: ignore[arg-type]
     for model, done in ((0, 5), (0, 10), (1, 5), (1, 10)):
-        shown(
-            EvaluateProgress(
-                model="v2", model_number=model, num_models=2, num_done=done, num_utterances=10
-            )
+        progress = EvaluateProgress(
+            model="v2", model_number=model, num_models=2, num_done=done, num_utterances=10
         )
+        StageProgress.show_evaluation(recorder, progress)  # type: ignore[arg-type]
     assert recorder.shares == [0.25, 0.5, 0.75, 1.0]
 
 

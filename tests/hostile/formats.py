@@ -31,7 +31,7 @@ from featurize.lexicon import load_lexicon
 from featurize.make_shard import make_shard
 from featurize.plan_shards import ShardPlan
 from featurize.schema import SHARD_SCHEMA, FeaturizeManifest
-from featurize.shards import read_index, read_rows
+from featurize.shards import read_columns, read_rows
 from featurize.stage import Location, read_manifest
 from featurize.stage.integrity import content_digest
 from tests.harness.tiny import FEATURES
@@ -271,7 +271,7 @@ def _read_parquet(workshop: _Workshop, data: bytes, folder: Path) -> str:
     verdicts: list[BaseException] = []
     for reader in (
         lambda: read_rows(features, shard, inventory=manifest.labels),
-        lambda: read_index(features, manifest, manifest.subsets),
+        lambda: list(read_columns(features, manifest, manifest.subsets, ["utterance_id"])),
         lambda: list(read_targets(features, shard)),
         lambda: index_shard(features, shard),
     ):

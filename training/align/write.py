@@ -156,10 +156,7 @@ def _thinned(
 
 
 def _alignment_info(
-    job: AlignJob,
-    aligned: Sequence[AlignedUtterance],
-    poor: Set[str],
-    guessed: Mapping[str, str],
+    job: AlignJob, aligned: Sequence[AlignedUtterance], poor: Set[str], guessed: Mapping[str, str]
 ) -> AlignmentInfo:
     """What the manifest says of the alignment."""
     num_rows = sum(u.num_rows for u in aligned)

@@ -23,14 +23,7 @@ from torch import Tensor
 from training.constants import SATURATION
 from training.kernels import triton_kernels
 from training.kernels.firing_gradients import FiringSums
-from training.kernels.triton_layer import (
-    Firing,
-    Kept,
-    Membrane,
-    MembraneGradients,
-    Options,
-    fill,
-)
+from training.kernels.triton_layer import Firing, Kept, Membrane, MembraneGradients, Options, fill
 
 CHUNK_FRAMES = 64
 TILE_ROWS = 16
@@ -137,11 +130,7 @@ class _Replayed:
 
 
 def launch_forward(
-    shape: FrameShape,
-    inputs: FrameInputs,
-    membrane: Membrane,
-    outputs: FrameOutputs,
-    times: range,
+    shape: FrameShape, inputs: FrameInputs, membrane: Membrane, outputs: FrameOutputs, times: range
 ) -> None:
     """Frames of v1 in one launch, or a single frame of v2."""
     triton_kernels.gated_forward[tile_grid(shape.batch_size, shape.num_neurons)](
