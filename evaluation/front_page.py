@@ -158,9 +158,10 @@ def _sentences(points: Sequence[FrontPoint], rate: RateName) -> list[str]:
         f"of {len(set(first.speakers))} speakers.",
         f"- Beaten by no other in cost and {rate.upper()} at once: {chain}.",
     ]
-    single = [p.name for p in points if len(p.runs) == 1]
-    if single:
-        lines.append(f"- Of one seed, so that nothing is claimed of them: {', '.join(single)}.")
+    several = [p.name for p in points if len(p.runs) > 1]
+    if len(several) < len(points):
+        named = f"; several have {', '.join(several)}" if several else ""
+        lines.append(f"- Of an entry with one seed nothing is claimed{named}.")
     return lines
 
 
