@@ -329,8 +329,13 @@ _ABLATIONS: dict[str, dict[str, object]] = {
         "encoder_max_range": 4.0,
     },
     "v3-projection": {"projection_size": 16},
+    "v3-leak-and-levels": {
+        "v3": LeakyConfig(residue_leak="layer", cell_bound=None, unsigned_levels=False),
+        "threshold": 3,
+    },
 }
-"""v3 at ``_ABLATED_AT_M`` with one thing changed."""
+"""v3 at ``_ABLATED_AT_M`` with one thing changed; in the last, all but its leak and its learned
+levels."""
 _ABLATED_AT_M = 5.0
 
 
@@ -344,7 +349,7 @@ def _ablation_entries(full: FrontEntry) -> Iterator[FrontEntry]:
                 "family": family,
                 "variant_of": full.name,
                 "train": training,
-                "tuned": "as v3, one thing changed",
+                "tuned": "as v3, but for what the name says",
             }
         )
 
