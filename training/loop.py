@@ -219,12 +219,15 @@ class TrainingLoop:
         sizes = self.budget.shape.site_sizes
         spikes = [d * size for d, size in zip(dev.spike_density, sizes, strict=True)]
         cost = self.budget.cost_per_s(spikes)
-        if dev.multiplications_per_frame is not None:
+        in_the_end = cost
+        if self.pruner is not None and dev.multiplications_per_frame is not None:
             cost = dev.multiplications_per_frame * self.budget.frames_per_s
+            # The aim knows the weights that are left in the end, of which there are fewer.
+            in_the_end = cost * self.pruner.density / self.pruner.share_kept
         return {
             "multiplications_per_s": cost,
             "price_integral": self.budget.integral,
-            "budget_excess": self.budget.measured_excess(cost),
+            "budget_excess": self.budget.measured_excess(in_the_end),
             "is_affordable": self.budget.is_affordable(cost),
         }
 

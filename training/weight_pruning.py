@@ -44,6 +44,12 @@ class WeightPruner:
         self.density = density
         self.masks = {name: weight != 0 for name, weight in network.matrices().items()}
 
+    @property
+    def share_kept(self) -> float:
+        """Of all weights, those that are not pruned yet."""
+        masks = self.masks.values()
+        return sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+
     @torch.no_grad()
     def after_step(self, step: int, share_done: float, copies: Iterable[SpeechNetwork]) -> None:
         """Prune after an optimiser's step.
