@@ -37,7 +37,7 @@ v2), r_t what arrives at R_t from frame t + 1 (it is the gradient of V_{t+1}, as
 with the derivatives of Q in ``training.quantizer``. Inside the clip v_t = g_t, as in v2: gradient
 flows through time along the current alone; r_t is needed for lambda, M and tau.
 
-Shape legend: B batch, H neurons.
+Shape legend: T time, B batch, H neurons.
 """
 
 from typing import NamedTuple
@@ -73,6 +73,15 @@ class StepOutput(NamedTuple):
 
     state: LifState  # the state after the step; ``state.spikes`` is the output
     membrane_potential: Tensor  # V before firing, (B, H), for the quantiser's range
+
+
+class RecurrenceOutput(NamedTuple):
+    """All steps of a sequence."""
+
+    spikes_TBH: Tensor  # Y, zero at padding frames
+    state: LifState  # the state after each utterance's last valid frame
+    minimum: Tensor  # smallest valid membrane potential, scalar without gradient; +inf if no frame
+    maximum: Tensor  # largest valid membrane potential, scalar without gradient; -inf if no frame
 
 
 class FiringOptions(NamedTuple):

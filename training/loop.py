@@ -32,8 +32,7 @@ from training.learning_rate import next_learning_rate, step_learning_rate
 from training.losses import ctc_loss_sum, frame_loss_sum, greedy_ctc_labels
 from training.manifest import EpochMetrics, TrainProgress
 from training.models.counting import NetworkShape
-from training.models.network import SpeechNetwork
-from training.models.output import NetworkOutput
+from training.models.network import NetworkOutput, SpeechNetwork
 from training.models.reached import site_of, weights_reached
 from training.train_config import TrainConfig
 from training.weight_averaging import averaged

@@ -18,9 +18,8 @@ from featurize.stage import PipelineError
 from training.constants import Backend
 from training.kernels import operators, reference
 from training.kernels.layer import Keep, Layer, LayerWeights, Rows
-from training.lif import FiringRule, LifState, saturate
+from training.lif import FiringRule, LifState, RecurrenceOutput, saturate
 from training.quantizer import RangeTracker
-from training.recurrence_types import RecurrenceOutput
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Protocol, cast
 from torch import Tensor
 
 from training.kernels.layer import Keep, Layer, LayerGradients, OutputGradients, Saved
-from training.recurrence_types import RecurrenceOutput
+from training.lif import RecurrenceOutput
 
 _MODULES = {"reference": "reference", "cpu": "cpu", "triton": "triton_backend"}
 

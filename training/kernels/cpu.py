@@ -38,8 +38,7 @@ from training.kernels.layer import (
     num_bit_bytes,
 )
 from training.kernels.simd import LANES
-from training.lif import LifState
-from training.recurrence_types import RecurrenceOutput
+from training.lif import LifState, RecurrenceOutput
 
 
 def _frames(tensor: Tensor) -> Frames:

@@ -24,13 +24,13 @@ from training.kernels.layer import (
 from training.lif import (
     FiringRule,
     LifState,
+    RecurrenceOutput,
     StepOutput,
     conventional_step,
     encoder_step,
     gated_step,
 )
 from training.quantizer import RangeTracker
-from training.recurrence_types import RecurrenceOutput
 
 Step = Callable[[int, LifState, FiringRule], StepOutput]
 

@@ -23,8 +23,7 @@ from training.kernels.triton_layer import (
     new_membrane,
     options_of,
 )
-from training.lif import LifState
-from training.recurrence_types import RecurrenceOutput
+from training.lif import LifState, RecurrenceOutput
 
 SCAN_BLOCK = 128
 

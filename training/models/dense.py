@@ -17,8 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from training.models.batch_norm import FrameBatchNorm
 from training.models.frames import ValidFrames
 from training.models.model_config import ModelConfig
-from training.models.network import OutputLayer, SpeechNetwork
-from training.models.output import NetworkOutput
+from training.models.network import NetworkOutput, OutputLayer, SpeechNetwork
 
 
 class DenseLayer(nn.Module):

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from training.constants import UNQUANTIZED_BITS
-from training.lif import FiringOptions, FiringRule
+from training.lif import FiringOptions, FiringRule, RecurrenceOutput
 from training.models.model_config import ModelConfig
 from training.models.site import QuantizerSite, Recurrence
 from training.quantizer import Quantizer
-from training.recurrence_types import RecurrenceOutput
 
 
 def _scaled_gradient(value: Tensor, share: float) -> Tensor:

@@ -5,6 +5,7 @@ Shape legend: T time, B batch, F input features, H neurons, O outputs.
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,22 @@ from torch import Tensor, nn
 from training.models.batch_norm import FrameBatchNorm
 from training.models.frames import ValidFrames
 from training.models.model_config import ModelConfig
-from training.models.output import NetworkOutput
 from training.spike_linear import spike_linear
 from training.train_config import QuantizationScheduleConfig
 
 BLANK_BIAS = 4.0
+
+
+class NetworkOutput(NamedTuple):
+    """What a forward pass of any recogniser gives."""
+
+    log_probs_TBO: Tensor  # log-softmax scores; arbitrary at padding frames
+    # opaque recurrent state after each utterance's last frame, to be passed back in; LSTM and GRU
+    # have none after a ragged batch in training
+    state: tuple[tuple[Tensor, ...], ...]
+    # what each site sends on, (T, B, H) each, zero at padding frames: the input encoder (for LSTM
+    # and GRU the input itself), then every layer. Counting reads these.
+    site_outputs: tuple[Tensor, ...]
 
 
 def normalized_linear(

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from training.collectives import all_sum
-from training.lif import LifState
+from training.lif import LifState, RecurrenceOutput
 from training.models.batch_norm import FrameBatchNorm, Moments
 from training.models.frames import ValidFrames
-from training.recurrence_types import RecurrenceOutput
 
 ChunkRecurrence = Callable[[Tensor, Tensor, LifState], RecurrenceOutput]
 """(drive of a chunk (T, B, G), valid frames of it (B,), state before it) to its result."""

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 
 from training.collectives import all_max
 from training.constants import UNQUANTIZED_BITS
-from training.lif import FiringRule
+from training.lif import FiringRule, RecurrenceOutput
 from training.models.model_config import ModelConfig
 from training.quantizer import Quantizer, RangeTracker, paper_quantizer
-from training.recurrence_types import RecurrenceOutput
 from training.train_config import QuantizationScheduleConfig
 
 Recurrence = Callable[[FiringRule, RangeTracker | None], RecurrenceOutput]

@@ -10,17 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from training import recurrence
-from training.lif import FiringRule, LifState
+from training.lif import FiringRule, LifState, RecurrenceOutput
 from training.models.batch_norm import FrameBatchNorm
 from training.models.frames import ValidFrames
 from training.models.leaky_site import site_for
 from training.models.model_config import ModelConfig
-from training.models.network import OutputLayer, SpeechNetwork, normalized_linear
-from training.models.output import NetworkOutput
+from training.models.network import NetworkOutput, OutputLayer, SpeechNetwork, normalized_linear
 from training.models.recomputed import recomputed
 from training.models.site import QuantizerSite
 from training.quantizer import RangeTracker
-from training.recurrence_types import RecurrenceOutput
 from training.spike_linear import spike_linear
 from training.train_config import QuantizationScheduleConfig
 

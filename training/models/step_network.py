@@ -29,8 +29,7 @@ from torch import Tensor, nn
 from training.models.batch_norm import FrameBatchNorm
 from training.models.frames import ValidFrames
 from training.models.model_config import ModelConfig
-from training.models.network import OutputLayer, SpeechNetwork, normalized_linear
-from training.models.output import NetworkOutput
+from training.models.network import NetworkOutput, OutputLayer, SpeechNetwork, normalized_linear
 from training.models.spiking import uniform_linear
 
 State = tuple[Tensor, ...]
