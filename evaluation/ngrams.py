@@ -33,15 +33,6 @@ class NgramOrder:
         return len(self.word_N)
 
 
-@dataclass(frozen=True)
-class Perplexity:
-    """How well a model foresees sentences."""
-
-    value: float  # per word and sentence end, words it lacks left out
-    num_words: int  # all words of the sentences
-    num_unknown: int  # words that it lacks
-
-
 @dataclass(frozen=True, eq=False)
 class NgramModel:
     """A back-off model."""
@@ -127,21 +118,17 @@ class NgramModel:
         backoff = 0.0 if context is None else float(order.log10_backoff_N[context])
         return backoff + self.log10_probability(history[1:], word)
 
-    def perplexity(self, sentences: Iterable[Sequence[str]]) -> Perplexity:
-        """Perplexity over sentences of upper-case words."""
-        total, num_scored, num_words, num_unknown = 0.0, 0, 0, 0
+    def perplexity(self, sentences: Iterable[Sequence[str]]) -> float:
+        """Per upper-case word and sentence end of some sentences, words it lacks left out."""
+        total, num_scored = 0.0, 0
         unknown = self.number_of.get(UNKNOWN, -1)
         start = self.number_of[SENTENCE_START]
         for sentence in sentences:
             history = [start]
             for word in (*sentence, SENTENCE_END):
                 number = self.number_of.get(word, unknown)
-                if number in (unknown, -1):
-                    num_unknown += 1
-                else:
+                if number not in (unknown, -1):
                     total += self.log10_probability(history, number)
                     num_scored += 1
                 history = [*history, number][-self.order :]
-            num_words += len(sentence)
-        value = math.exp(-total * math.log(10) / num_scored) if num_scored else 1.0
-        return Perplexity(value, num_words, num_unknown)
+        return math.exp(-total * math.log(10) / num_scored) if num_scored else 1.0

@@ -1,13 +1,22 @@
-"""Writing a model to give away; see ``evaluation.published`` for what it is."""
+"""Writing a model to give away, with its card; see ``evaluation.published`` for what it is."""
+
+import yaml
 
 from evaluation.chosen import evaluation_of, metrics_of_model, read_evaluation
-from evaluation.engine.description import Precision
+from evaluation.engine.description import EngineDescription, Precision
 from evaluation.engine.engine_file import write_engine
 from evaluation.engine_of_run import SearchChoice, engine_of_run
-from evaluation.model_card import EvaluationOfModel, model_card
+from evaluation.metrics import EvaluationMetrics, ModelMetrics
 from evaluation.published import CARD_NAME, ENGINE_NAME
+from evaluation.scoring import RATE_UNITS
 from featurize.stage import Location, PipelineError, read_checked, read_manifest, write_manifest
 from training.manifest import TrainManifest
+
+_HEAD = {
+    "library_name": "spikeline",
+    "pipeline_tag": "automatic-speech-recognition",
+    "tags": ["spiking-neural-network", "event-driven"],
+}
 
 
 def publish(
@@ -41,13 +50,104 @@ def publish(
         raise PipelineError(f"--out {out} holds something else; name a new folder")
     engine = engine_of_run(run.uri, precision, choice=SearchChoice(scored.uri))
     _, metrics = read_evaluation(scored)
-    of_model = EvaluationOfModel(metrics, metrics_of_model(metrics, trained, scored))
+    model = metrics_of_model(metrics, trained, scored)
     out.remove()
     for name in (trained.weights, trained.label_statistics):
         out.child(name).write_bytes(read_checked(run, trained, name))
     out.child(ENGINE_NAME).write_bytes(write_engine(engine))
-    card = model_card(trained, engine.description, of_model, about)
+    card = _card(trained, engine.description, metrics, model, about)
     out.child(CARD_NAME).write_bytes(card.encode())
     stage = Location.of(trained.features)
     named = f"{stage.parent.name}/{stage.name}"
     write_manifest(out, trained.model_copy(update={"features": named, "checksums": {}}))
+
+
+def _card(
+    trained: TrainManifest,
+    engine: EngineDescription,
+    metrics: EvaluationMetrics,
+    model: ModelMetrics,
+    about: str,
+) -> str:
+    """What the model is, what it was trained on, how it errs and what it costs.
+
+    Markdown with YAML before it, as model hubs read it. The author's part goes below; YAML before
+    that goes into the card's.
+    """
+    head, text = _parted(about)
+    title = trained.config.model.spec.title
+    lines = [
+        f"---\n{yaml.safe_dump(_HEAD | head, sort_keys=False)}---",
+        f"# {title}, {model.num_layers} x {model.hidden_size}",
+        f"{engine.trained_on[:1].upper()}{engine.trained_on[1:]}.",
+        "```\nspikeline transcribe --model FOLDER speech.flac\nspikeline serve --model FOLDER\n```",
+        _network(trained, engine, model),
+        _errors(metrics, model),
+        _costs(model),
+        text.strip() or "Its author has stated neither licence nor limits.",
+        f"Trained as `{trained.fingerprint}` with "
+        + ", ".join(f"{name} {version}" for name, version in trained.versions.items())
+        + ".",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _parted(about: str) -> tuple[dict[str, object], str]:
+    if not about.startswith("---\n"):
+        return {}, about
+    head, is_closed, text = about.removeprefix("---\n").partition("\n---\n")
+    try:
+        fields = yaml.safe_load(head) if is_closed else None
+    except yaml.YAMLError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise PipelineError(
+            "--about: it begins with ---, and what follows up to the next --- is not YAML of lines "
+            "NAME: VALUE; correct it, or leave it out"
+        )
+    return fields, text
+
+
+def _network(trained: TrainManifest, engine: EngineDescription, model: ModelMetrics) -> str:
+    delay_ms = 1000 * engine.target_delay * engine.frame_shift_s
+    return (
+        "## What it is\n\n"
+        f"- {model.parameters.total:,} parameters (`{trained.weights}`, float32); the engine "
+        f"file `model.spikes` has {engine.precision} weights and the searches\n"
+        f"- {engine.num_features} features every {1000 * engine.frame_shift_s:.0f} ms, "
+        f"{engine.num_outputs} outputs, spikes of {engine.num_bits} bits; it names a frame when "
+        f"it has heard {delay_ms:.0f} ms more"
+    )
+
+
+def _errors(metrics: EvaluationMetrics, model: ModelMetrics) -> str:
+    rows = [
+        f"| {RATE_UNITS[name]} errors | {rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%}) |"
+        for name, rate in model.error_rates.known().items()
+    ]
+    words = metrics.word_model
+    text = (
+        f"## Errors\n\n{', '.join(metrics.subsets)}: {model.num_utterances} utterances, "
+        f"{model.num_frames * model.frame_shift_s / 60:.0f} minutes, by `spikeline evaluate` "
+        f"(float32, 95% interval over utterances).\n\n| | |\n|---|---|\n" + "\n".join(rows)
+    )
+    if words is not None:
+        text += (
+            f"\n\nWords by a search over {words.num_spelled:,} words and "
+            f"{sum(words.num_ngrams[1:]):,} longer n-grams; {words.unknown_share:.1%} of the "
+            f"words spoken there are not among them, and its perplexity is {words.perplexity:.0f}."
+        )
+    return text
+
+
+def _costs(model: ModelMetrics) -> str:
+    density = " / ".join(f"{share:.3f}" for share in model.spike_density)
+    lines = [
+        "## What it costs\n",
+        f"- {model.audited_per_s / 1e6:.2f} million multiplications per second of speech (matrix "
+        "terms, exact)",
+        f"- share of outputs that are not zero, encoder first: {density}",
+    ]
+    if model.saving.gru is not None:
+        lines.append(f"- a GRU of this size takes {model.saving.gru:.1f} times as many")
+    return "\n".join(lines)

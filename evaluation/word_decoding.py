@@ -141,6 +141,6 @@ def word_metrics(
         num_ngrams=summary.num_ngrams,
         num_words=summary.num_words,
         num_spelled=summary.num_spelled,
-        perplexity=model.perplexity(scored).value,
+        perplexity=model.perplexity(scored),
         unknown_share=num_unknown / max(1, num_words),
     )

@@ -10,8 +10,7 @@ import yaml
 
 import spikeline
 from evaluation.evaluate import evaluate
-from evaluation.model_card import _parted
-from evaluation.publish import publish
+from evaluation.publish import _parted, publish
 from featurize.featurize import featurize
 from featurize.stage import Location, PipelineError
 from flows.cli import run
