@@ -84,7 +84,7 @@ def workload(
         activity: summed over all utterances.
         stored: the network as it is stored.
         frame_shift_s: seconds between frames.
-        target_delay: frames that it hears on after the one it names.
+        target_delay: frames read after the one that is named.
     """
     frames = max(1, activity.num_frames)
     terms = count_terms(shape, activity)

@@ -15,7 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from featurize.audio_container import check_container
-from featurize.rejected import RejectedUtterance
+from featurize.reject_reasons import RejectedUtterance
 from featurize.resampling import resample
 from featurize.segment import Segment
 from featurize.stage import Location

@@ -8,7 +8,7 @@ import re
 import struct
 from typing import IO
 
-from featurize.rejected import RejectedUtterance
+from featurize.reject_reasons import RejectedUtterance
 
 _MAX_SPHERE_HEADER_BYTES = 16_384
 _MAX_RIFF_CHUNKS = 64

@@ -9,7 +9,7 @@ from featurize.featurize_config import FeaturizeConfig
 from featurize.labels import labeller
 from featurize.make_shard import extractor_of, reject_of, usable_speech
 from featurize.plan_shards import ShardPlan, plan_shards
-from featurize.rejected import RejectedUtterance
+from featurize.reject_reasons import RejectedUtterance
 from featurize.rejects import Reject
 from featurize.stage import FanOut, Location, Progress, run_fan_out
 

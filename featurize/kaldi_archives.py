@@ -17,7 +17,7 @@ import numpy as np
 from kaldiio import matio
 from numpy.typing import NDArray
 
-from featurize.rejected import RejectReason
+from featurize.reject_reasons import RejectReason
 from featurize.stage import Location, PipelineError
 from featurize.text_file import read_unzipped, text_lines
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from featurize.cmudict import read_cmudict
 from featurize.featurize_config import OutOfVocabularyRule
 from featurize.phones import CMUDICT_39
-from featurize.rejected import RejectedUtterance
+from featurize.reject_reasons import RejectedUtterance
 from featurize.stage import Location, PipelineError
 from featurize.text_file import read_unzipped, text_lines
 

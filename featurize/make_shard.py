@@ -20,7 +20,7 @@ from featurize.featurize_config import FeaturizeConfig
 from featurize.labels import Labeller, Labels, frames_needed, labeller
 from featurize.moments import MomentSums, add_moments
 from featurize.plan_shards import ShardPlan
-from featurize.rejected import RejectedUtterance
+from featurize.reject_reasons import RejectedUtterance
 from featurize.rejects import Reject
 from featurize.schema import FeatureRow, ShardInfo
 from featurize.shard_writer import PackedRow, pack_row, unpacked_features, write_shard

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurize.rejected import RejectReason
+from featurize.reject_reasons import RejectReason
 from featurize.stage import Location, PipelineError, write_table
 
 REJECTS_NAME = "rejects.parquet"

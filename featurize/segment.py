@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import floor
 
-from featurize.rejected import RejectedUtterance
+from featurize.reject_reasons import RejectedUtterance
 
 END_TOLERANCE_S = 0.02
 """A segment may end this far from its recording's end, and then ends there: tables round times."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from evaluation.time_alignment import phone_runs
 from featurize.phones import fold_segments_to_48, read_alignment
-from featurize.rejected import RejectedUtterance
+from featurize.reject_reasons import RejectedUtterance
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows
 from featurize.stage import Location, PipelineError, is_finished, read_manifest

@@ -14,7 +14,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from featurize.audio_container import check_container
-from featurize.rejected import RejectedUtterance
+from featurize.reject_reasons import RejectedUtterance
 from featurize.stage import Location, PipelineError
 
 logger = logging.getLogger(__name__)

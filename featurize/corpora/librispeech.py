@@ -23,7 +23,7 @@ from featurize.corpora.listing import (
 )
 from featurize.corpora.registry import CorpusReader
 from featurize.corpora.unpacked import scan_folders
-from featurize.rejected import RejectReason
+from featurize.reject_reasons import RejectReason
 from featurize.stage import Location, PipelineError
 from featurize.text_file import text_lines
 

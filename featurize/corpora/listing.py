@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from featurize.corpora.entry import CorpusEntry, CorpusListing
-from featurize.rejected import RejectReason
+from featurize.reject_reasons import RejectReason
 from featurize.rejects import Reject
 from featurize.stage import Location, PipelineError, is_folder_marker
 

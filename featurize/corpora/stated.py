@@ -25,7 +25,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from featurize.corpora.entry import CorpusEntry, CorpusListing, file_of
 from featurize.corpora.listing import CorpusFile, content_mark, make_listing, names_for_message
 from featurize.corpora.text import normalise_text
-from featurize.rejected import RejectedUtterance, RejectReason
+from featurize.reject_reasons import RejectedUtterance, RejectReason
 from featurize.rejects import Reject
 from featurize.segment import Segment
 from featurize.stage import Location, PipelineError

@@ -28,7 +28,7 @@ from featurize.corpora.listing import (
 from featurize.corpora.registry import CorpusReader
 from featurize.corpora.text import normalise_text
 from featurize.corpora.timit_speakers import CORE_TEST_SPEAKERS, DEV_SPEAKERS
-from featurize.rejected import RejectedUtterance
+from featurize.reject_reasons import RejectedUtterance
 from featurize.stage import Location, PipelineError
 
 # Subset: the folder it lies in, and its speakers where not all of the folder's.

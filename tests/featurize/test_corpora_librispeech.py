@@ -14,7 +14,7 @@ from featurize.audio import read_audio
 from featurize.corpora.librispeech import AUDIO_EXTENSIONS, read_speakers
 from featurize.corpora.scan import scan_corpus
 from featurize.phones import read_alignment
-from featurize.rejected import RejectedUtterance
+from featurize.reject_reasons import RejectedUtterance
 from featurize.stage import Location, PipelineError
 
 SUBSETS = ("train-synthetic", "dev-synthetic", "test-synthetic")

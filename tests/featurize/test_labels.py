@@ -13,7 +13,7 @@ from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.labels import CHARACTERS, frames_needed, labeller, missing_words
 from featurize.lexicon import load_lexicon, pronounce, spell_out
 from featurize.phones import CMUDICT_39, PHONE_48_TO_39, TIMIT_48
-from featurize.rejected import RejectedUtterance
+from featurize.reject_reasons import RejectedUtterance
 from featurize.stage import Location, PipelineError
 from tests.harness.label_text import label_text
 

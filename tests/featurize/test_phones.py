@@ -18,7 +18,7 @@ from featurize.phones import (
     read_alignment,
     rescale_segments,
 )
-from featurize.rejected import RejectedUtterance
+from featurize.reject_reasons import RejectedUtterance
 from featurize.stage import Location
 
 
