@@ -348,6 +348,7 @@ def _ablation_entries(full: FrontEntry) -> Iterator[FrontEntry]:
             update={
                 "family": family,
                 "variant_of": full.name,
+                "num_seeds": 3,
                 "train": training,
                 "tuned": "as v3, but for what the name says",
             }
@@ -410,7 +411,6 @@ def _rounded(entry: FrontEntry) -> FrontEntry:
             "family": f"{entry.family}-int8",
             "variant_of": entry.name,
             "weight_bits": 8,
-            "num_seeds": 1,
         }
     )
 
