@@ -38,7 +38,9 @@ def _fire(potential, firing, IS_QUANTIZED: tl.constexpr):  # type: ignore[no-unt
         scaled = within * scale
         level = tl.where(scaled >= 0, tl.floor(scaled), tl.ceil(scaled))
         level = tl.where(tl.abs(scaled) >= tl.load(firing.threshold), level, 0.0)
-        spikes = level / scale
+        # Rounded as in the reference: where currents cancel, the next potential is minus these
+        # spikes, and its level depends on their last bit. A GPU's ``/`` is off by up to two.
+        spikes = tl.div_rn(level, scale)
     return spikes, within == potential
 
 
