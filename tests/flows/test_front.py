@@ -74,7 +74,7 @@ def test_what_is_claimed_has_three_seeds_and_chosen_seeds_are_of_every_entry():
     seeds = {entry.name: entry.num_seeds for entry in RECIPE.entries}
     claimed = {
         f"{family}-30ms-speeds-{budget}M"
-        for family in ("gru", "ligru", "v3")
+        for family in ("gru", "ligru", "v3", "v3-projected")
         for budget in ("2.5", "5", "10", "17")
     }
     variants = {entry.name for entry in RECIPE.entries if entry.variant_of is not None}
