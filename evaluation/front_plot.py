@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.typing import FillStyleType
 
 from evaluation.figures import (
     PAPER,
@@ -17,9 +18,11 @@ from evaluation.figures import (
     plot_style,
     short_count,
 )
-from evaluation.front import FrontPoint, interval, undominated
+from evaluation.front import Aid, FrontPoint, interval, undominated
 from evaluation.scoring import RATE_UNITS, RateName
 
+_FILLED: dict[Aid, FillStyleType] = {"teacher": "left", "masks": "bottom", "pruning": "none"}
+"""How much of a marker is filled where a family has this beside its training."""
 _TITLE = "Error rate against multiplications per second of speech"
 
 
@@ -31,10 +34,12 @@ def _cost(point: FrontPoint) -> float:
 def _draw_family(axes: Axes, family: str, own: Sequence[FrontPoint], rate: RateName) -> str:
     """A family's points and its own front; returns what they say.
 
-    A kind of model has one colour and marker; hollow ones are pruned or taught.
+    A kind of model has one colour and marker, a star where it is another configuration of it; what
+    is taught, trained longer or pruned has a marker that is not full.
     """
-    kind, has_aids = own[0].runs[0].metrics.model, bool(own[0].aids)
+    kind, aids = own[0].runs[0].metrics.model, own[0].aids
     colour = colour_of(kind)
+    is_other = not aids and family != kind
     estimates = [interval(point, rate).by_utterance for point in own]
     axes.errorbar(
         [_cost(point) for point in own],
@@ -43,10 +48,11 @@ def _draw_family(axes: Axes, family: str, own: Sequence[FrontPoint], rate: RateN
             [estimate.value - estimate.low for estimate in estimates],
             [estimate.high - estimate.value for estimate in estimates],
         ],
-        fmt=marker_of(kind),
+        fmt="*" if is_other else marker_of(kind),
         color=colour,
-        markerfacecolor=PAPER if has_aids else colour,
-        markersize=7,
+        fillstyle=next((_FILLED[aid] for aid in sorted(aids) if aid in _FILLED), "full"),
+        markerfacecoloralt=PAPER,
+        markersize=11 if is_other else 7,
         elinewidth=1.0,
         capsize=2,
         label=family,
@@ -58,7 +64,7 @@ def _draw_family(axes: Axes, family: str, own: Sequence[FrontPoint], rate: RateN
         [point.rate(rate) for point in line],
         color=colour,
         linewidth=1.2,
-        linestyle=":" if has_aids else style,
+        linestyle=":" if aids else style,
     )
     said = ", ".join(f"{p.rate(rate):.1%} at {short_count(p.multiplications_per_s)}" for p in line)
     return f"{family}: {said}"
