@@ -293,7 +293,7 @@ _PROJECTED_DENSITIES = (0.93, 0.11)
 """The same behind a projection, whose encoder leaves more of the budget to the layers."""
 
 
-def _spiking_entry(
+def spiking_entry(
     name: ModelName, features: FrontFeatures, budget_m: float, weight_density: float | None = None
 ) -> FrontEntry:
     """The paper's models, and v3 with all its options but the projection."""
@@ -415,7 +415,7 @@ _KEPT = 0.3
 def _pruned_entries(features: FrontFeatures) -> Iterator[FrontEntry]:
     """Larger networks of the same budgets, most of whose weights training leaves out."""
     for family in _PRUNED:
-        entry_of = _spiking_entry if family == "v3" else _dense_entry
+        entry_of = spiking_entry if family == "v3" else _dense_entry
         for budget in _PRUNED_AT_M:
             entry = entry_of(family, features, budget, _KEPT)
             changes = {
@@ -507,9 +507,9 @@ def front_recipe() -> FrontRecipe:
         _features("30ms-2.6h", ("train-mini",), num_bins=24, joined=3),
     )
     entries = [_dense_entry(name, main, budget) for name in _DENSE for budget in BUDGETS_M]
-    entries += [_spiking_entry(name, main, budget) for name in ("v2", "v3") for budget in BUDGETS_M]
+    entries += [spiking_entry(name, main, budget) for name in ("v2", "v3") for budget in BUDGETS_M]
     entries += [
-        _spiking_entry(name, main, budget)
+        spiking_entry(name, main, budget)
         for name in ("v1", "conventional")
         for budget in _FEW_BUDGETS_M
     ]
@@ -523,9 +523,9 @@ def front_recipe() -> FrontRecipe:
     entries += _pruned_entries(main)
     for features in others:
         for name in _COMPARED:
-            entry_of = _dense_entry if name in _DENSE else _spiking_entry
+            entry_of = _dense_entry if name in _DENSE else spiking_entry
             entries.append(entry_of(name, features, _COMPARED_AT_M))
-    entries += _ablation_entries(_spiking_entry("v3", main, _ABLATED_AT_M))
+    entries += _ablation_entries(spiking_entry("v3", main, _ABLATED_AT_M))
     return FrontRecipe(
         features=(main, *others),
         entries=tuple(entries),

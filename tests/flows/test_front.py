@@ -153,25 +153,25 @@ def tiny() -> FrontRecipe:
         }
     )
     curriculum = (CurriculumStage(num_epochs=2, chunk_frames=100),)
-    base = RECIPE.chosen(("gru", "v2"), (5.0,)).entries
+    base = RECIPE.chosen(("gru", "v3"), (5.0,)).entries
 
     def small(entry: FrontEntry) -> FrontEntry:
         changes = {
             "model": entry.train.model.model_copy(update={"hidden_size": 8}),
             "curriculum": curriculum,
             "budget": BudgetConfig(multiplications_per_s=1e6, first_epoch=1, approach_epochs=1)
-            if entry.family == "v2"
+            if entry.family == "v3"
             else None,
         }
         training = entry.train.model_copy(update=changes)
         return entry.model_copy(update={"train": training, "num_seeds": 2})
 
-    gru, v2 = (small(entry) for entry in base if entry.features == "10ms")
-    taught = v2.model_copy(update={"family": "v2-taught", "teacher": "gru-10ms-5M"})
+    gru, v3 = (small(entry) for entry in base if entry.features == "10ms")
+    taught = v3.model_copy(update={"family": "v3-taught", "teacher": "gru-10ms-5M"})
     rounded = gru.model_copy(update={"family": "gru-int8", "weight_bits": 8, "num_seeds": 1})
     return FrontRecipe(
         features=(features,),
-        entries=(gru, v2, taught, rounded),
+        entries=(gru, v3, taught, rounded),
         seeds=(0, 1),
         evaluate=RECIPE.evaluate.model_copy(update={"words": None}),
     )
@@ -206,14 +206,14 @@ def test_the_front_goes_on_where_it_was_stopped(
 
     nothing = command("--found")
     assert (nothing["runs"], nothing["missing"]) == (0, 7)
-    first = command("--family", "v2-taught", "--seeds", "1")
+    first = command("--family", "v3-taught", "--seeds", "1")
     # with its teacher, of the first seed, which is scored with weights of eight bits as well
     assert (first["runs"], first["missing"]) == (3, 4)
     before = trained()
     learnt = [
         config["distillation"]
         for name in before
-        if (config := trained_config(tmp_path, name))["model"]["model"] == "v2"
+        if (config := trained_config(tmp_path, name))["model"]["model"] == "v3"
     ]
     assert [lesson["teacher"] in before for lesson in learnt] == [True]
     assert "partial" in page.read_text()
@@ -223,7 +223,7 @@ def test_the_front_goes_on_where_it_was_stopped(
     assert before < trained()
     text = page.read_text()
     assert "partial" not in text
-    assert "v2-10ms-5M" in text
+    assert "v3-10ms-5M" in text
     assert (tmp_path / "front_per.png").is_file()
     again = command("--found")
     assert (again["runs"], again["missing"]) == (8, 0)

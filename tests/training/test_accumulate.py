@@ -36,7 +36,9 @@ def gradients_of_a_step(loop, monkeypatch):
     """The gradients of the first step, with nothing that depends on the other sequences."""
     taken = []
     monkeypatch.setattr(
-        loop, "_apply_gradients", lambda: taken.append([p.grad for p in loop.network.parameters()])
+        loop,
+        "_apply_gradients",
+        lambda *_: taken.append([p.grad for p in loop.network.parameters()]),
     )
     loop.network.eval()  # batch normalisation by its averages
     steps = loop.data.train_steps(0)
