@@ -165,6 +165,39 @@ def _sentences(points: Sequence[FrontPoint], rate: RateName) -> list[str]:
     return lines
 
 
+def _comparisons(
+    points: Sequence[FrontPoint], ordered: Sequence[FrontPoint], rate: RateName
+) -> list[str]:
+    """What is sparse beside what is dense, and variants beside their originals."""
+    lines: list[str] = []
+    sparse = [p for p in ordered if not p.is_dense and p.variant_of is None]
+    if sparse:
+        lines += [
+            "",
+            "## At equal cost, and at equal error",
+            "",
+            f"The best dense model may cost {100 * COST_TOLERANCE:.0f}% more. Differences are "
+            "paired; 95% intervals over utterances, then over speakers. What learnt from no "
+            "teacher, was not trained longer and has all its weights, in 32 bits, is held against "
+            "dense models of which that is true; what is taught, trained longer or pruned, "
+            "against those and its own kind.",
+            "",
+            *markdown_table([_lead_row(point, points, rate) for point in sparse]),
+        ]
+    variants = [row for point in ordered if (row := _variant_row(point, points, rate)) is not None]
+    if variants:
+        lines += [
+            "",
+            "## One thing changed",
+            "",
+            "An option of the model left out or replaced, or weights of 8 bits: beside the entry "
+            "that has all else, of the same seeds.",
+            "",
+            *markdown_table(variants),
+        ]
+    return lines
+
+
 def front_markdown(
     points: Sequence[FrontPoint], missing: Sequence[Missing], plots: Sequence[str]
 ) -> str:
@@ -198,31 +231,7 @@ def front_markdown(
     if workloads:
         lines += ["", "## NeuroBench's measures, and what is fetched (first seed)", ""]
         lines += markdown_table(workloads)
-    sparse = [p for p in ordered if not p.is_dense and p.variant_of is None]
-    if sparse:
-        lines += [
-            "",
-            "## At equal cost, and at equal error",
-            "",
-            f"The best dense model may cost {100 * COST_TOLERANCE:.0f}% more. Differences are "
-            "paired; 95% intervals over utterances, then over speakers. What learnt from no "
-            "teacher, was not trained longer and has all its weights, in 32 bits, is held against "
-            "dense models of which that is true; what is taught, trained longer or pruned, "
-            "against those and its own kind.",
-            "",
-            *markdown_table([_lead_row(point, points, rate) for point in sparse]),
-        ]
-    variants = [row for point in ordered if (row := _variant_row(point, points, rate)) is not None]
-    if variants:
-        lines += [
-            "",
-            "## One thing changed",
-            "",
-            "An option of the model left out or replaced, or weights of 8 bits: beside the entry "
-            "that has all else, of the same seeds.",
-            "",
-            *markdown_table(variants),
-        ]
+    lines += _comparisons(points, ordered, rate)
     lines += ["", "## What was tuned, and how often", ""]
     tuned: dict[str, list[str]] = {}
     for point in ordered:
