@@ -51,16 +51,17 @@ _OURS = (
     "of 5, in place of 24 epochs of growing chunks at a halved rate",
     "dropout of 0.1 in the spiking models, in place of 0.2",
     "scored and kept is an average of the weights over some hundred steps",
-    "v2's ranges are bounded, at 2 in the layers and 4 in the encoder; v3 learns them; the "
-    "encoder has a threshold of its own, 2 of 31 levels",
+    "v2's ranges are bounded, at 2 in the layers and 4 in the encoder; v3 learns them, and its "
+    "encoder reads a learned projection of the features to 16 values; encoders have a threshold of "
+    "their own, 2 of 31 levels",
 )
 
 
 def _our_trainings(batch_size: int) -> tuple[TrainConfig, ...]:
-    """v3, v2, GRU and LSTM as the front trains them (``flows.front_recipe``)."""
+    """v3, v2, GRU and LSTM as the front trains them (``flows.front_entries``)."""
     ours = {"hidden_size": 550, "dropout": 0.1, "encoder_threshold": 2}
     models = (
-        ModelConfig(model="v3", threshold=7, **ours),
+        ModelConfig(model="v3", projection_size=16, **ours),
         ModelConfig(model="v2", max_range=2.0, encoder_max_range=4.0, **ours),
         ModelConfig(model="gru", hidden_size=550, dropout=0.2),
         ModelConfig(model="lstm", hidden_size=550, dropout=0.2),

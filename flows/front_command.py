@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from evaluation.record import processor
 from featurize.stage import Location, PipelineError, software_versions, timestamp
 from flows.command import command, prefect_api
-from flows.front_recipe import front_recipe
+from flows.front_entries import front_recipe
 from flows.options import FrontChoice
 from flows.overrides import configured
 from training.worker_config import WorkerConfig

@@ -8,22 +8,21 @@ it, ``Y`` multi-bit spikes. Firing is the same everywhere, a soft reset without 
 
     V_t = R_{t-1} + drive_t        Y_t = Q(V_t)        R_t = V_t - Y_t
 
-v3 (ours) is v2 with four changes, each of which can be left off; with all off it is v2. M is the
-range of the site, lambda and c are in (0, 1]::
+v3 (ours) is v2 with three changes, each of which can be left off; with all off it is v2. M is the
+range of the site, lambda is in (0, 1]::
 
-    C_t = min(m ReLU(cell_drive_t + U_c Y_{t-1}), c M)       anti-windup bound of the cell
-    R_t = lambda (V_t - Y_t)                                 residue leak
-    Y_t = Q(V_t)                                             unsigned levels; learned M, threshold
+    R_t = lambda (V_t - Y_t)          residue leak
+    Y_t = Q(V_t)                      learned range M and threshold
+    X_t = P x_t + b                   projection of the features before the encoder
 
 Why. In a trained v2 residues reach 1000 times the range, because nothing leaks, and 37% of the
-spikes fire while the current is below the threshold: late residue. 12% of those of layer 1
-came from V > M, where the gradient is zero. With the bound I_t never exceeds c M, as it is a mean
-of its past and of cells below c M; what stays silent is below the threshold; so V exceeds c M by a
-threshold at most, and by a residue of its past no more. The leak makes old residue fade: what is
-left of it after n silent frames is lambda^n, so that a current too weak to reach the threshold by
-itself, at I < (1 - lambda) threshold, never fires. A gated drive is never negative, so half of the
-signed levels are never used. Learned range and threshold are absolute: a range that
-follows what fires grows with the network's own weights.
+spikes fire while the current is below the threshold: late residue. The leak makes old residue
+fade: what is left of it after n silent frames is lambda^n, so that a current too weak to reach the
+threshold by itself, at I < (1 - lambda) threshold, never fires. Learned range and threshold are
+absolute: a range that follows what fires grows with the network's own weights. The encoder's
+outputs are dense, and without the projection two fifths of a small network's cost. A bound of the
+cell within the range, levels without a sign and a leak for each neuron were tried and dropped
+(``evaluation/results/v3-options.md``).
 
 Gradient, for fused implementations. With g_t what arrives at Y_t from outside and through U (as in
 v2), r_t what arrives at R_t from frame t + 1 (it is the gradient of V_{t+1}, as V = R + drive) and
@@ -32,7 +31,6 @@ v2), r_t what arrives at R_t from frame t + 1 (it is the gradient of V_{t+1}, as
     gradient of Y_t:  y_t = g_t - lambda r_t
     gradient of V_t:  v_t = 1_t y_t + lambda r_t = 1_t g_t + (1 - 1_t) lambda r_t
     lambda += r_t (V_t - Y_t)     M += y_t dY_t/dM     tau += y_t dY_t/dtau
-    where the cell is bounded: M += c (gradient of C_t), and nothing to the cell's drive
 
 with the derivatives of Q in ``training.quantizer``. Inside the clip v_t = g_t, as in v2: gradient
 flows through time along the current alone; r_t is needed for lambda, M and tau.
@@ -84,18 +82,11 @@ class RecurrenceOutput(NamedTuple):
     maximum: Tensor  # largest valid membrane potential, scalar without gradient; -inf if no frame
 
 
-class FiringOptions(NamedTuple):
-    """What of v3 is chosen and not learned; kernels are given all of it."""
-
-    cell_bound: float | None = None  # c, the largest cell as a share of the range
-
-
 class FiringRule(NamedTuple):
     """How a site fires; of the paper's models a quantiser alone."""
 
     quantizer: Quantizer  # Q, with or without gradients for range and threshold
     residue_leak: Tensor | None = None  # lambda, (H,) float32 in (0, 1]; None for no leak, as 1
-    options: FiringOptions = FiringOptions()
 
 
 def fire_step(
@@ -118,7 +109,7 @@ def fire_step(
 
 
 def encoder_step(x: Tensor, state: LifState, firing: FiringRule) -> StepOutput:
-    """Encode one input frame as spikes: ``drive = x_t``, (B, F); levels have a sign."""
+    """Encode one input frame as spikes: ``drive = x_t``, (B, F)."""
     return fire_step(x, state.synaptic_current, state.residue, firing)
 
 
@@ -163,7 +154,7 @@ def gated_step(
     """The improved LIF layers v1 (without), v2 and v3 (with a recurrent weight)::
 
         F_t = sigma(forget_drive_t + U_f Y_{t-1})
-        C_t = min(m ReLU(cell_drive_t + U_c Y_{t-1}), c M)
+        C_t = m ReLU(cell_drive_t + U_c Y_{t-1})
         I_t = F_t * I_{t-1} + (1 - F_t) * C_t
 
     Args:
@@ -172,7 +163,7 @@ def gated_step(
         dropout_mask: m, (B, H), already scaled by 1 / keep; None for no dropout.
         recurrent_weight: ``[U_f; U_c]`` stacked, (2H, H), or None for v1.
         state: the state of the step before.
-        firing: the layer's quantiser; of v3 its leak and the bound c of the cell.
+        firing: the layer's quantiser, and of v3 its leak.
     """
     if recurrent_weight is not None:
         from_forget, from_cell = (state.spikes @ recurrent_weight.T).chunk(2, dim=-1)
@@ -182,7 +173,5 @@ def gated_step(
     cell = saturate(torch.relu(cell_drive))
     if dropout_mask is not None:
         cell = cell * dropout_mask
-    if firing.options.cell_bound is not None:
-        cell = torch.minimum(cell, firing.options.cell_bound * firing.quantizer.range_M)
     current = saturate(forget * state.synaptic_current + (1.0 - forget) * cell)
     return fire_step(current, current, state.residue, firing)

@@ -6,8 +6,8 @@ outputs"). Levels are small integers, so a spike costs as many multiplications a
 fan-out and nothing where it is zero.
 
 ``paper_quantizer`` is that of the paper's models, whose integer threshold theta is tau = theta + 1.
-In v3 levels may all be positive, and range and threshold may be learned, so they have gradients.
-With s levels per unit of potential, x = s clip(V, lowest, M) and a threshold of tau levels::
+In v3 range and threshold may be learned, so they have gradients.
+With s levels per unit of potential, x = s clip(V, -M, M) and a threshold of tau levels::
 
     Y = trunc(x) / s   where |x| >= tau,   else 0
 
@@ -44,30 +44,22 @@ class Quantizer(NamedTuple):
     # tau, scalar float32 tensor, at least 1: what reaches it fires; with a gradient where it is
     # learned
     threshold_levels: Tensor
-    num_bits: int  # 1 to 8, or 32 for no quantisation
-    # b bits give the levels 0 to 2^b - 1, and what is negative is clipped to 0; else -(2^(b-1) - 1)
-    # to 2^(b-1) - 1
-    is_unsigned: bool = False
+    num_bits: int  # b, 1 to 8: levels -(2^(b-1) - 1) to 2^(b-1) - 1; or 32 for no quantisation
 
     @property
     def is_quantized(self) -> bool:
         """Whether spikes are levels; else each keeps the value of its potential."""
         return self.num_bits != UNQUANTIZED_BITS
 
-    def lowest(self) -> Tensor:
-        """The smallest potential inside the clip: 0 where unsigned, else -M."""
-        return torch.zeros_like(self.range_M) if self.is_unsigned else -self.range_M
-
     def scale(self) -> Tensor:
-        """Levels per unit of potential, ``2^(b-1) (1 - 1e-4) / M``; a bit more where unsigned.
+        """Levels per unit of potential, ``2^(b-1) (1 - 1e-4) / M``.
 
         The slack keeps the top level at ``2^(b-1) - 1``. With one bit that would leave no level at
         all (as in the authors' code, where a binary spike never fires), so there the slack is
         added instead: a potential at the edge of the range fires level one.
         """
-        num_bits = self.num_bits + self.is_unsigned
-        slack = 1e-4 if num_bits == 1 else -1e-4
-        return 2.0 ** (num_bits - 1) * (1.0 + slack) / self.range_M
+        slack = 1e-4 if self.num_bits == 1 else -1e-4
+        return 2.0 ** (self.num_bits - 1) * (1.0 + slack) / self.range_M
 
 
 def paper_quantizer(range_M: Tensor, num_bits: int, threshold: int) -> Quantizer:
@@ -99,7 +91,7 @@ def quantize(potential: Tensor, quantizer: Quantizer) -> Tensor:
     if not quantizer.is_quantized:
         return potential
     scale = quantizer.scale()
-    scaled = torch.clamp(potential, quantizer.lowest(), quantizer.range_M) * scale
+    scaled = torch.clamp(potential, -quantizer.range_M, quantizer.range_M) * scale
     fires = scaled.abs() >= quantizer.threshold_levels
     return torch.where(fires, torch.trunc(scaled), torch.zeros_like(scaled)) / scale
 
@@ -108,30 +100,29 @@ class _Fire(torch.autograd.Function):
     """``quantize`` with the gradients of the module's docstring."""
 
     @staticmethod
-    def forward(ctx, potential, range_M, threshold_levels, num_bits, is_unsigned):  # type: ignore[no-untyped-def]
-        spikes = quantize(potential, Quantizer(range_M, threshold_levels, num_bits, is_unsigned))
+    def forward(ctx, potential, range_M, threshold_levels, num_bits):  # type: ignore[no-untyped-def]
+        spikes = quantize(potential, Quantizer(range_M, threshold_levels, num_bits))
         ctx.save_for_backward(potential, range_M, threshold_levels, spikes)
-        ctx.num_bits, ctx.is_unsigned = num_bits, is_unsigned
+        ctx.num_bits = num_bits
         return spikes
 
     @staticmethod
     def backward(ctx, grad_spikes):  # type: ignore[no-untyped-def]
         potential, range_M, tau, spikes = ctx.saved_tensors
-        quantizer = Quantizer(range_M, tau, ctx.num_bits, ctx.is_unsigned)
+        quantizer = Quantizer(range_M, tau, ctx.num_bits)
         if not quantizer.is_quantized:
-            return grad_spikes, None, None, None, None
-        lowest = quantizer.lowest()
-        inside = (potential >= lowest) & (potential <= range_M)
+            return grad_spikes, None, None, None
+        inside = potential.abs() <= range_M
         of_range = of_threshold = None
         if any(ctx.needs_input_grad[1:3]):
             scale = quantizer.scale()
             per_range = (spikes - torch.where(inside, potential, 0.0)) / range_M
-            scaled = torch.clamp(potential, lowest, range_M) * scale
+            scaled = torch.clamp(potential, -range_M, range_M) * scale
             near = (scaled.abs() - tau).abs() < THRESHOLD_WINDOW / 2
             per_threshold = -near.to(scaled) * scaled.sign() * tau / (scale * THRESHOLD_WINDOW)
             of_range = (grad_spikes * per_range).sum()
             of_threshold = (grad_spikes * per_threshold).sum()
-        return grad_spikes * inside, of_range, of_threshold, None, None
+        return grad_spikes * inside, of_range, of_threshold, None
 
 
 def fire(potential: Tensor, quantizer: Quantizer) -> Tensor:

@@ -134,7 +134,7 @@ def encoder(
     Args:
         drive_TBH: input frames, or a projection of them.
         lengths_B: valid frames of each utterance, (B,) int64, 0 to T.
-        firing: quantiser and leak; a bound of the cell is for layers and not looked at.
+        firing: quantiser and leak.
         backend: which implementation; ``auto`` takes the fastest for the tensor's device.
         per_step_range: move this range at every time step (reference backend only).
 
@@ -186,9 +186,9 @@ def gated(
             computes them.
         dropout_mask_BH: m, one mask per layer and sequence, or None; gets no gradient.
         recurrent_weight_2HH: ``[U_f; U_c]``, (2H, H), or None for v1.
-        firing: quantiser; of v3 leak and bound of the cell.
+        firing: quantiser, and of v3 its leak.
     """
     weights = LayerWeights(recurrent_2HH=recurrent_weight_2HH, residue_leak_H=firing.residue_leak)
     rows = Rows(lengths_B, dropout_mask_BH)
-    layer = Layer("gated", rows, weights, state, firing.quantizer, firing.options)
+    layer = Layer("gated", rows, weights, state, firing.quantizer)
     return _run(layer, drive_TBG, backend, per_step_range)

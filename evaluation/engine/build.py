@@ -25,7 +25,6 @@ from evaluation.engine.layout import Layout, Matrix, lay_out
 from evaluation.graph.search import GraphSearch
 from featurize.schema import LabelInventory
 from featurize.stage import PipelineError, condense
-from training.constants import SATURATION
 from training.lif import FiringRule
 from training.manifest import TrainManifest
 from training.models.spiking import ConventionalLayer, GatedLayer, LifLayer, SpikingNetwork
@@ -179,11 +178,8 @@ def _network_arrays(
 def _leaky_description(network: SpikingNetwork) -> LeakyDescription | None:
     if network.config.model != "v3":
         return None
-    options = network.config.leaky
     return LeakyDescription(
-        projection_size=network.config.projection_size,
-        unsigned_levels=options.unsigned_levels,
-        has_leak=options.residue_leak != "none",
+        projection_size=network.config.projection_size, has_leak=network.config.leaky.residue_leak
     )
 
 
@@ -203,13 +199,9 @@ def _leaky_arrays(
     network: SpikingNetwork, firings: list[FiringRule], layout: Layout
 ) -> dict[str, NDArray[Any]]:
     """What only v3 has."""
-    rows = []
-    for quantizer, _, options in firings:
-        range_M, bound = quantizer.range_M, options.cell_bound
-        largest_cell = SATURATION if bound is None else (bound * range_M).item()
-        rows.append((quantizer.lowest().item(), quantizer.threshold_levels.item(), largest_cell))
-    arrays: dict[str, NDArray[Any]] = {"firing": np.array(rows, np.float32)}
-    if network.config.leaky.residue_leak != "none":
+    thresholds = [firing.quantizer.threshold_levels.item() for firing in firings]
+    arrays: dict[str, NDArray[Any]] = {"thresholds": np.array(thresholds, np.float32)}
+    if network.config.leaky.residue_leak:
         leaks = arrays["leaks"] = np.zeros(layout.state_size, np.float32)
         for site, firing in zip(layout.sites, firings, strict=True):
             assert firing.residue_leak is not None

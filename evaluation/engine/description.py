@@ -91,7 +91,6 @@ class LeakyDescription(TypedConfig):
         description="Neurons of the input encoder, where a learned map of the features comes "
         "before it; empty where the encoder reads the features.",
     )
-    unsigned_levels: bool = Field(description="Whether all levels of the layers are positive.")
     has_leak: bool = Field(
         description="Whether a part of each residue is lost from frame to frame."
     )
@@ -181,11 +180,6 @@ class EngineDescription(TypedConfig):
         """Neurons of the encoder and of every layer."""
         projected = None if self.v3 is None else self.v3.projection_size
         return (projected or self.num_features, *[self.hidden_size] * self.num_layers)
-
-    @property
-    def num_level_bits(self) -> int:
-        """Bits of a level and its sign: one more than a spike's where no level has a sign."""
-        return self.num_bits + int(self.v3 is not None and self.v3.unsigned_levels)
 
     @property
     def num_drives(self) -> int:

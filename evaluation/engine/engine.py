@@ -23,13 +23,12 @@ Floats = NDArray[np.float32]
 
 
 def firing_table(data: EngineData) -> Floats:
-    """How every site fires, (L + 1, 6), as ``kernels.firing_of`` reads it."""
+    """How every site fires, (L + 1, 4), as ``kernels.firing_of`` reads it."""
     range_M, scale, threshold, is_quantized = data.arrays["quantizers"].T
-    lowest, largest_cell = -range_M, np.full_like(range_M, SATURATION)
-    levels = threshold + np.float32(1.0)
-    if data.description.v3 is not None:
-        lowest, levels, largest_cell = data.arrays["firing"].T
-    rows = (lowest, range_M, scale, levels, is_quantized, largest_cell)
+    is_v3 = data.description.v3 is not None
+    # A learned threshold lies between two levels, and its last bit counts.
+    levels = data.arrays["thresholds"] if is_v3 else threshold + np.float32(1.0)
+    rows = (range_M, scale, levels, is_quantized)
     return np.ascontiguousarray(np.stack(rows, axis=1), np.float32)
 
 
@@ -116,7 +115,7 @@ class Engine:
         self._network = Network(
             kind=CONVENTIONAL if description.model == "conventional" else GATED,
             is_binary=description.num_bits == 1,
-            rows_at_once=rows_at_once(description.num_level_bits) if is_int8 else 0,
+            rows_at_once=rows_at_once(description.num_bits) if is_int8 else 0,
             saturation=np.float32(SATURATION),
             matrices=layout.matrix_table,
             sites=layout.sites,

@@ -86,7 +86,7 @@ def expected_arrays(description: EngineDescription) -> dict[str, tuple[str, tupl
     if description.model == "conventional":
         expected["decays"] = ("float32", (layout.state_size,))
     if description.v3 is not None:
-        expected["firing"] = ("float32", (description.num_layers + 1, 3))
+        expected["thresholds"] = ("float32", (description.num_layers + 1,))
         if description.v3.has_leak:
             expected["leaks"] = ("float32", (layout.state_size,))
         if description.v3.projection_size is not None:

@@ -171,20 +171,18 @@ def add_rows(network, state, matrix, site, sums):  # type: ignore[no-untyped-def
 
 
 class EngineFiring(NamedTuple):
-    """What ``fire`` reads (``training.kernels.cpu_layer.Firing``), and the bound of a cell."""
+    """What ``fire`` reads (``training.kernels.cpu_layer.Firing``)."""
 
-    lowest: np.float32
-    highest: np.float32
+    range_M: np.float32
     scale: np.float32
     threshold: np.float32
     is_quantized: bool
-    largest_cell: np.float32
 
 
 @helper
 def firing_of(row):  # type: ignore[no-untyped-def]
     """A row of ``firing``."""
-    return EngineFiring(row[0], row[1], row[2], row[3], row[4] != ZERO, row[5])
+    return EngineFiring(row[0], row[1], row[2], row[3] != ZERO)
 
 
 @helper(allocates=False)
@@ -260,7 +258,7 @@ def fire_layer(network, state, layer):  # type: ignore[no-untyped-def]
                 flow = flow + load(state.recurrent, h)
                 cell = cell + load(state.recurrent, padded + h)
             gate = logistic(flow)
-            cell = smaller(larger(cell, zero), splat(firing.largest_cell))
+            cell = smaller(larger(cell, zero), limit)
             flow = clamped(gate * before + (one - gate) * cell, limit)
         store(state.current, at + h, flow)
         found = fire_vector(network, state, site, firing, h, flow, found)

@@ -131,10 +131,6 @@ class _StepModel:
             cell = self._saturated(
                 graph.add("Relu", [cell_drive], f"relu_{layer}"), f"cell_{layer}"
             )
-            if self.description.v3 is not None:
-                largest = np.array(self.data.arrays["firing"][layer, 2], np.float32)
-                bound = graph.constant(f"largest_cell_{layer}", largest)
-                cell = graph.add("Min", [cell, bound], f"bounded_cell_{layer}")
             kept = graph.add("Mul", [forget, before], f"kept_{layer}")
             new = graph.add("Mul", [admit, cell], f"new_{layer}")
             total = graph.add("Add", [kept, new], f"sum_{layer}")
@@ -150,19 +146,20 @@ class _StepModel:
         if self.description.num_bits == UNQUANTIZED_BITS:
             self._keep_residue(site, potential, potential)
             return potential
+        range_M, scale, threshold, _ = firing_table(self.data)[site]
         numbers = {
-            "range": self.data.arrays["quantizers"][site, 0],
-            "scale": self.data.arrays["quantizers"][site, 1],
-            "lowest": firing_table(self.data)[site, 0],
+            "range": range_M,
+            "lowest": -range_M,
+            "scale": scale,
             # A whole threshold is passed by the level where it is passed by the potential.
-            "threshold": firing_table(self.data)[site, 3],
+            "threshold": threshold,
             "zero": 0.0,
         }
-        range_M, scale, lowest, threshold, zero = (
+        largest, lowest, scale, threshold, zero = (
             graph.constant(f"{name}_{site}", np.array(value, np.float32))
             for name, value in numbers.items()
         )
-        clipped = graph.add("Clip", [potential, lowest, range_M], f"clipped_{site}")
+        clipped = graph.add("Clip", [potential, lowest, largest], f"clipped_{site}")
         scaled = graph.add("Mul", [clipped, scale], f"scaled_{site}")
         size = graph.add("Abs", [scaled], f"size_{site}")
         whole = graph.add("Floor", [size], f"whole_{site}")

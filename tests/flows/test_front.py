@@ -11,7 +11,8 @@ from featurize.featurize_config import SplitsConfig
 from featurize.stage import PipelineError
 from flows.cli import run
 from flows.front_command import parse_numbers
-from flows.front_recipe import FrontEntry, FrontRecipe, front_recipe, largest_size, num_outputs
+from flows.front_entries import front_recipe, largest_size, num_outputs
+from flows.front_recipe import FrontEntry, FrontRecipe
 from training.models.counting import NetworkShape, closed_form
 from training.models.model_config import ModelConfig
 from training.train_config import BudgetConfig, CurriculumStage
@@ -24,12 +25,8 @@ def test_every_dense_entry_is_the_largest_within_its_budget():
     dense = [entry for entry in RECIPE.entries if not entry.train.model.is_event_based]
     families = {entry.family for entry in dense}
     plain = {"gru", "lstm", "ligru"}
-    kinds = {
-        f"{name}-{kind}"
-        for name in ("gru", "ligru")
-        for kind in ("taught", "longer", "pruned", "int8")
-    }
-    assert families == plain | kinds
+    kinds = {f"ligru-{kind}" for kind in ("taught", "longer", "pruned", "int8")}
+    assert families == plain | kinds | {"gru-pruned", "gru-int8"}
     for entry in dense:
         if not entry.budget_m:
             continue
@@ -74,7 +71,7 @@ def test_what_is_claimed_has_three_seeds_and_chosen_seeds_are_of_every_entry():
     seeds = {entry.name: entry.num_seeds for entry in RECIPE.entries}
     claimed = {
         f"{family}-30ms-speeds-{budget}M"
-        for family in ("gru", "ligru", "v3", "v3-projected")
+        for family in ("gru", "ligru", "v3")
         for budget in ("2.5", "5", "10", "17")
     }
     variants = {entry.name for entry in RECIPE.entries if entry.variant_of is not None}
@@ -100,11 +97,17 @@ def test_ablations_change_one_thing_at_the_same_budget():
         e.family: e for e in RECIPE.entries if (e.budget_m, e.features) == (5, "30ms-speeds")
     }
     full = by_family["v3"].train
-    for family in ("v3-no-leak", "v3-layer-leak", "v3-no-bound", "v3-signed", "v3-running-range"):
+    for family, changed in (
+        ("v3-no-leak", {"residue_leak"}),
+        ("v3-running-range", {"learned_levels"}),
+        ("v3-no-projection", set()),
+    ):
         other = by_family[family].train
         assert other.model_copy(update={"model": full.model}) == full
         options = other.model.leaky.model_dump().items() - full.model.leaky.model_dump().items()
-        assert len(options) == 1, family
+        assert {name for name, _ in options} == changed
+    assert other.model.projection_size is None
+    assert full.model.projection_size == 16
 
 
 def test_names_are_unique_and_features_exist():
@@ -118,7 +121,7 @@ def test_names_are_unique_and_features_exist():
 
 def test_taught_entries_are_others_with_a_teacher_that_is_there():
     taught = [entry for entry in RECIPE.entries if entry.teacher is not None]
-    assert len(taught) == 9
+    assert {entry.family for entry in taught} == {"ligru-taught", "v3-taught"}
     for entry in taught:
         plain = RECIPE.entry(entry.name.replace("-taught", ""))
         assert entry.train == plain.train

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from featurize.stage import PipelineError
-from flows.front_recipe import front_recipe, spiking_entry
+from flows.front_entries import front_recipe, spiking_entry
 from flows.recipes import ALL_MODELS, RECIPES, Recipe, SweepConfig, recipe_named
 
 

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from training import recurrence
-from training.lif import FiringOptions, FiringRule, LifState, encoder_step, gated_step
+from training.lif import FiringRule, LifState, encoder_step, gated_step
 from training.quantizer import Quantizer, paper_quantizer
 
 KINDS = ("encoder", "gated")
@@ -41,12 +41,11 @@ class Case:
         return [self.drive, *self.state, self.weight, self.leak, self.range_M, self.threshold]
 
     def firing(self, convert=lambda tensor: tensor):
-        is_unsigned = self.options["is_unsigned"] and self.kind == "gated"
         quantizer = Quantizer(
-            convert(self.range_M), convert(self.threshold), self.options["num_bits"], is_unsigned
+            convert(self.range_M), convert(self.threshold), self.options["num_bits"]
         )
         leak = convert(self.leak) if self.options["leaks"] else None
-        return FiringRule(quantizer, leak, FiringOptions(self.options["cell_bound"]))
+        return FiringRule(quantizer, leak)
 
     def run(self, backend):
         state, firing = LifState(*self.state), self.firing()
@@ -67,7 +66,7 @@ class Case:
 
     @torch.no_grad()
     def edge_distance(self):
-        """How close a level, threshold, window, clip, ReLU or bound comes to its edge."""
+        """How close a level, threshold, window, clip or ReLU comes to its edge."""
         state = LifState(*(s.double() for s in self.state))
         firing = self.firing(torch.Tensor.double)
         quantizer = firing.quantizer
@@ -82,11 +81,8 @@ class Case:
                 weight = self.weight.double()
                 after, potential = gated_step(*x.chunk(2, dim=-1), mask, weight, state, firing)
                 cell = x.chunk(2, dim=-1)[1] + state.spikes @ weight.chunk(2)[1].T
-                near = [cell.abs()]
-                if firing.options.cell_bound is not None:
-                    masked = cell.relu() * (1.0 if mask is None else mask)
-                    near.append((masked - firing.options.cell_bound * quantizer.range_M).abs())
-                distances += [n[valid.expand_as(n)].min() for n in near if valid.any()]
+                if valid.any():
+                    distances.append(cell.abs()[valid.expand_as(cell)].min())
             if quantizer.num_bits != 32 and valid.any():
                 berth = 1.0 / potential.abs().clamp(min=1.0)
                 scaled = potential * scale
@@ -107,9 +103,7 @@ def options():
             "range_M": st.sampled_from([0.5, 1.0, 2.0, 5.0]),
             "threshold": st.sampled_from([1.0, 2.3, 4.0]),
             "num_bits": st.sampled_from([3, 4, 6, 8, 32]),
-            "is_unsigned": st.booleans(),
             "leaks": st.booleans(),
-            "cell_bound": st.sampled_from([None, 0.3, 0.9]),
         }
     )
 
@@ -118,9 +112,7 @@ ALL = {
     "range_M": 1.0,
     "threshold": 2.3,
     "num_bits": 6,
-    "is_unsigned": True,
     "leaks": True,
-    "cell_bound": 0.9,
 }
 
 
@@ -197,7 +189,7 @@ def test_gradients_do_not_depend_on_the_threads(kind):
 
 
 def test_with_every_option_off_it_is_v2_bit_by_bit():
-    off = {**ALL, "is_unsigned": False, "leaks": False, "cell_bound": None, "threshold": 4.0}
+    off = {**ALL, "leaks": False, "threshold": 4.0}
     case = Case("gated", [9, 5, 0], 19, off, seed=5)
     found = case.run("cpu")
     expected = recurrence.gated(

@@ -13,7 +13,7 @@ import torch
 
 from featurize.stage import PipelineError
 from training import recurrence
-from training.lif import FiringOptions, FiringRule, LifState
+from training.lif import FiringRule, LifState
 from training.quantizer import Quantizer, paper_quantizer
 
 pytest.importorskip("triton")
@@ -112,10 +112,10 @@ def test_triton_equals_reference(kind, num_bits, threshold, range_M, seed):
 
 
 LEAKY = [
-    {"num_bits": 6, "is_unsigned": True, "leaks": True, "cell_bound": 0.9},
-    {"num_bits": 4, "is_unsigned": False, "leaks": True, "cell_bound": None},
-    {"num_bits": 32, "is_unsigned": False, "leaks": True, "cell_bound": 0.3},
-    {"num_bits": 6, "is_unsigned": True, "leaks": False, "cell_bound": 0.3},
+    {"num_bits": 6, "leaks": True},
+    {"num_bits": 4, "leaks": True},
+    {"num_bits": 32, "leaks": True},
+    {"num_bits": 6, "leaks": False},
 ]
 
 
@@ -133,10 +133,8 @@ def run_leaky(kind, backend, options):
     leak = (0.3 + 0.7 * torch.rand(num_neurons, generator=generator)).to(DEVICE).requires_grad_()
     range_M = torch.tensor(1.77, device=DEVICE, requires_grad=True)
     threshold = torch.tensor(2.3, device=DEVICE, requires_grad=True)
-    is_unsigned = options["is_unsigned"] and kind == "gated"
-    quantizer = Quantizer(range_M, threshold, options["num_bits"], is_unsigned)
-    chosen = FiringOptions(options["cell_bound"])
-    firing = FiringRule(quantizer, leak if options["leaks"] else None, chosen)
+    quantizer = Quantizer(range_M, threshold, options["num_bits"])
+    firing = FiringRule(quantizer, leak if options["leaks"] else None)
     leaves = [drive.requires_grad_(), *state, leak, range_M, threshold]
     if kind == "encoder":
         output = recurrence.encoder(drive, lengths, LifState(*state), firing, backend=backend)
@@ -197,8 +195,8 @@ def _signature(name):
 
     membrane = Membrane(*["*fp32"] * 4)
     kept = Kept("*fp32", "*fp32", "*fp32", "*u8")
-    firing = Firing(*["*fp32"] * 6, "fp32")
-    sums = FiringSums(*["*fp32"] * 4)
+    firing = Firing(*["*fp32"] * 4, "fp32")
+    sums = FiringSums(*["*fp32"] * 3)
     gradients = MembraneGradients(*["*fp32"] * 3)
     records = {"membrane": membrane, "kept": kept, "firing": firing, "grad_membrane": gradients}
     records["sums"] = sums
@@ -228,7 +226,7 @@ def test_compiles_to_machine_code_of_gpus_that_are_not_here(name, options, capab
 
     from training.kernels import triton_kernels
 
-    names = ("IS_QUANTIZED", "HAS_LEAK", "HAS_BOUND", "HAS_POTENTIALS")
+    names = ("IS_QUANTIZED", "HAS_LEAK", "HAS_POTENTIALS")
     constants = {**dict.fromkeys(names, True), **options}
     if name.startswith("gated"):
         constants |= {"HAS_MASK": True, "PRECISION": "ieee", "num_neurons": 550}
@@ -256,4 +254,4 @@ def test_the_launcher_takes_named_tuples():
     rows = Rows(torch.tensor([1]), None)
     layer = Layer("encoder", rows, LayerWeights(), state, paper_quantizer(torch.tensor(2.0), 6, 3))
     kinds, _ = native_specialize_impl(CUDABackend, firing_of(layer), False, True, True)
-    assert kinds == Firing(*["*fp32"] * 6, "fp32")
+    assert kinds == Firing(*["*fp32"] * 4, "fp32")

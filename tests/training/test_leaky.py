@@ -5,13 +5,7 @@ import math
 import pytest
 import torch
 
-from training.lif import (
-    FiringOptions,
-    FiringRule,
-    LifState,
-    encoder_step,
-    gated_step,
-)
+from training.lif import FiringRule, LifState, encoder_step, gated_step
 from training.models.build import build_network
 from training.models.counting import Activity, NetworkShape, audited, closed_form, count_terms
 from training.models.leaky_config import LeakyConfig
@@ -19,18 +13,17 @@ from training.models.model_config import ModelConfig
 from training.quantizer import THRESHOLD_WINDOW, Quantizer, fire
 from training.train_config import QuantizationScheduleConfig
 
-# A range that makes the scale exactly 32 signed, or 64 unsigned, levels per unit at six bits.
+# A range that makes the scale exactly 32 levels per unit at six bits.
 RANGE_M = 31.9968 / 32
 UNIT = 1 / 32
-OFF = LeakyConfig(residue_leak="none", cell_bound=None, unsigned_levels=False, learned_levels=False)
+OFF = LeakyConfig(residue_leak=False, learned_levels=False)
 
 
-def levels(threshold=4.0, *, is_unsigned=False, learned=False):
+def levels(threshold=4.0, *, learned=False):
     return Quantizer(
         torch.tensor(RANGE_M, requires_grad=learned),
         torch.tensor(threshold, requires_grad=learned),
         6,
-        is_unsigned,
     )
 
 
@@ -66,24 +59,6 @@ def test_a_current_below_the_leaking_share_of_the_threshold_never_fires():
         assert (fired > 0) == fires
 
 
-def test_the_cell_is_bounded_after_the_mask_and_the_current_with_it():
-    # c M = 16 units; the cell of 10 units doubled by the mask is cut to 16, F = 1/2.
-    firing = FiringRule(levels(), None, FiringOptions(16 * UNIT / RANGE_M))
-    state, currents = rest(), []
-    for _ in range(2):
-        state, _ = gated_step(
-            column(0.0), column(10 * UNIT), column(2.0), torch.zeros(2, 1), state, firing
-        )
-        currents.append(round(state.synaptic_current.item() / UNIT, 3))
-    assert currents == [8, 12]
-
-
-def test_unsigned_levels_are_twice_as_fine_and_never_negative():
-    potential = torch.tensor([-2.0, 3.9 / 64, 4.5 / 64, 63.5 / 64, 2.0])
-    found = fire(potential, levels(is_unsigned=True)) * 64
-    assert found.round(decimals=3).tolist() == [0, 0, 4, 63, 63]
-
-
 def test_v3_feeds_spikes_back_into_both_drives():
     weight = torch.zeros(4, 2)
     weight[2 + 1, 0] = 0.5
@@ -94,21 +69,18 @@ def test_v3_feeds_spikes_back_into_both_drives():
     assert (after.synaptic_current / UNIT).tolist() == [[0, 4]]
 
 
-@pytest.mark.parametrize("is_unsigned", [False, True])
-def test_gradients_of_the_quantiser_are_the_closed_forms(is_unsigned):
-    scale = 64.0 if is_unsigned else 32.0
-    tau = 4.0
+def test_gradients_of_the_quantiser_are_the_closed_forms():
+    scale, tau, top = 32.0, 4.0, 31
     # far below the threshold, just below, just above, well above, beyond the range, negative
     at = torch.tensor([1.0, 3.5, 4.5, 9.25, 99.0, -9.25])
     weight = torch.tensor([1.0, 10.0, 100.0, 1e3, 1e4, 1e5], dtype=torch.float64)
     potential = (at / scale).requires_grad_()
-    quantizer = levels(tau, is_unsigned=is_unsigned, learned=True)
+    quantizer = levels(tau, learned=True)
     (fire(potential, quantizer).double() * weight).sum().backward()
-    inside = [1, 1, 1, 1, 0, 0 if is_unsigned else 1]
+    inside = [1, 1, 1, 1, 0, 1]
     assert potential.grad.tolist() == [w * i for w, i in zip(weight.tolist(), inside, strict=True)]
-    top = 63 if is_unsigned else 31
     # Y - V inside, Y outside, in levels
-    per_range = [-1.0, -3.5, -0.5, -0.25, float(top), 0.0 if is_unsigned else 0.25]
+    per_range = [-1.0, -3.5, -0.5, -0.25, float(top), 0.25]
     expected = sum(w * r for w, r in zip(weight.tolist(), per_range, strict=True))
     assert quantizer.range_M.grad.item() == pytest.approx(expected / scale / RANGE_M, rel=1e-4)
     near = -tau / scale / THRESHOLD_WINDOW
@@ -118,7 +90,7 @@ def test_gradients_of_the_quantiser_are_the_closed_forms(is_unsigned):
 def test_the_ranges_gradient_is_that_of_scaling_a_fine_quantiser():
     """With a threshold below every level, Y of (V, M) is M Y(V / M): Euler's theorem holds."""
     potential = torch.linspace(0.05, 1.5, 40, requires_grad=True)
-    quantizer = levels(1.0, is_unsigned=True, learned=True)
+    quantizer = levels(1.0, learned=True)
     spikes = fire(potential, quantizer)
     grad_potential, grad_range = torch.autograd.grad(spikes.sum(), (potential, quantizer.range_M))
     euler = (grad_potential * potential).sum() + grad_range * quantizer.range_M
@@ -150,22 +122,6 @@ def test_gradient_beyond_the_range_leaks_with_the_residue():
     assert drive.grad.flatten().tolist() == [0.75, 1.0]
 
 
-def test_a_bounded_cell_passes_its_gradient_to_the_range():
-    quantizer = levels(learned=True)
-    cell = column(50 * UNIT).requires_grad_()
-    state, _ = gated_step(
-        column(0.0),
-        cell,
-        None,
-        torch.zeros(2, 1),
-        rest(),
-        FiringRule(quantizer, None, FiringOptions(0.5)),
-    )
-    state.synaptic_current.sum().backward()
-    assert cell.grad.item() == 0.0
-    assert quantizer.range_M.grad.item() == pytest.approx(0.25)  # (1 - F) c
-
-
 def test_v3_with_every_option_off_is_v2():
     networks = []
     for model, changes in (("v2", {}), ("v3", {"v3": OFF})):
@@ -193,10 +149,8 @@ def test_v3_with_every_option_off_is_v2():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"residue_leak": "none"},
-        {"residue_leak": "layer"},
-        {"cell_bound": None},
-        {"unsigned_levels": False},
+        {},
+        {"residue_leak": False},
         {"learned_levels": False},
     ],
 )
@@ -221,7 +175,7 @@ def test_every_option_trains_alone(changes):
     for name, value in network.named_parameters():
         assert not torch.equal(value, before[name]), name
     learned = {name.rsplit(".", 1)[-1] for name in before}
-    assert ("leak_logit" in learned) == (changes.get("residue_leak") != "none")
+    assert ("leak_logit" in learned) == changes.get("residue_leak", True)
     assert ("log_range" in learned) == changes.get("learned_levels", True)
 
 
@@ -278,8 +232,7 @@ def test_counts_of_v3_add_the_projection_and_the_leak():
     [
         ({"model": "v2", "projection_size": 3}, "projection_size is for model=v3"),
         ({"model": "v3", "num_bits": 1, "threshold": 0}, "num_bits=1"),
-        ({"model": "v3", "threshold": 40}, "encoder_threshold of its own"),
-        ({"model": "v3", "threshold": 63, "encoder_threshold": 3}, "silences every spike"),
+        ({"model": "v3", "threshold": 31, "encoder_threshold": 3}, "silences every spike"),
         ({"model": "v3", "recompute_frames": 10}, "recompute_frames"),
     ],
 )

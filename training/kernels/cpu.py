@@ -101,17 +101,13 @@ def _by_falling_length(lengths_B: Tensor, first: int, last: int) -> Share:
 def _firing(layer: Layer) -> Firing:
     quantizer = layer.quantizer
     range_M, leak = quantizer.range_M.detach(), layer.weights.residue_leak_H
-    has_bound = layer.options.cell_bound is not None
     return Firing(
-        lowest=np.float32(quantizer.lowest().item()),
-        highest=np.float32(range_M.item()),
+        range_M=np.float32(range_M.item()),
         scale=np.float32(quantizer.scale().item() if quantizer.is_quantized else 1.0),
         threshold=np.float32(quantizer.threshold_levels.item()),
         is_quantized=quantizer.is_quantized,
         residue_leak=NO_FLOATS if leak is None else flat(_padded(leak)),
         has_leak=leak is not None,
-        largest_cell=np.float32((layer.options.cell_bound or 0.0) * range_M),
-        has_bound=has_bound,
         saturation=np.float32(SATURATION),
     )
 
@@ -139,7 +135,6 @@ def _kept(saved: Saved, spikes_TBH: Tensor, keep: Keep) -> Kept:
         spikes=flat(spikes_TBH),
         inside=flat(saved.inside),
         positive=flat(saved.positive),
-        bounded=flat(saved.bounded),
         is_wanted=keep.for_backward,
         has_potentials=keep.potentials,
     )
@@ -183,7 +178,6 @@ def forward(layer: Layer, drive_TBG: Tensor, keep: Keep) -> tuple[RecurrenceOutp
         currents=_new_floats(sizes, save and layer.kind != "encoder"),
         inside=_new_bits(sizes, save),
         positive=_new_bits(sizes, save and is_gated),
-        bounded=_new_bits(sizes, save and is_gated and layer.options.cell_bound is not None),
         gates=_new_floats(sizes, save and is_gated),
         potentials=_new_floats(sizes, save and keep.potentials),
         drive=torch.empty(0),

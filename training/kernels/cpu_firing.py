@@ -105,8 +105,8 @@ def logistic(x):  # type: ignore[no-untyped-def]
 
 @helper(allocates=False)
 def clipped(potential, firing):  # type: ignore[no-untyped-def]
-    """The potential in the clip of a ``cpu_layer.Firing``, or of anything with its bounds."""
-    return larger(smaller(potential, splat(firing.highest)), splat(firing.lowest))
+    """The potential in the clip of a ``cpu_layer.Firing``, or of anything with its range."""
+    return clamped(potential, splat(firing.range_M))
 
 
 @helper(allocates=False)

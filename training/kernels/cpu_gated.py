@@ -103,18 +103,9 @@ def gated_row(layer, arrays, place, recurrent, recurrent_at):  # type: ignore[no
         cell = smaller(larger(cell_drive, zero), limit)
         if kept.is_wanted:
             write(kept.gates, place.frame + h, left, forget_gate)
-        free = cell
+            store_bits(kept.positive, place.byte + h // 8, greater(cell, zero))
         if layer.has_mask:
             cell = cell * read(layer.dropout_mask, place.utterance + h, left)
-        if layer.firing.has_bound:
-            largest = splat(layer.firing.largest_cell)
-            is_bounded = greater(cell, largest)
-            cell = select(is_bounded, largest, cell)
-            free = select(is_bounded, zero, free)
-            if kept.is_wanted:
-                store_bits(kept.bounded, place.byte + h // 8, is_bounded)
-        if kept.is_wanted:
-            store_bits(kept.positive, place.byte + h // 8, greater(free, zero))
         before = load(arrays.current, place.state + h)
         current = clamped(forget_gate * before + (one - forget_gate) * cell, limit)
         store(arrays.current, place.state + h, current)
@@ -171,10 +162,6 @@ def gated_row_backward(layer, kept, gradients, place, t):  # type: ignore[no-unt
         change = before - read(kept.currents, place.frame + h, left)
         write(gradients.drive, drive_at + h, left, grad * forget_gate * change)
         grad_cell = grad * (one - forget_gate)
-        if layer.firing.has_bound and kept.has_potentials:
-            is_bounded = load_bits(kept.bounded, place.byte + h // 8)
-            total = load(gradients.firing.bound, h) + select(is_bounded, grad_cell, zero)
-            store(gradients.firing.bound, h, total)
         if layer.has_mask:
             grad_cell = grad_cell * read(layer.dropout_mask, place.utterance + h, left)
         is_positive = load_bits(kept.positive, place.byte + h // 8)

@@ -39,17 +39,14 @@ class Frames(NamedTuple):
 
 
 class Firing(NamedTuple):
-    """How a site fires: the quantiser, and the options of v3."""
+    """How a site fires: the quantiser, and the leak of v3."""
 
-    lowest: np.float32  # the smallest potential inside the clip
-    highest: np.float32  # the largest one, the range M
+    range_M: np.float32  # the largest magnitude of a potential inside the clip
     scale: np.float32  # levels per unit of potential
     threshold: np.float32  # levels of magnitude below this stay silent
     is_quantized: bool  # false where spikes are the potential itself
     residue_leak: Array  # lambda, padded to the width
     has_leak: bool  # whether residues leak
-    largest_cell: np.float32  # c M
-    has_bound: bool  # whether cells are bounded by it
     saturation: np.float32  # the largest magnitude of a current or a potential
 
 
@@ -81,8 +78,7 @@ class Kept(NamedTuple):
     potentials: Array  # V
     spikes: Array  # Y; the backward pass alone reads it
     inside: Array  # bits of V in the clip
-    positive: Array  # bits of a cell that follows its drive
-    bounded: Array  # bits of a cell at its bound
+    positive: Array  # bits of a cell above 0
     is_wanted: bool  # whether a backward pass will follow
     has_potentials: bool  # whether it finds gradients of leak, range and threshold
 
@@ -103,7 +99,6 @@ class FiringSums(NamedTuple):
 
     leak: Array
     inside_range: Array
-    bound: Array
     threshold: Array
 
 

@@ -79,7 +79,7 @@ def place_of(layer, t, b):  # type: ignore[no-untyped-def]
 
 @helper(allocates=False)
 def clear_bits(bits, place, num_neurons):  # type: ignore[no-untyped-def]
-    """A padding frame's row: no potential inside the clip, no cell that follows its drive."""
+    """A padding frame's row: no potential inside the clip, no cell above 0."""
     bits[place.byte : place.byte + num_bytes(num_neurons)] = 0
 
 
@@ -99,8 +99,6 @@ def clear_frame(layer, arrays, place, has_current, has_gates):  # type: ignore[n
     if has_gates:
         clear(kept.gates, place.frame, num_neurons)
         clear_bits(kept.positive, place, num_neurons)
-        if layer.firing.has_bound:
-            clear_bits(kept.bounded, place, num_neurons)
 
 
 @helper(allocates=False)

@@ -19,7 +19,6 @@ class FiringSums(NamedTuple):
 
     leak: Tensor  # r (V - Y), the gradient of lambda
     inside_range: Tensor  # y (Y - V) inside the clip and y Y outside: M times the gradient of M
-    bound: Tensor  # the gradient of a bounded cell
     threshold: Tensor  # y, with the sign of V, where V is about the threshold
 
 
@@ -37,8 +36,6 @@ def firing_gradients(
     quantizer = layer.quantizer
     range_M, threshold = quantizer.range_M.detach(), quantizer.threshold_levels.detach()
     scale = quantizer._replace(range_M=range_M).scale()
-    of_range = (
-        sums.inside_range.sum() / range_M + (layer.options.cell_bound or 0.0) * sums.bound.sum()
-    )
+    of_range = sums.inside_range.sum() / range_M
     of_threshold = -sums.threshold.sum() * threshold / (scale * THRESHOLD_WINDOW)
     return None if leak is None else sums.leak.clone(), of_range, of_threshold

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from training.kernels.lanes import WIDE
-from training.lif import FiringOptions, LifState
+from training.lif import LifState
 from training.quantizer import Quantizer
 
 LayerKind = Literal["encoder", "conventional", "gated"]
@@ -43,7 +43,6 @@ class Layer(NamedTuple):
     weights: LayerWeights  # what the recurrence learns
     state: LifState  # state before the first frame, (B, H) each
     quantizer: Quantizer
-    options: FiringOptions = FiringOptions()  # of v3
 
     def last_spikes(self, spikes_TBH: Tensor) -> Tensor:
         """Y of the final state: of an utterance's last frame, the initial one where it has none."""
@@ -68,13 +67,9 @@ class Saved(NamedTuple):
 
     currents: Tensor  # I, (T, B, H)
     # bits of V in the clip, (T, B, ``num_bit_bytes``) uint8, first neuron in the lowest bit.
-    # Triton: a byte per neuron, (T, B, H), its second bit that of ``positive``, its third that of
-    # ``bounded``.
+    # Triton: a byte per neuron, (T, B, H), its second bit that of ``positive``.
     inside: Tensor
-    # bits of a cell that follows its drive (above 0, below its bound), as ``inside``, gated layers;
-    # Triton: empty
-    positive: Tensor
-    bounded: Tensor  # bits of a cell at its bound, where there is one; Triton: empty
+    positive: Tensor  # bits of a cell above 0, as ``inside``, gated layers; Triton: empty
     gates: Tensor  # F, (T, B, H), gated layers
     potentials: Tensor  # V, (T, B, H), where ``Keep.potentials``
     drive: Tensor  # (T, B, G), for the reference alone, which runs again
@@ -106,10 +101,10 @@ def num_bit_bytes(num_neurons: int) -> int:
 def flattened(layer: Layer) -> tuple[Any, ...]:
     """A layer as the flat arguments of an operator, in the order of its fields."""
     rows, weights, state = layer.rows, layer.weights, layer.state
-    return (layer.kind, *rows, *weights, *state, *layer.quantizer, *layer.options)
+    return (layer.kind, *rows, *weights, *state, *layer.quantizer)
 
 
-FLAT_PARTS = (Rows, LayerWeights, LifState, Quantizer, FiringOptions)
+FLAT_PARTS = (Rows, LayerWeights, LifState, Quantizer)
 NUM_FLAT = 1 + sum(len(part._fields) for part in FLAT_PARTS)
 
 

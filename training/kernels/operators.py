@@ -39,7 +39,6 @@ _TYPES = {
     Tensor | None: "Tensor?",
     int: "int",
     bool: "bool",
-    float | None: "float?",
 }
 NUM_STATES = len(LifState._fields)
 # The weights, then range and threshold.
@@ -125,7 +124,7 @@ def layer(found: Layer, drive_TBG: Tensor, keep: Keep, backend: str) -> tuple[Te
 @_shapes_of("layer")  # type: ignore[untyped-decorator]
 def _(*arguments: Any) -> tuple[Tensor, ...]:
     *flat, drive, save, potentials, backend = arguments
-    kind, _, _, state, _, options = unflattened(flat)
+    kind, _, _, state, _ = unflattened(flat)
     num_frames, batch_size = drive.shape[:2]
     num_neurons = state.synaptic_current.shape[1]
     is_gated, is_triton = kind == "gated", backend == "triton"
@@ -146,7 +145,6 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
         currents=floats(save and kind != "encoder"),
         inside=bits(save),
         positive=bits(save and is_gated and not is_triton),
-        bounded=bits(save and is_gated and options.cell_bound is not None and not is_triton),
         gates=floats(save and is_gated),
         potentials=floats(save and potentials),
         drive=drive.new_empty(0),
@@ -213,7 +211,7 @@ def _differentiate_layer(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | 
         rows=Rows(nothing, None),
         weights=LayerWeights(*weights),
         state=LifState(*others[NUM_LEARNED:]),
-        quantizer=Quantizer(cast(Any, range_M), cast(Any, threshold_levels), nothing, nothing),
+        quantizer=Quantizer(cast(Any, range_M), cast(Any, threshold_levels), nothing),
     )
     return (*flattened(of_layer), drive, None, None, None)
 

@@ -99,7 +99,7 @@ def forward(
 ) -> tuple[RecurrenceOutput, Saved]:
     """See ``RecurrenceBackend``; autograd can differentiate it as well, any number of times."""
     lengths_B, num_frames = layer.rows.lengths_B, drive_TBG.shape[0]
-    firing = FiringRule(layer.quantizer, layer.weights.residue_leak_H, layer.options)
+    firing = FiringRule(layer.quantizer, layer.weights.residue_leak_H)
     step = _step(layer, drive_TBG)
     output = scan(step, num_frames, lengths_B, layer.state, firing, per_step_range)
 
@@ -111,7 +111,6 @@ def forward(
         currents=nothing(),
         inside=nothing(torch.uint8),
         positive=nothing(torch.uint8),
-        bounded=nothing(torch.uint8),
         gates=nothing(),
         potentials=nothing(),
         drive=drive,

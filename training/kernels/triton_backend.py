@@ -178,7 +178,6 @@ def forward(layer: Layer, drive_TBG: Tensor, keep: Keep) -> tuple[RecurrenceOutp
         currents=written.currents,
         inside=written.bits,
         positive=kept(False, torch.uint8),
-        bounded=kept(False, torch.uint8),
         gates=written.gates,
         potentials=written.potentials,
         drive=kept(False),

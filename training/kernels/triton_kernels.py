@@ -25,7 +25,8 @@ def _saturate(value, saturation):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _clipped(potential, firing):  # type: ignore[no-untyped-def]
-    return tl.minimum(tl.maximum(potential, tl.load(firing.lowest)), tl.load(firing.highest))
+    range_M = tl.load(firing.range_M)
+    return tl.minimum(tl.maximum(potential, -range_M), range_M)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -51,13 +52,39 @@ def _load_leak(firing, h, exists, HAS_LEAK: tl.constexpr):  # type: ignore[no-un
 
 
 @triton.jit
-def _load_tile(tensors, state, exists):  # type: ignore[no-untyped-def]
-    """A tile of each tensor of a ``Membrane`` or of ``FiringSums``, in the order of its fields."""
-    first = tl.load(tensors[0] + state, mask=exists, other=0.0)
-    second = tl.load(tensors[1] + state, mask=exists, other=0.0)
-    third = tl.load(tensors[2] + state, mask=exists, other=0.0)
-    fourth = tl.load(tensors[3] + state, mask=exists, other=0.0)
-    return first, second, third, fourth
+def _load_membrane(membrane, state, exists):  # type: ignore[no-untyped-def]
+    """A tile of a ``Membrane``, in the order of its fields."""
+    current = tl.load(membrane.current + state, mask=exists, other=0.0)
+    residue = tl.load(membrane.residue + state, mask=exists, other=0.0)
+    low = tl.load(membrane.low + state, mask=exists, other=0.0)
+    high = tl.load(membrane.high + state, mask=exists, other=0.0)
+    return current, residue, low, high
+
+
+@triton.jit
+def _store_membrane(membrane, state, exists, values):  # type: ignore[no-untyped-def]
+    """Write what ``_load_membrane`` reads."""
+    tl.store(membrane.current + state, values[0], mask=exists)
+    tl.store(membrane.residue + state, values[1], mask=exists)
+    tl.store(membrane.low + state, values[2], mask=exists)
+    tl.store(membrane.high + state, values[3], mask=exists)
+
+
+@triton.jit
+def _load_sums(sums, state, exists):  # type: ignore[no-untyped-def]
+    """A tile of ``FiringSums``, in the order of its fields."""
+    leak = tl.load(sums.leak + state, mask=exists, other=0.0)
+    inside_range = tl.load(sums.inside_range + state, mask=exists, other=0.0)
+    threshold = tl.load(sums.threshold + state, mask=exists, other=0.0)
+    return leak, inside_range, threshold
+
+
+@triton.jit
+def _store_sums(sums, state, exists, values):  # type: ignore[no-untyped-def]
+    """Write what ``_load_sums`` reads."""
+    tl.store(sums.leak + state, values[0], mask=exists)
+    tl.store(sums.inside_range + state, values[1], mask=exists)
+    tl.store(sums.threshold + state, values[2], mask=exists)
 
 
 @triton.jit
@@ -76,15 +103,6 @@ def _reset(potential, spikes, leak, at_rest, valid):  # type: ignore[no-untyped-
     return residue, low, high
 
 
-@triton.jit
-def _store_tile(tensors, state, exists, values):  # type: ignore[no-untyped-def]
-    """Write what ``_load_tile`` reads."""
-    tl.store(tensors[0] + state, values[0], mask=exists)
-    tl.store(tensors[1] + state, values[1], mask=exists)
-    tl.store(tensors[2] + state, values[2], mask=exists)
-    tl.store(tensors[3] + state, values[3], mask=exists)
-
-
 @triton.jit  # type: ignore[untyped-decorator]
 def _potential_gradient(grad_spikes, from_residue, inside, IS_QUANTIZED: tl.constexpr):  # type: ignore[no-untyped-def]
     """The gradient of V, given that of Y and what its residue passes on."""
@@ -98,7 +116,7 @@ def _potential_gradient(grad_spikes, from_residue, inside, IS_QUANTIZED: tl.cons
 def _add_firing(values, grads, potential, leak, firing, valid):  # type: ignore[no-untyped-def]
     """Add one frame to the sums; ``grads`` are the gradients of Y and R."""
     grad_spikes, grad_residue = grads
-    to_leak, to_range, to_bound, to_threshold = values
+    to_leak, to_range, to_threshold = values
     spikes, inside = _fire(potential, firing, True)
     to_leak += tl.where(valid, grad_residue * (potential - spikes), 0.0)
     arrives = tl.where(valid, grad_spikes - leak * grad_residue, 0.0)
@@ -106,7 +124,7 @@ def _add_firing(values, grads, potential, leak, firing, valid):  # type: ignore[
     scaled = _clipped(potential, firing) * tl.load(firing.scale)
     near = tl.abs(tl.abs(scaled) - tl.load(firing.threshold)) < HALF_WINDOW
     to_threshold += tl.where(near, tl.where(scaled > 0.0, arrives, -arrives), 0.0)
-    return to_leak, to_range, to_bound, to_threshold
+    return to_leak, to_range, to_threshold
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -124,7 +142,6 @@ def scan_forward(  # type: ignore[no-untyped-def]
     HAS_CURRENT: tl.constexpr,
     IS_QUANTIZED: tl.constexpr,
     HAS_LEAK: tl.constexpr,
-    HAS_BOUND: tl.constexpr,
     HAS_POTENTIALS: tl.constexpr,
     SAVE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -135,7 +152,7 @@ def scan_forward(  # type: ignore[no-untyped-def]
     exists = h < num_neurons
     state = b * num_neurons + h
     length = tl.load(lengths + b)
-    current, residue, low, high = _load_tile(membrane, state, exists)
+    current, residue, low, high = _load_membrane(membrane, state, exists)
     leak = _load_leak(firing, h, exists, HAS_LEAK)
     tau = tl.load(decay + h, mask=exists & HAS_CURRENT, other=0.0)
     t = 0
@@ -157,7 +174,7 @@ def scan_forward(  # type: ignore[no-untyped-def]
             if HAS_CURRENT:
                 tl.store(kept.currents + at, tl.where(valid, current, 0.0), mask=exists)
         t += 1
-    _store_tile(membrane, state, exists, (current, residue, low, high))
+    _store_membrane(membrane, state, exists, (current, residue, low, high))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -178,7 +195,6 @@ def scan_backward(  # type: ignore[no-untyped-def]
     HAS_CURRENT: tl.constexpr,
     IS_QUANTIZED: tl.constexpr,
     HAS_LEAK: tl.constexpr,
-    HAS_BOUND: tl.constexpr,
     HAS_POTENTIALS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -194,7 +210,7 @@ def scan_backward(  # type: ignore[no-untyped-def]
     final = tl.load(grad_membrane.last_spikes + state, mask=exists, other=0.0)
     to_decay = tl.zeros((BLOCK,), tl.float32)
     leak = _load_leak(firing, h, exists, HAS_LEAK)
-    to_firing = _load_tile(sums, state, exists & HAS_POTENTIALS)
+    to_firing = _load_sums(sums, state, exists & HAS_POTENTIALS)
     t = num_frames - 1
     while t >= 0:
         at = (t * batch_size + b).to(tl.int64) * num_neurons + h
@@ -219,7 +235,7 @@ def scan_backward(  # type: ignore[no-untyped-def]
         t -= 1
     tl.store(grad_membrane.current + state, along_current, mask=exists)
     tl.store(grad_membrane.residue + state, along_residue, mask=exists)
-    _store_tile(sums, state, exists & HAS_POTENTIALS, to_firing)
+    _store_sums(sums, state, exists & HAS_POTENTIALS, to_firing)
     tl.store(grad_decay + state, to_decay, mask=exists)
 
 
@@ -242,7 +258,6 @@ def gated_forward(  # type: ignore[no-untyped-def]
     HAS_RECURRENCE: tl.constexpr,
     IS_QUANTIZED: tl.constexpr,
     HAS_LEAK: tl.constexpr,
-    HAS_BOUND: tl.constexpr,
     HAS_POTENTIALS: tl.constexpr,
     SAVE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -257,12 +272,11 @@ def gated_forward(  # type: ignore[no-untyped-def]
     exists = has_row & (h < num_neurons)
     state = b * num_neurons + h
     length = tl.load(lengths + b, mask=has_row, other=0)
-    current, residue, low, high = _load_tile(membrane, state, exists)
+    current, residue, low, high = _load_membrane(membrane, state, exists)
     mask = tl.full((ROWS, BLOCK), 1.0, tl.float32)
     if HAS_MASK:
         mask = tl.load(dropout_mask + state, mask=exists, other=0.0)
     leak = _load_leak(firing, h, exists, HAS_LEAK)
-    largest_cell = tl.load(firing.largest_cell)
     t = first
     while t < last:
         row = (t * batch_size + b).to(tl.int64)
@@ -284,10 +298,8 @@ def gated_forward(  # type: ignore[no-untyped-def]
                 cell = tl.dot(y, u, cell, input_precision=PRECISION)
         forget_gate = 1.0 / (1.0 + tl.exp(-forget))
         cell = tl.minimum(tl.maximum(cell, 0.0), firing.saturation)
-        free = cell > 0.0
+        positive = cell > 0.0
         cell = cell * mask
-        bounded = (cell > largest_cell) & HAS_BOUND
-        cell = tl.where(bounded, largest_cell, cell)
         mixed = _saturate(forget_gate * current + (1.0 - forget_gate) * cell, firing.saturation)
         current = tl.where(valid, mixed, current)
         potential = _integrate(mixed, residue, valid, firing.saturation)
@@ -297,12 +309,12 @@ def gated_forward(  # type: ignore[no-untyped-def]
         if SAVE and HAS_POTENTIALS:
             tl.store(kept.potentials + at, potential, mask=exists)
         if SAVE:
-            byte = tl.where(inside, 1, 0) + tl.where(bounded, 4, tl.where(free, 2, 0))
+            byte = tl.where(inside, 1, 0) + tl.where(positive, 2, 0)
             tl.store(kept.bits + at, tl.where(valid, byte, 0).to(tl.uint8), mask=exists)
             tl.store(kept.gates + at, tl.where(valid, forget_gate, 0.0), mask=exists)
             tl.store(kept.currents + at, tl.where(valid, current, 0.0), mask=exists)
         t += 1
-    _store_tile(membrane, state, exists, (current, residue, low, high))
+    _store_membrane(membrane, state, exists, (current, residue, low, high))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -326,7 +338,6 @@ def gated_backward(  # type: ignore[no-untyped-def]
     HAS_RECURRENCE: tl.constexpr,
     IS_QUANTIZED: tl.constexpr,
     HAS_LEAK: tl.constexpr,
-    HAS_BOUND: tl.constexpr,
     HAS_POTENTIALS: tl.constexpr,
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
@@ -351,7 +362,7 @@ def gated_backward(  # type: ignore[no-untyped-def]
     if HAS_MASK:
         mask = tl.load(dropout_mask + state, mask=exists, other=0.0)
     leak = _load_leak(firing, h, exists, HAS_LEAK)
-    to_firing = _load_tile(sums, state, exists & HAS_POTENTIALS)
+    to_firing = _load_sums(sums, state, exists & HAS_POTENTIALS)
     t = last - 1
     while t >= first:
         row = (t * batch_size + b).to(tl.int64)
@@ -383,10 +394,6 @@ def gated_backward(  # type: ignore[no-untyped-def]
         before += tl.load(kept.currents + earlier, mask=valid & (t > 0), other=0.0)
         change = before - tl.load(kept.currents + at, mask=valid, other=0.0)
         of_cell = grad * (1.0 - forget_gate)
-        if HAS_BOUND and HAS_POTENTIALS:
-            to_leak, to_range, to_bound, to_threshold = to_firing
-            to_bound += tl.where(valid & ((byte & 4) != 0), of_cell, 0.0)
-            to_firing = (to_leak, to_range, to_bound, to_threshold)
         to_cell = tl.where((byte & 2) != 0, of_cell * mask, 0.0)
         target = grad_drive + row * 2 * num_neurons + h
         tl.store(target, tl.where(valid, grad * forget_gate * change, 0.0), mask=exists)
@@ -395,4 +402,4 @@ def gated_backward(  # type: ignore[no-untyped-def]
         t -= 1
     tl.store(grad_membrane.current + state, along_current, mask=exists)
     tl.store(grad_membrane.residue + state, along_residue, mask=exists)
-    _store_tile(sums, state, exists & HAS_POTENTIALS, to_firing)
+    _store_sums(sums, state, exists & HAS_POTENTIALS, to_firing)

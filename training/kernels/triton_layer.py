@@ -28,18 +28,15 @@ class Kept(NamedTuple):
     gates: Tensor  # F, gated layers
     currents: Tensor  # I
     potentials: Tensor  # V, where leak, range or threshold are learned
-    # a byte of V in the clip (1), a cell that follows its drive (2), one at its bound (4)
-    bits: Tensor
+    bits: Tensor  # a byte of V in the clip (1) and a cell above 0 (2)
 
 
 class Firing(NamedTuple):
     """How a site fires; see ``training.kernels.cpu_layer.Firing``. Scalars but for the leak."""
 
-    lowest: Tensor  # the smallest potential inside the clip
-    highest: Tensor  # the largest one, the range M
+    range_M: Tensor  # the largest magnitude of a potential inside the clip
     scale: Tensor  # levels per unit
     threshold: Tensor  # levels of magnitude below this stay silent
-    largest_cell: Tensor  # c M; any number where cells have no bound
     leak: Tensor  # lambda, (H,); any tensor where residues do not leak
     saturation: float  # the largest magnitude of a current or a potential
 
@@ -49,7 +46,6 @@ class Options(NamedTuple):
 
     is_quantized: bool
     has_leak: bool
-    has_bound: bool
     has_potentials: bool
 
     def constants(self) -> dict[str, bool]:
@@ -57,7 +53,6 @@ class Options(NamedTuple):
         return {
             "IS_QUANTIZED": self.is_quantized,
             "HAS_LEAK": self.has_leak,
-            "HAS_BOUND": self.has_bound,
             "HAS_POTENTIALS": self.has_potentials,
         }
 
@@ -86,11 +81,9 @@ def firing_of(layer: Layer) -> Firing:
     range_M, leak = layer.quantizer.range_M.detach(), layer.weights.residue_leak_H
     levels = layer.quantizer._replace(range_M=range_M)
     return Firing(
-        lowest=levels.lowest(),
-        highest=range_M,
+        range_M=range_M,
         scale=levels.scale() if levels.is_quantized else torch.ones_like(range_M),
         threshold=levels.threshold_levels.detach(),
-        largest_cell=(layer.options.cell_bound or 0.0) * range_M,
         leak=range_M if leak is None else leak.detach().contiguous(),
         saturation=SATURATION,
     )
@@ -101,7 +94,6 @@ def options_of(layer: Layer, has_potentials: bool) -> Options:
     return Options(
         layer.quantizer.is_quantized,
         layer.weights.residue_leak_H is not None,
-        layer.options.cell_bound is not None,
         has_potentials,
     )
 

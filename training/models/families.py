@@ -8,8 +8,7 @@ Elementwise costs are the products and sums of the models' equations as they are
         none unquantised.
     conventional: tau I_{t-1}, a product; drive + tau I, a sum.
     v1, v2, v3: F I_{t-1} and (1 - F) C, 2 products; 1 - F and the sum, 2 sums.
-    v3 with a residue leak: lambda (V - Y), a product per neuron of every site. Its bound c M is a
-        constant.
+    v3 with a residue leak: lambda (V - Y), a product per neuron of every site.
     LSTM: f c + i g and o tanh(c), 3 products; f c + i g, a sum.
     GRU: r (U h), (1 - z) n and z h, 3 products; W x + r (U h), 1 - z and the sum, 3 sums.
     Li-GRU: z h and (1 - z) c, 2 products; 1 - z and the sum, 2 sums.
@@ -80,7 +79,7 @@ def lif_cost(
 
 def _leaky_cost(config: ModelConfig) -> NetworkCost:
     cost = _V2_COST(config)
-    leaks = int(config.leaky.residue_leak != "none")
+    leaks = int(config.leaky.residue_leak)
     return replace(
         cost,
         layer=replace(cost.layer, products=cost.layer.products + leaks),
@@ -116,7 +115,7 @@ CONVENTIONAL = _lif(
 )
 V1 = _lif("v1", "SNN v1", _V1_COST)
 V2 = _lif("v2", "SNN v2", _V2_COST)
-V3 = _lif("v3", "SNN v3", _leaky_cost)
+V3 = replace(_lif("v3", "SNN v3", _leaky_cost), version=1)
 LSTM = ModelSpec(
     "lstm",
     "LSTM",

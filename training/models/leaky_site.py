@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from training.constants import UNQUANTIZED_BITS
-from training.lif import FiringOptions, FiringRule, RecurrenceOutput
+from training.lif import FiringRule, RecurrenceOutput
 from training.models.model_config import ModelConfig
 from training.models.site import QuantizerSite, Recurrence
 from training.quantizer import Quantizer
@@ -31,7 +31,7 @@ class LeakySite(QuantizerSite):
     """Runs a recurrence of v3 with the site's way of firing.
 
     Args:
-        is_encoder: signed levels, no bound of a cell, a threshold of its own.
+        is_encoder: has a threshold and an initial range of its own.
     """
 
     log_range: nn.Parameter | None
@@ -42,8 +42,6 @@ class LeakySite(QuantizerSite):
         super().__init__(config, is_encoder=is_encoder)
         options = config.leaky
         self.num_neurons = num_neurons
-        self.is_unsigned = options.unsigned_levels and not is_encoder
-        self.options = FiringOptions(None if is_encoder else options.cell_bound)
         self.log_range = self.log_threshold = self.leak_logit = None
         if options.learned_levels and config.num_bits != UNQUANTIZED_BITS:
             initial = options.encoder_initial_range if is_encoder else options.initial_range
@@ -53,18 +51,16 @@ class LeakySite(QuantizerSite):
             first = float(self._levels(*at_first).scale())
             threshold = (self.configured_threshold + 1) / first
             self.log_threshold = nn.Parameter(torch.tensor(math.log(threshold)))
-        if options.residue_leak != "none":
+        if options.residue_leak:
             share = options.initial_residue_leak
-            size = num_neurons if options.residue_leak == "neuron" else 1
-            logit = math.log(share / (1.0 - share))
-            self.leak_logit = nn.Parameter(torch.full((size,), logit))
+            self.leak_logit = nn.Parameter(torch.full((1,), math.log(share / (1.0 - share))))
 
     def _levels(self, range_M: Tensor, threshold_levels: Tensor) -> Quantizer:
         num_bits = self.num_bits if self.is_quantized else UNQUANTIZED_BITS
-        return Quantizer(range_M, threshold_levels, num_bits, self.is_unsigned)
+        return Quantizer(range_M, threshold_levels, num_bits)
 
     def residue_leak(self) -> Tensor | None:
-        """lambda, (H,); None for no leak."""
+        """lambda, (H,), the same for every neuron; None for no leak."""
         if self.leak_logit is None:
             return None
         return torch.sigmoid(self.leak_logit).expand(self.num_neurons)
@@ -72,9 +68,9 @@ class LeakySite(QuantizerSite):
     def quantizer(self) -> Quantizer:
         """The quantiser with the present range and threshold, learned or followed."""
         if self.log_range is None:
-            return super().quantizer()._replace(is_unsigned=self.is_unsigned)
+            return super().quantizer()
         assert self.log_threshold is not None
-        num_levels = 2 ** (self.num_bits - 1 + self.is_unsigned) - 1
+        num_levels = 2 ** (self.num_bits - 1) - 1
         share = 1.0 / math.sqrt(self.num_neurons * num_levels)
         range_M = _scaled_gradient(self.log_range, share).exp()
         threshold = _scaled_gradient(self.log_threshold, share).exp()
@@ -87,7 +83,7 @@ class LeakySite(QuantizerSite):
 
     def firing(self) -> FiringRule:
         """How the site fires at present."""
-        return FiringRule(self.quantizer(), self.residue_leak(), self.options)
+        return FiringRule(self.quantizer(), self.residue_leak())
 
     def run(self, recurrence: Recurrence) -> RecurrenceOutput:
         """Run the recurrence; where the range is not learned it follows as in v2."""

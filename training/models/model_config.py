@@ -132,13 +132,9 @@ class ModelConfig(TypedConfig):
         return self
 
     def _check_thresholds(self) -> None:
-        signed_top = max(1, 2 ** (self.num_bits - 1) - 1)
-        top = 2**self.num_bits - 1 if self.model == "v3" and self.leaky.unsigned_levels else 0
-        sites = (
-            ("threshold", self.threshold, max(top, signed_top)),
-            ("encoder_threshold", self.encoder_threshold, signed_top),
-        )
-        for name, threshold, top_level in sites:
+        top_level = max(1, 2 ** (self.num_bits - 1) - 1)
+        sites = (("threshold", self.threshold), ("encoder_threshold", self.encoder_threshold))
+        for name, threshold in sites:
             if self.num_bits != UNQUANTIZED_BITS and (threshold or 0) >= top_level:
                 raise ValueError(
                     f"{name}={threshold} silences every spike of {self.num_bits} bits "
@@ -153,11 +149,6 @@ class ModelConfig(TypedConfig):
             return
         if self.num_bits == 1:
             raise ValueError("num_bits=1: v3 has two bits or more, or 32 for no quantisation")
-        if self.encoder_threshold is None and self.threshold >= 2 ** (self.num_bits - 1) - 1:
-            raise ValueError(
-                f"threshold={self.threshold} silences the input encoder, whose levels have a sign; "
-                "give it an encoder_threshold of its own"
-            )
         for name, off in (("range_update", "step"), ("recompute_frames", None)):
             if getattr(self, name) != off:
                 raise ValueError(f"{name}={getattr(self, name)}: v3 has none; leave it at {off}")
