@@ -8,20 +8,18 @@ it, ``Y`` multi-bit spikes. Firing is the same everywhere, a soft reset without 
 
     V_t = R_{t-1} + drive_t        Y_t = Q(V_t)        R_t = V_t - Y_t
 
-v3 (ours) is v2 with three changes, each of which can be left off; with all off it is v2. M is the
+v3 (ours) is v2 with two changes, each of which can be left off; with both off it is v2. M is the
 range of the site, lambda is in (0, 1]::
 
     R_t = lambda (V_t - Y_t)          residue leak
     Y_t = Q(V_t)                      learned range M and threshold
-    X_t = P x_t + b                   projection of the features before the encoder
 
 Why. In a trained v2 residues reach 1000 times the range, because nothing leaks, and 37% of the
 spikes fire while the current is below the threshold: late residue. The leak makes old residue
 fade: what is left of it after n silent frames is lambda^n, so that a current too weak to reach the
 threshold by itself, at I < (1 - lambda) threshold, never fires. Learned range and threshold are
-absolute: a range that follows what fires grows with the network's own weights. The encoder's
-outputs are dense, and without the projection two fifths of a small network's cost. A bound of the
-cell within the range, levels without a sign and a leak for each neuron were tried and dropped
+absolute: a range that follows what fires grows with the network's own weights. A bound of the cell
+within the range, levels without a sign and a leak for each neuron were tried and dropped
 (``evaluation/results/v3-options.md``).
 
 Gradient, for fused implementations. With g_t what arrives at Y_t from outside and through U (as in

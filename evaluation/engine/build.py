@@ -117,6 +117,7 @@ def build_engine(
             precision=precision,
             model=network.config.model,
             v3=_leaky_description(network),
+            projection_size=network.config.projection_size,
             num_layers=network.config.num_layers,
             num_features=network.num_features,
             hidden_size=network.config.hidden_size,
@@ -163,6 +164,10 @@ def _network_arrays(
         arrays["decays"] = _decays(layers, layout)
     if description.v3 is not None:
         arrays |= _leaky_arrays(network, firings, layout)
+    if description.projection_size is not None:
+        weight, bias = network.projection_norm.folded(network.projection.weight)
+        arrays["projection"] = np.ascontiguousarray(weight.T.numpy())
+        arrays["projection_bias"] = bias.numpy()
     for number, layer in enumerate(layers):
         weight, bias = layer.norm.folded(layer.input_map.weight)
         feed, back = layout.matrices[2 * number], layout.matrices[2 * number + 1]
@@ -178,9 +183,7 @@ def _network_arrays(
 def _leaky_description(network: SpikingNetwork) -> LeakyDescription | None:
     if network.config.model != "v3":
         return None
-    return LeakyDescription(
-        projection_size=network.config.projection_size, has_leak=network.config.leaky.residue_leak
-    )
+    return LeakyDescription(has_leak=network.config.leaky.residue_leak)
 
 
 def _scale(quantizer: Quantizer) -> np.float32:
@@ -206,10 +209,6 @@ def _leaky_arrays(
         for site, firing in zip(layout.sites, firings, strict=True):
             assert firing.residue_leak is not None
             leaks[site[1] : site[1] + site[0]] = firing.residue_leak.numpy()
-    if network.config.projection_size is not None:
-        weight, bias = network.projection_norm.folded(network.projection.weight)
-        arrays["projection"] = np.ascontiguousarray(weight.T.numpy())
-        arrays["projection_bias"] = bias.numpy()
     return arrays
 
 

@@ -88,14 +88,12 @@ class ExecutedCounts:
             )
         # The feed-forward terms first, then the recurrent ones, as the evaluation lists them.
         terms.sort(key=lambda term: ("feed", "recu", "outp").index(term.term[:4]))
-        v3 = self.description.v3
-        if v3 is not None and v3.projection_size is not None:
+        encoded = self.description.projection_size
+        if encoded is not None:
             num_rows = self.description.num_features * self.num_frames
-            products = num_rows * v3.projection_size
+            products = num_rows * encoded
             read = products * np.dtype(np.float32).itemsize
-            terms.append(
-                ExecutedTerm("projection", num_rows, v3.projection_size, products, products, read)
-            )
+            terms.append(ExecutedTerm("projection", num_rows, encoded, products, products, read))
         terms.append(self._elementwise())
         if self.description.precision == "int8":
             outputs = sum(m.fan_out for m in lay_out(self.description).matrices if m.width)

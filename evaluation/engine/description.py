@@ -84,13 +84,6 @@ class SymbolTable(TypedConfig):
 class LeakyDescription(TypedConfig):
     """What an engine of v3 has that one of v2 has not."""
 
-    projection_size: int | None = Field(
-        None,
-        ge=1,
-        le=65536,
-        description="Neurons of the input encoder, where a learned map of the features comes "
-        "before it; empty where the encoder reads the features.",
-    )
     has_leak: bool = Field(
         description="Whether a part of each residue is lost from frame to frame."
     )
@@ -116,6 +109,13 @@ class EngineDescription(TypedConfig):
     )
     v3: LeakyDescription | None = Field(
         None, description="The options of v3; empty for the other models."
+    )
+    projection_size: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description="Neurons of the input encoder, where a learned map of the features comes "
+        "before it; empty where the encoder reads the features.",
     )
     num_layers: int = Field(ge=1, le=16, description="Number of recurrent layers (L).")
     num_features: int = Field(ge=1, le=65536, description="Values per input frame (F).")
@@ -178,8 +178,7 @@ class EngineDescription(TypedConfig):
     @property
     def site_sizes(self) -> tuple[int, ...]:
         """Neurons of the encoder and of every layer."""
-        projected = None if self.v3 is None else self.v3.projection_size
-        return (projected or self.num_features, *[self.hidden_size] * self.num_layers)
+        return (self.projection_size or self.num_features, *[self.hidden_size] * self.num_layers)
 
     @property
     def num_drives(self) -> int:

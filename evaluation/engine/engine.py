@@ -33,11 +33,11 @@ def firing_table(data: EngineData) -> Floats:
 
 
 def _projection(data: EngineData) -> Callable[[Floats], Floats]:
-    """What makes the encoder's input of frames: nothing, or the learned map of v3.
+    """What makes the encoder's input of frames: nothing, or a learned map.
 
     Its sums are the training model's in evaluation, term by term.
     """
-    if data.description.v3 is None or data.description.v3.projection_size is None:
+    if data.description.projection_size is None:
         return lambda features_TF: features_TF
     weight_FP, bias_P = data.arrays["projection"], data.arrays["projection_bias"]
     shape = weight_FP.shape

@@ -89,10 +89,10 @@ def expected_arrays(description: EngineDescription) -> dict[str, tuple[str, tupl
         expected["thresholds"] = ("float32", (description.num_layers + 1,))
         if description.v3.has_leak:
             expected["leaks"] = ("float32", (layout.state_size,))
-        if description.v3.projection_size is not None:
-            encoded = description.v3.projection_size
-            expected["projection"] = ("float32", (description.num_features, encoded))
-            expected["projection_bias"] = ("float32", (encoded,))
+    if description.projection_size is not None:
+        encoded = description.projection_size
+        expected["projection"] = ("float32", (description.num_features, encoded))
+        expected["projection_bias"] = ("float32", (encoded,))
     for prefix, search in searches_of(description).items():
         of_graph = expected_graph_arrays(search.size)
         expected |= {f"{prefix}_{name}": kind for name, kind in of_graph.items()}
@@ -125,7 +125,7 @@ def write_engine(data: EngineData) -> bytes:
     arrays = {name: np.ascontiguousarray(array) for name, array in data.arrays.items()}
     checksums = {name: hashlib.sha256(array.data).hexdigest() for name, array in arrays.items()}
     # Of an option that a model does not have its file says nothing.
-    optional = {"v3": data.description.v3, "trained_on": data.description.trained_on}
+    optional = data.description.model_dump(include={"v3", "projection_size", "trained_on"})
     left_out = {name for name, value in optional.items() if not value}
     description = data.description.model_dump_json(exclude=left_out)
     metadata = {_DESCRIPTION: description, _CHECKSUMS: json.dumps(checksums)}

@@ -62,6 +62,10 @@ def _graph(nir: Any, data: EngineData) -> Any:
     description, layout = data.description, data.layout
     nodes = {"input": nir.Input(input_type=np.array([description.num_features]))}
     order = ["input"]
+    if description.projection_size is not None:
+        weight_FP, bias_P = data.arrays["projection"], data.arrays["projection_bias"]
+        nodes["projection"] = nir.Affine(weight=weight_FP.T.copy(), bias=bias_P)
+        order.append("projection")
     for layer in range(1, description.num_layers + 1):
         matrix = layout.matrices[2 * layer - 2]
         start, size = int(layout.sites[layer, 1]), description.hidden_size

@@ -247,6 +247,17 @@ def test_elementwise_terms_of_the_contestants_by_hand():
         assert (term.multiplications, term.additions) == operations, model
 
 
+def test_a_projected_ligru_by_hand():
+    # 2 frames: 3 x 4 products of the projection, 3 values into 2 x 10 drives, 10 back, 10 out to 5
+    config = ModelConfig(model="ligru", hidden_size=10, num_layers=1, projection_size=3)
+    shape = NetworkShape(config, 4, 5)
+    terms = {t.term: t.multiplications for t in count_terms(shape, Activity(2, (6, 20), (10,)))}
+    assert terms["projection"] == 2 * 4 * 3
+    assert terms["feed_forward_1"] == 2 * 3 * 20
+    assert terms["recurrent_1"] == 10 * 20  # nothing comes back in the first frame
+    assert terms["output"] == 2 * 10 * 5
+
+
 def test_binary_spikes_add_and_features_multiply():
     shape = NetworkShape(ModelConfig(model="radlif", hidden_size=10), 4, 3)
     terms = {t.term: t for t in count_terms(shape, Activity(2, (8, 6, 4), (5, 3)))}

@@ -179,9 +179,10 @@ def test_every_option_trains_alone(changes):
     assert ("log_range" in learned) == changes.get("learned_levels", True)
 
 
-def test_the_projection_is_a_linear_map_that_padding_does_not_enter():
+@pytest.mark.parametrize("model", ["conventional", "v2", "v3", "ligru"])
+def test_the_projection_is_a_linear_map_that_padding_does_not_enter(model):
     torch.manual_seed(3)
-    config = ModelConfig(model="v3", hidden_size=12, dropout=0.0, projection_size=3)
+    config = ModelConfig(model=model, hidden_size=12, dropout=0.0, projection_size=3)
     network = build_network(config, 6, 5).eval()
     x, lengths = torch.randn(9, 2, 6), torch.tensor([9, 4])
     spoilt = x.clone()
@@ -230,7 +231,7 @@ def test_counts_of_v3_add_the_projection_and_the_leak():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "v2", "projection_size": 3}, "projection_size is for model=v3"),
+        ({"model": "gru", "projection_size": 3}, "projection_size: gru has no such map"),
         ({"model": "v3", "num_bits": 1, "threshold": 0}, "num_bits=1"),
         ({"model": "v3", "threshold": 31, "encoder_threshold": 3}, "silences every spike"),
         ({"model": "v3", "recompute_frames": 10}, "recompute_frames"),

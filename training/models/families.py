@@ -73,6 +73,7 @@ def lif_cost(
         encoder=SiteCost(multiplies, 1, multiplies, 1),
         encoder_sends=sends,
         layer_sends=sends,
+        projection_size=config.projection_size,
         published_elementwise=published,
     )
 
@@ -84,8 +85,11 @@ def _leaky_cost(config: ModelConfig) -> NetworkCost:
         cost,
         layer=replace(cost.layer, products=cost.layer.products + leaks),
         encoder=replace(cost.encoder, products=cost.encoder.products + leaks),
-        projection_size=config.projection_size,
     )
+
+
+def _ligru_cost(config: ModelConfig) -> NetworkCost:
+    return NetworkCost(2, 2, SiteCost(2, 2), projection_size=config.projection_size)
 
 
 def _fixed(cost: NetworkCost) -> Callable[[ModelConfig], NetworkCost]:
@@ -102,6 +106,7 @@ def _lif(name: str, title: str, cost: Callable[[ModelConfig], NetworkCost]) -> M
         is_event_based=True,
         has_quantizers=True,
         states_matrices=True,
+        admits_projection=True,
         engine="evaluation.engine.scorer:event_scorer",
     )
 
@@ -134,8 +139,9 @@ LIGRU = ModelSpec(
     "ligru",
     "Li-GRU",
     "training.models.ligru:LiGruNetwork",
-    _fixed(NetworkCost(2, 2, SiteCost(2, 2))),
+    _ligru_cost,
     states_matrices=True,
+    admits_projection=True,
 )
 DELTA_GRU = ModelSpec(
     "deltagru",

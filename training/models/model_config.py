@@ -12,7 +12,6 @@ from training.models.registry import ModelSpec, model_named
 
 SPIKING_MODELS = ("conventional", "v1", "v2", "v3")
 """The paper's spiking models, and ours."""
-_OF_V3 = ("v3", "projection_size")
 
 
 def _admit_fields_of_models(schema: dict[str, Any]) -> None:
@@ -89,8 +88,8 @@ class ModelConfig(TypedConfig):
         None,
         ge=1,
         le=8192,
-        description="In v3, a learned linear map of the features to so many values before the "
-        "input encoder, whose products count; empty for none.",
+        description="Spiking models and Li-GRU: a learned linear map of the features to so many "
+        "values before the input encoder, whose products count; empty for none.",
     )
     weight_density: float | None = Field(
         None,
@@ -118,6 +117,8 @@ class ModelConfig(TypedConfig):
             raise ValueError(f"num_bits={self.num_bits}: use 1 to 8, or 32 for no quantisation")
         self._check_thresholds()
         self._check_v3()
+        if self.projection_size is not None and not self.spec.admits_projection:
+            raise ValueError(f"projection_size: {self.model} has no such map; leave it empty")
         if self.weight_density is not None and not self.spec.states_matrices:
             raise ValueError(
                 f"weight_density: {self.model} does not state its matrices; leave it empty"
@@ -143,9 +144,8 @@ class ModelConfig(TypedConfig):
 
     def _check_v3(self) -> None:
         if self.model != "v3":
-            for name in _OF_V3:
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} is for model=v3, not {self.model}; leave it empty")
+            if self.v3 is not None:
+                raise ValueError(f"v3 is for model=v3, not {self.model}; leave it empty")
             return
         if self.num_bits == 1:
             raise ValueError("num_bits=1: v3 has two bits or more, or 32 for no quantisation")
@@ -180,8 +180,10 @@ class ModelConfig(TypedConfig):
 
     def for_model(self, name: str) -> "ModelConfig":
         """The configuration of another model with all of this one's settings that it has."""
-        kind = model_named(name).config or ModelConfig
-        lacking = () if name == "v3" else _OF_V3
+        spec = model_named(name)
+        kind = spec.config or ModelConfig
+        has = {"v3": name == "v3", "projection_size": spec.admits_projection}
+        lacking = {field for field, is_there in has.items() if not is_there}
         shared = {k: v for k, v in self if k in kind.model_fields and k not in lacking}
         return kind.model_validate(shared | {"model": name})
 

@@ -62,6 +62,9 @@ class ModelSpec:
     # whether its network states its matrices (``SpeechNetwork.matrices``), so that weights can be
     # pruned or rounded
     states_matrices: bool = False
+    # whether a learned map of the features can come before its first layer
+    # (``ModelConfig.projection_size``)
+    admits_projection: bool = False
     # address of a function from a recogniser to its event-driven scorer
     # (``evaluation.engine.scorer``); None for a model that is scored by its network
     engine: str | None = None

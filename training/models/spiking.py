@@ -174,7 +174,7 @@ class GatedLayer(LifLayer):
 class SpikingNetwork(SpeechNetwork):
     """Encoder, LIF layers and output of a spiking recogniser.
 
-    The projection of v3, where there is one, is ``BN(W_p x)`` with W_p (P, F), folded for inference
+    The projection, where there is one, is ``BN(W_p x)`` with W_p (P, F), folded for inference
     as every other: P F products a frame, of features that are never zero.
     """
 

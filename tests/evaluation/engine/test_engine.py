@@ -58,6 +58,7 @@ MODELS = [
     ("v2", {}),
     ("v2", {"hidden_size": 70, "num_layers": 3}),
     ("v2", {"num_bits": 8, "threshold": 0}),
+    ("v2", {"projection_size": 5}),
     ("v1", {"num_bits": 1, "threshold": 0}),
     *(("v3", options) for options in V3_OPTIONS),
     ("v2", {"num_bits": 32}),

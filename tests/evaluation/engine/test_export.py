@@ -113,10 +113,12 @@ def test_an_onnx_file_says_how_it_is_run(write_model, tmp_path):
     assert json.loads(said["features"])["stride"] == 3
 
 
-@pytest.mark.parametrize("leaky", [True, False])
-def test_nir_carries_the_unquantised_conventional_network(write_model, tmp_path, leaky):
+@pytest.mark.parametrize(("leaky", "projected"), [(True, None), (False, None), (True, 4)])
+def test_nir_carries_the_unquantised_conventional_network(write_model, tmp_path, leaky, projected):
     nir = pytest.importorskip("nir", reason=f"nir is {NEEDS}")
-    recogniser = load_model(write_model("conventional", num_bits=32, hidden_size=6))
+    recogniser = load_model(
+        write_model("conventional", num_bits=32, hidden_size=6, projection_size=projected)
+    )
     with torch.no_grad():
         for layer in recogniser.network.layers:
             layer.decay.copy_(torch.linspace(0.1, 0.9, 6) if leaky else torch.ones(6))
