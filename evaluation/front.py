@@ -7,7 +7,7 @@ because the utterances of a speaker resemble one another, over speakers; with fe
 latter is coarse.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,6 +110,10 @@ class FrontPoint:
         """The error rate, mean over the seeds."""
         return float(self.mean_errors(rate).sum() / self.runs[0].lengths[rate].sum())
 
+    def place(self, rate: RateName) -> tuple[float, float]:
+        """Cost and error."""
+        return self.multiplications_per_s, self.rate(rate)
+
     def deviation(self, rate: RateName) -> float | None:
         """Standard deviation of the rate over the seeds; None of one."""
         if len(self.runs) < 2:
@@ -178,12 +182,3 @@ def cheapest_dense_as_good(
     """The cheapest dense point whose error is not above ``error``."""
     as_good = [p for p in points if p.is_dense and p.has(rate) and p.rate(rate) <= error]
     return min(as_good, key=lambda p: p.multiplications_per_s, default=None)
-
-
-def undominated(points: Sequence[FrontPoint], rate: RateName) -> Iterator[FrontPoint]:
-    """Points that no other beats in cost and error at once, the cheapest first."""
-    lowest = float("inf")
-    for point in sorted(points, key=lambda p: (p.multiplications_per_s, p.rate(rate))):
-        if point.rate(rate) < lowest:
-            lowest = point.rate(rate)
-            yield point

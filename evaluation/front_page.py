@@ -13,8 +13,8 @@ from evaluation.front import (
     cheapest_dense_as_good,
     check_same_utterances,
     interval,
-    undominated,
 )
+from evaluation.pareto import undominated
 from evaluation.scoring import RATE_UNITS, Estimate, RateName
 
 
@@ -147,7 +147,7 @@ def _variant_row(
 
 
 def _sentences(points: Sequence[FrontPoint], rate: RateName) -> list[str]:
-    front = list(undominated([p for p in points if p.variant_of is None], rate))
+    front = undominated([p for p in points if p.variant_of is None], lambda p: p.place(rate))
     chain = "; ".join(
         f"{p.name} ({short_count(p.multiplications_per_s)}/s, {100 * p.rate(rate):.1f}%)"
         for p in front

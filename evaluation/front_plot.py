@@ -18,7 +18,8 @@ from evaluation.figures import (
     plot_style,
     short_count,
 )
-from evaluation.front import Aid, FrontPoint, interval, undominated
+from evaluation.front import Aid, FrontPoint, interval
+from evaluation.pareto import undominated
 from evaluation.scoring import RATE_UNITS, RateName
 
 _FILLED: dict[Aid, FillStyleType] = {"teacher": "left", "masks": "bottom", "pruning": "none"}
@@ -57,7 +58,7 @@ def _draw_family(axes: Axes, family: str, own: Sequence[FrontPoint], rate: RateN
         capsize=2,
         label=family,
     )
-    line = list(undominated(own, rate))
+    line = undominated(own, lambda p: p.place(rate))
     style = "--" if own[0].is_dense else "-"
     axes.plot(
         [_cost(point) for point in line],

@@ -1,12 +1,31 @@
-"""Which settings no other setting beats in both accuracy and multiplications.
+"""What no other beats in both accuracy and multiplications.
 
-A sweep ends on this: from left to right the front says what the next point of error rate costs.
+From left to right such a front says what the next point of error rate costs.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 from evaluation.metrics import EvaluationMetrics, SettingMetrics
+
+T = TypeVar("T")
+
+
+def undominated(points: Iterable[T], place: Callable[[T], tuple[float, float]]) -> list[T]:
+    """The points that no other beats in cost and error at once, the cheapest first.
+
+    Args:
+        place: cost and error of a point; of several in one place all are kept.
+
+    Example:
+        >>> undominated([(3, 1.0), (1, 5.0), (2, 6.0), (2, 4.0)], lambda point: point)
+        [(1, 5.0), (2, 4.0), (3, 1.0)]
+    """
+    kept: list[T] = []
+    for point in sorted(points, key=place):
+        if not kept or place(point)[1] < place(kept[-1])[1] or place(point) == place(kept[-1]):
+            kept.append(point)
+    return kept
 
 
 class ParetoPoint(NamedTuple):
@@ -24,18 +43,10 @@ def pareto_points(metrics: EvaluationMetrics) -> tuple[ParetoPoint, ...]:
     """Every setting, cheapest first."""
     rate = metrics.primary_rate
     plane = [(s, s.audited.mean, float(getattr(s, rate).mean)) for s in metrics.settings]
+    front = undominated(plane, lambda point: point[1:])
     return tuple(
-        ParetoPoint(setting, cost, error, not _is_beaten(cost, error, plane))
-        for setting, cost, error in sorted(plane, key=lambda point: point[1:])
-    )
-
-
-def _is_beaten(
-    cost: float, error: float, plane: Sequence[tuple[SettingMetrics, float, float]]
-) -> bool:
-    return any(
-        other_cost <= cost and other_error <= error and (other_cost, other_error) != (cost, error)
-        for _, other_cost, other_error in plane
+        ParetoPoint(*point, is_on_front=point in front)
+        for point in sorted(plane, key=lambda point: point[1:])
     )
 
 
