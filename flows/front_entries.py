@@ -126,17 +126,14 @@ def _training(features: FrontFeatures, model: ModelConfig) -> TrainConfig:
 _DENSE: tuple[ModelName, ...] = ("gru", "lstm", "ligru")
 
 
-def _dense_entry(
-    name: ModelName, features: FrontFeatures, budget_m: float, weight_density: float | None = None
-) -> FrontEntry:
-    """The largest network within a budget, pruned to a share of its weights or whole."""
-    model = ModelConfig(model=name, weight_density=weight_density)
+def _dense_entry(model: ModelConfig, features: FrontFeatures, budget_m: float) -> FrontEntry:
+    """The largest network within a budget."""
     size = largest_size(model, features, budget_m)
     # What small networks lack is capacity; larger ones overfit five hours, pruned ones less.
-    dropout = 0.0 if size < 256 else 0.2 if weight_density is None else 0.1
+    dropout = 0.0 if size < 300 else 0.2 if model.weight_density is None else 0.1
     sized = model.model_copy(update={"hidden_size": size, "dropout": dropout})
     return FrontEntry(
-        family=name,
+        family=model.model,
         budget_m=budget_m,
         features=features.name,
         train=_training(features, sized),
@@ -158,6 +155,8 @@ def _unbounded_lstm(features: FrontFeatures) -> FrontEntry:
 _EXPECTED_DENSITIES = (0.92, 0.085)
 """What trainings towards a budget came to (LOG.md): the encoder is dense, of the layers one output
 in twelve is not zero."""
+_PROJECTION = 16
+"""Values to which the 72 features of a frame are projected."""
 _PROJECTED_DENSITIES = (0.93, 0.11)
 """The same behind a projection, whose encoder leaves more of the budget to the layers."""
 
@@ -170,7 +169,7 @@ def spiking_entry(
     ranges = {"encoder_max_range": 4.0, "max_range": 2.0}
     settings: dict[str, object] = {"weight_density": weight_density}
     if name == "v3":
-        settings["projection_size"], densities = 16, _PROJECTED_DENSITIES
+        settings["projection_size"], densities = _PROJECTION, _PROJECTED_DENSITIES
     model = model.model_copy(update=settings | ({} if name == "v3" else ranges))
     size = 20 * round(largest_size(model, features, budget_m, densities) / 20)
     # Large ones overfit five hours, three speeds of them less.
@@ -248,10 +247,20 @@ def _event_entries(features: FrontFeatures) -> Iterator[FrontEntry]:
 
 def _pruned(entry: FrontEntry, features: FrontFeatures) -> FrontEntry:
     """A larger network of the same budget, most of whose weights training leaves out."""
-    entry_of = _dense_entry if entry.family in _DENSE else spiking_entry
-    larger = entry_of(entry.train.model.model, features, entry.budget_m, 0.3)
+    model = entry.train.model.model
+    if model in _DENSE:
+        pruned = ModelConfig(model=model, weight_density=0.3)
+        larger = _dense_entry(pruned, features, entry.budget_m)
+    else:
+        larger = spiking_entry(model, features, entry.budget_m, 0.3)
     tuned = "as whole ones; share of weights kept: 0.3, tried at 5 M/s (LOG.md)"
     return larger.model_copy(update={"tuned": tuned})
+
+
+def _projected(entry: FrontEntry, features: FrontFeatures) -> FrontEntry:
+    """A dense network behind the projection that v3 has: the budget has room for a larger one."""
+    model = ModelConfig(model=entry.train.model.model, projection_size=_PROJECTION)
+    return _dense_entry(model, features, entry.budget_m)
 
 
 def _longer(entry: FrontEntry, _: FrontFeatures) -> FrontEntry:
@@ -276,6 +285,11 @@ def _rounded(entry: FrontEntry, _: FrontFeatures) -> FrontEntry:
     return entry.model_copy(update={"variant_of": entry.name, "weight_bits": 8})
 
 
+_CLAIMED = ("gru", "ligru", "v3")
+"""Families of which something is claimed, at ``_CLAIMED_AT_M``, and which have all seeds there."""
+_CLAIMED_AT_M = (2.5, 5.0, 10.0, 17.0)
+
+
 @dataclass(frozen=True)
 class _Treatment:
     """What is done to some entries beside what is done to all."""
@@ -287,6 +301,7 @@ class _Treatment:
 
 
 _TREATMENTS = (
+    _Treatment("projected", _projected, {"ligru": _CLAIMED_AT_M}, None),
     _Treatment(
         "pruned", _pruned, {"gru": (5.0,), "ligru": (2.5, 5.0, 10.0, 17.0), "v3": (2.5, 5.0)}
     ),
@@ -296,13 +311,8 @@ _TREATMENTS = (
 )
 """What a sceptic would try: strong rivals have it as v3 has."""
 
-_COMPARED = ("gru", "v3")
-"""Families that are also trained on other frames and on less speech, at ``_COMPARED_AT_M``."""
 _COMPARED_AT_M = 5.0
-
-_CLAIMED = ("gru", "ligru", "v3")
-"""Families of which something is claimed, at ``_CLAIMED_AT_M``, and which have all seeds there."""
-_CLAIMED_AT_M = (2.5, 5.0, 10.0, 17.0)
+"""The budget at which GRU and v3 are also trained on other frames and on less speech."""
 
 
 def _claimed(entry: FrontEntry) -> FrontEntry:
@@ -337,7 +347,8 @@ def front_recipe() -> FrontRecipe:
         _features("30ms", five_hours, num_bins=24, joined=3),
         _features("30ms-2.6h", ("train-mini",), num_bins=24, joined=3),
     )
-    plain = [_dense_entry(name, main, budget) for name in _DENSE for budget in BUDGETS_M]
+    dense = [ModelConfig(model=name) for name in _DENSE]
+    plain = [_dense_entry(model, main, budget) for model in dense for budget in BUDGETS_M]
     plain += [spiking_entry(name, main, budget) for name in ("v2", "v3") for budget in BUDGETS_M]
     plain += [
         spiking_entry(name, main, budget)
@@ -347,9 +358,8 @@ def front_recipe() -> FrontRecipe:
     plain = [_claimed(entry) for entry in plain]
     entries = [*plain, _unbounded_lstm(main), *_event_entries(main), *_treated(plain, main)]
     for features in others:
-        for name in _COMPARED:
-            entry_of = _dense_entry if name in _DENSE else spiking_entry
-            entries.append(entry_of(name, features, _COMPARED_AT_M))
+        entries.append(_dense_entry(ModelConfig(model="gru"), features, _COMPARED_AT_M))
+        entries.append(spiking_entry("v3", features, _COMPARED_AT_M))
     entries += _ablation_entries(spiking_entry("v3", main, _ABLATED_AT_M))
     return FrontRecipe(
         features=(main, *others),

@@ -25,7 +25,7 @@ def test_every_dense_entry_is_the_largest_within_its_budget():
     dense = [entry for entry in RECIPE.entries if not entry.train.model.is_event_based]
     families = {entry.family for entry in dense}
     plain = {"gru", "lstm", "ligru"}
-    kinds = {f"ligru-{kind}" for kind in ("taught", "longer", "pruned", "int8")}
+    kinds = {f"ligru-{kind}" for kind in ("taught", "longer", "pruned", "projected", "int8")}
     assert families == plain | kinds | {"gru-pruned", "gru-int8"}
     for entry in dense:
         if not entry.budget_m:
@@ -71,7 +71,7 @@ def test_what_is_claimed_has_three_seeds_and_chosen_seeds_are_of_every_entry():
     seeds = {entry.name: entry.num_seeds for entry in RECIPE.entries}
     claimed = {
         f"{family}-30ms-speeds-{budget}M"
-        for family in ("gru", "ligru", "v3")
+        for family in ("gru", "ligru", "ligru-projected", "v3")
         for budget in ("2.5", "5", "10", "17")
     }
     variants = {entry.name for entry in RECIPE.entries if entry.variant_of is not None}
