@@ -301,7 +301,7 @@ class _Treatment:
 
 
 _TREATMENTS = (
-    _Treatment("projected", _projected, {"ligru": _CLAIMED_AT_M}, None),
+    _Treatment("projected", _projected, {"ligru": (2.5, 5.0)}, None),
     _Treatment(
         "pruned", _pruned, {"gru": (5.0,), "ligru": (2.5, 5.0, 10.0, 17.0), "v3": (2.5, 5.0)}
     ),
