@@ -108,6 +108,9 @@ def test_ablations_change_one_thing_at_the_same_budget():
         options = other.model.leaky.model_dump().items() - full.model.leaky.model_dump().items()
         assert {name for name, _ in options} == changed
     assert other.model.projection_size is None
+    assert by_family["v2-projected"].train.model == full.model.model_copy(
+        update={"model": "v2", "max_range": 2.0, "encoder_max_range": 4.0}
+    )
     assert full.model.projection_size == 16
 
 
