@@ -200,8 +200,8 @@ _ABLATIONS: dict[str, dict[str, object]] = {
     "v3-no-projection": {"projection_size": None, "hidden_size": 400},
     "v2-projected": {"model": "v2", "max_range": 2.0, "encoder_max_range": 4.0},
 }
-"""v3 at ``_ABLATED_AT_M`` with one of leak, learned levels and projection as in v2; and with neither
-leak nor learned levels, which is v2."""
+"""v3 at ``_ABLATED_AT_M`` with one of leak, learned levels and projection as in v2; and without
+leak and learned levels, which is v2."""
 _ABLATED_AT_M = 5.0
 
 
