@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from evaluation.record import processor
+from evaluation.machine import processor
 from featurize.stage import Location, PipelineError, software_versions, timestamp
 from flows.command import command, prefect_api
 from flows.front_entries import front_recipe

@@ -18,7 +18,7 @@ import pandas as pd
 import typer
 from torch.utils.benchmark import Timer
 
-from evaluation.record import processor
+from evaluation.machine import processor
 from featurize.stage import software_versions, timestamp
 from tests.harness.run_state import commit
 

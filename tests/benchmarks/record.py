@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from evaluation.chosen import read_evaluation
 from evaluation.comparison import summary_markdown
-from evaluation.record import processor
+from evaluation.machine import processor
 from featurize.stage import Location, PipelineError, read_manifest
 from training.manifest import TrainManifest
 

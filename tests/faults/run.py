@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluation.record import processor
+from evaluation.machine import processor
 from featurize.stage import software_versions
 from tests.faults.matrix import ROWS, SkippedRow
 from tests.faults.workplace import Workplace

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evaluation.record import processor
+from evaluation.machine import processor
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows
 from featurize.stage import Location, read_manifest, software_versions, timestamp
