@@ -93,11 +93,12 @@ def test_garbage_is_answered_in_one_line(server, beside):
 
 
 def test_a_message_that_is_too_large_ends_its_stream(server, beside):
+    # A client that still sends when the connection ends may lose the reason with it (1006).
     said, code = beside(told(server.socket_url, START, bytes(65_537)))
-    assert code == 1009
+    assert code in (1009, 1006)
     assert [json.loads(message)["type"] for message in said] in ([], ["ready"])
     _, code = beside(told(server.socket_url, START, [bytes(1000)] * 70))  # in fragments
-    assert code == 1009
+    assert code in (1009, 1006)
 
 
 def test_bytes_that_are_no_websocket(server, beside):
