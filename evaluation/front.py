@@ -90,7 +90,7 @@ class FrontPoint:
     runs: tuple[ScoredRun, ...]  # its seeds, of the same utterances
     # what it has beside its training on the targets (``Aid``)
     aids: frozenset[Aid] = frozenset()
-    variant_of: str | None = None  # name of the entry that it differs from in one thing
+    variant_of: str | None = None  # name of the entry of which a part is left out or rounded
 
     @property
     def multiplications_per_s(self) -> float:

@@ -127,7 +127,7 @@ def _lead_row(point: FrontPoint, points: Sequence[FrontPoint], rate: RateName) -
 def _variant_row(
     point: FrontPoint, points: Sequence[FrontPoint], rate: RateName
 ) -> dict[str, str] | None:
-    """A variant beside the entry that it differs from in one thing, by the seeds of both."""
+    """A variant beside the entry of which a part is left out or rounded, by the seeds of both."""
     original = next((other for other in points if other.name == point.variant_of), None)
     if original is None:
         return None
@@ -188,10 +188,10 @@ def _comparisons(
     if variants:
         lines += [
             "",
-            "## One thing changed",
+            "## Parts left out, and weights rounded",
             "",
-            "An option of the model left out or replaced, or weights of 8 bits: beside the entry "
-            "that has all else, of the same seeds.",
+            "At the same budget, beside the entry that has all, of the same seeds; what is left "
+            "out is in flows/front_entries.py.",
             "",
             *markdown_table(variants),
         ]

@@ -68,7 +68,8 @@ def as_published(shape: NetworkShape, mean_nonzeros: Sequence[float]) -> float:
     layer. v1 and v2: ``4 n H`` for the input n of every layer, which charges v1 for a
     recurrence it lacks and multiplies v2's by its input's non-zeros, plus 8 H per layer. Single
     bits make no difference to the script. A model that it does not know is counted as it counts
-    most: the audited form, single bits too, and the cell's own products per neuron and layer.
+    most: the audited form, single bits too, and the cell's own products per neuron and layer. It
+    knows no projection: where there is one, its F P products are added.
 
     Args:
         mean_nonzeros: n0 ... nL.
@@ -79,9 +80,10 @@ def as_published(shape: NetworkShape, mean_nonzeros: Sequence[float]) -> float:
     elementwise *= shape.num_layers
     below, top = sum(mean_nonzeros[:-1]), mean_nonzeros[-1]
     if shape.model in ("v1", "v2"):
-        return 4 * below * hidden + top * shape.num_outputs + elementwise
+        matrices = 4 * below * hidden
+    else:
+        matrices = below * shape.feed_fan_out + sum(mean_nonzeros[1:]) * shape.back_fan_out
     projection = shape.num_features * (cost.projection_size or 0)
-    matrices = below * shape.feed_fan_out + sum(mean_nonzeros[1:]) * shape.back_fan_out
     return projection + matrices + top * shape.num_outputs + elementwise
 
 

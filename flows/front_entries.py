@@ -129,7 +129,8 @@ _DENSE: tuple[ModelName, ...] = ("gru", "lstm", "ligru")
 def _dense_entry(model: ModelConfig, features: FrontFeatures, budget_m: float) -> FrontEntry:
     """The largest network within a budget."""
     size = largest_size(model, features, budget_m)
-    # What small networks lack is capacity; larger ones overfit five hours, pruned ones less.
+    # What networks up to some 300 neurons lack is capacity (LOG.md); larger ones overfit five
+    # hours, pruned ones less.
     dropout = 0.0 if size < 300 else 0.2 if model.weight_density is None else 0.1
     sized = model.model_copy(update={"hidden_size": size, "dropout": dropout})
     return FrontEntry(
@@ -156,27 +157,35 @@ _EXPECTED_DENSITIES = (0.92, 0.085)
 """What trainings towards a budget came to (LOG.md): the encoder is dense, of the layers one output
 in twelve is not zero."""
 _PROJECTION = 16
-"""Values to which the 72 features of a frame are projected."""
+"""Values to which the features of a frame are projected (72 of 30 ms; of other frames untried)."""
 _PROJECTED_DENSITIES = (0.93, 0.11)
 """The same behind a projection, whose encoder leaves more of the budget to the layers."""
 
 
-_TUNED_V3 = (
-    "options, projection, dropout and frames on dev at 5 M/s, some twenty trainings (LOG.md, "
-    "v3-options.md)"
-)
+_V2_RANGES: dict[str, object] = {"max_range": 2.0, "encoder_max_range": 4.0}
+
+
+def _with(model: ModelConfig, changes: dict[str, object]) -> ModelConfig:
+    return ModelConfig.model_validate(model.model_dump() | changes)
 
 
 def spiking_entry(
     name: ModelName, features: FrontFeatures, budget_m: float, weight_density: float | None = None
 ) -> FrontEntry:
     """A LIF network trained towards a budget: wide, because what is silent costs nothing."""
-    model, densities = ModelConfig(model=name, encoder_threshold=2), _EXPECTED_DENSITIES
-    ranges = {"encoder_max_range": 4.0, "max_range": 2.0}
-    settings: dict[str, object] = {"weight_density": weight_density}
+    model = ModelConfig(model=name, encoder_threshold=2, weight_density=weight_density)
     if name == "v3":
-        settings["projection_size"], densities = _PROJECTION, _PROJECTED_DENSITIES
-    model = model.model_copy(update=settings | ({} if name == "v3" else ranges))
+        model, densities = _with(model, {"projection_size": _PROJECTION}), _PROJECTED_DENSITIES
+        tuned = (
+            "options, projection, dropout, layers and frames on dev, some thirty trainings at 2.5 "
+            "to 17 M/s (LOG.md, v3-options.md)"
+        )
+    else:
+        model, densities = _with(model, _V2_RANGES), _EXPECTED_DENSITIES
+        tuned = (
+            "ranges and encoder's threshold of v2 on dev, on frames of 10 ms (LOG.md); nothing on "
+            "these"
+        )
     size = 20 * round(largest_size(model, features, budget_m, densities) / 20)
     # Large ones overfit five hours, three speeds of them less.
     dropout = (0.05 if features.featurize.speed_factors else 0.1) * (2 if size >= 600 else 1)
@@ -190,20 +199,16 @@ def spiking_entry(
         budget_m=budget_m,
         features=features.name,
         train=_training(features, model.model_copy(update=sized)).model_copy(update=changes),
-        tuned=_TUNED_V3 if name == "v3" else "nothing of its own: dropout and thresholds are v3's",
+        tuned=tuned,
     )
 
 
 _ABLATIONS: dict[str, dict[str, object]] = {
     "v3-no-leak": {"v3": LeakyConfig(residue_leak=False)},
-    "v3-running-range": {
-        "v3": LeakyConfig(learned_levels=False),
-        "max_range": 2.0,
-        "encoder_max_range": 4.0,
-    },
-    # the budget then has room for fewer neurons
+    "v3-running-range": {"v3": LeakyConfig(learned_levels=False), **_V2_RANGES},
+    # 400 is what the budget then has room for (``_EXPECTED_DENSITIES``)
     "v3-no-projection": {"projection_size": None, "hidden_size": 400},
-    "v2-projected": {"model": "v2", "max_range": 2.0, "encoder_max_range": 4.0},
+    "v2-projected": {"model": "v2", **_V2_RANGES},
 }
 """v3 at ``_ABLATED_AT_M`` with one of leak, learned levels and projection as in v2; and without
 leak and learned levels, which is v2."""
@@ -211,9 +216,9 @@ _ABLATED_AT_M = 5.0
 
 
 def _ablation_entries(full: FrontEntry) -> Iterator[FrontEntry]:
-    """What each option of v3 is worth: all but one of them, at one budget."""
+    """What the parts of v3 are worth: all but one of them, or but two, at one budget."""
     for family, changes in _ABLATIONS.items():
-        model = ModelConfig.model_validate(full.train.model.model_dump() | changes)
+        model = _with(full.train.model, changes)
         training = full.train.model_copy(update={"model": model})
         yield full.model_copy(
             update={
@@ -227,7 +232,7 @@ def _ablation_entries(full: FrontEntry) -> Iterator[FrontEntry]:
 
 
 def _event_entries(features: FrontFeatures) -> Iterator[FrontEntry]:
-    """Other models that send events, towards the same budgets; binary ones multiply nothing."""
+    """Other models that send events, towards some budgets; binary ones multiply nothing."""
     for family in ("deltagru", "egru"):
         for budget in (2.5, 5.0, 10.0):
             size = 256 if budget >= 10 else 128
@@ -260,7 +265,10 @@ def _pruned(entry: FrontEntry, features: FrontFeatures) -> FrontEntry:
         larger = _dense_entry(pruned, features, entry.budget_m)
     else:
         larger = spiking_entry(model, features, entry.budget_m, 0.3)
-    tuned = "as whole ones; share of weights kept: 0.3, tried at 5 M/s (LOG.md)"
+    tuned = (
+        "as whole ones; share of weights kept: 0.3, tried at 5 M/s, for v3 without its projection "
+        "(LOG.md)"
+    )
     return larger.model_copy(update={"tuned": tuned})
 
 
@@ -316,7 +324,9 @@ _TREATMENTS = (
     _Treatment("taught", _taught, {"ligru": (5.0,), "v3": (5.0,)}),
     _Treatment("int8", _rounded, dict.fromkeys(("gru", "ligru", "v3"), (5.0, 17.0)), None),
 )
-"""What a sceptic would try: strong rivals have it as v3 has."""
+"""What a sceptic would try, with the strongest rival and with v3. The projection stands where it
+may gain a dense network something; that an average of the weights, which spiking networks have,
+gains it nothing is in LOG.md."""
 
 _COMPARED_AT_M = 5.0
 """The budget at which GRU and v3 are also trained on other frames and on less speech."""
@@ -343,8 +353,9 @@ def _treated(entries: list[FrontEntry], features: FrontFeatures) -> Iterator[Fro
 def front_recipe() -> FrontRecipe:
     """The recipe as it stands.
 
-    All families at all budgets have the frames that GRU and v3 do best on, and three speeds of
-    speech; what frames, speeds and hours are worth is shown for some.
+    GRU, LSTM, Li-GRU, v2 and v3 stand at all budgets, the others at some; all have the frames that
+    GRU and v3 do best on, and three speeds of speech. What frames, speeds and hours are worth is
+    shown for GRU and v3.
     """
     five_hours = ("train-mini", "train-more")
     main = _features("30ms-speeds", five_hours, num_bins=24, joined=3, speeds=(0.9, 1.1))

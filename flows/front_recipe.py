@@ -55,8 +55,8 @@ class FrontEntry(TypedConfig):
 
     variant_of: str | None = Field(
         None,
-        description="Name of the entry that it differs from in one thing; empty for what stands "
-        "for itself.",
+        description="Name of the entry that it is a variant of, with a part left out or rounded; "
+        "empty for what stands for itself.",
     )
 
     @property

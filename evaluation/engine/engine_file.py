@@ -35,10 +35,9 @@ class EngineData:
     """An engine's description and numbers."""
 
     description: EngineDescription
-    # ``weights``, ``biases``, ``quantizers`` and, where they apply, ``scales``, ``decays``; of v3
-    # ``firing`` (per site the lowest potential in the clip, the threshold in levels, the largest
-    # cell), ``leaks`` and ``projection``, its bias beside it; and the search graphs' arrays, their
-    # names behind ``symbols_`` and ``words_``
+    # ``weights``, ``biases``, ``quantizers`` and, where they apply, ``scales``, ``decays``,
+    # ``projection`` and ``projection_bias``; of v3 ``thresholds`` (in levels, per site) and
+    # ``leaks``; and the search graphs' arrays, their names behind ``symbols_`` and ``words_``
     arrays: Arrays
 
     @property

@@ -1,7 +1,8 @@
 """Export to NIR (Pedersen et al. 2024), for the one kind of recogniser that it can carry.
 
-A conventional layer without quantisation is a leaky integrator: the encoder passes its input on,
-and ``I_t = W X_t + b + tau I_{t-1}`` is NIR's ``LI`` in steps of one frame::
+A conventional layer without quantisation is a leaky integrator: the encoder passes on its input,
+or a projection of it (NIR's ``Affine``), and ``I_t = W X_t + b + tau I_{t-1}`` is NIR's ``LI`` in
+steps of one frame::
 
     T dv/dt = -v + R i    =>    v_t = (1 - 1 / T) v_{t-1} + (R / T) i_t
 

@@ -149,13 +149,13 @@ class _StepModel:
         range_M, scale, threshold, _ = firing_table(self.data)[site]
         numbers = {
             "range": range_M,
-            "lowest": -range_M,
             "scale": scale,
+            "lowest": -range_M,
             # A whole threshold is passed by the level where it is passed by the potential.
             "threshold": threshold,
             "zero": 0.0,
         }
-        largest, lowest, scale, threshold, zero = (
+        largest, scale, lowest, threshold, zero = (
             graph.constant(f"{name}_{site}", np.array(value, np.float32))
             for name, value in numbers.items()
         )

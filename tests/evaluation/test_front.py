@@ -208,7 +208,7 @@ def test_a_variant_is_held_against_its_original_and_not_drawn():
     assert "+10.00 (+10.00 to +10.00)" in row
     assert "no-leak" not in draw_front([whole, bare], "per").alt
     alone = front_markdown([bare], [], [])
-    assert "One thing changed" not in alone
+    assert "Parts left out" not in alone
 
 
 def test_an_undecided_difference_is_not_called_a_lead():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -56,6 +58,13 @@ def test_audited_column_of_the_design(model, expected):
 def test_published_column_of_the_design(model, expected):
     means = (10, 50, 70) if model in ("conventional", "v1", "v2") else (F, H, H)
     assert as_published(shape(model), means) == expected
+
+
+@pytest.mark.parametrize("model", ["conventional", "v1", "v2", "ligru"])
+def test_a_projection_adds_its_products_to_the_published_column(model):
+    plain, means = shape(model), (10, 50, 70)
+    projected = replace(plain, config=plain.config.model_copy(update={"projection_size": 16}))
+    assert as_published(projected, means) == as_published(plain, means) + 16 * F
 
 
 def test_three_layers_of_v2():

@@ -154,7 +154,7 @@ def test_v3_with_every_option_off_is_v2():
         {"learned_levels": False},
     ],
 )
-def test_every_option_trains_alone(changes):
+def test_every_choice_of_options_trains(changes):
     torch.manual_seed(2)
     config = ModelConfig(model="v3", hidden_size=24, dropout=0.0, v3=LeakyConfig(**changes))
     network = build_network(config, 6, 5)
@@ -231,7 +231,7 @@ def test_counts_of_v3_add_the_projection_and_the_leak():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "gru", "projection_size": 3}, "projection_size: gru has no such map"),
+        ({"model": "gru", "projection_size": 3}, "projection_size=3: gru admits no projection"),
         ({"model": "v3", "num_bits": 1, "threshold": 0}, "num_bits=1"),
         ({"model": "v3", "threshold": 31, "encoder_threshold": 3}, "silences every spike"),
         ({"model": "v3", "recompute_frames": 10}, "recompute_frames"),

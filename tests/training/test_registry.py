@@ -120,6 +120,9 @@ def test_configurations_become_the_class_of_their_model(own_module):
     assert TrainConfig(model=plain).model.gain == 1.5
     other = plain.for_model("gru")
     assert (type(other), other.model, other.hidden_size) == (ModelConfig, "gru", 7)
+    projected = ModelConfig(model="v3", projection_size=5)
+    assert projected.for_model("ligru").projection_size == 5
+    assert projected.for_model("gru").projection_size is None
     with pytest.raises(ValidationError, match="gain"):
         TrainConfig.model_validate({"model": {"model": "gru", "gain": 1.0}})
     with pytest.raises(ValidationError, match="greater than 0"):

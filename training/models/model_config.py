@@ -118,7 +118,10 @@ class ModelConfig(TypedConfig):
         self._check_thresholds()
         self._check_v3()
         if self.projection_size is not None and not self.spec.admits_projection:
-            raise ValueError(f"projection_size: {self.model} has no such map; leave it empty")
+            raise ValueError(
+                f"projection_size={self.projection_size}: {self.model} admits no projection of the "
+                "features; leave it empty, or use a spiking model or ligru"
+            )
         if self.weight_density is not None and not self.spec.states_matrices:
             raise ValueError(
                 f"weight_density: {self.model} does not state its matrices; leave it empty"

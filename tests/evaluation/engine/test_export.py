@@ -42,6 +42,8 @@ def frames(num_frames, seed=0, num_features=7):
         ("v2", {"hidden_size": 33, "num_layers": 3}),
         ("v2", {"num_bits": 32}),
         ("v2", {"hidden_size": 300}),
+        ("v2", {"projection_size": 5}),
+        ("conventional", {"projection_size": 5}),
         ("v3", {"hidden_size": 300, "encoder_threshold": 3, "threshold": 6}),
         ("v3", {"projection_size": 5, "v3": {"initial_range": 1.0}}),
         ("v3", {"v3": {"residue_leak": False}}),
