@@ -129,9 +129,8 @@ _DENSE: tuple[ModelName, ...] = ("gru", "lstm", "ligru")
 def _dense_entry(model: ModelConfig, features: FrontFeatures, budget_m: float) -> FrontEntry:
     """The largest network within a budget."""
     size = largest_size(model, features, budget_m)
-    # What networks up to some 300 neurons lack is capacity (LOG.md); larger ones overfit five
-    # hours, pruned ones less.
-    dropout = 0.0 if size < 300 else 0.2 if model.weight_density is None else 0.1
+    # What networks of these sizes lack is capacity (LOG.md); pruned ones are larger.
+    dropout = 0.0 if size < 350 else 0.1
     sized = model.model_copy(update={"hidden_size": size, "dropout": dropout})
     return FrontEntry(
         family=model.model,
