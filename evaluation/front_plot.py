@@ -71,6 +71,21 @@ def _draw_family(axes: Axes, family: str, own: Sequence[FrontPoint], rate: RateN
     return f"{family}: {said}"
 
 
+def crop(points: Sequence[FrontPoint], rate: RateName) -> tuple[float | None, str]:
+    """The error above which nothing is drawn, and what that leaves out, in words.
+
+    A few points far above would press all others together: the picture ends a quarter above the
+    worst dense point, where there is one; None where nothing lies above.
+    """
+    dense = [point.rate(rate) for point in points if point.is_dense]
+    top = 1.25 * max(dense) if dense else float("inf")
+    above = [point for point in points if point.rate(rate) > top]
+    said = ", ".join(
+        f"{p.family} {p.rate(rate):.1%} at {short_count(p.multiplications_per_s)}" for p in above
+    )
+    return (top, f"above the picture: {said}") if above else (None, "")
+
+
 def draw_front(points: Sequence[FrontPoint], rate: RateName) -> Plot:
     """Every family with its own front as a line; intervals are over utterances.
 
@@ -94,6 +109,9 @@ def draw_front(points: Sequence[FrontPoint], rate: RateName) -> Plot:
         wide = max(costs) > 100 * min(costs)
         axes.xaxis.set_minor_formatter(NullFormatter() if wide else FuncFormatter(minor_count))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        top, said = crop(shown, rate)
+        axes.set_ylim(top=top)
+        axes.text(1.0, 0.97, said, ha="right", va="top", fontsize=8, transform=axes.transAxes)
         axes.set_xlabel("Multiplications per second of speech (audited, logarithmic)")
         axes.set_ylabel(f"{RATE_UNITS[rate].capitalize()} error rate, 95% interval")
         axes.set_title(f"{_TITLE}: lower left is better", loc="left", fontsize=11)

@@ -14,7 +14,7 @@ from evaluation.front import (
     interval,
 )
 from evaluation.front_page import Missing, front_markdown, front_rates
-from evaluation.front_plot import draw_front
+from evaluation.front_plot import crop, draw_front
 from evaluation.metrics import (
     ErrorRates,
     ModelMetrics,
@@ -233,3 +233,15 @@ def test_the_plot_says_what_it_shows():
     assert "v3: 30.0% at 50 k" in plot.alt
     assert "egru: 44.0% at 30 k" in plot.alt
     assert plot.png.startswith(b"\x89PNG")
+
+
+def test_what_is_far_above_is_said_and_not_drawn():
+    near = point("v3-a", scored(np.full(40, 10), 500.0, density=(0.1,)), is_dense=False)
+    far = point("adlif-a", scored(np.full(40, 26), 500.0, density=(0.1,)), is_dense=False)
+    dense = point("gru-a", scored(np.full(40, 20), 500.0))
+    assert crop([near, dense], "per") == (None, "")
+    assert crop([near, far], "per") == (None, "")
+    top, said = crop([near, far, dense], "per")
+    assert top == 1.25 * dense.rate("per")
+    assert said.startswith("above the picture: adlif")
+    assert "v3" not in said
