@@ -61,7 +61,7 @@ def damaged(row: FeatureRow, damage: str) -> FeatureRow:
         frames = slice(0, DELAY)
         return replace(
             row, features=row.features[frames], alignment=row.alignment[frames],
-            labels=row.labels[:1],
+            labels=row.labels[row.labels < 4][:1],  # one that is scored
         )  # fmt: skip
     return row
 
