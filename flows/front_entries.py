@@ -129,7 +129,7 @@ _DENSE: tuple[ModelName, ...] = ("gru", "lstm", "ligru")
 def _dense_entry(model: ModelConfig, features: FrontFeatures, budget_m: float) -> FrontEntry:
     """The largest network within a budget."""
     size = largest_size(model, features, budget_m)
-    # What networks of these sizes lack is capacity (LOG.md); pruned ones are larger.
+    # What networks of these sizes lack is capacity (LOG.md); pruned ones are larger and overfit.
     dropout = 0.0 if size < 350 else 0.1
     sized = model.model_copy(update={"hidden_size": size, "dropout": dropout})
     return FrontEntry(
@@ -159,8 +159,6 @@ _PROJECTION = 16
 """Values to which the features of a frame are projected (72 of 30 ms; of other frames untried)."""
 _PROJECTED_DENSITIES = (0.93, 0.11)
 """The same behind a projection, whose encoder leaves more of the budget to the layers."""
-
-
 _V2_RANGES: dict[str, object] = {"max_range": 2.0, "encoder_max_range": 4.0}
 
 
