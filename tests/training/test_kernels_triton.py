@@ -224,13 +224,14 @@ def test_compiles_to_machine_code_of_gpus_that_are_not_here(name, options, capab
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from training.kernels import triton_kernels
+    from training.kernels import triton_frames, triton_kernels
 
     names = ("IS_QUANTIZED", "HAS_LEAK", "HAS_POTENTIALS")
     constants = {**dict.fromkeys(names, True), **options}
     if name.startswith("gated"):
         constants |= {"HAS_MASK": True, "PRECISION": "ieee", "num_neurons": 550}
-        constants |= {"ROWS": 16, "BLOCK": 32, "DEPTH": 32}
+        constants |= {"ROWS": triton_frames.TILE_ROWS, "BLOCK": triton_frames.TILE_BLOCK}
+        constants |= {"DEPTH": triton_frames.TILE_DEPTH}
     else:
         constants |= {"BLOCK": 128}
     kernel = getattr(triton_kernels, name)

@@ -28,7 +28,7 @@ from training.kernels.triton_layer import Firing, Kept, Membrane, MembraneGradie
 CHUNK_FRAMES = 64
 TILE_ROWS = 16
 TILE_BLOCK = 32
-TILE_DEPTH = 32
+TILE_DEPTH = 64
 KEPT_GRAPHS = 8
 
 lock = threading.Lock()
@@ -194,16 +194,26 @@ class _Buffers:
     def state(self) -> Tensor:
         return torch.zeros(self.shape.batch_size, self.shape.num_neurons, device=self.shape.device)
 
-    def inputs(self, width: int) -> FrameInputs:
+    def inputs(self, width: int, weight: Tensor) -> FrameInputs:
         shape = self.shape
         return FrameInputs(
             self.frames(shape.num_frames, width),
             self.state(),
-            torch.zeros(2 * shape.num_neurons, shape.num_neurons, device=shape.device),
+            weight,
             torch.zeros(shape.batch_size, dtype=torch.int64, device=shape.device),
             self.state(),
             self.firing(),
         )
+
+    def weight(self, num_rows: int, num_parts: int) -> Tensor:
+        """Zeros where a weight of rows x parts of H columns is laid out.
+
+        Rows and columns are whole tiles, so that a kernel's loads need no mask and are aligned,
+        and neighbours in a row are neighbours in a tile: they are loaded together.
+        """
+        num_rows = triton.cdiv(num_rows, TILE_DEPTH) * TILE_DEPTH
+        num_columns = triton.cdiv(self.shape.num_neurons, TILE_BLOCK) * TILE_BLOCK
+        return torch.zeros(num_rows, num_parts, num_columns, device=self.shape.device)
 
     def firing(self) -> Firing:
         """Places of numbers; the saturation is one in the launches themselves."""
@@ -218,8 +228,7 @@ class _Buffers:
         return Kept(self.frames(count, width), self.frames(count, width), potentials, bits)
 
 
-def _fill_weights(shape: FrameShape, buffers: FrameInputs, inputs: FrameInputs) -> None:
-    buffers.weight.copy_(inputs.weight)
+def _fill_parameters(shape: FrameShape, buffers: FrameInputs, inputs: FrameInputs) -> None:
     fill(buffers.firing, inputs.firing)
     if shape.has_mask:
         buffers.dropout_mask.copy_(inputs.dropout_mask)
@@ -231,7 +240,7 @@ class ForwardFrames:
     def __init__(self, shape: FrameShape) -> None:
         self.shape = shape
         buffers = _Buffers(shape)
-        self.inputs = buffers.inputs(2 * shape.num_neurons)
+        self.inputs = buffers.inputs(2 * shape.num_neurons, buffers.weight(shape.num_neurons, 2))
         spikes = buffers.frames(shape.num_frames, shape.num_neurons)
         self.outputs = FrameOutputs(spikes, buffers.kept())
         self.membrane = Membrane(*(buffers.state() for _ in Membrane._fields))
@@ -247,7 +256,10 @@ class ForwardFrames:
     def run(self, inputs: FrameInputs, membrane: Membrane, outputs: FrameOutputs) -> None:
         """A whole sequence: advance ``membrane``, fill ``outputs``."""
         fill(self.membrane, membrane)
-        _fill_weights(self.shape, self.inputs, inputs)
+        _fill_parameters(self.shape, self.inputs, inputs)
+        num_neurons = self.shape.num_neurons
+        to_drives = inputs.weight.unflatten(0, (2, num_neurons)).permute(2, 0, 1)
+        self.inputs.weight[:num_neurons, :, :num_neurons].copy_(to_drives)
         self.inputs.before.copy_(inputs.before)
         count, num_frames = self.shape.num_frames, inputs.sequence.shape[0]
         for start in range(0, num_frames, count):
@@ -274,7 +286,7 @@ class BackwardFrames:
     def __init__(self, shape: FrameShape) -> None:
         self.shape = shape
         buffers = _Buffers(shape)
-        self.inputs = buffers.inputs(shape.num_neurons)
+        self.inputs = buffers.inputs(shape.num_neurons, buffers.weight(2 * shape.num_neurons, 1))
         grad_drive = buffers.frames(shape.num_frames + 1, 2 * shape.num_neurons)
         self.outputs = FrameOutputs(grad_drive, buffers.kept())
         membrane = MembraneGradients(*(buffers.state() for _ in MembraneGradients._fields))
@@ -296,7 +308,8 @@ class BackwardFrames:
         fill(self.gradients.membrane, gradients.membrane)
         if self.shape.options.has_potentials:
             fill(self.gradients.sums, gradients.sums)
-        _fill_weights(self.shape, self.inputs, inputs)
+        _fill_parameters(self.shape, self.inputs, inputs)
+        self.inputs.weight[: len(inputs.weight), 0, : self.shape.num_neurons].copy_(inputs.weight)
         count, grad_drive, kept = self.shape.num_frames, self.outputs.sequence, outputs.kept
         grad_drive[count].zero_()
         num_frames = inputs.sequence.shape[0]

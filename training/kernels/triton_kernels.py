@@ -16,6 +16,8 @@ import triton.language as tl
 from training.quantizer import THRESHOLD_WINDOW
 
 HALF_WINDOW = tl.constexpr(THRESHOLD_WINDOW / 2)
+COUNTS = ("num_frames", "first", "last", "batch_size")
+"""Of these no launch compiles a kernel of its own, as Triton would for 1 and multiples of 16."""
 
 
 @triton.jit
@@ -239,7 +241,7 @@ def scan_backward(  # type: ignore[no-untyped-def]
     tl.store(grad_decay + state, to_decay, mask=exists)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=COUNTS)  # type: ignore[untyped-decorator]
 def gated_forward(  # type: ignore[no-untyped-def]
     drive,
     dropout_mask,
@@ -265,7 +267,11 @@ def gated_forward(  # type: ignore[no-untyped-def]
     BLOCK: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """Frames ``first`` to ``last`` of v1, or one frame of v2 with ``before`` its Y_{t-1}."""
+    """Frames ``first`` to ``last`` of v1, or one frame of v2 with ``before`` its Y_{t-1}.
+
+    ``weight`` is U transposed, from neurons before to drives, as ``triton_frames`` lays it out.
+    """
+    WIDTH: tl.constexpr = (num_neurons + BLOCK - 1) // BLOCK * BLOCK
     b = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
     h = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
     has_row = b < batch_size
@@ -290,12 +296,9 @@ def gated_forward(  # type: ignore[no-untyped-def]
                 k = start + tl.arange(0, DEPTH)
                 y_at = b * num_neurons + k[None, :]
                 y = tl.load(before + y_at, mask=has_row & (k[None, :] < num_neurons), other=0.0)
-                fits = (k[:, None] < num_neurons) & (h < num_neurons)
-                to_forget = weight + h * num_neurons + k[:, None]
-                u = tl.load(to_forget, mask=fits, other=0.0)
-                forget = tl.dot(y, u, forget, input_precision=PRECISION)
-                u = tl.load(to_forget + num_neurons * num_neurons, mask=fits, other=0.0)
-                cell = tl.dot(y, u, cell, input_precision=PRECISION)
+                to_forget = weight + k[:, None] * 2 * WIDTH + h
+                forget = tl.dot(y, tl.load(to_forget), forget, input_precision=PRECISION)
+                cell = tl.dot(y, tl.load(to_forget + WIDTH), cell, input_precision=PRECISION)
         forget_gate = 1.0 / (1.0 + tl.exp(-forget))
         cell = tl.minimum(tl.maximum(cell, 0.0), firing.saturation)
         positive = cell > 0.0
@@ -317,7 +320,7 @@ def gated_forward(  # type: ignore[no-untyped-def]
     _store_membrane(membrane, state, exists, (current, residue, low, high))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=COUNTS)  # type: ignore[untyped-decorator]
 def gated_backward(  # type: ignore[no-untyped-def]
     grad_spikes,
     dropout_mask,
@@ -347,8 +350,10 @@ def gated_backward(  # type: ignore[no-untyped-def]
     """Frames ``last - 1`` down to ``first`` of v1, or one frame of v2.
 
     With a recurrence the gradient of Y_t takes the product of frame t + 1's drive gradients
-    and the weight, which every program computes for its own tile.
+    and the weight, which every program computes for its own tile. ``weight`` is U, from drives to
+    neurons before, as ``triton_frames`` lays it out.
     """
+    WIDTH: tl.constexpr = (num_neurons + BLOCK - 1) // BLOCK * BLOCK
     b = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
     h = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
     has_row = b < batch_size
@@ -377,8 +382,7 @@ def gated_backward(  # type: ignore[no-untyped-def]
                     k = start + tl.arange(0, DEPTH)
                     is_drive = k[None, :] < 2 * num_neurons
                     g = tl.load(grad_drive + later + k[None, :], mask=has_row & is_drive, other=0.0)
-                    fits = (k[:, None] < 2 * num_neurons) & (h < num_neurons)
-                    u = tl.load(weight + k[:, None] * num_neurons + h, mask=fits, other=0.0)
+                    u = tl.load(weight + k[:, None] * WIDTH + h)
                     grad = tl.dot(g, u, grad, input_precision=PRECISION)
         if IS_QUANTIZED and HAS_POTENTIALS:
             potential = tl.load(kept.potentials + at, mask=valid, other=0.0)
