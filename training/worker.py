@@ -58,6 +58,10 @@ def train_worker(
     if config.objective == "ctc":
         network.favour_blank()
     network.to(device)
+    bfloat16 = workers.bfloat16 and device.type == "cuda"
+    if bfloat16:
+        # What stays float32 beside bfloat16 is the recurrence: its products keep ten bits, too.
+        torch.backends.cuda.matmul.allow_tf32 = True
     module: nn.Module = network
     # An elastic group may have any size, and still be one of several workers.
     if world_size() > 1:
@@ -74,7 +78,7 @@ def train_worker(
         data=data,
         store=CheckpointStore(run, lease_token),
         device=device,
-        bfloat16=workers.bfloat16 and device.type == "cuda",
+        bfloat16=bfloat16,
         observers=observers or Observers(),
         teacher=None if teacher is None else teacher.to(device),
     )

@@ -45,8 +45,8 @@ class WorkerConfig(TypedConfig):
     )
     bfloat16: bool = Field(
         False,
-        description="Compute in bfloat16 on a GPU where that is safe (autocast); faster, with "
-        "other rounding.",
+        description="Compute in bfloat16 on a GPU where that is safe (autocast), and the "
+        "recurrence's products in TF32; faster, with other rounding.",
     )
     max_failures: int = Field(
         2,

@@ -94,6 +94,9 @@ def training_step(network: nn.Module, scores: Callable[[], Tensor], targets_N: T
 
 
 def on_gpu(step: Step) -> Step:
+    """As a training with ``workers.bfloat16``."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+
     def run() -> None:
         with torch.autocast("cuda", dtype=torch.bfloat16):
             step()
