@@ -26,7 +26,7 @@ def feature_set(synthetic_corpus, tmp_path_factory):
 
 
 def decoded(row):
-    """The five lines of the README."""
+    """The five lines of the documentation."""
     dtype = {"float16": "<f2", "float32": "<f4"}[row["feature_dtype"]]
     return np.frombuffer(row["features"], dtype).reshape(row["num_frames"], row["num_features"])
 

@@ -88,7 +88,7 @@ def test_nir_lacks_graded_spikes(write_model):
 
 
 def test_an_onnx_file_says_how_it_is_run(write_model, tmp_path):
-    """The README's lines, with nothing but the file, ONNX Runtime and NumPy."""
+    """The documentation's lines, with nothing but the file, ONNX Runtime and NumPy."""
     onnxruntime = pytest.importorskip("onnxruntime", reason=f"onnxruntime is {NEEDS}")
     recogniser = load_model(write_model("v2"))
     front_end = FrontEndConfig(
@@ -99,8 +99,8 @@ def test_an_onnx_file_says_how_it_is_run(write_model, tmp_path):
     data = build_engine(recogniser, "float32", front_end)
     path, features = tmp_path / "v2.onnx", frames(12)
     path.write_bytes(onnx_step_model(data))
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    (program,) = re.findall(r"```python\n(import json, numpy, onnxruntime\n.*?)```", readme, re.S)
+    page = (Path(__file__).parents[3] / "docs/trained-model.md").read_text()
+    (program,) = re.findall(r"```python\n(import json, numpy, onnxruntime\n.*?)```", page, re.S)
     assert len([line for line in program.splitlines() if line]) <= 10
     names = {"features": 2.0 * features + 1.0, "path": str(path)}
     exec(program, names)
