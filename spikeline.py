@@ -44,7 +44,7 @@ from evaluation.engine.transcriber import (  # noqa: E402
     scored_symbols,
     spell,
 )
-from evaluation.multiplications import measure_activity  # noqa: E402
+from evaluation.multiplications import measure_activity, pruned_matrices  # noqa: E402
 from evaluation.published import published_engine, shipped_model  # noqa: E402
 from evaluation.recognise import network_shape  # noqa: E402
 from featurize.schema import FeatureRow, FeaturizeManifest  # noqa: E402
@@ -160,7 +160,8 @@ class Model:
         with torch.inference_mode():
             output = self._trained.network(torch.from_numpy(frames_TF).unsqueeze(1), lengths_B)
         shape = network_shape(self._trained)
-        (activity,) = measure_activity(shape, output.site_outputs, lengths_B)
+        matrices = pruned_matrices(self._trained.network)
+        (activity,) = measure_activity(shape, output.site_outputs, lengths_B, matrices)
         return Scores(
             frames_TF=frames_TF,
             log_probs_TO=output.log_probs_TBO[self._trained.target_delay :, 0].numpy(),

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from evaluation.config import EvaluateConfig
 from evaluation.decoding import symbol_weights, word_weights
 from evaluation.graph.search import GraphSearch
 from evaluation.graph.store import STAGE as GRAPH_STAGE
@@ -92,7 +91,8 @@ def chosen_searches(evaluation: Location, model: TrainManifest) -> ChosenSearche
 def evaluation_of(run: Location, model: TrainManifest) -> Location | None:
     """The evaluation beside a training run whose choices count: one that chose on dev.
 
-    Of several the newest, one that searched for words before others; None where there is none.
+    Of several the newest: one that searched for words before others, then one of the weights as
+    they were trained. None where there is none.
 
     Args:
         run: the training run, ``runs/training/FINGERPRINT``.
@@ -107,7 +107,7 @@ def evaluation_of_all(runs: Sequence[Location]) -> Location | None:
 
 
 def _newest(run: Location, models: set[str]) -> Location | None:
-    found: list[tuple[bool, str, str, Location]] = []
+    found: list[tuple[tuple[bool, bool], str, str, Location]] = []
     unreadable: list[PipelineError] = []
     for place in run.parent.parent.child(EVALUATION_STAGE).children():
         if place.name.startswith(".") or not is_finished(place):
@@ -117,9 +117,9 @@ def _newest(run: Location, models: set[str]) -> Location | None:
         except PipelineError as error:  # of an earlier version, or damaged
             unreadable.append(error)
             continue
-        if models <= set(manifest.upstream.values()) and chose_here(manifest.config):
-            has_words = manifest.config.words is not None
-            found.append((has_words, manifest.created_at, place.name, place))
+        if models <= set(manifest.upstream.values()) and _chose_on_dev(manifest):
+            preference = (manifest.config.words is not None, manifest.config.weight_bits is None)
+            found.append((preference, manifest.created_at, place.name, place))
     if unreadable and not found:
         logger.warning(
             "%d evaluation%s beside %s cannot be read, so no search is taken from there: %s",
@@ -131,7 +131,8 @@ def _newest(run: Location, models: set[str]) -> Location | None:
     return max(found, key=lambda one: one[:3])[3] if found else None
 
 
-def chose_here(config: EvaluateConfig) -> bool:
-    """Whether an evaluation chose weights on dev, in place of taking another's."""
+def _chose_on_dev(manifest: EvaluateManifest) -> bool:
+    """Whether an evaluation chose weights, in place of taking another's or those configured."""
+    config = manifest.config
     words = config.words is not None and config.words.tune_on_dev
-    return config.search_of is None and (config.viterbi.tune_on_dev or words)
+    return manifest.has_dev and config.search_of is None and (config.viterbi.tune_on_dev or words)

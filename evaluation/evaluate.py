@@ -216,6 +216,7 @@ class _Evaluation:
             models=tuple(address.uri for address in addresses),
             subsets=self.subsets,
             num_utterances=self.num_utterances,
+            has_dev=count_utterances(self.manifest, self.manifest.splits.get("dev", ())) > 0,
             files=(*files, *(f"plots/{plot.name}.png" for plot in plots)),
         )
 

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from evaluation.metrics import EvaluationMetrics, ModelMetrics
+from evaluation.chosen import read_evaluation
+from evaluation.metrics import ModelMetrics
 from evaluation.scoring import Bootstrap, Estimate, RateName
 from featurize.stage import Location, PipelineError, read_manifest
 from training.manifest import TrainManifest
@@ -48,6 +49,11 @@ class ScoredRun:
         return self.metrics.audited_per_s
 
     @property
+    def seed(self) -> int:
+        """Of its training."""
+        return self.trained.config.seed
+
+    @property
     def look_ahead_s(self) -> float:
         """Speech that is heard after a frame before it is named."""
         return (self.trained.config.target_delay or 0) * self.metrics.frame_shift_s
@@ -55,7 +61,7 @@ class ScoredRun:
 
 def read_scored_run(evaluation: Location) -> ScoredRun:
     """Read the evaluation of one recogniser."""
-    metrics = EvaluationMetrics.model_validate_json(evaluation.child("metrics.json").read_bytes())
+    _, metrics = read_evaluation(evaluation)
     if len(metrics.models) != 1:
         raise PipelineError(
             f"{evaluation} scores {len(metrics.models)} models; the front needs one"

@@ -131,12 +131,17 @@ def _variant_row(
     original = next((other for other in points if other.name == point.variant_of), None)
     if original is None:
         return None
-    shared = min(len(point.runs), len(original.runs))
-    ours, theirs = (replace(one, runs=one.runs[:shared]) for one in (point, original))
+    shared = {run.seed for run in point.runs} & {run.seed for run in original.runs}
+    if not shared:
+        return None
+    ours, theirs = (
+        replace(one, runs=tuple(run for run in one.runs if run.seed in shared))
+        for one in (point, original)
+    )
     found = interval(ours, rate, theirs)
     return {
         "Entry": point.name,
-        "Seeds": str(shared),
+        "Seeds": str(len(shared)),
         "Mult./s": short_count(ours.multiplications_per_s),
         rate.upper(): f"{100 * ours.rate(rate):.2f}%",
         "Beside": f"{original.name}, {100 * theirs.rate(rate):.2f}%",

@@ -24,6 +24,7 @@ class EvaluateManifest(StageManifest):
     models: tuple[str, ...]  # addresses of the training runs, in the order of the comparison
     subsets: tuple[str, ...]
     num_utterances: int
+    has_dev: bool = True  # whether the feature set has speech to choose a search's weights on
     files: tuple[str, ...]  # everything written beside the manifest
 
     def own_names(self) -> frozenset[str]:

@@ -19,7 +19,13 @@ from torch import Tensor
 
 from training.models.counting import Activity, NetworkShape, closed_form
 from training.models.model_config import ModelConfig
+from training.models.network import SpeechNetwork
 from training.models.reached import weights_reached
+
+
+def pruned_matrices(network: SpeechNetwork) -> Mapping[str, Tensor] | None:
+    """The matrices of a pruned network, of which only the weights that are there count, or None."""
+    return network.matrices() if network.config.weight_density is not None else None
 
 
 def measure_activity(
@@ -33,8 +39,8 @@ def measure_activity(
     Args:
         site_outputs: ``NetworkOutput.site_outputs``, (T, B, size) per site, encoder first.
         lengths_B: valid frames of each utterance.
-        matrices: those of a pruned network (``SpeechNetwork.matrices``), of which only the weights
-            that are not zero count; None where all do.
+        matrices: ``pruned_matrices`` of the network, of which only the weights that are not zero
+            count; None where all do.
     """
     assert len(site_outputs) == shape.num_layers + 1
     lengths = lengths_B.tolist()

@@ -46,34 +46,37 @@ def publish(
             f"no evaluation beside {run} chose its search and counted its errors, which its card "
             "states: run spikeline evaluate --model, or name one by --evaluation"
         )
-    if out.exists() and out.children() and not out.child(ENGINE_NAME).exists():
+    is_in_the_way = not out.is_dir() or out.children()
+    if out.exists() and is_in_the_way and not out.child(ENGINE_NAME).exists():
         raise PipelineError(f"--out {out} holds something else; name a new folder")
     engine = engine_of_run(run.uri, precision, choice=SearchChoice(scored.uri))
-    _, metrics = read_evaluation(scored)
-    model = metrics_of_model(metrics, trained, scored)
+    card = _card(trained, engine.description, scored, about)
+    # All is read before anything is removed: the folder may be the model's own.
+    files = {name: read_checked(run, trained, name) for name in _own_files(trained)}
+    files |= {ENGINE_NAME: write_engine(engine), CARD_NAME: card.encode()}
     out.remove()
-    for name in (trained.weights, trained.label_statistics):
-        out.child(name).write_bytes(read_checked(run, trained, name))
-    out.child(ENGINE_NAME).write_bytes(write_engine(engine))
-    card = _card(trained, engine.description, metrics, model, about)
-    out.child(CARD_NAME).write_bytes(card.encode())
+    for name, content in files.items():
+        out.child(name).write_bytes(content)
     stage = Location.of(trained.features)
     named = f"{stage.parent.name}/{stage.name}"
     write_manifest(out, trained.model_copy(update={"features": named, "checksums": {}}))
 
 
+def _own_files(trained: TrainManifest) -> tuple[str, ...]:
+    return trained.weights, trained.label_statistics
+
+
 def _card(
-    trained: TrainManifest,
-    engine: EngineDescription,
-    metrics: EvaluationMetrics,
-    model: ModelMetrics,
-    about: str,
+    trained: TrainManifest, engine: EngineDescription, evaluation: Location, about: str
 ) -> str:
     """What the model is, what it was trained on, how it errs and what it costs.
 
     Markdown with YAML before it, as model hubs read it. The author's part goes below; YAML before
     that goes into the card's.
     """
+    scored, metrics = read_evaluation(evaluation)
+    model = metrics_of_model(metrics, trained, evaluation)
+    bits = scored.config.weight_bits
     head, text = _parted(about)
     title = trained.config.model.spec.title
     lines = [
@@ -82,7 +85,7 @@ def _card(
         f"{engine.trained_on[:1].upper()}{engine.trained_on[1:]}.",
         "```\nspikeline transcribe --model FOLDER speech.flac\nspikeline serve --model FOLDER\n```",
         _network(trained, engine, model),
-        _errors(metrics, model),
+        _errors(metrics, model, "float32" if bits is None else f"weights of {bits} bits"),
         _costs(model),
         text.strip() or "Its author has stated neither licence nor limits.",
         f"Trained as `{trained.fingerprint}` with "
@@ -120,7 +123,7 @@ def _network(trained: TrainManifest, engine: EngineDescription, model: ModelMetr
     )
 
 
-def _errors(metrics: EvaluationMetrics, model: ModelMetrics) -> str:
+def _errors(metrics: EvaluationMetrics, model: ModelMetrics, weights: str) -> str:
     rows = [
         f"| {RATE_UNITS[name]} errors | {rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%}) |"
         for name, rate in model.error_rates.known().items()
@@ -129,7 +132,7 @@ def _errors(metrics: EvaluationMetrics, model: ModelMetrics) -> str:
     text = (
         f"## Errors\n\n{', '.join(metrics.subsets)}: {model.num_utterances} utterances, "
         f"{model.num_frames * model.frame_shift_s / 60:.0f} minutes, by `spikeline evaluate` "
-        f"(float32, 95% interval over utterances).\n\n| | |\n|---|---|\n" + "\n".join(rows)
+        f"({weights}, 95% interval over utterances).\n\n| | |\n|---|---|\n" + "\n".join(rows)
     )
     if words is not None:
         text += (

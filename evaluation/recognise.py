@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evaluation.config import EvaluateConfig
 from evaluation.engine.scorer import EventScorer
-from evaluation.multiplications import measure_activity
+from evaluation.multiplications import measure_activity, pruned_matrices
 from featurize.cmvn import Normaliser
 from featurize.schema import CmvnStatistics, FeatureRow, FeaturizeManifest, LabelInventory
 from featurize.stage import PipelineError, attribute_at
@@ -153,15 +153,14 @@ def recognise(
         batches: utterances; those of similar length together waste least.
     """
     config = recogniser.network.config
-    # The engine counts whole rows, and of a pruned network only the weights that are there count.
-    is_pruned = config.weight_density is not None
-    engine = None if is_pruned else config.spec.engine
+    matrices = pruned_matrices(recogniser.network)
+    # The engine multiplies whole rows, and counts them.
+    engine = config.spec.engine if matrices is None else None
     scorer: EventScorer | None = None if engine is None else attribute_at(engine)(recogniser)
     if scorer is not None:
         yield from _recognise_by_events(recogniser, scorer, batches, cmvn)
         return
     shape = network_shape(recogniser)
-    matrices = recogniser.network.matrices() if is_pruned else None
     for rows in batches:
         batch = collate(rows, cmvn)
         with torch.inference_mode():

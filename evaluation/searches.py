@@ -106,7 +106,7 @@ class SearchChooser:
         are_words = isinstance(stated, WordSearchConfig)
         numbers = self._dev_numbers("words" if are_words else "viterbi", config.tune_max_utterances)
         if not numbers:
-            return config
+            return config.model_copy(update={"tune_on_dev": False})
         count = self._counter(source, kept, numbers, are_words=are_words)
         tuned = tune(config, decoder, kept.graph, scale, count)
         names = (*GRIDS[type(stated)], "prior_scale")

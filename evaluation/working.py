@@ -33,5 +33,5 @@ def failure_line(model: ModelMetrics, title: str, metrics: EvaluationMetrics) ->
         said += f", {model.output_share:.0%} as many symbols put out as were spoken"
     remedies = "Train it longer or on more speech"
     if model.viterbi is not None and not model.viterbi.tune_on_dev:
-        remedies += " or tune its search (evaluate.viterbi.tune_on_dev=true)"
+        remedies += " or tune its search on a dev split (evaluate.viterbi.tune_on_dev=true)"
     return f"{said}. {remedies}."

@@ -13,14 +13,14 @@ from flows.overrides import configured
 from training.worker_config import WorkerConfig
 
 
-def parse_numbers(option: str, text: str | None) -> tuple[float, ...]:
-    """Numbers separated by commas; none of nothing."""
-    if text is None:
-        return ()
-    try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise PipelineError(f"{option} {text}: write numbers with commas between them") from None
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds separated by commas."""
+    seeds = [part.strip() for part in text.split(",")]
+    if not all(seed.isdecimal() for seed in seeds):
+        raise PipelineError(
+            f"--seeds {text}: write whole numbers from 0 with commas between them, such as 0,1"
+        )
+    return tuple(dict.fromkeys(int(seed) for seed in seeds))
 
 
 def run_front(
@@ -41,8 +41,10 @@ def run_front(
     recipe = configured(front_recipe(), overrides)
     selected = recipe.chosen(tuple(chosen.family or ()), tuple(chosen.budget or ()))
     if chosen.seeds is not None:
-        numbers = tuple(int(seed) for seed in parse_numbers("--seeds", chosen.seeds))
-        selected = selected.with_seeds(numbers)
+        selected = selected.with_seeds(parse_seeds(chosen.seeds))
+        # Others than the recipe's are scored and shown, too.
+        seeds = tuple(dict.fromkeys((*recipe.seeds, *selected.seeds)))
+        recipe = recipe.model_copy(update={"seeds": seeds})
     root = Location.of(corpus)
     if not root.is_dir():
         raise PipelineError(f"--corpus {corpus}: no such folder; name a LibriSpeech root")

@@ -70,7 +70,7 @@ def front_flow(
     sources: dict[str, str] = {}
     for features in recipe.features:
         wanted = any(entry.features == features.name for entry in chosen.entries)
-        source = _targets(features, corpus, runs, workers, wanted and not found_only)
+        source = _targets(features, corpus, runs, wanted and not found_only)
         if source is not None:
             sources[features.name] = source
     if not found_only:
@@ -80,7 +80,8 @@ def front_flow(
         scored, lacking = _scored(entry, recipe, sources.get(entry.features), runs)
         if scored:
             points.append(_point(entry, scored))
-        if lacking:
+        # Rounded weights are no training of their own.
+        if lacking and entry.weight_bits is None:
             missing.append(Missing(entry.name, lacking))
     if not points:
         return FrontPage(None, (), 0, tuple(missing))
@@ -90,9 +91,7 @@ def front_flow(
     return FrontPage(markdown, plots, sum(len(point.runs) for point in points), tuple(missing))
 
 
-def _targets(
-    features: FrontFeatures, corpus: str, runs: str, workers: WorkerConfig, make: bool
-) -> str | None:
+def _targets(features: FrontFeatures, corpus: str, runs: str, make: bool) -> str | None:
     """Address of a feature set with its targets: made, or found, or None where it is not there."""
     if make:
         made = featurize_flow(features.featurize, corpus, runs)

@@ -6,6 +6,7 @@ screen is open and bars go nowhere.
 """
 
 import logging
+import re
 import shutil
 import sys
 import time
@@ -39,7 +40,8 @@ def shortened(text: str) -> str:
     """A text for people, with paths below the working folder and the home as they are typed."""
     for folder, short in ((Path.cwd(), ""), (Path.home(), "~/")):
         if folder != Path("/"):
-            text = text.replace(f"{folder}/", short)
+            # not within another path or an address
+            text = re.sub(rf"(?<![\w./:-]){re.escape(str(folder))}/", short, text)
     return text
 
 

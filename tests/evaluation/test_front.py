@@ -33,7 +33,9 @@ LENGTHS = np.full(40, 50)
 SPEAKERS = tuple(f"speaker-{number % 4}" for number in range(40))
 
 
-def scored(errors, cost_per_frame, frame_shift_s=0.01, density=(), words=None, speakers=SPEAKERS):
+def scored(
+    errors, cost_per_frame, frame_shift_s=0.01, density=(), words=None, speakers=SPEAKERS, seed=0
+):
     """A run with so many errors on each of 40 utterances of 50 phones."""
     metrics = ModelMetrics(
         model="gru",
@@ -76,7 +78,9 @@ def scored(errors, cost_per_frame, frame_shift_s=0.01, density=(), words=None, s
         num_epochs=1,
     )
     trained = TrainManifest.model_construct(
-        config=TrainConfig(model=ModelConfig(model="gru"), objective="frame", target_delay=3)
+        config=TrainConfig(
+            model=ModelConfig(model="gru"), objective="frame", target_delay=3, seed=seed
+        )
     )
     counts = {"per": np.broadcast_to(np.asarray(errors), (40,)).copy()}
     lengths = {"per": LENGTHS}
@@ -197,7 +201,7 @@ def test_what_has_no_teacher_is_held_against_what_has_none():
 def test_a_variant_is_held_against_its_original_and_not_drawn():
     rng = np.random.default_rng(3)
     errors = rng.integers(10, 30, 40)
-    runs = [scored(errors + n, 500.0, density=(0.1,)) for n in (0, 3)]
+    runs = [scored(errors + n, 500.0, density=(0.1,), seed=n) for n in (0, 3)]
     whole = point("v3-a", *runs, is_dense=False)
     bare = point("v3-no-leak-a", scored(errors + 5, 500.0, density=(0.1,)), is_dense=False)
     bare = replace(bare, family="v3-no-leak", variant_of="v3-a")
@@ -207,8 +211,12 @@ def test_a_variant_is_held_against_its_original_and_not_drawn():
     assert row.startswith("| v3-no-leak-a | 1 |")
     assert "+10.00 (+10.00 to +10.00)" in row
     assert "no-leak" not in draw_front([whole, bare], "per").alt
-    alone = front_markdown([bare], [], [])
-    assert "Parts left out" not in alone
+    # of another seed it is held against that one
+    other = replace(bare, runs=(scored(errors + 5, 500.0, density=(0.1,), seed=3),))
+    assert "+4.00 (+4.00 to +4.00)" in front_markdown([whole, other], [], [])
+    stranger = replace(bare, runs=(scored(errors + 5, 500.0, density=(0.1,), seed=9),))
+    for points in ([bare], [whole, stranger]):
+        assert "Parts left out" not in front_markdown(points, [], [])
 
 
 def test_an_undecided_difference_is_not_called_a_lead():

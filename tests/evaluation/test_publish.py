@@ -6,15 +6,20 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 
 import spikeline
 from evaluation.evaluate import evaluate
+from evaluation.multiplications import measure_activity
 from evaluation.publish import _parted, publish
+from evaluation.recognise import network_shape
 from featurize.featurize import featurize
-from featurize.stage import Location, PipelineError
+from featurize.stage import Location, PipelineError, write_manifest
 from flows.cli import run
 from tests.harness.tiny import EVALUATION, FEATURES, HERE, TRAINING, make_corpus
+from training.manifest import TrainManifest
+from training.models.counting import audited, count_terms
 from training.models.model_config import ModelConfig
 from training.train import train
 
@@ -97,12 +102,43 @@ def test_the_card_says_what_it_is(made, tmp_path):
     assert f"{per_s / 1e6:.2f} million multiplications per second" in text
 
 
+def test_a_model_may_be_published_where_it_lies(made, tmp_path):
+    folder, trained, _ = made
+    (evaluation,) = (folder / "runs" / "evaluation").glob("[!.]*")
+    out = Location.of(tmp_path / "given")
+    publish(trained, out)
+    features = Location.of(folder / "runs" / "featurize").children()[0].uri
+    manifest = json.loads(out.child("manifest.json").read_bytes())
+    own = TrainManifest.model_validate(manifest | {"features": features, "checksums": {}})
+    write_manifest(out, own)
+    publish(out, out, evaluation=str(evaluation))
+    assert {file.name for file in out.children()} >= {own.weights, "model.spikes", "README.md"}
+
+
+def test_of_a_pruned_network_the_weights_that_are_there_count(made):
+    folder, *_ = made
+    runs = Location.of(folder / "runs")
+    (features,) = runs.child("featurize").children()
+    small = ModelConfig(model="v2", hidden_size=12, num_layers=1, weight_density=0.25)
+    pruned = train(TRAINING.model_copy(update={"model": small}), features, runs, HERE).location
+    model = spikeline.load(pruned)
+    scores = model.score(0.3 * np.random.default_rng(1).standard_normal(16_000))
+    sites = [torch.from_numpy(spikes).unsqueeze(1) for spikes in scores.spikes]
+    shape = network_shape(model._trained)
+    (whole,) = measure_activity(shape, sites, torch.tensor([len(sites[0])]))
+    assert audited(scores.terms) == pytest.approx(
+        0.25 * audited(count_terms(shape, whole)), rel=0.3
+    )
+
+
 def test_what_cannot_be_published_is_said(made, tmp_path):
     folder, trained, _ = made
-    (tmp_path / "mine.txt").write_text("kept")
-    with pytest.raises(PipelineError, match="holds something else"):
-        publish(trained, Location.of(tmp_path))
-    assert (tmp_path / "mine.txt").exists()
+    mine = tmp_path / "mine.txt"
+    mine.write_text("kept")
+    for out in (tmp_path, mine):
+        with pytest.raises(PipelineError, match="holds something else"):
+            publish(trained, Location.of(out))
+        assert mine.read_text() == "kept"
     alone = folder / "elsewhere" / "training" / trained.name
     shutil.copytree(trained.path, alone)
     with pytest.raises(PipelineError, match="no evaluation beside"):

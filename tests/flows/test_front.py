@@ -10,7 +10,7 @@ import pytest
 from featurize.featurize_config import SplitsConfig
 from featurize.stage import PipelineError
 from flows.cli import run
-from flows.front_command import parse_numbers
+from flows.front_command import parse_seeds
 from flows.front_entries import front_recipe, largest_size, num_outputs
 from flows.front_recipe import FrontEntry, FrontRecipe
 from training.models.counting import NetworkShape, closed_form
@@ -134,11 +134,11 @@ def test_taught_entries_are_others_with_a_teacher_that_is_there():
         RECIPE.entry("v4")
 
 
-def test_numbers_of_options():
-    assert parse_numbers("--seeds", None) == ()
-    assert parse_numbers("--seeds", "0,1") == (0.0, 1.0)
-    with pytest.raises(PipelineError, match="--seeds x"):
-        parse_numbers("--seeds", "x")
+def test_seeds_are_whole_numbers():
+    assert parse_seeds("0, 3,0") == (0, 3)
+    for wrong in ("x", "0.5", "nan", "-1", "", "0,,1"):
+        with pytest.raises(PipelineError, match=f"--seeds {wrong}: write whole numbers"):
+            parse_seeds(wrong)
 
 
 def tiny() -> FrontRecipe:
@@ -212,10 +212,11 @@ def test_the_front_goes_on_where_it_was_stopped(
         return {path.parent.name for path in (tmp_path / "runs/training").glob("*/manifest.json")}
 
     nothing = command("--found")
-    assert (nothing["runs"], nothing["missing"]) == (0, 7)
+    assert (nothing["runs"], nothing["missing"]) == (0, 6)  # rounded weights are no training
     first = command("--family", "v3-taught", "--seeds", "1")
     # with its teacher, of the first seed, which is scored with weights of eight bits as well
     assert (first["runs"], first["missing"]) == (3, 4)
+    assert "gru-int8-10ms-5M" in page.read_text()
     before = trained()
     learnt = [
         config["distillation"]
@@ -234,3 +235,6 @@ def test_the_front_goes_on_where_it_was_stopped(
     assert (tmp_path / "front_per.png").is_file()
     again = command("--found")
     assert (again["runs"], again["missing"]) == (8, 0)
+    # a seed that the recipe does not have is scored and shown, too
+    third = command("--family", "v3", "--seeds", "3")
+    assert (third["runs"], third["missing"]) == (9, 0)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from flows import terminal
 from flows.command import command
-from flows.terminal import LineBar, LiveLine, Screen, bar, open_screen, print_line
+from flows.terminal import LineBar, LiveLine, Screen, bar, open_screen, print_line, shortened
 
 
 def test_records_of_our_packages_show_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
@@ -141,3 +141,12 @@ def test_a_terminal_breaks_lines_between_words_and_never_a_path(
     stream = io.StringIO()
     print_line(Console(file=stream, width=20, force_terminal=terminal), Text(text))
     assert [line.rstrip() for line in stream.getvalue().splitlines()] == shown
+
+
+def test_paths_are_shortened_where_they_begin_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "cwd", lambda: Path("/data"))
+    monkeypatch.setattr(Path, "home", lambda: Path("/root"))
+    said = "features: /data/runs/FP; --out=/root/x '/data/y'"
+    assert shortened(said) == "features: runs/FP; --out=~/x 'y'"
+    for address in ("s3://bucket/data/runs", "/mnt/data/runs", "file:///data/runs", "/data-2/x"):
+        assert shortened(f"at {address}") == f"at {address}"
