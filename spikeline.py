@@ -146,6 +146,8 @@ class Model:
         Raises:
             PipelineError: when a sample is not finite, or there are too few for a frame.
         """
+        if not np.isfinite(samples).all():
+            raise PipelineError("samples: some are not finite")
         speaker = SpeakerStatistics(self._frames)
         speaker.hear_whole([np.asarray(samples)], sample_rate_hz)
         config = speaker.front_end()

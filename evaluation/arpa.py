@@ -226,8 +226,9 @@ class _Reader:
             wrong = np.flatnonzero(~((values >= -_MAX_LOG10) & (values <= highest)))
         except ValueError:
             wrong = np.array([at for at, field in enumerate(fields) if not _is_number(field)])
-        if len(wrong) or any(b"_" in field for field in fields):
-            at = int(wrong[0]) if len(wrong) else 0
+        joined = [at for at, field in enumerate(fields) if b"_" in field]
+        if len(wrong) or joined:
+            at = min([*wrong[:1].tolist(), *joined[:1]])
             raise self._error(
                 lines[at][0], f"{_shown(fields[at])} is no logarithm up to {highest:g}"
             )

@@ -22,15 +22,20 @@ class ViterbiConfig(TypedConfig):
     bigram_weight: float = Field(
         1.0,
         ge=0,
+        le=100,
         description="Weight of the phone bigram of the training labels beside the network's "
         "scores.",
     )
     insertion_penalty: float = Field(
-        0.0, description="Subtracted at every change of phone; larger gives fewer phones."
+        0.0,
+        ge=-100,
+        le=100,
+        description="Subtracted at every change of phone; larger gives fewer phones.",
     )
     prior_scale: float = Field(
         0.5,
         ge=0,
+        le=10,
         description="Share of the log prior taken off the log posterior; 1 is Bayes' rule, "
         "0 scores posteriors as they are.",
     )

@@ -4,6 +4,7 @@ Shape legend: T frames, O outputs, S symbols; CTC has O = S + 1 with the blank l
 """
 
 from collections.abc import Callable
+from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
@@ -34,20 +35,10 @@ Decoder = Callable[[NDArray[np.float32]], list[int]]
 """Log-probabilities of one utterance's valid frames, (T, O), to symbol ids."""
 
 
-def collapse(path_T: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Leave one of each run of equal ids."""
-    if path_T.size == 0:
-        return path_T
-    is_new = np.concatenate([[True], path_T[1:] != path_T[:-1]])
-    collapsed: NDArray[np.int64] = path_T[is_new]
-    return collapsed
-
-
 def ctc_greedy(log_probs_TO: NDArray[np.float32]) -> list[int]:
     """The best output of each frame, repeats collapsed and blanks (the last output) removed."""
     blank = log_probs_TO.shape[1] - 1
-    ids = collapse(log_probs_TO.argmax(1))
-    return [int(i) for i in ids if i != blank]
+    return [number for number, _ in groupby(log_probs_TO.argmax(1).tolist()) if number != blank]
 
 
 def choose_decoder(config: EvaluateConfig, objective: str, model: str) -> DecoderName:

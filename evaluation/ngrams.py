@@ -99,6 +99,8 @@ class NgramModel:
         """Place of an n-gram among those of its order; None where it is none."""
         at = 0
         for level, number in enumerate(numbers):
+            if number < 0:  # a word that the model lacks
+                return None
             key = at * len(self.vocabulary) + number
             at = int(np.searchsorted(self._keys[level], key))
             if at == len(self._keys[level]) or self._keys[level][at] != key:

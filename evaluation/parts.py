@@ -7,7 +7,7 @@ results are the same for any number of workers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -177,11 +177,14 @@ def count_errors(part: TuningPart) -> list[int]:
     """Errors of each search over all utterances of a part."""
     labels, spoken = part.source.manifest.labels, part.source.recogniser.manifest.labels
     counts = []
+    dev = _dev_scores(part.source)
     for address in part.searches:
         # Not kept: a graph of words with its weights on is large, and used for this part alone.
         search, errors = GraphSearch(_graph(address.graph, address.fingerprint), address.weights), 0
         for batch in part.batches:
-            for utterance in _dev_scores(part.source, batch):
+            if batch not in dev:
+                dev[batch] = _scores_of(part.source, batch)
+            for utterance in dev[batch]:
                 found = search(utterance.log_probs_TO)
                 if part.are_words:
                     errors += count_edits(utterance.words, search.texts(found)).errors
@@ -190,8 +193,8 @@ def count_errors(part: TuningPart) -> list[int]:
                     hypothesis = scored_transcript(found, spoken).symbols
                     errors += count_edits(reference, hypothesis).errors
         counts.append(errors)
-    if part.source.is_apart and _dev_scores.cache_info().currsize >= _KEPT_BATCHES:
-        _dev_scores.cache_clear()
+    if part.source.is_apart and len(dev) >= _KEPT_BATCHES:
+        dev.clear()
     return counts
 
 
@@ -233,8 +236,13 @@ def _search(address: SearchAddress) -> GraphSearch:
     return GraphSearch(_graph(address.graph, address.fingerprint), address.weights)
 
 
-@cache
-def _dev_scores(source: Source, numbers: range) -> tuple[_DevUtterance, ...]:
+@lru_cache(maxsize=1)
+def _dev_scores(source: Source) -> dict[range, tuple[_DevUtterance, ...]]:
+    """Scores of one model at a time, by batch; ``_scores_of`` makes them."""
+    return {}
+
+
+def _scores_of(source: Source, numbers: range) -> tuple[_DevUtterance, ...]:
     return tuple(
         _DevUtterance(
             recognition.log_probs_TO,

@@ -15,7 +15,7 @@ import kaldialign
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from evaluation.claims import paper_claims, summary_lines, title_of
+from evaluation.claims import summary_lines, title_of
 from evaluation.comparison import (
     claims_table,
     comparison_table,
@@ -201,7 +201,7 @@ def render_report(
             comparison=_comparison(metrics),
             explained=_EXPLAINED,
             settings=_settings(metrics),
-            claims=claims_table(metrics) if paper_claims(metrics) else (),
+            claims=claims_table(metrics),
             has_verdicts=metrics.paper_corpus is not None,
             examples=_by_utterance(examples),
             everything=comparison_table(metrics),

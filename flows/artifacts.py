@@ -49,33 +49,31 @@ def plain_cell(value: object) -> str | int | float | None:
 
 def publish_table(
     key: str, rows: Sequence[Mapping[str, object]], description: str | None = None
-) -> UUID:
+) -> None:
     """Publish a table artifact of the current run."""
     table = [{name: plain_cell(value) for name, value in row.items()} for row in rows]
-    return UUID(str(create_table_artifact(table=table, key=key, description=description)))
+    create_table_artifact(table=table, key=key, description=description)
 
 
-def publish_markdown(key: str, markdown: str, description: str | None = None) -> UUID:
+def publish_markdown(key: str, markdown: str, description: str | None = None) -> None:
     """Publish a markdown artifact of the current run."""
-    return UUID(str(create_markdown_artifact(markdown=markdown, key=key, description=description)))
+    create_markdown_artifact(markdown=markdown, key=key, description=description)
 
 
-def publish_link(key: str, location: Location, text: str) -> UUID:
+def publish_link(key: str, location: Location, text: str) -> None:
     """Publish where a result lies."""
     link = location.uri if not location.is_local else f"file://{location.uri}"
-    return UUID(
-        str(create_link_artifact(link=link, link_text=location.uri, key=key, description=text))
-    )
+    create_link_artifact(link=link, link_text=location.uri, key=key, description=text)
 
 
-def publish_picture(key: str, png: bytes) -> UUID:
+def publish_picture(key: str, png: bytes) -> None:
     """Publish a plot under the title and words that it carries.
 
     As markdown: an image artifact would show its whole data address as text.
     """
     title, words = plot_words(png)
     markdown = f"## {escape_markdown(title)}\n\n{picture(png)}\n\n{escape_markdown(words)}\n"
-    return publish_markdown(key, markdown, title)
+    publish_markdown(key, markdown, title)
 
 
 class LiveArtifact:

@@ -1,6 +1,7 @@
 """An evaluation's comparison, read back and laid out for a terminal."""
 
 from rich import box
+from rich.console import JustifyMethod
 from rich.table import Table
 
 from evaluation.chosen import read_evaluation
@@ -82,7 +83,9 @@ def _setting_rates(setting: SettingMetrics) -> dict[str, str]:
 def _laid_out(rows: list[dict[str, str]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     for number, name in enumerate(rows[0]):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+        # Where there is too little room, names are folded and figures stay whole.
+        justify: JustifyMethod = "right" if number else "left"
+        table.add_column(name, justify=justify, no_wrap=number > 0, overflow="fold")
     for row in rows:
         table.add_row(*row.values())
     return table

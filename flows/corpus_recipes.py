@@ -58,7 +58,7 @@ _OURS = (
 
 
 def _our_trainings(batch_size: int) -> tuple[TrainConfig, ...]:
-    """v3, v2, GRU and LSTM as the front trains them (``flows.front_entries``)."""
+    """v3, v2, GRU and LSTM of one size, by what the front's trainings taught."""
     ours = {"hidden_size": 550, "dropout": 0.1, "encoder_threshold": 2}
     models = (
         ModelConfig(model="v3", projection_size=16, **ours),

@@ -191,7 +191,6 @@ class PrefectApi:
         configured = _configured_api_url()
         self._server = None if configured else start_server()
         self.api_url = configured or (self._server.api_url if self._server else "")
-        self._is_ready = False
         self._said = contextlib.ExitStack()
         if self._server is not None:
             self._said.enter_context(terminal.bar("starting Prefect"))
@@ -200,8 +199,6 @@ class PrefectApi:
 
     def ready(self) -> None:
         """Wait until the server answers."""
-        if self._is_ready:
-            return
         if self._server is not None:
             wait_until_ready(self._server)
         elif not _answers(self.api_url, timeout_s=10.0):
@@ -214,7 +211,6 @@ class PrefectApi:
                 f"no Prefect server answers at {self.api_url}; start it, or unset PREFECT_API_URL "
                 "(or the profile that sets it) to use the embedded one"
             )
-        self._is_ready = True
         self._said.close()
 
     def close(self) -> None:

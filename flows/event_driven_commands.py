@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from featurize.stage import Location, PipelineError
@@ -22,14 +23,8 @@ _LOGGER = logging.getLogger(__name__)
 def load_engine(source: EngineSource, *, find_words: bool = True) -> "EngineData":
     """The engine of an exported file, or of a training run."""
     if source.is_file:
-        from evaluation.engine.engine_file import read_engine
-
-        if source.evaluation is not None:
-            raise PipelineError(
-                f"--evaluation: {source.address} carries its own search; export it again with that "
-                "evaluation, or name its training run by --model"
-            )
-        return read_engine(source.address)
+        _refuse(source.named(), f"{source.address} is an engine file, with all of its own")
+        return _engine_in(source.address)
     from evaluation.engine_of_run import SearchChoice, engine_of_run
     from evaluation.published import published_engine
 
@@ -37,8 +32,33 @@ def load_engine(source: EngineSource, *, find_words: bool = True) -> "EngineData
     if source.features is None and source.evaluation is None:
         published = published_engine(Location.of(source.address))
         if published is not None:
+            if source.int8 and published.description.precision != "int8":
+                _refuse(["--int8"], f"the engine in {source.address} has float32 weights")
             return published
     return engine_of_run(source.address, source.precision, source.features, choice)
+
+
+def _refuse(options: Sequence[str], because: str) -> None:
+    """Raise where options were named that have no effect."""
+    if options:
+        raise PipelineError(
+            f"{' and '.join(options)}: {because}; leave this out, or name a training run by --model"
+        )
+
+
+def _engine_in(address: str) -> "EngineData":
+    """The engine of a file, local or on S3."""
+    from evaluation.engine.engine_file import read_engine
+
+    if Location.of(address).is_local:
+        return read_engine(address)
+    with NamedTemporaryFile() as copy:
+        copy.write(Location.of(address).read_bytes())
+        copy.flush()
+        try:
+            return read_engine(copy.name)
+        except PipelineError as error:
+            raise PipelineError(str(error).replace(copy.name, address)) from None
 
 
 def say_what_it_is(source: EngineSource, data: "EngineData") -> None:
@@ -229,9 +249,11 @@ def _publish(source: EngineSource, out: Location, about: str | None) -> None:
 def _exported(source: EngineSource, file_format: str) -> bytes:
     if file_format not in ("engine", "onnx", "nir"):
         raise PipelineError(f"--format {file_format}: use engine, folder, onnx or nir")
-    if file_format != "engine" and source.precision == "int8":
+    idle = {"engine": (), "onnx": ("--int8", "--evaluation")}
+    named = [option for option in source.named() if option in idle.get(file_format, source.named())]
+    if named:
         raise PipelineError(
-            f"--int8 is for --format engine alone; --format {file_format} writes float32 weights"
+            f"{' and '.join(named)}: --format {file_format} does not use it; leave this out"
         )
     if file_format == "engine":
         from evaluation.engine.engine_file import write_engine
@@ -243,7 +265,6 @@ def _exported(source: EngineSource, file_format: str) -> bytes:
         return onnx_step_model(load_engine(source, find_words=False))
     from evaluation.engine.build import build_engine
     from evaluation.engine.nir_export import nir_file
-    from featurize.stage import Location
     from training.trained_model import load_model
 
     return nir_file(build_engine(load_model(Location.of(source.address))))

@@ -53,6 +53,8 @@ def transcribe(
     if microphone == bool(files):
         raise typer.BadParameter("give files, or --microphone")
     if microphone:
+        if listening.nbest or listening.one_speaker:
+            raise typer.BadParameter("--nbest and --one-speaker are of files, not of a microphone")
         run_microphone(source, find_words=not listening.symbols, as_json=as_json)
     else:
         run_transcribe(source, files or (), listening, as_json)
@@ -100,7 +102,9 @@ def export(
     ] = "engine",
     features: FrontEndOption = None,
     evaluation: EvaluationOption = None,
-    int8: Annotated[bool, typer.Option("--int8", help="8-bit weights; engine only.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="8-bit weights of the engine (engine, folder).")
+    ] = False,
     about: Annotated[
         str | None,
         typer.Option(

@@ -107,7 +107,7 @@ _COSINE = OptimizerConfig(
 
 
 def _training(features: FrontFeatures, model: ModelConfig) -> TrainConfig:
-    """The training that all families share: chunks of about 3 s, 60 ms or less of look-ahead.
+    """The training that all families share: chunks of 3 to 4.5 s, 60 ms or less of look-ahead.
 
     Three speeds are three times the speech: as many steps in a third of the epochs.
     """

@@ -40,6 +40,8 @@ def run_push(folder: str, repository: str, private: bool, as_json: bool) -> None
 
 def run_pull(repository: str, out: str, revision: str | None, as_json: bool) -> None:
     """Download a published model to a new folder."""
+    if not Location.of(out).is_local:
+        raise PipelineError(f"--out {out}: name a folder of this machine")
     target = Path(Location.of(out).path)
     if target.exists():
         raise PipelineError(f"--out {out} is there already; name a new folder")

@@ -82,6 +82,15 @@ class EngineSource:
         """Whether it is an exported engine."""
         return self.address.endswith(ENGINE_SUFFIX) or Path(self.address).is_file()
 
+    def named(self) -> tuple[str, ...]:
+        """Options beside the model that were given."""
+        given = {
+            "--features": self.features is not None,
+            "--evaluation": self.evaluation is not None,
+            "--int8": self.int8,
+        }
+        return tuple(option for option, is_given in given.items() if is_given)
+
     @property
     def precision(self) -> Literal["float32", "int8"]:
         """Of the weights."""

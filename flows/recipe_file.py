@@ -93,13 +93,13 @@ def read_recipe(file: Location, recipes: Mapping[str, Recipe]) -> Recipe:
     """
     content, lines = _parsed(file)
     base_name = content.pop(_BASE, None)
-    if base_name is not None and base_name not in recipes:
+    if base_name is not None and str(base_name) not in recipes:
         meant = did_you_mean(str(base_name), recipes)
         raise PipelineError(
             f"{file}, line {lines.of([_BASE])}: no recipe {str(base_name)[:60]!r}{meant}; "
             f"recipes: {', '.join(recipes)}"
         )
-    base = None if base_name is None else recipes[base_name]
+    base = None if base_name is None else recipes[str(base_name)]
     try:
         merged = _merged_with(base, content, file.name.rsplit(".", 1)[0])
         return Recipe.model_validate(merged)

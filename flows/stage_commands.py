@@ -170,6 +170,7 @@ def run_evaluate(
                 logger.info("%s", trained_on(location))
             wanted = featurize_for_scoring(trained, root, config.subsets)
             config = _as_chosen(config.model_copy(update={"split": "test"}), trained)
+            _check_search_settings(config.search_of, overrides)
         api.ready()
         if root is not None and wanted is not None:
             upstream = featurize_flow(wanted, root.uri, results.uri, recipe.fan_out).location
@@ -272,6 +273,19 @@ def _as_chosen(config: EvaluateConfig, models: Sequence[Location]) -> EvaluateCo
         return config
     logger.info("the search is that of %s", evaluation)
     return config.model_copy(update={"search_of": evaluation.uri})
+
+
+_SEARCH_SETTINGS = ("evaluate.viterbi", "evaluate.words", "evaluate.decoder")
+
+
+def _check_search_settings(search_of: str | None, overrides: Sequence[str]) -> None:
+    """Refuse settings of a search where an earlier one is taken as it is."""
+    idle = [text for text in overrides if text.startswith(_SEARCH_SETTINGS)]
+    if search_of is not None and idle:
+        raise PipelineError(
+            f"--set {idle[0]}: the search is that of {search_of}, with its own settings; leave "
+            "this out, or evaluate the model with it on features with a dev split, by --features"
+        )
 
 
 def run_pipeline(

@@ -111,7 +111,8 @@ class TrackedTraining:
         with self._harmless():
             if self._is_on and not (skipped and self._tracker.has(self._name)):
                 self._tell(manifest.metrics)
-            if self._run is not None:
+            # A run that lacks epochs stays open, so that a later call tells it anew.
+            if self._run is not None and not self._harmless.gave_up:
                 self._run.close()
 
     def _tell(self, epochs: tuple[EpochMetrics, ...]) -> None:

@@ -45,9 +45,12 @@ def open_audio(path: str) -> Iterator[AudioFile]:
     """
     with ExitStack() as stack:
         try:
-            stream = stack.enter_context(_opened(path))
-            check_container(stream)
-            stream.seek(0)
+            try:
+                stream = stack.enter_context(_opened(path))
+                check_container(stream)
+                stream.seek(0)
+            except OSError as error:  # of this file; those of the caller's block are its own
+                raise PipelineError(f"{path}: {error.strerror or error}") from None
             # By path libsndfile reads the file itself, which is faster than through Python.
             source = stream if isinstance(stream, io.BytesIO) else path
             sound = stack.enter_context(soundfile.SoundFile(source))
@@ -61,8 +64,6 @@ def open_audio(path: str) -> Iterator[AudioFile]:
             yield AudioFile(rate, _Blocks(path, source))
         except RejectedUtterance as error:
             raise PipelineError(f"{path}: {error}") from None
-        except OSError as error:
-            raise PipelineError(f"{path}: {error.strerror or error}") from None
         except soundfile.LibsndfileError as error:
             raise PipelineError(f"{path}: {error.error_string.rstrip('.')}") from None
 

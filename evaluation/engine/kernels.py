@@ -69,8 +69,7 @@ class Network(NamedTuple):
     biases: Array  # folded batch norm of each output of each matrix, padded with 0
     decays: Array  # tau of every layer, at the offsets of its state; conventional only
     leaks: Array  # lambda of every site, at the offsets of its state; empty for no leak
-    # (L + 1, 6): lowest and highest potential in the clip, scale, threshold in levels, whether
-    # quantised, the largest cell
+    # (L + 1, 4): range, scale, threshold in levels, whether quantised
     firing: Array
 
 

@@ -328,20 +328,21 @@ def _one_request_each(app: Any) -> Any:
     return respond
 
 
-def make_app(recognition: RecognitionService, *, loopback: bool) -> Any:
+def make_app(recognition: RecognitionService, loopback: str | None) -> Any:
     """The ASGI application.
 
     Args:
-        loopback: whether it is reached from this machine alone, by names of this machine alone.
+        loopback: the address it listens at where that is reached from this machine alone, and
+            then by names of this machine alone; None for any other.
     """
-    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK_HOSTS))
+    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK_HOSTS, loopback or ""])
     app = Starlette(
         routes=[
             Route("/", recognition.page),
             Route("/transcribe", recognition.transcribe, methods=["POST"]),
             WebSocketRoute("/stream", recognition.stream),
         ],
-        middleware=[trusted] if loopback else [],
+        middleware=[] if loopback is None else [trusted],
         exception_handlers={Refused: _refused, PipelineError: _refused, ClientDisconnect: _gone},
     )
     return _one_request_each(app)

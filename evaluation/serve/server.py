@@ -84,7 +84,7 @@ def serve(
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     host = str(listener.getsockname()[0])
     config = uvicorn.Config(
-        make_app(recognition, loopback=is_loopback(host)),
+        make_app(recognition, host if is_loopback(host) else None),
         http=patient_protocol(limits),
         ws="websockets-sansio",
         ws_max_size=limits.max_message_bytes,

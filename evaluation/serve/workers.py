@@ -79,6 +79,7 @@ class WorkerStream:
     def __init__(self, pool: ProcessPoolExecutor, number: int) -> None:
         self._pool = pool
         self._number = number
+        self.is_broken = False  # its worker has ended
 
     async def begin(self, sample_rate_hz: int, wants_spikes: bool) -> None:
         """Begin with a rate."""
@@ -115,6 +116,7 @@ class WorkerStream:
         try:
             return await loop.run_in_executor(self._pool, function, self._number, *args)
         except BrokenProcessPool:
+            self.is_broken = True
             raise Refused(_BROKEN, 500, 1011) from None
 
 
@@ -160,11 +162,9 @@ class Workers:
         self._num_streams[place] += 1
         try:
             yield stream
-        except Refused as refused:
-            if refused.close_code == 1011 and self._pools[place] is pool:
-                self._pools[place] = self._new_pool()
-            raise
         finally:
+            if stream.is_broken and self._pools[place] is pool:
+                self._pools[place] = self._new_pool()
             self._num_streams[place] -= 1
             stream.forget()
 

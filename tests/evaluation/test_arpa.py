@@ -152,3 +152,16 @@ def test_perplexity_by_hand(check):
     """A after <s>: -0.1; C, which it lacks: left out; the end after it, by no context: -1."""
     found = check(GOOD).perplexity([["A", "C"]])
     assert found == pytest.approx(10 ** ((0.1 + 1.0) / 2))
+
+
+def test_a_word_that_the_model_lacks_is_in_none_of_its_contexts(check):
+    model = check(GOOD.replace(b"1=5", b"1=4").replace(b"-1.5\t<unk>\n", b""))
+    before = model.number_of["B"]
+    # What a key of B and -1 would be is that of the 2-gram A B.
+    assert before * len(model.vocabulary) - 1 == model._keys[1][model.place((before - 1, before))]
+    assert model.place((before, -1)) is None
+
+
+def test_the_line_of_a_number_with_an_underscore_is_named(check):
+    with pytest.raises(PipelineError, match=r"line 10: '-0_1.6' is no logarithm"):
+        check(GOOD.replace(b"-0.6\tB", b"-0_1.6\tB"))

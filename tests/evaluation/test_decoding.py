@@ -8,7 +8,6 @@ from evaluation.config import EvaluateConfig, ViterbiConfig, WordSearchConfig
 from evaluation.decoding import (
     by_time,
     choose_decoder,
-    collapse,
     ctc_greedy,
     symbol_graph,
     symbol_search,
@@ -40,9 +39,10 @@ def test_greedy_by_hand():
     assert ctc_greedy(np.zeros((0, 3), np.float32)) == []
 
 
-def test_collapse():
-    assert collapse(np.array([3, 3, 1, 3, 3])).tolist() == [3, 1, 3]
-    assert collapse(np.array([], np.int64)).tolist() == []
+def test_repeats_collapse_and_blanks_go():
+    best = np.array([2, 2, 1, 3, 1, 1, 3])
+    assert ctc_greedy(np.eye(4, dtype=np.float32)[best]) == [2, 1, 1]
+    assert ctc_greedy(np.zeros((0, 4), np.float32)) == []
 
 
 @given(st.integers(0, 10_000), st.integers(1, 40), st.integers(2, 9))

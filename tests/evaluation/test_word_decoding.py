@@ -243,7 +243,7 @@ def test_without_a_dev_split_weights_stay_and_that_is_said(
     model = write_model("gru", upstream={"features": "f-features"})
     words = WordSearchConfig(lexicon=lexicon())
     (found,) = metrics_of(run([model], features, words)).models
-    assert found.words == words
+    assert found.words == words.model_copy(update={"tune_on_dev": False})
     assert "no dev split to choose weights on" in caplog.text
 
 

@@ -133,6 +133,11 @@ def mistakes() -> list[tuple[list[str], str]]:
         (["corpus", "synthesize", "{tmp}/c", "--minutes", "-1"], "minutes"),
         (["corpus", "synthesize", "s3://bucket/c"], "local folder"),
         (["demo", "--runs", "s3://bucket/c"], "local folder"),
+        (["hub", "pull", "a/b", "--out", "s3://bucket/m"], "name a folder of this machine"),
+        (["transcribe", "--microphone", "--nbest", "3"], "are of files"),
+        ([*pipeline, "--set", "evaluate.viterbi.prior_scale=20"], "less than or equal to 10"),
+        ([*pipeline, "--set", "evaluate.viterbi.insertion_penalty=nan"], "insertion_penalty"),
+        (["front", "--corpus", "{tmp}", "--runs", "{tmp}/r", "--seeds", "nan"], "whole numbers"),
         (["demo", "--set", "train.model.model=gru"], "twice"),
     ]
 

@@ -248,3 +248,11 @@ def test_the_widest_table_fits_80_columns_uncut(first: PipelineOutcome, with_wor
     assert "\N{HORIZONTAL ELLIPSIS}" not in shown
     assert "conventional" in shown
     assert "9,198,080" in shown
+    long = wide.model_copy(
+        update={"label": "v2-encoder_threshold=2-threshold=1-density.weight=7.0"}
+    )
+    console = Console(width=80, file=io.StringIO())
+    console.print(comparison_table(metrics.model_copy(update={"models": (long,)})))
+    shown = console.file.getvalue()
+    assert "9,198,080" in shown
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown

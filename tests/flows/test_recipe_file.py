@@ -48,6 +48,7 @@ def test_a_file_changes_what_it_is_based_on(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("based_on: [demo]\n", r"line 1: no recipe \"\['demo'\]\""),
         ("based_on: mini-librispech\n", r"line 1: no recipe 'mini-librispech' \(did you mean"),
         ("based_on: demo\nfeaturize:\n  num_bins: many\n", "line 3: featurize.num_bins"),
         ("based_on: demo\n\nfeaturise: {}\n", "line 3: featurise"),

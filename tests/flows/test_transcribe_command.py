@@ -15,6 +15,8 @@ from tests.harness.tiny import FEATURES, HERE, TRAINING, make_corpus
 from training.models.model_config import ModelConfig
 from training.train import train
 
+STEPS = ("onnx", "nir")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
@@ -83,10 +85,40 @@ def test_on_a_terminal_a_stream_is_written_in_place(model, speech, monkeypatch):
     assert screen.getvalue().endswith("\r\x1b[K")
 
 
-@pytest.mark.parametrize("file_format", ["onnx", "nir"])
-def test_int8_is_refused_where_weights_stay_float32(model, tmp_path, capfd, file_format):
-    out = tmp_path / "out"
-    arguments = ["--model", model, "--format", file_format, "--int8", "--out", str(out)]
-    assert run(["export", *arguments]) == 2
-    assert "--int8 is for --format engine alone" in capfd.readouterr().err
-    assert not out.exists()
+def test_options_without_effect_are_refused(model, speech, tmp_path, capfd):
+    file = str(tmp_path / "model.spikes")
+    assert run(["export", "--model", model, "--out", file]) == 0
+    published = Location.of(tmp_path / "given")
+    engine = published.child("model.spikes")
+    engine.write_bytes(Path(file).read_bytes())
+    out = ["--out", str(tmp_path / "out")]
+    transcribe, export = ["transcribe", speech["one"], "--model"], ["export", *out, "--model"]
+    for command, said in (
+        ([*transcribe, file, "--int8"], "--int8: "),
+        (
+            [*transcribe, file, "--features", "x", "--evaluation", "y"],
+            "--features and --evaluation",
+        ),
+        ([*transcribe, published.uri, "--int8"], "has float32 weights"),
+        ([*export, model, "--format", "nir", "--evaluation", "x"], "--evaluation: --format nir"),
+        *(([*export, model, "--format", to, "--int8"], f"--int8: --format {to}") for to in STEPS),
+    ):
+        capfd.readouterr()
+        assert run(command) == 2
+        told = capfd.readouterr().err
+        assert said in told, told
+
+
+def test_an_engine_file_may_lie_on_s3(model, speech, tmp_path, s3_server, capfd):
+    there = Location.of(s3_server.uri).child("engines", "model.spikes")
+    assert run(["export", "--model", model, "--out", there.uri]) == 0
+    texts = []
+    for address in (model, there.uri):
+        capfd.readouterr()
+        assert run(["transcribe", "--json", "--model", address, speech["one"]]) == 0
+        texts.append(json.loads(capfd.readouterr().out)["files"][0]["symbols"])
+    assert texts[0] == texts[1]
+    assert run(["transcribe", "--model", f"{there.uri}x.spikes", speech["one"]]) == 2
+    there.write_bytes(b"something else")
+    assert run(["transcribe", "--model", there.uri, speech["one"]]) == 2
+    assert f"{there.uri} is no engine file" in capfd.readouterr().err

@@ -4,17 +4,15 @@ Forward, with p the drives plus the recurrent product::
 
     F = sigma(p_f)    C = m ReLU(p_c)    I_t = F I_{t-1} + (1 - F) C    then firing
 
-and C = min(m ReLU(p_c), c M) in v3.
-
 Backward, ``gV`` as in ``cpu_membrane`` with the recurrent gradient added to that of the spikes::
 
     gI_t = gV_t + F_{t+1} gI_{t+1}
-    gp_f = gI_t (I_{t-1} - C) F (1 - F)      gp_c = gI_t (1 - F) m [p_c > 0 and C < c M]
+    gp_f = gI_t (I_{t-1} - C) F (1 - F)      gp_c = gI_t (1 - F) m [p_c > 0]
     gY_{t-1} += U_f^T gp_f + U_c^T gp_c
 
 C itself is not needed: by the forward equation ``(I_{t-1} - C) (1 - F) = I_{t-1} - I_t``.
-Kept for the backward pass: F and I in float32, what is inside the clip and which cells follow their
-drive as bits; not the drives.
+Kept for the backward pass: F and I in float32, what is inside the clip and which cells are above
+0 as bits; not the drives.
 Utterances are independent, so a call runs its share through the whole sequence alone.
 """
 

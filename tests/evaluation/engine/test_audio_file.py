@@ -157,3 +157,8 @@ def test_a_file_on_s3_is_heard_as_here_and_a_cut_one_named(tmp_path, s3_server):
         open_audio(there.child("cut.wav").uri),
     ):
         pass
+
+
+def test_what_fails_in_the_callers_block_is_not_said_of_the_file(tmp_path):
+    with pytest.raises(BrokenPipeError), open_audio(str(wav(tmp_path / "a.wav"))):
+        raise BrokenPipeError(32, "Broken pipe")

@@ -13,6 +13,8 @@ import time
 import pytest
 import websockets
 
+from evaluation.serve.limits import Refused, ServeLimits
+from evaluation.serve.workers import Workers
 from tests.harness.processes import descendants
 from tests.harness.serving import converse, serving
 
@@ -267,6 +269,21 @@ def test_a_worker_that_is_killed_takes_its_streams_along_and_no_others(server, s
     assert [answer.last["type"] for answer in answers].count("final") == len(workers) - 1
     again = asyncio.run(converse(server.socket_url, speech(1.0), 16000))
     assert again.last["type"] == "final"
+
+
+def test_a_worker_that_ends_with_a_file_is_replaced(engine_file):
+    async def lose_one():
+        with Workers(str(engine_file), True, ServeLimits(), 1) as workers:
+            async with workers.stream() as stream:
+                (process,) = workers._pools[0]._processes.values()
+                process.kill()
+                with pytest.raises(Refused, match="ended"):  # told to the client, and held no more
+                    await stream.begin(16000, False)
+            async with workers.stream() as stream:
+                await stream.begin(16000, False)
+                return await stream.finish()
+
+    assert asyncio.run(lose_one())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
