@@ -102,19 +102,26 @@ def search(
 
 
 def main(
-    recipe: str,
-    features: str,
-    runs: str,
+    recipe: Annotated[str, typer.Option(help="Name, or a YAML file.")],
+    features: Annotated[str, typer.Option(help="A finished feature set, or alignment.")],
+    runs: Annotated[str, typer.Option(help="Root of all results.")],
     searched: Annotated[list[str], typer.Option("--search", metavar="KEY=VALUES")],
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
     trials: int = 10,
     seed: int = 0,
 ) -> None:
     """Search, and say which settings came out best on dev."""
-    chosen = apply_overrides(recipe_named(recipe), overrides or ())
-    space = dict(values_of(one) for one in searched)
-    with ray_session():
-        found = search(chosen, features, Location.of(runs), space, trials, seed)
+    try:
+        chosen = apply_overrides(recipe_named(recipe), overrides or ())
+        space = dict(values_of(one) for one in searched)
+        with ray_session():
+            # Trials work in folders of their own, where a relative address would mean another.
+            found = search(
+                chosen, Location.of(features).uri, Location.of(runs), space, trials, seed
+            )
+    except PipelineError as error:
+        typer.echo(f"tune: {error}", err=True)
+        raise typer.Exit(2) from None
     for result in sorted(found, key=lambda r: (r.metrics or {}).get(ERROR, 1e9)):
         error = (result.metrics or {}).get(ERROR)
         shown = "failed" if error is None else f"{100 * error:.2f}%"

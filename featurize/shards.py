@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from featurize.schema import (
     SCHEMA_VERSION,
     SHARD_SCHEMA,
+    SHARDS_FOLDER,
     STORED_DTYPES,
     FeatureRow,
     FeaturizeManifest,
@@ -149,9 +150,10 @@ def checksum_of(shard: ShardInfo) -> FileChecksum:
 
 def damaged(file: Location, problem: str) -> PipelineError:
     """The error of a shard that cannot be used; names the file and how to redo it alone."""
+    folder = file.parent
+    stage = folder.parent if folder.name == SHARDS_FOLDER else folder
     return PipelineError(
-        f"shard {file} cannot be used: {problem}; redo it alone with: spikeline repair "
-        f"{file.parent}"
+        f"shard {file} cannot be used: {problem}; redo it alone with: spikeline repair {stage}"
     )
 
 

@@ -38,6 +38,7 @@ class Stack(TypedConfig):
     worker: StartedProcess | None = None  # the process that starts runs
     reports: StartedProcess | None = None  # what shows reports to a browser
     reports_port: int = 0
+    reports_root: str = ""  # results that are shown
 
     @property
     def ui_url(self) -> str:
@@ -124,13 +125,20 @@ def up(state: StateFolder, port: int, runs: str, corpus: str, num_trainings: int
 def _serve_reports(state: StateFolder, stack: Stack, runs: str) -> Stack:
     """Let a browser open reports: a page of the UI may not open files."""
     root = Location.of(runs).uri
-    if stack.reports is None or not stack.reports.is_alive:
+    is_alive = stack.reports is not None and stack.reports.is_alive
+    if is_alive and stack.reports_root not in ("", root):
+        raise PipelineError(
+            f"results at {stack.reports_root} are being served: make up RUNS={stack.reports_root}, "
+            "or make down first"
+        )
+    if not is_alive:
         with socket.socket() as probe:
             probe.bind((HOST, 0))
             port = probe.getsockname()[1]
         at = ("--port", str(port), "--runs", root)
         reports = state.start("reports", "infra.report_server", *at)
-        stack = stack.model_copy(update={"reports": reports, "reports_port": port})
+        shown = {"reports": reports, "reports_port": port, "reports_root": root}
+        stack = stack.model_copy(update=shown)
         state.write(stack)
     # For the worker, whose runs link to them.
     os.environ |= {REPORTS_URL: f"http://{HOST}:{stack.reports_port}", REPORTS_ROOT: root}

@@ -56,6 +56,8 @@ def register(runs: str, corpus: str = "", num_trainings: int = 1) -> None:
         _deploy({RUNS_VARIABLE: Location.of(runs).uri, CORPUS_VARIABLE: corpus})
         _remove_former(client)
         for deployment in client.read_deployments():
+            if deployment.work_pool_name != POOL:
+                continue  # another project's
             _leave_fields_empty(client, deployment)
             if deployment.name == "demo" and deployment.id not in stood:
                 # Not in prefect.yaml: what stands there would replace a person's own schedules.

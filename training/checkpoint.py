@@ -15,7 +15,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from featurize.stage import Location, PipelineError, TypedConfig, check_token
+from featurize.stage import Location, PipelineError, TypedConfig, check_token, is_finished
 from training.manifest import CHECKPOINTS_NAME, EpochMetrics
 from training.models.network import SpeechNetwork
 from training.weight_averaging import AverageNetwork, network_state
@@ -77,11 +77,13 @@ def load_tensors(location: Location, sha256: str) -> dict[str, Tensor]:
 
 def _unusable(location: Location, problem: str) -> PipelineError:
     place = location.parent
-    run = place.parent.parent if _EPOCH_DIRECTORY.match(place.name) else place
-    return PipelineError(
-        f"{location} {problem}; redo what is broken with: spikeline repair {run}, or train this "
-        "model again"
-    )
+    is_checkpoint = _EPOCH_DIRECTORY.match(place.name) is not None
+    run = place.parent.parent if is_checkpoint else place
+    if is_checkpoint and not is_finished(run):
+        remedy = f"remove {place}, and the same training goes on from an earlier epoch, if any"
+    else:
+        remedy = f"redo what is broken with: spikeline repair {run}, or train this model again"
+    return PipelineError(f"{location} {problem}; {remedy}")
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, PipelineError
 from training.batching import Batch
 from training.losses import IGNORED_TARGET
@@ -51,11 +52,14 @@ class Teacher:
     config: DistillationConfig  # weight and temperature
 
     @classmethod
-    def load(cls, config: TrainConfig, run: Location, num_outputs: int) -> "Teacher | None":
+    def load(
+        cls, config: TrainConfig, run: Location, features: FeaturizeManifest, num_outputs: int
+    ) -> "Teacher | None":
         """The teacher of a training, where it has one.
 
         Args:
             run: where the training goes; the teacher lies beside it.
+            features: manifest of the student's features.
             num_outputs: O of the student.
         """
         if config.distillation is None:
@@ -65,6 +69,13 @@ class Teacher:
         name = f"distillation.teacher={config.distillation.teacher}"
         if trained.manifest.config.objective != "frame":
             raise PipelineError(f"{name} was not trained on frame targets; name one that was")
+        heard = (trained.network.num_features, trained.manifest.frame_shift_s)
+        own = (features.num_features, features.frame_shift_s)
+        if heard != own:
+            raise PipelineError(
+                f"{name} hears {heard[0]} features every {1000 * heard[1]:g} ms and the student "
+                f"{own[0]} every {1000 * own[1]:g} ms; train both on the same features"
+            )
         if trained.network.num_outputs != num_outputs:
             raise PipelineError(
                 f"{name} has {trained.network.num_outputs} outputs and the student {num_outputs}; "

@@ -27,7 +27,7 @@ class EpochMetrics(TypedConfig):
     seconds: float
     # share of non-zero outputs on dev, encoder first; empty for LSTM and GRU
     spike_density: tuple[float, ...]
-    num_skipped_steps: int = 0  # steps whose gradient was not finite, and which changed nothing
+    num_skipped_steps: int = 0  # whose gradient was not finite, and which changed no weight
     # whether thresholds and bits were the configured ones, so that the epoch may be the best
     spikes_as_configured: bool = True  # the share of its weights that is kept, too
     # audited, of a second of dev speech; empty without a budget

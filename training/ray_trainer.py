@@ -11,7 +11,14 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from featurize.stage import Location, PipelineError, call_on_ray, held_token, ray_session
+from featurize.stage import (
+    Location,
+    PipelineError,
+    call_on_ray,
+    check_token,
+    held_token,
+    ray_session,
+)
 from training import process_environment
 from training.checkpoint import CheckpointStore
 from training.loop import Observers, ProgressCallback
@@ -111,17 +118,23 @@ def _fit(
         except ray.exceptions.RayTaskError:
             raise  # of Ray's own controller: nothing that a person can mend
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
+            _raise_failure(run)
             raise PipelineError(
                 f"training failed on its workers: {_root_cause(error)}; finished epochs are kept "
                 f"at {run}, running the stage again resumes there"
             ) from error
     run.child(_RAY_FOLDER).remove()
+    _raise_failure(run)
+    return results[0]
+
+
+def _raise_failure(run: Location) -> None:
+    """Raise what a worker failed of, where it said so."""
     failure = run.child(_FAILURE_NAME)
     if failure.exists():
         message = failure.read_bytes().decode()
         failure.remove()
         raise PipelineError(message)
-    return results[0]
 
 
 def _callbacks() -> list[ray.train.UserCallback]:
@@ -189,7 +202,11 @@ def _worker_entry(settings: dict[str, str]) -> None:
 
     workers = WorkerConfig.model_validate_json(settings["workers"])
     run = Location(settings["run"])
+    token = settings["lease_token"] or None
     context = ray.train.get_context()
+    failure = run.child(_FAILURE_NAME)
+    if failure.exists():
+        return  # a worker of this group failed before, of what it would meet again
     try:
         train_worker(
             TrainConfig.model_validate_json(settings["config"]),
@@ -199,9 +216,11 @@ def _worker_entry(settings: dict[str, str]) -> None:
             device=ray.train.torch.get_device(),
             num_workers_here=context.get_local_world_size(),
             observers=Observers(ProgressFile(run), partial(_report, run)),
-            lease_token=settings["lease_token"] or None,
+            lease_token=token,
         )
     except PipelineError as error:
-        # Restarting would meet the same error again, so it is returned as a result.
-        if context.get_world_rank() == 0:
-            run.child(_FAILURE_NAME).write_bytes(str(error).encode())
+        if token is not None:
+            check_token(run, token)  # else the run is another driver's by now
+        failure.write_bytes(str(error).encode())
+        if context.get_world_size() > 1:
+            raise  # the others wait for this one; the group ends, and begins again to return

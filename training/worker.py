@@ -1,13 +1,11 @@
 """What one training worker does, whoever started it."""
 
-import os
-
 import torch
 from torch import nn
 
 from featurize.schema import FeaturizeManifest
 from featurize.shards import shards_of, verify_shards
-from featurize.stage import Location, read_manifest
+from featurize.stage import Location, available_cores, read_manifest
 from training.checkpoint import CheckpointStore
 from training.collectives import rank, world_size
 from training.data import TrainingData
@@ -20,8 +18,7 @@ from training.worker_config import WorkerConfig
 
 def set_threads(workers: WorkerConfig, num_workers_here: int) -> None:
     """Give this worker its share of the node's cores for tensor work."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    share = max(1, (cores or 1) // num_workers_here)
+    share = max(1, available_cores() // num_workers_here)
     torch.set_num_threads(workers.threads_per_worker or share)
 
 
@@ -70,7 +67,7 @@ def train_worker(
         module = nn.parallel.DistributedDataParallel(
             network, device_ids=devices, broadcast_buffers=False
         )
-    teacher = Teacher.load(config, run, outputs)
+    teacher = Teacher.load(config, run, manifest, outputs)
     loop = TrainingLoop(
         network=network,
         module=module,

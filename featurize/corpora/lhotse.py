@@ -31,6 +31,7 @@ PartT = TypeVar("PartT", bound=_Part)
 class _Source(_Part):
     type: str
     source: str = Field(max_length=4096)
+    channels: list[int] = []
 
 
 class _Recording(_Part):
@@ -47,6 +48,7 @@ class _Supervision(_Part):
     duration: float = Field(gt=0)
     text: str | None = None
     speaker: str | None = None
+    channel: int | list[int] | None = None
 
 
 class _Cut(_Part):
@@ -62,8 +64,15 @@ def find_tables(root: Location) -> dict[str, dict[str, Location]]:
     tables: dict[str, dict[str, Location]] = {}
     for child in root.children():
         match = _NAME.fullmatch(child.name)
-        if match is not None:
-            tables.setdefault(match[2], {})[match[1]] = child
+        if match is None:
+            continue
+        of_subset = tables.setdefault(match[2], {})
+        if match[1] in of_subset:
+            raise PipelineError(
+                f"{of_subset[match[1]].name} and {child.name} are both the {match[1]} of subset "
+                f"{match[2]!r}; join them, or move one to a folder of its own"
+            )
+        of_subset[match[1]] = child
     usable = {
         subset: kinds
         for subset, kinds in tables.items()
@@ -143,6 +152,12 @@ def _add(
     files = [source.source for source in recording.sources if source.type == "file"]
     if len(files) != 1 or len(recording.sources) != 1 or recording.transforms:
         said = f"recording {recording.id[:60]!r} is not one file as it was recorded"
+        corpus.reject(supervision.id, subset, subset, "malformed_entry", said)
+        return
+    of_file, channel = set(recording.sources[0].channels), supervision.channel
+    spoken = of_file if channel is None else {channel} if isinstance(channel, int) else set(channel)
+    if len(of_file) > 1 and spoken != of_file:
+        said = f"it is on one of {len(of_file)} channels; write that one to a file of its own"
         corpus.reject(supervision.id, subset, subset, "malformed_entry", said)
         return
     whole = start_s == 0 and supervision.duration == recording.duration

@@ -19,6 +19,7 @@ from featurize.corpora.entry import CorpusListing
 from featurize.corpora.listing import names_for_message
 from featurize.corpora.registry import CorpusReader
 from featurize.corpora.stated import (
+    SURPLUS,
     StatedCorpus,
     StatedUtterance,
     first_fault,
@@ -133,9 +134,13 @@ def _rows(
         columns = [name.strip().lower() for name in next(reader, [])]
         _require_columns(table, columns)
         for cells in reader:
-            row = {name: cell.strip() for name, cell in zip(columns, cells, strict=False)}
-            if any(row.values()):
-                yield reader.line_num, {name: cell for name, cell in row.items() if cell}
+            filled = [cell.strip() for cell in cells]
+            row = {name: cell for name, cell in zip(columns, filled, strict=False) if cell}
+            surplus = [cell for cell in filled[len(columns) :] if cell]
+            if surplus:
+                row[SURPLUS] = surplus[0]
+            if row:
+                yield reader.line_num, row
     except csv.Error as error:
         raise PipelineError(f"{table}, line {reader.line_num}: {error}; mend the line") from error
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from featurize.corpora.archive import ARCHIVE_SUFFIXES, extract_archive, is_archive
 from featurize.corpora.entry import CorpusListing
-from featurize.corpora.listing import names_for_message
+from featurize.corpora.listing import is_macos_companion, names_for_message
 from featurize.corpora.registry import READERS, CorpusReader
 from featurize.corpora.speaker_subsets import SpeakerSubset, dealt_to_speaker_subsets, owners
 from featurize.stage import Location, PipelineError
@@ -98,7 +98,11 @@ def _archives_at(root: Location) -> list[Location]:
     """The archives that make up a root, if that is what it is."""
     if is_archive(root) and not root.is_dir():
         return [root]
-    children = [child for child in root.children() if child.name != EXTRACTED_FOLDER]
+    children = [
+        child
+        for child in root.children()
+        if child.name != EXTRACTED_FOLDER and not is_macos_companion(child.name)
+    ]
     archives = [child for child in children if is_archive(child) and not child.is_dir()]
     others = [child for child in children if child not in archives]
     if not archives or any(child.is_dir() for child in others):

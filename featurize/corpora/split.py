@@ -46,10 +46,15 @@ def split_table(table: Location, shares: SplitShares) -> tuple[dict[str, int], b
     for target in targets.values():
         if target.exists():
             raise PipelineError(f"{target} is there already; remove it to deal anew")
+    if table.name.partition(".")[0] in targets:
+        raise PipelineError(
+            f"{table} would be a table of its own subset beside those dealt; rename it, such as to "
+            "speech.csv"
+        )
     utterances = list(_utterances(table))
     by_speaker = len({one.speaker_id for one in utterances}) >= FEWEST_SPEAKERS
     keys = [one.speaker_id if by_speaker else one.name for one in utterances]
-    owner = _dealt(sorted(set(keys)), shares)
+    owner = _dealt(sorted(set(keys)), shares, "speakers" if by_speaker else "utterances")
     dealt: dict[str, list[StatedUtterance]] = {name: [] for name in _SUBSETS}
     for one, key in zip(utterances, keys, strict=True):
         dealt[owner[key]].append(one)
@@ -67,12 +72,12 @@ def _utterances(table: Location) -> Iterator[StatedUtterance]:
             raise PipelineError(f"{table}, line {number}: {first_fault(error)}") from error
 
 
-def _dealt(keys: list[str], shares: SplitShares) -> dict[str, str]:
+def _dealt(keys: list[str], shares: SplitShares, noun: str) -> dict[str, str]:
     """A subset for each key, in an order that the seed draws."""
     numbers = {"test": round(shares.test * len(keys)), "dev": round(shares.dev * len(keys))}
     if min(numbers.values()) < 1:
         raise PipelineError(
-            f"{len(keys)} utterances are too few for shares of {shares.dev:g} and "
+            f"{len(keys)} {noun} are too few for shares of {shares.dev:g} and "
             f"{shares.test:g}; raise --dev and --test, or record more"
         )
     drawn = sorted(keys, key=lambda key: hashlib.sha256(f"{shares.seed} {key}".encode()).digest())

@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import PurePosixPath
 from typing import Any, Self, cast
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from featurize.corpora.entry import CorpusEntry, CorpusListing, file_of
 from featurize.corpora.listing import CorpusFile, content_mark, make_listing, names_for_message
@@ -36,6 +36,10 @@ _MAX_LINE_BYTES = 2**20
 _MAX_TABLE_BYTES = 8 * 2**30
 _MAX_NAME = 200
 _LINE_FAULTS = (OSError, EOFError, zlib.error)
+
+
+SURPLUS = ""
+"""In a row, the first cell that is beyond the columns."""
 
 
 class StatedUtterance(BaseModel):
@@ -110,6 +114,16 @@ class StatedUtterance(BaseModel):
         if isinstance(content, bytes):
             return cls.model_validate_json(content)
         return cls.model_validate(content)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_surplus(cls, content: Any) -> Any:
+        if isinstance(content, dict) and SURPLUS in content:
+            raise ValueError(
+                f"{content[SURPLUS][:40]!r} belongs to no column; a text with a comma has to stand "
+                "in quotation marks"
+            )
+        return content
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ from pydantic import Field, ValidationError
 from featurize.corpora.espeak import require_espeak
 from featurize.corpora.grammar import Part
 from featurize.corpora.synthetic_speakers import plan_speakers
-from featurize.stage import Location, PipelineError, TypedConfig
+from featurize.stage import Location, PipelineError, TypedConfig, available_cores
 from spikeline_start import module_command
 
 SAMPLE_RATE_HZ = 16_000
@@ -204,7 +204,7 @@ def _run_workers(
     the whole command line, in every one of them.
     """
     folder.mkdir()
-    num_workers = min(num_processes or len(os.sched_getaffinity(0)), config.num_speakers)
+    num_workers = min(num_processes or available_cores(), config.num_speakers)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     lines: queue.Queue[str | None] = queue.Queue()
     results: list[SpeakerResult] = []

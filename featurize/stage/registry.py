@@ -38,6 +38,10 @@ def attribute_at(address: str) -> Any:
             f"{address}: cannot import {module_name} ({error}); install it, or put the folder of "
             "its file on PYTHONPATH"
         ) from error
+    except Exception as error:  # of a person's own code
+        raise PipelineError(
+            f"{address}: importing {module_name} fails: {type(error).__name__}: {error}"
+        ) from error
     if not hasattr(module, attribute):
         raise PipelineError(f"{address}: {module_name} has no {attribute}")
     return getattr(module, attribute)

@@ -1,6 +1,9 @@
 """A search with Ray Tune over real trainings: every trial's epochs are visible to Tune."""
 
 import importlib.util
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +16,12 @@ from tests.harness import tiny
 from training.manifest import TrainManifest
 
 NUM_EPOCHS = 3
+EXAMPLE = Path(__file__).parents[2] / "examples" / "tune.py"
 
 
 @pytest.fixture(scope="module")
 def example():
-    path = Path(__file__).parents[2] / "examples" / "tune.py"
-    spec = importlib.util.spec_from_file_location("example_tune", path)
+    spec = importlib.util.spec_from_file_location("example_tune", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -70,6 +73,28 @@ def test_four_trials_and_their_metrics(example, features, tmp_path):
         checked(found, runs, 4)
         again = example.search(recipe(), features.uri, runs, space, 4, 0)
     checked(again, runs, 4)
+
+
+@pytest.mark.integration
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+def test_the_command_as_it_is_documented(features, tmp_path):
+    """With relative addresses, from another folder than the trials work in."""
+    (tmp_path / "features").symlink_to(features.path)
+    settings = ("models=gru", "train.model.hidden_size=6", "train.objective=ctc")
+    settings += ("train.batch_size=4", 'train.curriculum=[{"num_epochs": 1}]')
+    command = [sys.executable, str(EXAMPLE), "--recipe", "demo", "--features", "features"]
+    command += [part for setting in settings for part in ("--set", setting)]
+    command += ["--runs", "runs", "--trials", "1", "--search", "train.model.hidden_size=5"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"\d%  train.model.hidden_size=5\n$", done.stdout)
+    assert len(list((tmp_path / "runs" / "training").glob("*/manifest.json"))) == 1
+    wrong = [*command[:3], "dem", *command[4:]]
+    done = subprocess.run(wrong, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("tune: no recipe 'dem'")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.integration

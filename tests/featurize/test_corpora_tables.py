@@ -12,6 +12,7 @@ import soundfile
 from featurize.audio import read_audio
 from featurize.corpora.registry import READERS, recognised
 from featurize.corpora.scan import scan_corpus, subsets_at
+from featurize.corpora.split import SplitShares, split_table
 from featurize.featurize import featurize, plan_featurize
 from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.schema import FeaturizeManifest
@@ -414,3 +415,46 @@ def test_every_built_in_reader_refuses_a_folder_of_something_else(tmp_path):
     for name in set(READERS.built_in) - {"timit", "several"}:
         with pytest.raises(PipelineError):
             subsets_at(name, Location.of(tmp_path))
+
+
+def test_a_text_that_a_comma_cuts_is_rejected(tmp_path):
+    write_audio(tmp_path / "a.wav")
+    for header, row in (
+        ("audio,text", "a.wav,Hello, world"),
+        ("audio,text,speaker", "a.wav,Hello, world,ann"),
+    ):
+        (tmp_path / "train.csv").write_text(f"{header}\n{row}\na.wav,Hello\n")
+        listing = scan_corpus("manifest", Location.of(tmp_path), ["train"])
+        assert len(listing.entries) == 1
+        (reject,) = listing.rejects
+        assert "belongs to no column" in reject.detail
+        assert "line 2" in reject.detail
+
+
+def test_two_manifests_of_one_lhotse_subset_are_refused(tmp_path):
+    for name in ("libri", "ted"):
+        (tmp_path / f"{name}_cuts_dev.jsonl").write_text("")
+    with pytest.raises(PipelineError, match="are both the cuts of subset 'dev'"):
+        scan_corpus("lhotse", Location.of(tmp_path), ["dev"])
+
+
+def test_one_channel_of_several_is_rejected(tmp_path):
+    write_audio(tmp_path / "call.wav")
+    source = {"type": "file", "channels": [0, 1], "source": "call.wav"}
+    recording = {"id": "call", "sources": [source], "duration": 1.0}
+    spoken = {"recording_id": "call", "start": 0.0, "duration": 1.0, "text": "hi"}
+    (tmp_path / "recordings_train.jsonl").write_text(json.dumps(recording))
+    lines = [{"id": f"of-{n}", "channel": n, **spoken} for n in (0, [0, 1])]
+    (tmp_path / "supervisions_train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    listing = scan_corpus("lhotse", Location.of(tmp_path), ["train"])
+    assert [entry.utterance_id for entry in listing.entries] == ["of-[0, 1]"]
+    (reject,) = listing.rejects
+    assert reject.detail == "it is on one of 2 channels; write that one to a file of its own"
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test.tsv"])
+def test_a_table_is_not_dealt_beside_itself(tmp_path, name):
+    (tmp_path / name).write_text("audio\ttext\na.wav\thello\n" * 3)
+    with pytest.raises(PipelineError, match="table of its own subset beside those dealt"):
+        split_table(Location.of(tmp_path / name), SplitShares())
+    assert [file.name for file in tmp_path.iterdir()] == [name]

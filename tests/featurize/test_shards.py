@@ -177,8 +177,9 @@ def test_index_reads_no_features(tmp_path):
         )
     (tmp_path / shard.file).write_bytes(content)
     assert index_shard(location, shard).equals(before)
-    with pytest.raises(PipelineError, match="spikeline repair"):
+    with pytest.raises(PipelineError, match="spikeline repair") as caught:
         read_rows(location, shard)
+    assert str(caught.value).endswith(str(location))  # the stage, not its folder of shards
 
 
 @given(st.data())

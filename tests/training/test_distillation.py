@@ -7,7 +7,7 @@ import torch
 
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, PipelineError, read_manifest
-from training.distillation import distillation_loss_sum
+from training.distillation import Teacher, distillation_loss_sum
 from training.manifest import TrainManifest
 from training.models.model_config import ModelConfig
 from training.train import train, training_fingerprint
@@ -98,6 +98,16 @@ def test_a_teacher_that_does_not_fit_is_refused(planted_features, taught, change
     settings = {"distillation": DistillationConfig(teacher=teacher.fingerprint)} | changes
     with pytest.raises(PipelineError, match=message):
         train(frame_training(**settings), planted_features, root, HERE)
+
+
+def test_a_teacher_that_hears_other_features_is_refused(planted_features, taught):
+    root, teacher = taught
+    manifest = read_manifest(planted_features, FeaturizeManifest)
+    config = frame_training(distillation=DistillationConfig(teacher=teacher.fingerprint))
+    for change in ({"num_features": manifest.num_features + 1}, {"frame_shift_s": 0.03}):
+        other = manifest.model_copy(update=change)
+        with pytest.raises(PipelineError, match=r"hears \d+ features every .* ms and the student"):
+            Teacher.load(config, root.child("training", "mine"), other, 3)
 
 
 def test_ctc_has_no_teacher():

@@ -160,3 +160,10 @@ def test_reading_models_needs_no_torch():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_a_mistake_in_a_module_of_ones_own_is_said(tmp_path, monkeypatch):
+    (tmp_path / "my_own_mistake.py").write_text("MODEL = (\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PipelineError, match="importing my_own_mistake fails: SyntaxError"):
+        model_named("my_own_mistake:MODEL")

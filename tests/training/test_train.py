@@ -152,6 +152,25 @@ def test_one_and_two_ray_workers_agree(planted_features, tmp_path, objective, nu
 
 
 @pytest.mark.integration
+@pytest.mark.timeout(300)
+def test_what_one_of_two_workers_fails_of_is_said_at_once(planted_features, tmp_path):
+    """The other one waits for it: the group must end, and not begin again in vain."""
+    copy = tmp_path / "features"
+    shutil.copytree(planted_features.path, copy)
+    features = Location.of(copy)
+    shards = read_manifest(features, FeaturizeManifest).shards
+    assert len(shards) >= 2
+    for shard in shards[1::2]:  # those that the second worker looks at
+        content = features.child(shard.file).read_bytes()
+        features.child(shard.file).write_bytes(content[:-8] + bytes(8))
+    workers = WorkerConfig(
+        num_workers=2, cpus_per_worker=0.5, threads_per_worker=1, verify_features="full"
+    )
+    with pytest.raises(PipelineError, match=r"shard.*spikeline repair"):
+        train(small(), features, Location.of(tmp_path / "runs"), workers)
+
+
+@pytest.mark.integration
 def test_more_workers_than_the_cluster_holds_is_refused(planted_features, tmp_path):
     greedy = WorkerConfig(num_workers=2, cpus_per_worker=500)
     with pytest.raises(PipelineError, match="needs 1000 CPU and the Ray cluster has"):

@@ -55,7 +55,10 @@ class AlignConfig(TypedConfig):
         "a flat start.",
     )
     num_mixtures: int = Field(
-        8, ge=1, le=64, description="Gaussians per state in the last rounds; grows by doubling."
+        8,
+        ge=1,
+        le=64,
+        description="Gaussians per state in the last rounds at most; they double, once a round.",
     )
     num_context_rounds: int = Field(
         0, ge=0, le=100, description="Further rounds, over tied states of phones in context."

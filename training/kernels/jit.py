@@ -51,16 +51,18 @@ def cache_directory() -> Path | None:
     home = Path(os.path.expanduser("~"))
     candidates.append(Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache"))
     user = os.getuid() if hasattr(os, "getuid") else "user"
-    candidates.append(Path(tempfile.gettempdir()) / f"spikeline-{user}")
-    for candidate in candidates:
+    shared = Path(tempfile.gettempdir()) / f"spikeline-{user}"
+    for candidate in (*candidates, shared):
         directory = candidate / "spikeline-kernels" / _source_hash()
         try:
+            if candidate is shared:  # whose parent everybody may write to
+                candidate.mkdir(exist_ok=True, mode=0o700)
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with tempfile.TemporaryFile(dir=directory):
                 pass
         except OSError:
             continue
-        if _is_private(directory):
+        if _is_private(directory) and (candidate is not shared or _is_private(candidate)):
             return directory
     logger.warning("no private writable cache directory: kernels are compiled in every process")
     return None

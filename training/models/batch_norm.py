@@ -58,6 +58,13 @@ class _SyncedNormalize(torch.autograd.Function):
         return inverse_std * (grad_NH - sums[0] - normalized * sums[1])
 
 
+def forget_overflow(network: nn.Module) -> None:
+    """Let go of running statistics that are not finite; the next batch would not mend them."""
+    for module in network.modules():
+        if isinstance(module, FrameBatchNorm):
+            module.forget_overflow()
+
+
 class FrameBatchNorm(nn.Module):
     """Batch norm over packed frames, (N, H) to (N, H)."""
 
@@ -76,6 +83,13 @@ class FrameBatchNorm(nn.Module):
     def begin_epoch(self) -> None:
         """Let go of the running statistics with the next batch."""
         self._num_batches = 0
+
+    def forget_overflow(self) -> None:
+        """Begin anew with the next batch where a statistic is not finite."""
+        if not bool(torch.isfinite(self.running_mean + self.running_var).all()):
+            self.begin_epoch()
+            self.running_mean.zero_()
+            self.running_var.fill_(1.0)
 
     def _momentum(self) -> float:
         """Share of the next batch in the running statistics."""
