@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -267,3 +268,28 @@ def test_a_renewal_that_outlasts_its_lease_leaves_no_claim(tmp_path, monkeypatch
     may_write.set()
     renewals[0].join()
     assert claims_beside(location) == []
+
+
+def test_a_renewal_that_slept_past_the_expiry_gives_the_claim_up(tmp_path, monkeypatch):
+    """Between look and write a waiter has taken it for dead, which the write must not undo."""
+    location = Location.of(tmp_path / "result")
+    timing = LeaseTiming(beat_s=0.05, poll_s=0.01, expiry_s=0.6)
+    with held_lease(location, timing) as lease:
+        claim = Location(lease.token)
+        write, written = Location.write_bytes, threading.Event()
+
+        def sleep_first(self, data):
+            if self.uri == claim.uri and not written.is_set():
+                claim.remove()  # by the waiter
+                time.sleep(0.5)
+                write(self, data)
+                written.set()
+            else:
+                write(self, data)
+
+        monkeypatch.setattr(Location, "write_bytes", sleep_first)
+        assert written.wait(10)
+        time.sleep(0.3)
+        assert not claim.exists()
+        with pytest.raises(PipelineError):
+            lease.check()
