@@ -64,14 +64,6 @@ class Normaliser:
         return (row.features.astype(np.float32) - mean) * scale
 
 
-def normalise(row: FeatureRow, cmvn: CmvnStatistics) -> NDArray[np.float32]:
-    """A row's features after mean and variance normalisation, float32, (T, F).
-
-    For many rows keep a ``Normaliser``, which unpacks the statistics once.
-    """
-    return Normaliser(cmvn)(row)
-
-
 def _shift_and_scale(
     mean: tuple[float, ...], std: tuple[float, ...]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

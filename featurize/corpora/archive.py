@@ -14,9 +14,9 @@ import tarfile
 import uuid
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import IO, Self
+from typing import IO, NamedTuple, Self
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from featurize.corpora.listing import content_mark
 from featurize.stage import Location, PipelineError, TypedConfig, held_lease
@@ -39,25 +39,12 @@ _HEADER_TYPES = frozenset(
 _log = logging.getLogger(__name__)
 
 
-class ExtractionLimits(TypedConfig):
+class ExtractionLimits(NamedTuple):
     """What an archive may hold at most; the largest of LibriSpeech's has 150,000 files, 30 GB."""
 
-    max_members: int = Field(
-        default=1_000_000,
-        ge=1,
-        description="Most files and folders that an archive may hold; one with more is refused.",
-    )
-    max_member_bytes: int = Field(
-        default=4 * 2**30,
-        ge=1,
-        description="Largest file that an archive may hold, in bytes; one with a larger is "
-        "refused.",
-    )
-    max_total_bytes: int = Field(
-        default=256 * 2**30,
-        ge=1,
-        description="Most bytes that all files of an archive may hold together; more is refused.",
-    )
+    max_members: int = 1_000_000  # files and folders
+    max_member_bytes: int = 4 * 2**30
+    max_total_bytes: int = 256 * 2**30
 
 
 class ExtractionMarker(TypedConfig):

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +24,7 @@ from pydantic import Field, ValidationError
 from featurize.corpora.espeak import require_espeak
 from featurize.corpora.grammar import Part
 from featurize.corpora.synthetic_speakers import plan_speakers
-from featurize.stage import Location, PipelineError, TypedConfig, available_cores
+from featurize.stage import Location, PipelineError, Progress, TypedConfig, available_cores
 from spikeline_start import module_command
 
 SAMPLE_RATE_HZ = 16_000
@@ -44,7 +44,6 @@ _WORKER_MODULE = "featurize.corpora.synthetic_worker"
 _log = logging.getLogger(__name__)
 
 Layout = Literal["librispeech", "timit"]
-Progress = Callable[[int, int], None]
 
 
 class SyntheticConfig(TypedConfig):

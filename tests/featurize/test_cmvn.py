@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurize.cmvn import Normaliser, cmvn_statistics, normalise
+from featurize.cmvn import Normaliser, cmvn_statistics
 from featurize.moments import MIN_STD, MomentSums, add_moments
 from featurize.schema import FeatureRow
 from featurize.stage import PipelineError
@@ -46,7 +46,7 @@ def test_streamed_moments_are_those_of_the_whole(lengths, seed):
 def test_normalised_features_have_mean_zero_and_deviation_one():
     features = random_features(1, 500)
     statistics = cmvn_statistics("global", [MomentSums.of(features)], {})
-    normal = normalise(row(features), statistics)
+    normal = Normaliser(statistics)(row(features))
     assert normal.dtype == np.float32
     np.testing.assert_allclose(normal.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(normal.std(axis=0), 1, atol=1e-4)
@@ -56,9 +56,9 @@ def test_float16_rows_are_normalised_in_float32():
     features = random_features(1, 50)
     statistics = cmvn_statistics("global", [MomentSums.of(features)], {})
     halves = features.astype(np.float16)
-    normal = normalise(row(halves), statistics)
+    normal = Normaliser(statistics)(row(halves))
     assert normal.dtype == np.float32
-    np.testing.assert_array_equal(normal, normalise(row(halves.astype(np.float32)), statistics))
+    np.testing.assert_array_equal(normal, Normaliser(statistics)(row(halves.astype(np.float32))))
 
 
 def test_each_speaker_has_its_own_statistics_and_strangers_the_global_ones():
@@ -70,28 +70,28 @@ def test_each_speaker_has_its_own_statistics_and_strangers_the_global_ones():
         np.testing.assert_allclose(normaliser(row(features, speaker)).mean(axis=0), 0, atol=1e-4)
     everyone = cmvn_statistics("global", list(moments.values()), {})
     np.testing.assert_array_equal(
-        normaliser(row(own["s1"], "stranger")), normalise(row(own["s1"]), everyone)
+        normaliser(row(own["s1"], "stranger")), Normaliser(everyone)(row(own["s1"]))
     )
-    assert abs(normalise(row(own["s1"]), everyone).mean(axis=0)).max() > 0.1
+    assert abs(Normaliser(everyone)(row(own["s1"])).mean(axis=0)).max() > 0.1
 
 
 def test_none_leaves_the_features_alone():
     features = random_features(3, 10)
     statistics = cmvn_statistics("none", [MomentSums.of(features)], {})
-    np.testing.assert_array_equal(normalise(row(features), statistics), features)
+    np.testing.assert_array_equal(Normaliser(statistics)(row(features)), features)
 
 
 def test_a_constant_feature_is_not_blown_up():
     features = np.full((20, 2), 3.0, dtype=np.float32)
     statistics = cmvn_statistics("global", [MomentSums.of(features)], {})
     assert statistics.std == (MIN_STD, MIN_STD)
-    np.testing.assert_array_equal(normalise(row(features), statistics), 0)
+    np.testing.assert_array_equal(Normaliser(statistics)(row(features)), 0)
 
 
 def test_statistics_of_another_feature_size_are_refused():
     statistics = cmvn_statistics("global", [MomentSums.of(random_features(1, 9, 3))], {})
     with pytest.raises(PipelineError, match="4 features, but the statistics have 3"):
-        normalise(row(random_features(1, 9, 4)), statistics)
+        Normaliser(statistics)(row(random_features(1, 9, 4)))
 
 
 def test_moments_that_cannot_be_added():

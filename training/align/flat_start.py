@@ -22,7 +22,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.stage import PipelineError, available_cores
+from featurize.stage import PipelineError, Progress, available_cores
 from training.align.align_config import AlignConfig
 from training.align.gaussians import Mixtures, MixtureStatistics
 from training.align.graph import (
@@ -38,9 +38,6 @@ from training.align.states import StateSequence, states_of
 from training.align.transforms import Projection, Scatter
 
 logger = logging.getLogger(__name__)
-
-RoundProgress = Callable[[int, int], None]
-"""Called with (rounds done, rounds in all)."""
 
 _BLOCK = 32
 """Utterances whose statistics are gathered together."""
@@ -136,7 +133,7 @@ class ViterbiTraining:
         sequence: StateSequence,
         min_silence_frames: int,
         config: AlignConfig,
-        on_round: RoundProgress | None = None,
+        on_round: Progress | None = None,
     ) -> None:
         self.utterances = sorted(utterances, key=lambda u: len(u.frames_tf))
         self.sequence = sequence
