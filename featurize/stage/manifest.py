@@ -81,7 +81,8 @@ def read_manifest(location: Location, manifest_type: type[ManifestT]) -> Manifes
     """Read and validate a stage's manifest, and hold it against its own digest.
 
     Raises:
-        PipelineError: when there is none, it is of another stage or version, or damaged.
+        PipelineError: when there is none, it has other fields (of another stage or version), or it
+            is damaged.
     """
     file = location.child(MANIFEST_NAME)
     if not file.exists():
