@@ -107,7 +107,7 @@ def evaluation_of_all(runs: Sequence[Location]) -> Location | None:
 
 
 def _newest(run: Location, models: set[str]) -> Location | None:
-    found: list[tuple[tuple[bool, bool], str, str, Location]] = []
+    found: list[tuple[tuple[bool, ...], str, str, Location]] = []
     unreadable: list[PipelineError] = []
     for place in run.parent.parent.child(EVALUATION_STAGE).children():
         if place.name.startswith(".") or not is_finished(place):
@@ -118,7 +118,11 @@ def _newest(run: Location, models: set[str]) -> Location | None:
             unreadable.append(error)
             continue
         if models <= set(manifest.upstream.values()) and _chose_on_dev(manifest):
-            preference = (manifest.config.words is not None, manifest.config.weight_bits is None)
+            preference = (
+                manifest.config.words is not None,
+                manifest.config.weight_bits is None,
+                manifest.has_dev is not None,
+            )
             found.append((preference, manifest.created_at, place.name, place))
     if unreadable and not found:
         logger.warning(
@@ -135,4 +139,5 @@ def _chose_on_dev(manifest: EvaluateManifest) -> bool:
     """Whether an evaluation chose weights, in place of taking another's or those configured."""
     config = manifest.config
     words = config.words is not None and config.words.tune_on_dev
-    return manifest.has_dev and config.search_of is None and (config.viterbi.tune_on_dev or words)
+    could = manifest.has_dev is not False and config.search_of is None
+    return could and (config.viterbi.tune_on_dev or words)

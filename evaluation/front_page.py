@@ -133,7 +133,14 @@ def _variant_row(
         return None
     shared = {run.seed for run in point.runs} & {run.seed for run in original.runs}
     if not shared:
-        return None
+        return {
+            "Entry": point.name,
+            "Seeds": "0",
+            "Mult./s": short_count(point.multiplications_per_s),
+            rate.upper(): f"{100 * point.rate(rate):.2f}%",
+            "Beside": f"{original.name}, of other seeds alone",
+            **dict.fromkeys(("Difference, points", "by speaker", "Verdict"), "-"),
+        }
     ours, theirs = (
         replace(one, runs=tuple(run for run in one.runs if run.seed in shared))
         for one in (point, original)

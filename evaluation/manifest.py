@@ -24,7 +24,8 @@ class EvaluateManifest(StageManifest):
     models: tuple[str, ...]  # addresses of the training runs, in the order of the comparison
     subsets: tuple[str, ...]
     num_utterances: int
-    has_dev: bool = True  # whether the feature set has speech to choose a search's weights on
+    # whether the feature set has speech to choose a search's weights on; None of earlier versions
+    has_dev: bool | None = None
     files: tuple[str, ...]  # everything written beside the manifest
 
     def own_names(self) -> frozenset[str]:

@@ -120,9 +120,9 @@ class MlflowRun:
     def flush(self) -> None:
         """Nothing waits: each call is written."""
 
-    def close(self) -> None:
-        """Say that the run is whole."""
-        self._client.set_terminated(self._run_id)
+    def close(self, is_whole: bool) -> None:
+        """Say whether the run is whole."""
+        self._client.set_terminated(self._run_id, "FINISHED" if is_whole else "FAILED")
 
 
 def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,9 @@ from featurize.stage import Location, PipelineError, TypedConfig
 
 Settings = Mapping[str, str | int | float | bool]
 
+_WHOLE = "whole"
+"""A file beside the events of a run that lacks nothing."""
+
 
 class TensorBoardTracker:
     """A folder of runs, by name."""
@@ -17,8 +20,8 @@ class TensorBoardTracker:
         self._folder = folder
 
     def has(self, name: str) -> bool:
-        """Whether a run is there."""
-        return self._folder.child(name).is_dir()
+        """Whether a run is there, whole."""
+        return self._folder.child(name, _WHOLE).exists()
 
     def run(self, name: str) -> "TensorBoardRun":
         """A new run; an older one of that name is removed."""
@@ -71,9 +74,11 @@ class TensorBoardRun:
             for file in sorted(self._local.iterdir()):
                 self._folder.child(file.name).write_bytes(file.read_bytes())
 
-    def close(self) -> None:
-        """Flush and stop."""
+    def close(self, is_whole: bool) -> None:
+        """Flush and stop, and say whether the run is whole."""
         self._writer.close()
         self.flush()
+        if is_whole:
+            self._folder.child(_WHOLE).write_bytes(b"")
         if self._temporary is not None:
             self._temporary.cleanup()

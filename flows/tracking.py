@@ -39,15 +39,15 @@ class TrackedRun(Protocol):
     def flush(self) -> None:
         """Make what was added visible."""
 
-    def close(self) -> None:
-        """Flush, and say that the run is whole."""
+    def close(self, is_whole: bool) -> None:
+        """Flush, and say whether the run is whole."""
 
 
 class Tracker(Protocol):
     """Where runs are kept, by name."""
 
     def has(self, name: str) -> bool:
-        """Whether a run is there."""
+        """Whether a run is there, whole."""
 
     def run(self, name: str) -> TrackedRun:
         """A new run, in place of an older one of that name."""
@@ -111,9 +111,8 @@ class TrackedTraining:
         with self._harmless():
             if self._is_on and not (skipped and self._tracker.has(self._name)):
                 self._tell(manifest.metrics)
-            # A run that lacks epochs stays open, so that a later call tells it anew.
-            if self._run is not None and not self._harmless.gave_up:
-                self._run.close()
+            if self._run is not None:
+                self._run.close(is_whole=not self._harmless.gave_up)
 
     def _tell(self, epochs: tuple[EpochMetrics, ...]) -> None:
         if not self._is_on or self._harmless.gave_up or len(epochs) <= self._num_told:
@@ -160,7 +159,7 @@ def track_evaluation(
                 continue
             run = tracker.run(name)
             run.result(model_settings(model), model_scalars(model))
-            run.close()
+            run.close(is_whole=True)
 
 
 def model_scalars(model: ModelMetrics) -> dict[str, float]:

@@ -98,6 +98,12 @@ def up(state: StateFolder, port: int, runs: str, corpus: str, num_trainings: int
             f"the server already runs on port {stack.port}: make up PORT={stack.port}, or make "
             "down first"
         )
+    is_shown = stack.reports is not None and stack.reports.is_alive
+    if is_shown and stack.reports_root not in ("", Location.of(runs).uri):
+        raise PipelineError(
+            f"results at {stack.reports_root} are being served: make up RUNS={stack.reports_root}, "
+            "or make down first"
+        )
     _configure_prefect(state, stack)
     if stack.server is None:
         _require_free(port)
@@ -125,13 +131,7 @@ def up(state: StateFolder, port: int, runs: str, corpus: str, num_trainings: int
 def _serve_reports(state: StateFolder, stack: Stack, runs: str) -> Stack:
     """Let a browser open reports: a page of the UI may not open files."""
     root = Location.of(runs).uri
-    is_alive = stack.reports is not None and stack.reports.is_alive
-    if is_alive and stack.reports_root not in ("", root):
-        raise PipelineError(
-            f"results at {stack.reports_root} are being served: make up RUNS={stack.reports_root}, "
-            "or make down first"
-        )
-    if not is_alive:
+    if stack.reports is None or not stack.reports.is_alive:
         with socket.socket() as probe:
             probe.bind((HOST, 0))
             port = probe.getsockname()[1]

@@ -80,7 +80,7 @@ def _unusable(location: Location, problem: str) -> PipelineError:
     is_checkpoint = _EPOCH_DIRECTORY.match(place.name) is not None
     run = place.parent.parent if is_checkpoint else place
     if is_checkpoint and not is_finished(run):
-        remedy = f"remove {place}, and the same training goes on from an earlier epoch, if any"
+        remedy = f"remove {place.parent}, and train this model again"
     else:
         remedy = f"redo what is broken with: spikeline repair {run}, or train this model again"
     return PipelineError(f"{location} {problem}; {remedy}")

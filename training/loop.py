@@ -31,7 +31,6 @@ from training.distillation import Teacher
 from training.learning_rate import next_learning_rate, step_learning_rate
 from training.losses import ctc_loss_sum, frame_loss_sum, greedy_ctc_labels
 from training.manifest import EpochMetrics, TrainProgress
-from training.models.batch_norm import forget_overflow
 from training.models.counting import NetworkShape
 from training.models.network import NetworkOutput, SpeechNetwork
 from training.models.reached import site_of, weights_reached
@@ -321,7 +320,6 @@ class TrainingLoop:
                 self.pruner.after_step(step.number, done, self._networks()[1:])
         else:
             self.num_skipped_steps += 1
-            forget_overflow(self.network)
 
     def _local(self, mask: Tensor, step: StepPart) -> Tensor:
         """This worker's rows; the stand-in for an empty slice needs one row of anything."""

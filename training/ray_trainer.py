@@ -123,13 +123,16 @@ def _fit(
                 f"training failed on its workers: {_root_cause(error)}; finished epochs are kept "
                 f"at {run}, running the stage again resumes there"
             ) from error
-    run.child(_RAY_FOLDER).remove()
     _raise_failure(run)
+    run.child(_RAY_FOLDER).remove()
     return results[0]
 
 
 def _raise_failure(run: Location) -> None:
-    """Raise what a worker failed of, where it said so."""
+    """Raise what a worker failed of, where it said so, or that the run is another driver's."""
+    token = held_token(run)
+    if token is not None:
+        check_token(run, token)
     failure = run.child(_FAILURE_NAME)
     if failure.exists():
         message = failure.read_bytes().decode()
@@ -205,7 +208,7 @@ def _worker_entry(settings: dict[str, str]) -> None:
     token = settings["lease_token"] or None
     context = ray.train.get_context()
     failure = run.child(_FAILURE_NAME)
-    if failure.exists():
+    if failure.exists() or _is_lost(token):
         return  # a worker of this group failed before, of what it would meet again
     try:
         train_worker(
@@ -219,8 +222,12 @@ def _worker_entry(settings: dict[str, str]) -> None:
             lease_token=token,
         )
     except PipelineError as error:
-        if token is not None:
-            check_token(run, token)  # else the run is another driver's by now
-        failure.write_bytes(str(error).encode())
+        if not _is_lost(token):
+            failure.write_bytes(str(error).encode())
         if context.get_world_size() > 1:
             raise  # the others wait for this one; the group ends, and begins again to return
+
+
+def _is_lost(token: str | None) -> bool:
+    """Whether the lease is gone, so that the run is another driver's by now."""
+    return token is not None and not Location(token).exists()

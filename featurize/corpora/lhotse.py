@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from featurize.corpora.entry import CorpusListing
+from featurize.corpora.listing import is_macos_companion
 from featurize.corpora.registry import reader_of_subsets
 from featurize.corpora.stated import StatedCorpus, StatedUtterance, first_fault, require_subsets
 from featurize.stage import Location, PipelineError
@@ -64,7 +65,7 @@ def find_tables(root: Location) -> dict[str, dict[str, Location]]:
     tables: dict[str, dict[str, Location]] = {}
     for child in root.children():
         match = _NAME.fullmatch(child.name)
-        if match is None:
+        if match is None or is_macos_companion(child.name):
             continue
         of_subset = tables.setdefault(match[2], {})
         if match[1] in of_subset:

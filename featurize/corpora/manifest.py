@@ -104,6 +104,12 @@ def subsets_at(folders: Sequence[Location]) -> tuple[str, ...]:
     )
 
 
+def subset_of(table: Location) -> str:
+    """The subset that a table's name states; empty of a name that is no table's."""
+    match = _TABLE.fullmatch(table.name)
+    return "" if match is None else match[1]
+
+
 def read_table(table: Location) -> Iterator[tuple[int, bytes | dict[str, Any]]]:
     """A table's utterances with their lines, to be validated by :meth:`StatedUtterance.of`."""
     return _records(table, read_lines(table))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from pydantic import Field, ValidationError
 
-from featurize.corpora.manifest import read_table
+from featurize.corpora.manifest import read_table, subset_of
 from featurize.corpora.stated import StatedUtterance, first_fault
 from featurize.stage import Location, PipelineError, TypedConfig
 
@@ -43,14 +43,14 @@ def split_table(table: Location, shares: SplitShares) -> tuple[dict[str, int], b
         Number of utterances by subset, and whether they were dealt by speaker.
     """
     targets = {name: table.parent.child(f"{name}.jsonl") for name in _SUBSETS}
-    for target in targets.values():
-        if target.exists():
-            raise PipelineError(f"{target} is there already; remove it to deal anew")
-    if table.name.partition(".")[0] in targets:
+    if subset_of(table) in targets:
         raise PipelineError(
             f"{table} would be a table of its own subset beside those dealt; rename it, such as to "
             "speech.csv"
         )
+    for target in targets.values():
+        if target.exists():
+            raise PipelineError(f"{target} is there already; remove it to deal anew")
     utterances = list(_utterances(table))
     by_speaker = len({one.speaker_id for one in utterances}) >= FEWEST_SPEAKERS
     keys = [one.speaker_id if by_speaker else one.name for one in utterances]

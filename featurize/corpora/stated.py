@@ -38,8 +38,8 @@ _MAX_NAME = 200
 _LINE_FAULTS = (OSError, EOFError, zlib.error)
 
 
-SURPLUS = ""
-"""In a row, the first cell that is beyond the columns."""
+SURPLUS = "\0surplus"
+"""In a row, the first cell that is beyond the columns; no column's name."""
 
 
 class StatedUtterance(BaseModel):
@@ -120,8 +120,8 @@ class StatedUtterance(BaseModel):
     def _check_surplus(cls, content: Any) -> Any:
         if isinstance(content, dict) and SURPLUS in content:
             raise ValueError(
-                f"{content[SURPLUS][:40]!r} belongs to no column; a text with a comma has to stand "
-                "in quotation marks"
+                f"{str(content[SURPLUS])[:40]!r} belongs to no column; a text with a comma has to "
+                "stand in quotation marks"
             )
         return content
 

@@ -218,13 +218,13 @@ class _Contender:
                     if not self.file.exists():
                         return  # removed by a waiter; the owner finds out by its check
                     self._claim = self._claim.model_copy(update={"beat": self._claim.beat + 1})
-                    self._write()
-                    if self._left.is_set():  # whoever left could not wait for this slow write
-                        self.file.remove()
-                    if time.monotonic() - looked_s > self.timing.expiry_s / 2:
+                    try:
+                        self._write()
+                    finally:
+                        was_slow = time.monotonic() - looked_s > self.timing.expiry_s / 2
                         # A waiter may have removed it in between, which this write undid.
-                        self.file.remove()
-                        return
+                        if self._left.is_set() or (was_slow and self._others()):
+                            self.file.remove()
             except Exception as error:
                 # A store that fails now may answer before the claim expires.
                 logger.debug("lease on %s not renewed: %s", self.location, error)

@@ -28,6 +28,7 @@ def test_an_evaluation_that_cannot_be_read_is_named_where_no_other_is(write_mode
 
 def written(place, config, model, created_at, **changes):
     """An evaluation's manifest, as far as a choice among several needs it."""
+    changes = {"has_dev": True} | changes
     manifest = EvaluateManifest(
         stage="evaluation", schema_version=1, fingerprint=place.name,
         upstream={"v2": model.fingerprint}, created_at=created_at, versions={}, config=config,
@@ -47,6 +48,8 @@ def test_the_newest_that_chose_on_dev_counts_and_of_whole_weights_before_rounded
     assert evaluation_of(run, model).name == "old"
     written(evaluations.child("new"), EvaluateConfig(words=words), model, "2")
     written(evaluations.child("newest"), EvaluateConfig(), model, "4")
+    # of an earlier version, which does not say whether it could choose
+    written(evaluations.child("unsure"), EvaluateConfig(words=words), model, "6", has_dev=None)
     # of features without a dev split, which chose nothing
     config = EvaluateConfig(words=words)
     written(evaluations.child("elsewhere"), config, model, "5", has_dev=False)

@@ -431,9 +431,20 @@ def test_a_text_that_a_comma_cuts_is_rejected(tmp_path):
         assert "line 2" in reject.detail
 
 
+def test_columns_without_a_name_are_passed_over(tmp_path):
+    """As pandas writes the numbers of rows."""
+    write_audio(tmp_path / "a.wav")
+    (tmp_path / "train.csv").write_text(",audio,text,\n0,a.wav,Hello,x\n")
+    listing = scan_corpus("manifest", Location.of(tmp_path), ["train"])
+    assert [entry.text for entry in listing.entries] == ["HELLO"]
+    assert not listing.rejects
+
+
 def test_two_manifests_of_one_lhotse_subset_are_refused(tmp_path):
     for name in ("libri", "ted"):
         (tmp_path / f"{name}_cuts_dev.jsonl").write_text("")
+    (tmp_path / "._cuts_test.jsonl").write_text("")
+    (tmp_path / "cuts_test.jsonl").write_text("")
     with pytest.raises(PipelineError, match="are both the cuts of subset 'dev'"):
         scan_corpus("lhotse", Location.of(tmp_path), ["dev"])
 
@@ -452,7 +463,7 @@ def test_one_channel_of_several_is_rejected(tmp_path):
     assert reject.detail == "it is on one of 2 channels; write that one to a file of its own"
 
 
-@pytest.mark.parametrize("name", ["train.csv", "test.tsv"])
+@pytest.mark.parametrize("name", ["train.csv", "test.tsv", "dev.jsonl"])
 def test_a_table_is_not_dealt_beside_itself(tmp_path, name):
     (tmp_path / name).write_text("audio\ttext\na.wav\thello\n" * 3)
     with pytest.raises(PipelineError, match="table of its own subset beside those dealt"):

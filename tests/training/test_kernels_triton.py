@@ -40,8 +40,8 @@ def test_triton_without_a_gpu_is_refused_with_a_remedy():
 
 
 def run(kind, backend, quantizer, seed):
-    # 18 utterances and 35 neurons: more than one tile of each, the last ones partly filled.
-    num_frames, batch_size, num_neurons = 4, 18, 35
+    # More than one tile of utterances, neurons and depth, the last ones partly filled.
+    num_frames, batch_size, num_neurons = 4, 18, 70 if kind == "v2" else 35
     generator = torch.Generator().manual_seed(seed)
 
     def grid(*shape):
@@ -120,7 +120,7 @@ LEAKY = [
 
 
 def run_leaky(kind, backend, options):
-    num_frames, batch_size, num_neurons = 5, 18, 35
+    num_frames, batch_size, num_neurons = 5, 18, 70 if kind == "gated" else 35
     generator = torch.Generator().manual_seed(7)
 
     def grid(*shape):

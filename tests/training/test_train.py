@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from featurize.schema import FeaturizeManifest
+from featurize.schema import SHARD_SCHEMA, FeaturizeManifest
 from featurize.stage import Location, PipelineError, read_manifest
 from featurize.stage.manifest import write_sealed
 from training.checkpoint import CheckpointStore
@@ -161,13 +161,21 @@ def test_what_one_of_two_workers_fails_of_is_said_at_once(planted_features, tmp_
     shards = read_manifest(features, FeaturizeManifest).shards
     assert len(shards) >= 2
     for shard in shards[1::2]:  # those that the second worker looks at
-        content = features.child(shard.file).read_bytes()
-        features.child(shard.file).write_bytes(content[:-8] + bytes(8))
+        file = copy / shard.file
+        groups = pq.ParquetFile(file).metadata
+        column = groups.row_group(0).column(SHARD_SCHEMA.get_field_index("features"))
+        content = bytearray(file.read_bytes())
+        content[column.data_page_offset + column.total_compressed_size - 1] ^= 255
+        file.write_bytes(content)
     workers = WorkerConfig(
         num_workers=2, cpus_per_worker=0.5, threads_per_worker=1, verify_features="full"
     )
-    with pytest.raises(PipelineError, match=r"shard.*spikeline repair"):
+    with pytest.raises(PipelineError, match=r"is damaged.*spikeline repair") as caught:
         train(small(), features, Location.of(tmp_path / "runs"), workers)
+    assert shards[1].file in str(caught.value)
+    (run,) = (tmp_path / "runs" / "training").glob("[!.]*")
+    assert (run / "ray").is_dir()  # it was a worker that looked
+    assert not (run / "failure.txt").exists()
 
 
 @pytest.mark.integration

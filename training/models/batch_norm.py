@@ -58,13 +58,6 @@ class _SyncedNormalize(torch.autograd.Function):
         return inverse_std * (grad_NH - sums[0] - normalized * sums[1])
 
 
-def forget_overflow(network: nn.Module) -> None:
-    """Let go of running statistics that are not finite; the next batch would not mend them."""
-    for module in network.modules():
-        if isinstance(module, FrameBatchNorm):
-            module.forget_overflow()
-
-
 class FrameBatchNorm(nn.Module):
     """Batch norm over packed frames, (N, H) to (N, H)."""
 
@@ -84,13 +77,6 @@ class FrameBatchNorm(nn.Module):
         """Let go of the running statistics with the next batch."""
         self._num_batches = 0
 
-    def forget_overflow(self) -> None:
-        """Begin anew with the next batch where a statistic is not finite."""
-        if not bool(torch.isfinite(self.running_mean + self.running_var).all()):
-            self.begin_epoch()
-            self.running_mean.zero_()
-            self.running_var.fill_(1.0)
-
     def _momentum(self) -> float:
         """Share of the next batch in the running statistics."""
         self._num_batches += 1
@@ -100,16 +86,21 @@ class FrameBatchNorm(nn.Module):
         """Normalise by the batch in training, by the running statistics in evaluation."""
         if self.training and (world_size() > 1 or x_NH.shape[0] < 2):
             return self._forward_synced(x_NH)
+        mean, variance = self.running_mean, self.running_var
+        if self.training:
+            mean, variance = mean.clone(), variance.clone()
         normalized, _, _ = torch.native_batch_norm(
             x_NH,
             self.weight,
             self.bias,
-            self.running_mean,
-            self.running_var,
+            mean,
+            variance,
             self.training,
             self._momentum() if self.training else MOMENTUM,
             EPSILON,
         )
+        if self.training:
+            self._keep(mean, variance)
         return normalized
 
     def _forward_synced(self, x_NH: Tensor) -> Tensor:
@@ -121,8 +112,16 @@ class FrameBatchNorm(nn.Module):
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         unbiased = variance * count / (count - 1.0).clamp(min=1.0)
         momentum = self._momentum()
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(unbiased, momentum)
+        self._keep(
+            torch.lerp(self.running_mean, mean, momentum),
+            torch.lerp(self.running_var, unbiased, momentum),
+        )
+
+    @torch.no_grad()
+    def _keep(self, mean: Tensor, variance: Tensor) -> None:
+        """Take over statistics but for those that overflowed, which no later batch would mend."""
+        for kept, found in ((self.running_mean, mean), (self.running_var, variance)):
+            kept.copy_(torch.where(torch.isfinite(found), found, kept))
 
     @torch.no_grad()
     def moments(self, x_NH: Tensor) -> Moments:

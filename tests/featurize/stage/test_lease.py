@@ -270,26 +270,44 @@ def test_a_renewal_that_outlasts_its_lease_leaves_no_claim(tmp_path, monkeypatch
     assert claims_beside(location) == []
 
 
-def test_a_renewal_that_slept_past_the_expiry_gives_the_claim_up(tmp_path, monkeypatch):
+def test_a_renewal_that_slept_past_the_expiry_gives_way_to_who_waited(tmp_path, monkeypatch):
     """Between look and write a waiter has taken it for dead, which the write must not undo."""
     location = Location.of(tmp_path / "result")
     timing = LeaseTiming(beat_s=0.05, poll_s=0.01, expiry_s=0.6)
+    renewals, was_slow = [], threading.Event()
+    write = lease_module._Contender._write
+
+    def slow_write(contender):
+        if threading.current_thread().name == "lease" and not was_slow.is_set():
+            renewals.append(threading.current_thread())
+            contender.file.remove()  # by the waiter, which goes on
+            waiter = Claim(number=2, beat=0, owner=Owner.here())
+            name = contender.file.name.rpartition("-")[0]
+            waiting = contender.file.parent.child(f"{name}-{'0' * 32}")
+            waiting.write_bytes(waiter.model_dump_json().encode())
+            time.sleep(0.5)
+            was_slow.set()
+        write(contender)
+
+    monkeypatch.setattr(lease_module._Contender, "_write", slow_write)
     with held_lease(location, timing) as lease:
-        claim = Location(lease.token)
-        write, written = Location.write_bytes, threading.Event()
-
-        def sleep_first(self, data):
-            if self.uri == claim.uri and not written.is_set():
-                claim.remove()  # by the waiter
-                time.sleep(0.5)
-                write(self, data)
-                written.set()
-            else:
-                write(self, data)
-
-        monkeypatch.setattr(Location, "write_bytes", sleep_first)
-        assert written.wait(10)
-        time.sleep(0.3)
-        assert not claim.exists()
+        assert was_slow.wait(10)
+        renewals[0].join(10)
         with pytest.raises(PipelineError):
             lease.check()
+
+
+def test_a_slow_renewal_that_nobody_waits_for_keeps_its_claim(tmp_path, monkeypatch):
+    location = Location.of(tmp_path / "result")
+    write, was_slow = lease_module._Contender._write, threading.Event()
+
+    def slow_write(contender):
+        if threading.current_thread().name == "lease" and not was_slow.is_set():
+            time.sleep(0.3)
+            was_slow.set()
+        write(contender)
+
+    monkeypatch.setattr(lease_module._Contender, "_write", slow_write)
+    with held_lease(location, LeaseTiming(beat_s=0.05, poll_s=0.01, expiry_s=0.4)) as lease:
+        assert was_slow.wait(10)
+        lease.check()
