@@ -222,7 +222,7 @@ def load(run: Address | None = None, features: str | None = None) -> Model:
 
     Args:
         run: a finished training run, ``runs/training/FINGERPRINT``, or a folder of
-            ``spikeline export --format folder`` or ``spikeline pull``; the small English model
+            ``spikeline export --format folder`` or ``spikeline hub pull``; the small English model
             that comes with spikeline where None.
         features: the feature set that says how frames are made, where the model's own is gone.
 

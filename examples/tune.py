@@ -1,8 +1,9 @@
 """Searches learning rate, budget and size with Ray Tune, over the training of `spikeline train`.
 
-    python examples/tune.py --recipe mini-librispeech --set models=v2 --features runs/align/FP \
-      --runs runs --trials 20 --search train.optimizer.learning_rate=3e-4..3e-3 \
-      --search train.model.hidden_size=128,256 --search train.budget.multiplications_per_s=10e6,17e6
+    python examples/tune.py --recipe mini-librispeech --set models=v2 --set train.density=null \
+      --features runs/align/FP --runs runs --trials 20 --search train.model.hidden_size=128,256 \
+      --search train.optimizer.learning_rate=3e-4..3e-3 \
+      --search train.budget.multiplications_per_s=10e6,17e6
 
 Trials run at RAY_ADDRESS, or on this machine. Each is a training like any other, at
 `runs/training/FINGERPRINT`: found when it is finished, resumed when it was interrupted, ready to be

@@ -38,7 +38,7 @@ EvaluationOption = Annotated[
     typer.Option(
         "--evaluation",
         help="Finished evaluation whose search is used: its weights, lexicon and language model; "
-        "the model's newest one where none is named.",
+        "the newest that chose its search on dev where none is named, one with words first.",
     ),
 ]
 SetOption = Annotated[

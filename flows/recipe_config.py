@@ -108,7 +108,8 @@ class Recipe(TypedConfig):
     )
     workers: WorkerConfig = Field(
         default_factory=WorkerConfig,
-        description="Where training runs and with how many workers; never changes the result.",
+        description="Where training runs and with how many workers; changes results by rounding "
+        "alone.",
     )
     tracking: TrackingConfig = Field(
         default_factory=TrackingConfig,

@@ -81,10 +81,12 @@ class Teacher:
                 f"{name} has {trained.network.num_outputs} outputs and the student {num_outputs}; "
                 "train both on the same targets"
             )
-        if trained.target_delay != (config.target_delay or 0):
+        delay = trained.target_delay
+        if delay != (config.target_delay or 0):
             raise PipelineError(
-                f"{name} names a frame {trained.target_delay} frames later and the student "
-                f"{config.target_delay or 0}; set target_delay={trained.target_delay}"
+                f"{name} names a frame {delay} frames later and the student "
+                f"{config.target_delay or 0}; "
+                + (f"set target_delay={delay}" if delay else "unset target_delay")
             )
         trained.network.requires_grad_(False)
         return cls(trained.network, config.distillation)

@@ -8,7 +8,7 @@ from featurize.stage import TypedConfig, VerifyMode
 
 
 class WorkerConfig(TypedConfig):
-    """Where training runs; never changes what it computes, so it is no part of a fingerprint."""
+    """Where training runs; changes its result by rounding alone, so no part of a fingerprint."""
 
     num_workers: int = Field(
         1,

@@ -371,7 +371,7 @@ def manifest_config(splits):
 )
 def test_files_that_name_no_corpora_are_refused(tmp_path, text):
     (tmp_path / "corpora.yaml").write_text(text)
-    with pytest.raises(PipelineError, match="corpora"):
+    with pytest.raises(PipelineError, match="several"):
         subsets_at("several", Location.of(tmp_path / "corpora.yaml"))
 
 

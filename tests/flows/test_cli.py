@@ -217,7 +217,7 @@ def test_synthesize_says_where_and_json_stands_alone(tmp_path: Path) -> None:
     assert first.returncode == 0
     result = json.loads(first.stdout)
     assert result["location"] == str(tmp_path / "c")
-    assert sum(result["minutes"].values()) == pytest.approx(0.5, abs=0.5)
+    assert 0.25 < sum(result["minutes"].values()) < 1.0
     again = spikeline(*arguments, "--speakers", "10")
     assert str(tmp_path / "c") in again.stdout
     assert "next: spikeline" in again.stdout

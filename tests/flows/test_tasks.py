@@ -34,7 +34,7 @@ def test_a_corpus_with_a_lost_subset_is_refused(synthetic_corpus: Path, tmp_path
     damaged = tmp_path / "corpus"
     shutil.copytree(synthetic_corpus / "timit", damaged)
     shutil.rmtree(damaged / "TEST")
-    with pytest.raises(PipelineError, match=r"TEST|dev|test"):
+    with pytest.raises(PipelineError, match="no TEST folder"):
         plan_features.fn(RECIPES["demo"].featurize, str(damaged), str(tmp_path / "runs"))
 
 

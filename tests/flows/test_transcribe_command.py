@@ -65,7 +65,7 @@ def test_a_bad_file_does_not_change_what_follows(model, speech, capfd):
     def texts(*names):
         run(["transcribe", "--model", model, "--json", *(speech[name] for name in names)])
         files = json.loads(capfd.readouterr().out)["files"]
-        return {one["file"]: one["text"] for one in files}
+        return {one["file"]: (one["text"], one["executed"]) for one in files}
 
     assert texts("one", "bad", "cut", "two") == texts("one", "two")
 
@@ -116,7 +116,7 @@ def test_an_engine_file_may_lie_on_s3(model, speech, tmp_path, s3_server, capfd)
     for address in (model, there.uri):
         capfd.readouterr()
         assert run(["transcribe", "--json", "--model", address, speech["one"]]) == 0
-        texts.append(json.loads(capfd.readouterr().out)["files"][0]["symbols"])
+        texts.append(json.loads(capfd.readouterr().out)["files"][0]["executed"])
     assert texts[0] == texts[1]
     assert run(["transcribe", "--model", f"{there.uri}x.spikes", speech["one"]]) == 2
     there.write_bytes(b"something else")

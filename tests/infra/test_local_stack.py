@@ -218,7 +218,7 @@ def test_one_stage_runs_again_with_another_setting_and_leaves_the_rest_alone(
     assert fingerprint in stack.artifacts(run)["train-v2"]["data"]
 
 
-def test_down_stops_what_up_started_and_nothing_else(tmp_path: Path) -> None:
+def test_down_where_nothing_is_up_says_so(tmp_path: Path) -> None:
     state = tmp_path / "state"
     assert "nothing to stop" in local_stack("down", state)
 

@@ -5,7 +5,6 @@ import re
 import time
 import urllib.parse
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +117,9 @@ def test_a_run_is_started_from_the_form_and_watched_while_it_trains(
     while not (below := [r for r in stack.subflows(run) if r["name"].startswith("train v2")]):
         assert stack.state_of(run)["type"] not in FINAL, stack.worker_log()
         time.sleep(0.2)
-    (training,) = below
+    assert len(below) == 1
     while not re.search(r"training v2 \| \S+ \d+% \|", overview(stack, run)):
         time.sleep(0.2)
-    said = stack.artifacts(run)["overview"]["updated"]
-    waited = datetime.fromisoformat(said) - datetime.fromisoformat(training["created"])
-    assert waited.total_seconds() < 20
     while "| 3/60 |" not in overview(stack, run):
         assert stack.state_of(run)["type"] not in FINAL, stack.worker_log()
         time.sleep(0.2)

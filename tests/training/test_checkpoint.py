@@ -81,9 +81,7 @@ def test_what_was_saved_is_restored(tmp_path):
 @pytest.mark.parametrize("name", ["network.safetensors", "optimizer.safetensors"])
 def test_bytes_that_are_no_safetensors_are_refused(store, name):
     exchange(store, name, b"\xff" * 100)
-    with pytest.raises(
-        PipelineError, match=rf"{name} is no safetensors.*remove .*/checkpoints,"
-    ):
+    with pytest.raises(PipelineError, match=rf"{name} is no safetensors.*remove .*/checkpoints,"):
         restore(store)
     store.location.parent.child("manifest.json").write_bytes(b"{}")
     with pytest.raises(PipelineError, match=rf"{name} is no safetensors.*spikeline repair"):

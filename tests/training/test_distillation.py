@@ -89,7 +89,7 @@ def test_the_teacher_names_the_result(planted_features, taught):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"target_delay": 2}, "set target_delay=0"),
+        ({"target_delay": 2}, "the student 2; unset target_delay"),
         ({"distillation": DistillationConfig(teacher="0123")}, "0123"),
     ],
 )

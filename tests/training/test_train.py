@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from featurize.featurize import featurize
 from featurize.schema import SHARD_SCHEMA, FeaturizeManifest
 from featurize.stage import Location, PipelineError, read_manifest
 from featurize.stage.manifest import write_sealed
+from tests.harness import tiny
 from training.checkpoint import CheckpointStore
 from training.data import TrainingData, read_ahead
 from training.loop import TrainingLoop
@@ -397,7 +399,7 @@ def test_read_ahead_hands_errors_on():
         list(read_ahead(broken()))
 
 
-def test_frame_objective_without_alignment_names_the_remedy(planted_features, tmp_path):
+def test_a_split_without_utterances_is_named(planted_features, tmp_path):
     manifest = read_manifest(planted_features, FeaturizeManifest)
     shutil.copytree(planted_features.path, tmp_path / "broken")
     broken = Location.of(tmp_path / "broken")
@@ -412,3 +414,14 @@ def test_gradient_clipping_bounds_the_step(planted_features):
     loop.train_part(0, next(iter(data.train_steps(0))))
     norm = torch.stack([p.grad.norm() for p in loop.network.parameters()]).norm()
     assert norm == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_frame_objective_without_alignment_names_the_remedy(tmp_path):
+    corpus, runs = (
+        Location.of(tiny.make_corpus(tmp_path / "corpus")),
+        Location.of(tmp_path / "runs"),
+    )
+    features = featurize(tiny.FEATURES, corpus, runs).location
+    config = tiny.TRAINING.model_copy(update={"objective": "frame"})
+    with pytest.raises(PipelineError, match=r"objective=frame needs alignments.*labels=alignment"):
+        train(config, features, runs, HERE)

@@ -83,17 +83,17 @@ def test_a_lease_is_told_and_leaves_nothing(location):
 
 def test_only_one_of_many_at_a_time(tmp_path):
     location = Location.of(tmp_path / "result")
-    inside, most, rounds = 0, [], threading.Lock()
+    most, meeting = [], threading.Barrier(2)
 
     def contend():
-        nonlocal inside
         for _ in range(3):
             with held_lease(location, QUICK):
-                with rounds:
-                    inside += 1
-                    most.append(inside)
-                with rounds:
-                    inside -= 1
+                try:  # whoever else were inside would be met here
+                    meeting.wait(0.05)
+                    most.append(2)
+                except threading.BrokenBarrierError:
+                    most.append(1)
+                    meeting.reset()
 
     threads = [threading.Thread(target=contend) for _ in range(6)]
     for thread in threads:
