@@ -170,6 +170,12 @@ def _sentences(points: Sequence[FrontPoint], rate: RateName) -> list[str]:
         f"of {len(set(first.speakers))} speakers.",
         f"- Beaten by no other in cost and {rate.upper()} at once: {chain}.",
     ]
+    totals = {int(p.runs[0].lengths[rate].sum()) for p in points}
+    if len(totals) > 1:
+        lines.append(
+            f"- References have {min(totals):,} to {max(totals):,} symbols: the alignment of each "
+            "feature set says by itself which pronunciation of a word was spoken."
+        )
     several = [p.name for p in points if len(p.runs) > 1]
     if len(several) < len(points):
         named = f"; several have {', '.join(several)}" if several else ""

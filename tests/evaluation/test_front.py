@@ -160,6 +160,22 @@ def test_other_utterances_are_refused():
         check_same_utterances([point("gru-a", other), point("gru-b", moved)])
 
 
+def test_references_may_differ_by_a_pronunciation():
+    """20 errors of 50 phones and of 51, of each of 40 utterances, and once of 100."""
+    first, longer = scored(20, 1.0), scored(20, 1.0)
+    by_one = replace(longer, lengths={"per": LENGTHS + (np.arange(40) == 3)})
+    one, other = point("gru-a", first), point("gru-b", by_one)
+    check_same_utterances([one, other])
+    difference = interval(one, "per", other).by_utterance.value
+    assert difference == pytest.approx(one.rate("per") - other.rate("per"))
+    assert difference == pytest.approx(800 / 2000 - 800 / 2001)
+    assert "References have 2,000 to 2,001 symbols" in front_markdown([one, other], [], [])
+    assert "References have" not in front_markdown([one], [], [])
+    twice = point("gru-c", replace(longer, lengths={"per": 2 * LENGTHS}))
+    with pytest.raises(PipelineError, match="other utterances"):
+        check_same_utterances([one, twice])
+
+
 def test_the_page_says_who_leads_what_is_missing_and_what_is_of_one_seed():
     points = [
         point(
