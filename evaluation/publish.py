@@ -52,7 +52,8 @@ def publish(
     engine = engine_of_run(run.uri, precision, choice=SearchChoice(scored.uri))
     card = _card(trained, engine.description, scored, about)
     # All is read before anything is removed: the folder may be the model's own.
-    files = {name: read_checked(run, trained, name) for name in _own_files(trained)}
+    own = (trained.weights, trained.label_statistics)
+    files = {name: read_checked(run, trained, name) for name in own}
     files |= {ENGINE_NAME: write_engine(engine), CARD_NAME: card.encode()}
     out.remove()
     for name, content in files.items():
@@ -60,10 +61,6 @@ def publish(
     stage = Location.of(trained.features)
     named = f"{stage.parent.name}/{stage.name}"
     write_manifest(out, trained.model_copy(update={"features": named, "checksums": {}}))
-
-
-def _own_files(trained: TrainManifest) -> tuple[str, ...]:
-    return trained.weights, trained.label_statistics
 
 
 def _card(

@@ -335,14 +335,16 @@ def make_app(recognition: RecognitionService, loopback: str | None) -> Any:
         loopback: the address it listens at where that is reached from this machine alone, and
             then by names of this machine alone; None for any other.
     """
-    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK_HOSTS, loopback or ""])
+    own = []
+    if loopback is not None:
+        own = [Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK_HOSTS, loopback])]
     app = Starlette(
         routes=[
             Route("/", recognition.page),
             Route("/transcribe", recognition.transcribe, methods=["POST"]),
             WebSocketRoute("/stream", recognition.stream),
         ],
-        middleware=[] if loopback is None else [trusted],
+        middleware=own,
         exception_handlers={Refused: _refused, PipelineError: _refused, ClientDisconnect: _gone},
     )
     return _one_request_each(app)
