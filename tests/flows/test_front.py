@@ -11,7 +11,7 @@ from featurize.featurize_config import SplitsConfig
 from featurize.stage import PipelineError
 from flows.cli import run
 from flows.front_command import parse_seeds
-from flows.front_entries import front_recipe, largest_size, num_outputs
+from flows.front_entries import BUDGETS_M, front_recipe, largest_size, num_outputs
 from flows.front_recipe import FrontEntry, FrontRecipe
 from training.models.counting import NetworkShape, closed_form
 from training.models.model_config import ModelConfig
@@ -49,6 +49,17 @@ def test_every_spiking_entry_is_trained_towards_its_budget():
         if not entry.train.model.is_event_based or not entry.budget_m:
             continue
         assert entry.train.budget.multiplications_per_s == 1e6 * entry.budget_m
+
+
+def test_every_family_stands_at_every_budget():
+    budgets: dict[str, set[float]] = {}
+    for entry in RECIPE.entries:
+        if entry.features == "30ms-speeds" and entry.budget_m:
+            budgets.setdefault(entry.family, set()).add(entry.budget_m)
+    for family in ("gru", "lstm", "ligru", "v1", "v2", "v3", "conventional"):
+        assert budgets[family] == set(BUDGETS_M), family
+    for family in ("egru", "deltagru"):
+        assert budgets[family] == set(BUDGETS_M) - {17.0}, family
 
 
 def test_entries_are_chosen_by_family_and_budget():
