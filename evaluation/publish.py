@@ -9,7 +9,14 @@ from evaluation.engine_of_run import SearchChoice, engine_of_run
 from evaluation.metrics import EvaluationMetrics, ModelMetrics
 from evaluation.published import CARD_NAME, ENGINE_NAME
 from evaluation.scoring import RATE_UNITS
-from featurize.stage import Location, PipelineError, read_checked, read_manifest, write_manifest
+from featurize.stage import (
+    MANIFEST_NAME,
+    Location,
+    PipelineError,
+    read_checked,
+    read_manifest,
+    write_manifest,
+)
 from training.manifest import TrainManifest
 
 _HEAD = {
@@ -51,13 +58,15 @@ def publish(
         raise PipelineError(f"--out {out} holds something else; name a new folder")
     engine = engine_of_run(run.uri, precision, choice=SearchChoice(scored.uri))
     card = _card(trained, engine.description, scored, about)
-    # All is read before anything is removed: the folder may be the model's own.
+    # The folder may be the model's own: all is read first, and none of it is ever missing.
     own = (trained.weights, trained.label_statistics)
     files = {name: read_checked(run, trained, name) for name in own}
     files |= {ENGINE_NAME: write_engine(engine), CARD_NAME: card.encode()}
-    out.remove()
     for name, content in files.items():
         out.child(name).write_bytes(content)
+    for former in out.children():
+        if former.name not in {*files, MANIFEST_NAME}:
+            former.remove()
     stage = Location.of(trained.features)
     named = f"{stage.parent.name}/{stage.name}"
     write_manifest(out, trained.model_copy(update={"features": named, "checksums": {}}))

@@ -115,6 +115,41 @@ def test_a_model_may_be_published_where_it_lies(made, tmp_path):
     assert {file.name for file in out.children()} >= {own.weights, "model.spikes", "README.md"}
 
 
+def test_a_model_published_where_it_lies_outlives_a_kill_at_any_write(made, tmp_path, monkeypatch):
+    folder, trained, _ = made
+    (evaluation,) = (folder / "runs" / "evaluation").glob("[!.]*")
+    features = Location.of(folder / "runs" / "featurize").children()[0].uri
+    manifest = json.loads(trained.child("manifest.json").read_bytes())
+    own = TrainManifest.model_validate(manifest | {"features": features, "checksums": {}})
+    write, remove = Location.write_bytes, Location.remove
+    published = Location.of(tmp_path / "published")
+    publish(trained, published, evaluation=str(evaluation))
+    published.child("former", "file").write_bytes(b"of an earlier version")
+    write_manifest(published, own)
+    for num_done in range(12):
+        out = Location.of(tmp_path / str(num_done))
+        shutil.copytree(published.path, out.path)
+        steps = iter(range(num_done))
+
+        def killed(location, *given, steps=steps):
+            if next(steps, None) is None:
+                raise KeyboardInterrupt
+            (write if given else remove)(location, *given)
+
+        monkeypatch.setattr(Location, "write_bytes", killed)
+        monkeypatch.setattr(Location, "remove", killed)
+        try:
+            publish(out, out, evaluation=str(evaluation))
+            break
+        except KeyboardInterrupt:
+            monkeypatch.undo()
+        again = Location.of(tmp_path / f"{num_done}-again")
+        publish(out, again, evaluation=str(evaluation))
+        assert again.child(own.weights).read_bytes() == trained.child(own.weights).read_bytes()
+    assert 5 < num_done < 11
+    assert not out.child("former").exists()
+
+
 def test_of_a_pruned_network_the_weights_that_are_there_count(made):
     folder, *_ = made
     runs = Location.of(folder / "runs")
