@@ -43,10 +43,13 @@ class Stage:
     title: str
     share: float | None = None  # done, from 0 to 1; None before it begins
     note: str = ""  # where it is, in a few words
+    has_failed: bool = False  # until it is tried again
 
     def row(self) -> str:
         """The line as a row of a markdown table."""
-        if self.share is None:
+        if self.has_failed:
+            state = "failed"
+        elif self.share is None:
             state = "waiting"
         elif self.share == 0.0:
             state = "starting"
@@ -87,14 +90,14 @@ class Overview:
         )
 
     def begin(self, title: str) -> Stage:
-        """The line of a stage that begins: the first of that title that waits."""
+        """The line of a stage that begins: the first of that title that waits or has failed."""
         for stage in self._stages:
-            if stage.title == title and stage.share is None:
+            if stage.title == title and (stage.share is None or stage.has_failed):
                 break
         else:
             stage = Stage(title)
             self._stages.append(stage)
-        stage.share = 0.0
+        stage.share, stage.has_failed = 0.0, False
         self._publish(at_once=True)
         return stage
 
@@ -102,6 +105,11 @@ class Overview:
         """Move a stage's line."""
         stage.share, stage.note = share, note
         self._publish(at_once=not 0.0 < share < 1.0)
+
+    def fail(self, stage: Stage) -> None:
+        """Say that a stage failed; its line is taken up where it is tried again."""
+        stage.has_failed = True
+        self._publish(at_once=True)
 
     def add_epoch(self, training: str, curve: Curve) -> None:
         """Show a training as far as it is; two of one title are told apart by a number."""

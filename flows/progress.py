@@ -90,6 +90,11 @@ class StageProgress:
         if self._page is not None and self._line is not None:
             self._page.update(self._line, share, said)
 
+    def fail(self) -> None:
+        """Say on the page of the pipeline that the stage failed."""
+        if self._page is not None and self._line is not None:
+            self._page.fail(self._line)
+
     def show_alignment(self, progress: AlignProgress) -> None:
         """Show a state of an alignment."""
         share = progress.num_done / max(1, progress.num_all)
@@ -118,7 +123,12 @@ def stage_progress(title: str, *key: str) -> Iterator[StageProgress]:
     """
     artifact = ProgressArtifact(artifact_key(*key, "progress"), title)
     with terminal.bar(title) as bar:
-        yield StageProgress(title, bar, artifact)
+        progress = StageProgress(title, bar, artifact)
+        try:
+            yield progress
+        except BaseException:
+            progress.fail()
+            raise
 
 
 def epoch_line(metrics: EpochMetrics, num_epochs: int) -> str:

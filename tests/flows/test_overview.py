@@ -1,10 +1,11 @@
 """The page of a pipeline's run, with a server that only keeps what it was last told."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from flows import artifacts, overview
+from flows import artifacts, overview, progress
 from flows.overview import Curve, current_overview
 from training.manifest import EpochMetrics
 from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
@@ -84,6 +85,21 @@ def test_two_trainings_of_one_title_have_a_line_each(told: list[str]) -> None:
     assert told[-1].count("training v2") == 2
     assert "**v2**" in told[-1]
     assert "**v2 (2)**" in told[-1]
+
+
+def test_a_stage_that_is_tried_again_keeps_its_line(
+    told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "ProgressArtifact", lambda *_: SimpleNamespace(update=print))
+    with overview.overview("demo", "x", ["making features"]):
+        with pytest.raises(OSError, match="full"), progress.stage_progress("making features"):
+            raise OSError("the disk is full")
+        assert "| making features | failed |" in told[-1]
+        with progress.stage_progress("making features") as again:
+            assert "| making features | starting |" in told[-1]
+            again.update(1.0, "made")
+    assert told[-1].count("making features") == 1
+    assert "| making features | done | made |" in told[-1]
 
 
 def test_short_epochs_share_a_drawing_and_the_last_is_of_all(
