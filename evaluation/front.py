@@ -100,6 +100,7 @@ class FrontPoint:
     # what it has beside its training on the targets (``Aid``)
     aids: frozenset[Aid] = frozenset()
     variant_of: str | None = None  # name of the entry of which a part is left out or rounded
+    train_subsets: frozenset[str] = frozenset()  # of the corpus, that it was trained on
 
     @property
     def multiplications_per_s(self) -> float:
@@ -176,6 +177,15 @@ def check_same_utterances(points: Sequence[FrontPoint]) -> None:
                 f"{run.metrics.run} was scored on other utterances than {first.metrics.run}; "
                 "score all on one split of one corpus"
             )
+
+
+def rivals_of(point: FrontPoint, points: Sequence[FrontPoint]) -> list[FrontPoint]:
+    """The points that a point is fairly held against: with no more aids, and no more speech."""
+    return [
+        other
+        for other in points
+        if other.aids <= point.aids and other.train_subsets <= point.train_subsets
+    ]
 
 
 def best_dense_within(

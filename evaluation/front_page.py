@@ -13,6 +13,7 @@ from evaluation.front import (
     cheapest_dense_as_good,
     check_same_utterances,
     interval,
+    rivals_of,
 )
 from evaluation.pareto import undominated
 from evaluation.scoring import RATE_UNITS, Estimate, RateName
@@ -100,7 +101,7 @@ def _lead_row(point: FrontPoint, points: Sequence[FrontPoint], rate: RateName) -
         "Mult./s": short_count(point.multiplications_per_s),
         rate.upper(): f"{100 * point.rate(rate):.2f}%",
     }
-    rivals = [other for other in points if other.aids <= point.aids]
+    rivals = rivals_of(point, points)
     dense = best_dense_within(rivals, point.multiplications_per_s, rate)
     if dense is None:
         row |= {"Best dense at this cost": "none is trained", "Difference, points": "-"}
@@ -198,7 +199,7 @@ def _comparisons(
             "paired; 95% intervals over utterances, then over speakers. What learnt from no "
             "teacher, was not trained longer and has all its weights, in 32 bits, is held against "
             "dense models of which that is true; what is taught, trained longer or pruned, "
-            "against those and its own kind.",
+            "against those and its own kind. Nothing is held against what learnt from more speech.",
             "",
             *markdown_table([_lead_row(point, points, rate) for point in sparse]),
         ]

@@ -79,7 +79,7 @@ def front_flow(
     for entry in recipe.entries:
         scored, lacking = _scored(entry, recipe, sources.get(entry.features), runs)
         if scored:
-            points.append(_point(entry, scored))
+            points.append(_point(entry, recipe, scored))
         # Rounded weights are no training of their own.
         if lacking and entry.weight_bits is None:
             missing.append(Missing(entry.name, lacking))
@@ -157,7 +157,8 @@ def _scored(
     return tuple(scored), tuple(lacking)
 
 
-def _point(entry: FrontEntry, scored: tuple[ScoredRun, ...]) -> FrontPoint:
+def _point(entry: FrontEntry, recipe: FrontRecipe, scored: tuple[ScoredRun, ...]) -> FrontPoint:
+    (features,) = (each for each in recipe.features if each.name == entry.features)
     return FrontPoint(
         name=entry.name,
         family=entry.family,
@@ -167,6 +168,7 @@ def _point(entry: FrontEntry, scored: tuple[ScoredRun, ...]) -> FrontPoint:
         runs=scored,
         aids=entry.aids,
         variant_of=entry.variant_of,
+        train_subsets=frozenset(features.featurize.splits.train),
     )
 
 

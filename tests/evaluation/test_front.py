@@ -214,6 +214,22 @@ def test_what_has_no_teacher_is_held_against_what_has_none():
     assert any(row.startswith("| v3-pruned-a") and "| gru-a, " in row for row in rows)
 
 
+def test_what_learnt_from_little_speech_is_not_held_against_what_learnt_from_more():
+    rng = np.random.default_rng(4)
+    of_gru, of_v3 = rng.integers(10, 30, (2, 40))
+    little, more = frozenset({"a"}), frozenset({"a", "b"})
+    gru = replace(point("gru-a", scored(of_gru, 500.0)), train_subsets=little)
+    rich = replace(point("gru-ab", scored(of_gru - 5, 500.0)), train_subsets=more)
+    v3 = point("v3-a", scored(of_v3, 500.0, density=(0.1,)), is_dense=False)
+    spiking = [
+        replace(v3, name=name, train_subsets=subsets)
+        for name, subsets in (("v3-a", little), ("v3-ab", more))
+    ]
+    rows = front_markdown([gru, rich, *spiking], [], []).splitlines()
+    assert any(row.startswith("| v3-a |") and "| gru-a, " in row for row in rows)
+    assert any(row.startswith("| v3-ab |") and "| gru-ab, " in row for row in rows)
+
+
 def test_a_variant_is_held_against_its_original_and_not_drawn():
     rng = np.random.default_rng(3)
     errors = rng.integers(10, 30, 40)
