@@ -86,13 +86,14 @@ def crop(points: Sequence[FrontPoint], rate: RateName) -> tuple[float | None, st
     return (top, f"above the picture: {said}") if above else (None, "")
 
 
-def draw_front(points: Sequence[FrontPoint], rate: RateName) -> Plot:
+def draw_front(points: Sequence[FrontPoint], rate: RateName, name: str = "front") -> Plot:
     """Every family with its own front as a line; intervals are over utterances.
 
     Variants of another entry (``FrontPoint.variant_of``) are left to the tables.
 
     Args:
         points: at least one, all scored by ``rate``.
+        name: of the page; with the rate that of the plot.
     """
     with plot_style():
         figure = new_figure(7.2, 4.8)
@@ -117,4 +118,4 @@ def draw_front(points: Sequence[FrontPoint], rate: RateName) -> Plot:
         axes.set_title(f"{_TITLE}: lower left is better", loc="left", fontsize=11)
         legend_below(figure, min(6, len(families)))
         alt = f"{_TITLE}. From the cheapest, of each family: {'; '.join(spoken)}."
-        return finish(figure, f"front_{rate}", _TITLE, alt)
+        return finish(figure, f"{name}_{rate}", _TITLE, alt)

@@ -280,7 +280,8 @@ def front(
         bool, typer.Option("--found", help="Train nothing: score and draw what is trained.")
     ] = False,
     record: Annotated[
-        str | None, typer.Option("--record", help="Write the page to this file.")
+        str | None,
+        typer.Option("--record", help="Write the page to this file, plots and CSV beside it."),
     ] = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,

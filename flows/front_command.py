@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from evaluation.machine import processor
 from featurize.stage import Location, PipelineError, software_versions, timestamp
@@ -36,8 +37,13 @@ def run_front(
     """Train what is chosen, draw the front of all that is finished, show or record the page.
 
     Args:
-        record: file that the page is written to, with its images beside it; None to print it.
+        record: file that the page is written to; beside it lie its images and, for other programs,
+            its recognisers as ``.csv``, named after it. None to print it.
     """
+    if record is not None and not record.endswith(".md"):
+        raise PipelineError(
+            f"--record {record}: the page is Markdown; name a file that ends with .md"
+        )
     recipe = configured(front_recipe(), overrides)
     selected = recipe.chosen(tuple(chosen.family or ()), tuple(chosen.budget or ()))
     if chosen.seeds is not None:
@@ -45,6 +51,7 @@ def run_front(
         # Others than the recipe's are scored and shown, too.
         seeds = tuple(dict.fromkeys((*recipe.seeds, *selected.seeds)))
         recipe = recipe.model_copy(update={"seeds": seeds})
+    name = "front" if record is None else Path(record).stem
     root = Location.of(corpus)
     if not root.is_dir():
         raise PipelineError(f"--corpus {corpus}: no such folder; name a LibriSpeech root")
@@ -53,7 +60,8 @@ def run_front(
         from flows.front_flow import front_flow
 
         api.ready()
-        page = front_flow(recipe, selected, root.uri, Location.of(runs).uri, workers, found_only)
+        to = Location.of(runs).uri
+        page = front_flow(recipe, selected, root.uri, to, workers, found_only, name)
         missing = sum(len(entry.seeds) for entry in page.missing)
         result = {"runs": page.num_runs, "missing": missing, "seconds": round(running.seconds, 3)}
         if page.markdown is None:
@@ -63,6 +71,7 @@ def run_front(
         if record is not None:
             file = Location.of(record)
             file.write_bytes(text.encode())
+            file.parent.child(f"{name}.csv").write_bytes(page.table.encode())
             for plot in page.plots:
                 file.parent.child(f"{plot.name}.png").write_bytes(plot.png)
             running.finish(result, f"front: {file} ({page.num_runs} runs, {missing} missing)")

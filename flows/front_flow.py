@@ -15,6 +15,7 @@ from evaluation.figures import Plot
 from evaluation.front import FrontPoint, ScoredRun, read_scored_run
 from evaluation.front_page import Missing, front_markdown, front_rates
 from evaluation.front_plot import draw_front
+from evaluation.front_table import front_csv
 from featurize.featurize import plan_featurize
 from featurize.schema import FeaturizeManifest
 from featurize.stage import Location, is_finished, read_manifest
@@ -43,6 +44,7 @@ class FrontPage(NamedTuple):
     """What the flow ends with."""
 
     markdown: str | None  # the page; None where no entry is finished
+    table: str  # its recognisers, as comma-separated values
     plots: tuple[Plot, ...]
     num_runs: int  # trained and scored recognisers on it
     missing: tuple[Missing, ...]  # entries that lack seeds
@@ -56,6 +58,7 @@ def front_flow(
     runs: str,
     workers: WorkerConfig,
     found_only: bool = False,
+    name: str = "front",
 ) -> FrontPage:
     """Train and score what is chosen, and draw the front of all that is finished.
 
@@ -66,6 +69,7 @@ def front_flow(
         runs: root of all stages' results, a path or ``s3://`` address.
         workers: where training runs; never changes the result.
         found_only: train nothing, and make no features: score and draw what is trained.
+        name: of the page; the names of its plots begin with it.
     """
     sources: dict[str, str] = {}
     for features in recipe.features:
@@ -84,11 +88,12 @@ def front_flow(
         if lacking and entry.weight_bits is None:
             missing.append(Missing(entry.name, lacking))
     if not points:
-        return FrontPage(None, (), 0, tuple(missing))
-    plots = tuple(draw_front(points, rate) for rate in front_rates(points))
+        return FrontPage(None, "", (), 0, tuple(missing))
+    plots = tuple(draw_front(points, rate, name) for rate in front_rates(points))
     markdown = front_markdown(points, missing, [f"{plot.name}.png" for plot in plots])
     publish_front(markdown, plots)
-    return FrontPage(markdown, plots, sum(len(point.runs) for point in points), tuple(missing))
+    num_runs = sum(len(point.runs) for point in points)
+    return FrontPage(markdown, front_csv(points), plots, num_runs, tuple(missing))
 
 
 def _targets(features: FrontFeatures, corpus: str, runs: str, make: bool) -> str | None:

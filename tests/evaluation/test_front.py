@@ -1,5 +1,6 @@
 """The front from runs whose errors are written by hand."""
 
+import csv
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from evaluation.front import (
 )
 from evaluation.front_page import Missing, front_markdown, front_rates
 from evaluation.front_plot import crop, draw_front
+from evaluation.front_table import front_csv
 from evaluation.metrics import (
     ErrorRates,
     ModelMetrics,
@@ -228,6 +230,19 @@ def test_what_learnt_from_little_speech_is_not_held_against_what_learnt_from_mor
     rows = front_markdown([gru, rich, *spiking], [], []).splitlines()
     assert any(row.startswith("| v3-a |") and "| gru-a, " in row for row in rows)
     assert any(row.startswith("| v3-ab |") and "| gru-ab, " in row for row in rows)
+
+
+def test_the_table_for_programs_has_a_row_of_each_seed():
+    two = point("gru-a", scored(20, 400.0, seed=0), scored(10, 600.0, seed=1))
+    v3 = point("v3-a", scored(5, 500.0, density=(0.1, 0.25)), is_dense=False)
+    rows = list(csv.DictReader(front_csv([two, v3]).splitlines()))
+    assert [(row["entry"], row["seed"], row["per"]) for row in rows] == [
+        ("gru-a", "0", "0.4"),
+        ("gru-a", "1", "0.2"),
+        ("v3-a", "0", "0.1"),
+    ]
+    assert [row["multiplications_per_s"] for row in rows] == ["40000", "60000", "50000"]
+    assert [row["densities"] for row in rows] == ["", "", "0.1000 0.2500"]
 
 
 def test_a_variant_is_held_against_its_original_and_not_drawn():

@@ -1,5 +1,6 @@
 """The recipe ``front``, and its flow on a little synthetic speech."""
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -210,7 +211,7 @@ def test_the_front_goes_on_where_it_was_stopped(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("flows.front_command.front_recipe", tiny)
-    page = tmp_path / "front.md"
+    page = tmp_path / "page.md"
     arguments = ["front", "--corpus", str(synthetic_corpus / "librispeech")]
     arguments += ["--runs", str(tmp_path / "runs"), "--record", str(page), "--json"]
 
@@ -243,7 +244,12 @@ def test_the_front_goes_on_where_it_was_stopped(
     text = page.read_text()
     assert "partial" not in text
     assert "v3-10ms-5M" in text
-    assert (tmp_path / "front_per.png").is_file()
+    assert "![page_per.png](page_per.png)" in text
+    assert (tmp_path / "page_per.png").is_file()
+    rows = list(csv.DictReader((tmp_path / "page.csv").open()))
+    assert len(rows) == 8
+    assert {row["training_fingerprint"] for row in rows} == trained()
+    assert all(0 < float(row["per"]) < 2 for row in rows)
     again = command("--found")
     assert (again["runs"], again["missing"]) == (8, 0)
     # a seed that the recipe does not have is scored and shown, too
