@@ -51,6 +51,11 @@ CHECKPOINT_POINTER = "checkpoint.json"
 """In a checkpoint as Ray Train sees it: where the checkpoint lies."""
 
 
+def _backends(workers: WorkerConfig) -> str:
+    """Which library reduces over workers, by where a tensor lies: sums of an epoch lie on CPUs."""
+    return "cpu:gloo,cuda:nccl" if workers.use_gpu else "gloo"
+
+
 def fit(
     config: TrainConfig,
     features: Location,
@@ -102,7 +107,7 @@ def _fit(
             resources_per_worker=_resources_per_worker(workers),
             elastic_resize_monitor_interval_s=workers.resize_check_s,
         ),
-        torch_config=ray.train.torch.TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
+        torch_config=ray.train.torch.TorchConfig(backend=_backends(workers)),
         run_config=ray.train.RunConfig(
             name=_RAY_FOLDER,
             storage_path=run.path,

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from training.lif import LifState
-from training.models.batch_norm import FrameBatchNorm, _SyncedNormalize
+from training.models.batch_norm import FrameBatchNorm, _moments, _SyncedNormalize
 from training.models.build import build_network
 from training.models.frames import ValidFrames
 from training.models.model_config import ModelConfig
@@ -186,6 +186,24 @@ def test_batch_norm_equals_torch_and_its_synced_form():
     torch.testing.assert_close(synced.running_var, ours.running_var)
     scale, shift = ours.eval().scale_and_shift()
     torch.testing.assert_close(x * scale + shift, ours(x))
+
+
+@pytest.mark.parametrize("num_frames", [6433, 10_001])
+def test_frames_are_counted_and_summed_exactly_in_bfloat16(num_frames):
+    torch.manual_seed(0)
+    x = (torch.randn(num_frames, 3) + 2.0).bfloat16()
+    synced = FrameBatchNorm(3)
+    mean, variance, count = _moments(x)
+    assert count == num_frames
+    torch.testing.assert_close(mean, x.float().mean(0))
+    torch.testing.assert_close(variance, x.float().var(0, unbiased=False))
+    x.requires_grad_()
+    whole = x.detach().float().requires_grad_()
+    weights = torch.randn(num_frames, 3)
+    (synced._forward_synced(x) * weights).sum().backward()
+    (FrameBatchNorm(3)._forward_synced(whole) * weights).sum().backward()
+    assert x.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(x.grad.float(), whole.grad, atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize("form", ["forward", "_forward_synced", "moments"])

@@ -28,8 +28,13 @@ MOMENT_ROWS = 4096
 
 
 def _moments(x_NH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance (H,) over the frames of all workers, and how many these are, at least 1."""
-    count_and_sum = torch.cat([x_NH.new_tensor([float(x_NH.shape[0])]), x_NH.sum(0)])
+    """Mean and variance (H,) over the frames of all workers, and how many these are, at least 1.
+
+    In float32 at least: bfloat16 has no number between 6432 and 6464.
+    """
+    dtype = torch.promote_types(x_NH.dtype, torch.float32)
+    count = x_NH.new_tensor([float(x_NH.shape[0])], dtype=dtype)
+    count_and_sum = torch.cat([count, x_NH.sum(0, dtype=dtype)])
     all_sum(count_and_sum)
     count = count_and_sum[0].clamp(min=1.0)
     mean = count_and_sum[1:] / count
@@ -46,7 +51,7 @@ class _SyncedNormalize(torch.autograd.Function):
     def forward(ctx, x_NH):  # type: ignore[no-untyped-def]
         mean, variance, count = _moments(x_NH)
         inverse_std = torch.rsqrt(variance + EPSILON)
-        normalized = (x_NH - mean) * inverse_std
+        normalized = ((x_NH - mean) * inverse_std).to(x_NH.dtype)
         ctx.save_for_backward(normalized, inverse_std, count)
         ctx.mark_non_differentiable(mean, variance, count)
         return normalized, mean, variance, count
@@ -54,8 +59,9 @@ class _SyncedNormalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_NH, *_):  # type: ignore[no-untyped-def]
         normalized, inverse_std, count = ctx.saved_tensors
-        sums = all_sum(torch.stack([grad_NH.sum(0), (grad_NH * normalized).sum(0)])) / count
-        return inverse_std * (grad_NH - sums[0] - normalized * sums[1])
+        parts = [grad_NH, grad_NH * normalized]
+        sums = all_sum(torch.stack([part.sum(0, dtype=count.dtype) for part in parts])) / count
+        return (inverse_std * (grad_NH - sums[0] - normalized * sums[1])).to(grad_NH.dtype)
 
 
 class FrameBatchNorm(nn.Module):
