@@ -72,7 +72,9 @@ class BudgetController:
             self.integral = epochs[-1].price_integral
             self.excess = epochs[-1].budget_excess
         if 0 < first <= len(epochs):
-            self.starting_cost = epochs[first - 1].multiplications_per_s
+            # By its outputs: weights that are pruned later are not counted, as in all that follows.
+            before = zip(epochs[first - 1].spike_density, self.shape.site_sizes, strict=True)
+            self.starting_cost = self.cost_per_s([share * size for share, size in before])
 
     def cost_per_s(self, spikes_per_frame: Sequence[float]) -> float:
         """Audited multiplications of a second of speech."""
@@ -121,7 +123,8 @@ class BudgetController:
         sums = site_sums(site_outputs, lengths_B)
         magnitude, square, fired, _ = sums.totals
         num_frames = max(1.0, sums.num_frames)
-        of_site = fired * fired.new_tensor(products_per_output(self.shape))
+        of_output = products_per_output(self.shape)
+        of_site = fired * fired.new_tensor(of_output) * self.shape.weight_density
         cost = max(1.0, closed_form(self.shape, (fired / num_frames).tolist()))
         log_cost = math.log(cost * self.frames_per_s)
         recent = log_cost if self.recent_log_cost is None else self.recent_log_cost

@@ -23,6 +23,7 @@ LENGTHS = torch.tensor([2])
 
 
 def epoch(number, error=0.5, cost=None, **changes):
+    """An epoch, in which the network of ``controller`` cost so much a second."""
     return EpochMetrics(
         epoch=number,
         train_loss=1.0,
@@ -33,13 +34,15 @@ def epoch(number, error=0.5, cost=None, **changes):
         num_frames=1,
         num_utterances=1,
         seconds=1.0,
-        spike_density=(),
-        multiplications_per_s=cost,
-        **changes,
+        **{
+            "spike_density": () if cost is None else ((cost / 10.0 - 5.0) / (2.0 + 3.0),) * 2,
+            "multiplications_per_s": cost,
+        }
+        | changes,
     )
 
 
-def controller(**changes):
+def controller(weight_density=None, **changes):
     config = BudgetConfig(
         **{
             "multiplications_per_s": 100.0,
@@ -53,7 +56,15 @@ def controller(**changes):
     # one layer of v3 of a single neuron: 5 products of a projection, 2 of each encoder spike, and
     # 2 + 1 of each spike of the layer
     shape = NetworkShape(
-        ModelConfig(model="v3", num_layers=1, hidden_size=1, projection_size=1), 5, 1
+        ModelConfig(
+            model="v3",
+            num_layers=1,
+            hidden_size=1,
+            projection_size=1,
+            weight_density=weight_density,
+        ),
+        5,
+        1,
     )
     return BudgetController(config, shape, frames_per_s=10.0)
 
@@ -98,6 +109,24 @@ def test_hand_computed_cost_price_and_gradient():
     assert encoder.grad.flatten().tolist() == pytest.approx([price * share * e for e in expected])
 
 
+def test_a_pruned_network_is_priced_by_the_weights_that_are_left():
+    """At the same distance from its budget the gradient is the same: mu d log C."""
+    gradients, starts = [], []
+    for density in (None, 0.25):
+        kept = density or 1.0
+        budget = controller(density, multiplications_per_s=100.0 * kept, approach_epochs=0.5)
+        budget.resume([epoch(0, cost=1600.0)])
+        starts.append(budget.starting_cost / kept)
+        layer = torch.tensor([3.0, 0.0, 0.0, 1.0], requires_grad=True)
+        encoder = torch.tensor([1.0, -2.0, 0.0, 1.0])
+        sites = [encoder.reshape(2, 1, 2), layer.reshape(2, 1, 2)]
+        budget.penalty(sites, LENGTHS, 2.0).backward()
+        gradients.append(layer.grad)
+    assert starts[0] == pytest.approx(starts[1])
+    assert float(gradients[0].abs().sum()) > 0.001
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
 def test_nothing_is_priced_before_the_first_epoch_or_once_the_price_is_gone():
     outputs = [torch.ones(2, 1, 2), torch.ones(2, 1, 2, requires_grad=True)]
     budget = controller()
@@ -116,7 +145,7 @@ def test_the_integral_is_resumed_from_the_last_epoch():
     budget.resume([epoch(0, cost=1600.0), last])
     assert budget.integral == 0.7
     assert budget.aim(3.0) == pytest.approx(100.0 / 1.25)
-    assert budget.starting_cost == 1600.0
+    assert budget.starting_cost == pytest.approx(1600.0)
 
 
 def test_the_best_epoch_is_within_the_budget_or_the_cheapest():
@@ -155,9 +184,14 @@ def test_a_network_is_led_to_its_budget():
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     shape = NetworkShape(config, 8, 6)
 
+    def densities(output):
+        return tuple(
+            torch.count_nonzero(site).item() / site.numel() for site in output.site_outputs
+        )
+
     def cost(output):
-        spikes = [torch.count_nonzero(site).item() / (40 * 8) for site in output.site_outputs]
-        return 100.0 * closed_form(shape, spikes)
+        shares = zip(densities(output), shape.site_sizes, strict=True)
+        return 100.0 * closed_form(shape, [share * size for share, size in shares])
 
     start = cost(network(x, lengths))
     budget = BudgetController(
@@ -179,7 +213,7 @@ def test_a_network_is_led_to_its_budget():
         loss = torch.nn.functional.nll_loss(scores, targets.flatten())
         epochs_done = step / 50
         if step == 50:
-            budget.resume([epoch(0, cost=costs[-1])])
+            budget.resume([epoch(0, spike_density=densities(output))])
         (loss + budget.penalty(output.site_outputs, lengths, epochs_done)).backward()
         optimizer.step()
         network.after_step()
