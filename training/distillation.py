@@ -81,6 +81,17 @@ class Teacher:
                 f"{name} has {trained.network.num_outputs} outputs and the student {num_outputs}; "
                 "train both on the same targets"
             )
+        meant = (trained.manifest.labels, trained.manifest.states)
+        if meant != (features.labels, features.states):
+            raise PipelineError(
+                f"{name} has as many outputs as the student, which mean other symbols or states; "
+                "train both on the same targets"
+            )
+        if trained.manifest.cmvn.mode != features.cmvn.mode:
+            raise PipelineError(
+                f"{name} hears features with cmvn={trained.manifest.cmvn.mode} and the student "
+                f"with cmvn={features.cmvn.mode}; train both on the same features"
+            )
         delay = trained.target_delay
         if delay != (config.target_delay or 0):
             raise PipelineError(

@@ -67,6 +67,13 @@ def _sparsity_text(metrics: EpochMetrics) -> str:
     return text
 
 
+def _diverged(epoch: int, what: str) -> PipelineError:
+    return PipelineError(
+        f"training diverged in epoch {epoch + 1} ({what}); lower train.optimizer.learning_rate, "
+        "or begin with shorter sequences (train.curriculum)"
+    )
+
+
 @dataclass
 class DevScores:
     """Results on the dev split, over all workers."""
@@ -195,6 +202,9 @@ class TrainingLoop:
         self._check_converging(train_loss, epoch, step.num_steps)
         trained_s = time.monotonic() - started
         dev = self.score_dev()
+        # A checkpoint holds finite numbers alone.
+        if not math.isfinite(dev.loss):
+            raise _diverged(epoch, f"loss on dev {dev.loss:.3g}")
         return EpochMetrics(
             epoch=epoch,
             train_loss=train_loss,
@@ -240,11 +250,10 @@ class TrainingLoop:
         # Written so that not-a-number counts as well.
         most = min(MAX_SKIPPED_STEPS, num_steps // 2)
         if not loss <= MAX_LOSS or self.num_skipped_steps > most:
-            raise PipelineError(
-                f"training diverged in epoch {epoch + 1} (loss {loss:.3g}, "
-                f"{self.num_skipped_steps} steps with a gradient that was not finite); lower "
-                "train.optimizer.learning_rate, or begin with shorter sequences "
-                "(train.curriculum)"
+            raise _diverged(
+                epoch,
+                f"loss {loss:.3g}, {self.num_skipped_steps} steps with a gradient that was not "
+                "finite",
             )
 
     def train_part(self, epoch: int, step: StepPart) -> Tensor:

@@ -49,8 +49,15 @@ OnProgress = Callable[[TrainProgress], None]
 def training_fingerprint(config: TrainConfig, features: FeaturizeManifest) -> str:
     """Name of the run: its configuration (less how it is computed) and its features."""
     return fingerprint(
-        {"version": STAGE_VERSION, "config": config, "features": features.fingerprint}
+        {"version": _version(config), "config": config, "features": features.fingerprint}
     )
+
+
+def _version(config: TrainConfig) -> int:
+    """Of this stage, for such a training: one that is redone has another name."""
+    # Until 3 a network that is pruned as well paid a price for outputs as of all its weights.
+    is_repriced = config.budget is not None and config.model.weight_density is not None
+    return STAGE_VERSION + is_repriced
 
 
 def train(
@@ -75,6 +82,12 @@ def train(
     manifest = read_manifest(features, FeaturizeManifest)
     name = training_fingerprint(config, manifest)
     run = runs.child(STAGE, name)
+
+    if config.model.range_update == "timestep" and workers.num_workers > 1:
+        raise PipelineError(
+            "range_update=timestep follows the frames of one worker alone, and num_workers="
+            f"{workers.num_workers}; train with one, or with range_update=step"
+        )
 
     def work(location: Location) -> TrainManifest:
         used_utterances(features, manifest, config)  # said, or refused, before the workers start

@@ -17,6 +17,7 @@ from training.train_config import (
     OptimizerConfig,
     TrainConfig,
 )
+from training.trained_model import load_model
 from training.worker_config import WorkerConfig
 
 HERE = WorkerConfig(in_process=True, threads_per_worker=1)
@@ -108,6 +109,25 @@ def test_a_teacher_that_hears_other_features_is_refused(planted_features, taught
         other = manifest.model_copy(update=change)
         with pytest.raises(PipelineError, match=r"hears \d+ features every .* ms and the student"):
             Teacher.load(config, root.child("training", "mine"), other, 3)
+
+
+def test_a_teacher_whose_outputs_mean_something_else_is_refused(planted_features, taught):
+    root, teacher = taught
+    manifest = read_manifest(planted_features, FeaturizeManifest)
+    config = frame_training(distillation=DistillationConfig(teacher=teacher.fingerprint))
+    num_outputs = load_model(teacher.location).network.num_outputs
+    mine = root.child("training", "mine")
+    assert Teacher.load(config, mine, manifest, num_outputs) is not None
+    symbols = manifest.labels.symbols
+    turned = manifest.labels.model_copy(update={"symbols": (*symbols[1:], symbols[0])})
+    mode = "speaker" if manifest.cmvn.mode == "none" else "none"
+    for change, message in (
+        ({"labels": turned}, "mean other symbols or states"),
+        ({"cmvn": manifest.cmvn.model_copy(update={"mode": mode})}, f"student with cmvn={mode}"),
+    ):
+        other = manifest.model_copy(update=change)
+        with pytest.raises(PipelineError, match=message):
+            Teacher.load(config, mine, other, num_outputs)
 
 
 def test_ctc_has_no_teacher():
