@@ -85,13 +85,13 @@ class FeaturizeConfig(TypedConfig):
     num_ceps: int = Field(13, ge=1, le=128, description="Cepstra per frame; used with mfcc alone.")
     frame_length_s: float = Field(
         0.025,
-        gt=0,
+        ge=0.001,
         le=0.2,
         description="Length of the window that a frame is computed from, in seconds.",
     )
     frame_shift_s: float = Field(
         0.010,
-        gt=0,
+        ge=0.001,
         le=0.2,
         description="Time from one window to the next, in seconds: 0.01 gives 100 frames a second.",
     )

@@ -4,6 +4,7 @@ Everything here is checked when it is read, so that the compiled step, which che
 sees a size that does not fit. No import here needs torch or pyarrow.
 """
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -32,10 +33,12 @@ class FrontEndConfig(TypedConfig):
     num_bins: int = Field(ge=4, le=128, description="Mel filters per frame.")
     num_ceps: int = Field(ge=1, le=128, description="Cepstra per frame; used with mfcc alone.")
     frame_length_s: float = Field(
-        gt=0, le=0.2, description="Length of the window that a frame is computed from, in seconds."
+        ge=0.001,
+        le=0.2,
+        description="Length of the window that a frame is computed from, in seconds.",
     )
     frame_shift_s: float = Field(
-        gt=0, le=0.2, description="Time from one window to the next, in seconds."
+        ge=0.001, le=0.2, description="Time from one window to the next, in seconds."
     )
     deltas: Literal[0, 1, 2] = Field(
         description="How many orders of time differences are appended to a frame."
@@ -64,8 +67,10 @@ class FrontEndConfig(TypedConfig):
     def _check(self) -> Self:
         if len(self.mean) != self.num_features or len(self.std) != self.num_features:
             raise ValueError(f"mean and std must have {self.num_features} values each")
-        if not all(value > 0 for value in self.std):
-            raise ValueError("std must be positive")
+        if not all(0 < value < math.inf for value in self.std):
+            raise ValueError("std must be positive and finite")
+        if not all(math.isfinite(value) for value in self.mean):
+            raise ValueError("mean must be finite")
         return self
 
 
@@ -79,6 +84,12 @@ class SymbolTable(TypedConfig):
     # what an evaluation counts each symbol as, None where it counts none; as which it is written;
     # empty where each is itself
     scored_as: tuple[str | None, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.scored_as and len(self.scored_as) != len(self.symbols):
+            raise ValueError("symbols and scored_as are of different lengths")
+        return self
 
 
 class LeakyDescription(TypedConfig):
@@ -168,6 +179,11 @@ class EngineDescription(TypedConfig):
                     f"a search of {search.size.num_outputs} outputs, of a network with "
                     f"{self.num_outputs}"
                 )
+        if self.objective == "ctc" and self.num_outputs != len(self.labels.symbols) + 1:
+            raise ValueError(
+                f"CTC has {self.num_outputs} outputs for {len(self.labels.symbols)} symbols and "
+                "the blank"
+            )
         if self.front_end is not None and self.front_end.num_features != self.num_features:
             raise ValueError(
                 f"the front end makes {self.front_end.num_features} features a frame, the network "

@@ -6,6 +6,7 @@ memory beside them. Sizes, checksums and values are checked before anything runs
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,10 @@ class EngineData:
         names = expected_graph_arrays(description.size)
         arrays = {name: self.arrays[f"{kind}_{name}"] for name in names}
         graph = from_arrays(description.size, arrays, "engine")
+        if kind == "symbols" and len(graph.words) > len(self.description.labels.symbols):
+            raise PipelineError(
+                "engine: its search finds more symbols than it has; export it again"
+            )
         return GraphSearch(graph, description.weights)
 
     @property
@@ -191,9 +196,10 @@ def _read_arrays(
         header = json.loads(stream.read(size))
         for name, (dtype, shape) in expected.items():
             start, end = header[name]["data_offsets"]
+            num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+            if end - start != num_bytes:
+                raise PipelineError(f"{source}: {name} has {end - start} bytes, not {num_bytes}")
             array = _aligned(np.dtype(dtype), shape)
-            if end - start != array.nbytes:
-                raise PipelineError(f"{source}: {name} has {end - start} bytes, not {array.nbytes}")
             stream.seek(8 + size + start)
             stream.readinto(array.reshape(-1).view(np.uint8).data)
             if checksums.get(name) != hashlib.sha256(array.data).hexdigest():

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from evaluation.graph.arrays import ARC, GraphArrays, make_arcs
 from featurize.stage import PipelineError, TypedConfig
@@ -19,17 +20,23 @@ from featurize.stage import PipelineError, TypedConfig
 Arrays = Mapping[str, NDArray[Any]]
 _IMPOSSIBLE = np.float32(1e30)
 """A cost beyond all others, in files, which hold finite numbers alone."""
+_MOST = 2**31 - 1
+"""States and arcs are numbered by 32 bits."""
+_MOST_SILENT = 1000
+"""Arcs on a path of a sound graph that take no frame: a few, for shorter histories."""
 
 
 class GraphSize(TypedConfig):
     """Sizes of a search graph's arrays."""
 
-    start: int  # first state
-    num_states: int
-    num_arcs: int
-    num_outputs: int
-    num_emissions: int
-    num_text_bytes: int  # of all words with a line's end after each
+    start: int = Field(ge=0, description="First state.")
+    num_states: int = Field(ge=1, le=_MOST, description="S, states of the graph.")
+    num_arcs: int = Field(ge=0, le=_MOST, description="A, arcs between them.")
+    num_outputs: int = Field(ge=1, le=_MOST, description="O, scores per frame.")
+    num_emissions: int = Field(ge=1, le=_MOST, description="E, what outputs belong to.")
+    num_text_bytes: int = Field(
+        ge=0, le=_MOST, description="Bytes of all words, with a line's end after each."
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +164,8 @@ def from_arrays(size: GraphSize, arrays: Arrays, source: str) -> SearchGraph:
         problem = "an output belongs to no state"
     elif not bool(np.isfinite(arcs["weight"]).all()):
         problem = "a cost is not finite"
+    elif _is_endless(np.repeat(np.arange(size.num_states), counts), arcs):
+        problem = "a path returns to its state without a frame"
     if problem is not None:
         raise PipelineError(f"{source}: the search graph is damaged ({problem}); make it again")
     source_A = np.repeat(np.arange(size.num_states, dtype=np.int32), counts)
@@ -169,6 +178,19 @@ def from_arrays(size: GraphSize, arrays: Arrays, source: str) -> SearchGraph:
         stay_E=_unbounded(arrays["stay_costs"]),
         leave_E=arrays["leave_costs"],
     )
+
+
+def _is_endless(source_A: NDArray[np.intp], arcs_A: NDArray[Any]) -> bool:
+    """Whether arcs that take no frame form a cycle, on which the search might never end."""
+    silent_A = arcs_A["ilabel"] == 0
+    source, target = source_A[silent_A], arcs_A["next"][silent_A]
+    for _ in range(_MOST_SILENT):
+        # What nothing silent leads to is on no cycle.
+        is_entered = np.isin(source, target)
+        if is_entered.all():
+            break
+        source, target = source[is_entered], target[is_entered]
+    return len(source) > 0
 
 
 def _within(numbers: NDArray[Any], end: int) -> bool:

@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save as save_safetensors
 
 from evaluation.config import ViterbiConfig
 from evaluation.decoding import ctc_greedy, symbol_search
@@ -170,6 +172,49 @@ def test_a_damaged_graph_in_an_engine_is_refused(write_model):
     arcs[0, 3] = 10_000
     broken = dataclasses.replace(data, arrays={**data.arrays, "symbols_arcs": arcs})
     with pytest.raises(PipelineError, match="leads to no state"):
+        broken.search("symbols")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("symbol_search", "size", "num_states"), -100),
+        (("symbol_search", "size", "num_states"), 10**30),
+        (("symbol_search", "size", "num_arcs"), 2**31),
+        (("labels", "scored_as"), ["A"]),
+        (("front_end", "frame_shift_s"), 1e-9),
+        (("front_end", "frame_length_s"), 1e-9),
+        (("front_end", "mean"), [math.nan] * 13),
+        (("front_end", "std"), [math.inf] * 13),
+    ],
+)
+def test_a_description_that_cannot_be_is_refused_in_a_line(write_model, tmp_path, place, value):
+    recogniser = load_model(write_model("v2", PHONES, objective="frame", num_features=13))
+    _, streamed = front_end(num_bins=13)
+    data = with_search(recogniser, streamed)
+    described = json.loads(data.description.model_dump_json())
+    *folders, name = place
+    inner = described
+    for folder in folders:
+        inner = inner[folder]
+    assert inner[name] is not None
+    inner[name] = value
+    path = tmp_path / "hostile.spikes"
+    text = json.dumps(described)
+    metadata = {"spikeline_engine": text, "sha256": "{}"}
+    path.write_bytes(save_safetensors(dict(data.arrays), metadata=metadata))
+    with pytest.raises(PipelineError, match=r"hostile\.spikes: "):
+        read_engine(path)
+
+
+def test_a_search_for_symbols_that_are_not_there_is_refused(write_model):
+    data = with_search(load_model(write_model("v2", PHONES, objective="frame")))
+    labels = data.description.labels
+    fewer = labels.model_copy(update={"symbols": labels.symbols[:1], "scored_as": ()})
+    broken = dataclasses.replace(
+        data, description=data.description.model_copy(update={"labels": fewer})
+    )
+    with pytest.raises(PipelineError, match="more symbols than it has"):
         broken.search("symbols")
 
 

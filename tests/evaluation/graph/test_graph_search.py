@@ -341,3 +341,16 @@ def test_a_damaged_graph_is_refused_before_it_is_searched(name, value, message):
     arrays[name][row if column is None else (row, column)] = number
     with pytest.raises(PipelineError, match=message):
         from_arrays(graph.size, arrays, "here")
+
+
+@pytest.mark.parametrize("steps", [(0,), (1, 0)])
+def test_a_graph_whose_search_would_never_end_is_refused(steps):
+    """Arcs that take no frame and lead back: a gain each time round, for ever."""
+    outputs, bigrams = OUTPUTS["symbols"]()
+    graph = search_graph(phone_graph(outputs, bigrams, 0.5), ("A", "B", "SIL"), outputs)
+    arrays = {key: array.copy() for key, array in graph.arrays().items()}
+    first_arcs = np.cumsum(arrays["arcs_of_states"]) - arrays["arcs_of_states"]
+    for state, target in enumerate(steps):
+        arrays["arcs"][first_arcs[state]] = (0, 0, np.float32(-5.0).view(np.int32), target)
+    with pytest.raises(PipelineError, match="returns to its state without a frame"):
+        from_arrays(graph.size, arrays, "here")
