@@ -10,9 +10,9 @@ from evaluation.metrics import EvaluationMetrics, ModelMetrics
 from evaluation.published import CARD_NAME, ENGINE_NAME
 from evaluation.scoring import RATE_UNITS
 from featurize.stage import (
-    MANIFEST_NAME,
     Location,
     PipelineError,
+    is_finished,
     read_checked,
     read_manifest,
     write_manifest,
@@ -39,7 +39,8 @@ def publish(
 
     Args:
         run: a finished training run, of a model that spikes.
-        out: the folder; what an earlier call wrote there is replaced.
+        out: the folder, new, empty or of an earlier call, whose files are replaced; what else was
+            put there since is left alone, and has no checksum.
         precision: of the engine's weights.
         evaluation: whose search is taken and whose results stand in the card; the newest beside
             the run where None.
@@ -54,22 +55,23 @@ def publish(
             "states: run spikeline evaluate --model, or name one by --evaluation"
         )
     is_in_the_way = not out.is_dir() or out.children()
-    if out.exists() and is_in_the_way and not out.child(ENGINE_NAME).exists():
-        raise PipelineError(f"--out {out} holds something else; name a new folder")
+    is_published = out.child(ENGINE_NAME).exists() and is_finished(out)
+    if out.exists() and is_in_the_way and not is_published:
+        raise PipelineError(
+            f"--out {out} holds something else, or what an interrupted call left; name a new folder"
+        )
     engine = engine_of_run(run.uri, precision, choice=SearchChoice(scored.uri))
     card = _card(trained, engine.description, scored, about)
     # The folder may be the model's own: all is read first, and none of it is ever missing.
     own = (trained.weights, trained.label_statistics)
     files = {name: read_checked(run, trained, name) for name in own}
     files |= {ENGINE_NAME: write_engine(engine), CARD_NAME: card.encode()}
+    others = frozenset(out.files()) - files.keys() if is_published else frozenset()
     for name, content in files.items():
         out.child(name).write_bytes(content)
-    for former in out.children():
-        if former.name not in {*files, MANIFEST_NAME}:
-            former.remove()
     stage = Location.of(trained.features)
     named = f"{stage.parent.name}/{stage.name}"
-    write_manifest(out, trained.model_copy(update={"features": named, "checksums": {}}))
+    write_manifest(out, trained.model_copy(update={"features": named, "checksums": {}}), others)
 
 
 def _card(

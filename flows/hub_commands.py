@@ -55,8 +55,17 @@ def run_pull(repository: str, out: str, revision: str | None, as_json: bool) -> 
             if published_engine(found) is None:
                 raise PipelineError(f"{repository} holds no model of spikeline: no {ENGINE_NAME}")
             _check_whole(found)
-            shutil.copytree(folder, target)
+            # Beside the target, of which nothing is there until all is.
+            with tempfile.TemporaryDirectory(
+                prefix=".spikeline-", dir=_made(target.parent)
+            ) as near:
+                shutil.copytree(folder, Path(near, target.name)).rename(target)
         running.finish({"repository": repository, "folder": out}, f"{repository}: {out}")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _check_whole(folder: Location) -> None:

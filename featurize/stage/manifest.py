@@ -126,9 +126,17 @@ def _digest(content: bytes) -> str:
         return "none"
 
 
-def write_manifest(location: Location, manifest: StageManifest) -> None:
-    """Declare a stage finished, with checksums of all files below its location; call this last."""
-    checksums = take_checksums(location, manifest.known_checksums(), UNSEALED_NAMES)
+def write_manifest(
+    location: Location, manifest: StageManifest, others: frozenset[str] = frozenset()
+) -> None:
+    """Declare a stage finished, with checksums of all files below its location; call this last.
+
+    Args:
+        location: where the stage's files are.
+        manifest: what it says of itself, without checksums.
+        others: files below the location that are not the stage's.
+    """
+    checksums = take_checksums(location, manifest.known_checksums(), UNSEALED_NAMES | others)
     write_sealed(location, manifest.model_copy(update={"checksums": checksums}))
 
 

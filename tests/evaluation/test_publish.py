@@ -15,7 +15,7 @@ from evaluation.multiplications import measure_activity
 from evaluation.publish import _parted, publish
 from evaluation.recognise import network_shape
 from featurize.featurize import featurize
-from featurize.stage import Location, PipelineError, write_manifest
+from featurize.stage import Location, PipelineError, read_manifest, write_manifest
 from flows.cli import run
 from tests.harness.tiny import EVALUATION, FEATURES, HERE, TRAINING, make_corpus
 from training.manifest import TrainManifest
@@ -121,10 +121,10 @@ def test_a_model_published_where_it_lies_outlives_a_kill_at_any_write(made, tmp_
     features = Location.of(folder / "runs" / "featurize").children()[0].uri
     manifest = json.loads(trained.child("manifest.json").read_bytes())
     own = TrainManifest.model_validate(manifest | {"features": features, "checksums": {}})
-    write, remove = Location.write_bytes, Location.remove
+    write = Location.write_bytes
     published = Location.of(tmp_path / "published")
     publish(trained, published, evaluation=str(evaluation))
-    published.child("former", "file").write_bytes(b"of an earlier version")
+    published.child("samples", "file").write_bytes(b"put there by its author")
     write_manifest(published, own)
     for num_done in range(12):
         out = Location.of(tmp_path / str(num_done))
@@ -134,10 +134,9 @@ def test_a_model_published_where_it_lies_outlives_a_kill_at_any_write(made, tmp_
         def killed(location, *given, steps=steps):
             if next(steps, None) is None:
                 raise KeyboardInterrupt
-            (write if given else remove)(location, *given)
+            write(location, *given)
 
         monkeypatch.setattr(Location, "write_bytes", killed)
-        monkeypatch.setattr(Location, "remove", killed)
         try:
             publish(out, out, evaluation=str(evaluation))
             break
@@ -147,7 +146,9 @@ def test_a_model_published_where_it_lies_outlives_a_kill_at_any_write(made, tmp_
         publish(out, again, evaluation=str(evaluation))
         assert again.child(own.weights).read_bytes() == trained.child(own.weights).read_bytes()
     assert 5 < num_done < 11
-    assert not out.child("former").exists()
+    assert out.child("samples", "file").read_bytes() == b"put there by its author"
+    sealed = read_manifest(out, TrainManifest).checksums
+    assert sealed.keys() == {own.weights, own.label_statistics, "model.spikes", "README.md"}
 
 
 def test_of_a_pruned_network_the_weights_that_are_there_count(made):
@@ -170,7 +171,10 @@ def test_what_cannot_be_published_is_said(made, tmp_path):
     folder, trained, _ = made
     mine = tmp_path / "mine.txt"
     mine.write_text("kept")
-    for out in (tmp_path, mine):
+    engine_alone = tmp_path / "engines"
+    engine_alone.mkdir()
+    (engine_alone / "model.spikes").write_bytes(b"exported")
+    for out in (tmp_path, mine, engine_alone):
         with pytest.raises(PipelineError, match="holds something else"):
             publish(trained, Location.of(out))
         assert mine.read_text() == "kept"

@@ -1,12 +1,15 @@
 """A model to the hub and back, through the hub's own library and a hub on this machine."""
 
+import errno
 import os
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from evaluation.published import shipped_model
+from flows import hub_commands
 from spikeline_start import module_command
 from tests.harness.hub import TOKEN, running_hub
 
@@ -51,6 +54,30 @@ def test_a_pushed_model_is_pulled_byte_for_byte(hub, spikeline, tmp_path):
     again = spikeline("hub", "pull", "someone/small", "--out", str(out))
     assert again.returncode == 2
     assert "is there already" in again.stderr
+
+
+def test_of_a_download_that_ends_early_nothing_is_there(hub, tmp_path, monkeypatch):
+    hub.repositories["someone/small"] = contents(MODEL)
+    for name, value in (("HF_ENDPOINT", hub.url), ("HF_HOME", str(tmp_path / "hf"))):
+        monkeypatch.setenv(name, value)
+
+    def fills_up(source, target):
+        target.mkdir()
+        (target / "model.spikes").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "no space left")
+
+    class Api:
+        def snapshot_download(self, repository, local_dir, **_):
+            for name, content in contents(MODEL).items():
+                Path(local_dir, name).write_bytes(content)
+
+    monkeypatch.setattr(hub_commands, "_on_the_hub", lambda repository: nullcontext(Api()))
+    monkeypatch.setattr(hub_commands.shutil, "copytree", fills_up)
+    out = tmp_path / "deep" / "pulled"
+    with pytest.raises(OSError, match="no space"):
+        hub_commands.run_pull("someone/small", str(out), None, as_json=False)
+    assert list(out.parent.iterdir()) == []
+    monkeypatch.undo()
 
 
 def test_a_damaged_or_foreign_model_is_not_taken(hub, spikeline, tmp_path):
