@@ -6,9 +6,11 @@ headers are bounded before anything is allocated by them.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import gcd
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 import soundfile
@@ -78,10 +80,10 @@ def read_audio(
             decoded = _decode(location.path, max_duration_s, segment)
         elif segment is not None:
             # The recording may be hours long, of which the store sends what is read.
-            with location.open_read() as stream:
-                _require_known_container(stream)
-                stream.seek(0)
-                decoded = _decode(stream, max_duration_s, segment)
+            with location.open_read() as remote, _watched(remote) as watched:
+                _require_known_container(remote)
+                remote.seek(0)
+                decoded = _decode(watched, max_duration_s, segment)
         else:
             content = _bounded_content(location, max_duration_s)
             _require_known_container(io.BytesIO(content))
@@ -97,6 +99,38 @@ def _require_known_container(stream: IO[bytes]) -> None:
     if not check_container(stream):
         # What the file begins with is not repeated: a table may name any file.
         raise RejectedUtterance("unreadable_audio", "not FLAC, RIFF WAV, SPHERE, Ogg or MP3")
+
+
+class _Watched:
+    """A stream that keeps the error of a read, of which libsndfile only sees that data end."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.error: Exception | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._stream.read(size)
+        except Exception as error:
+            self.error = error
+            return b""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+
+@contextmanager
+def _watched(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The stream for a decoder; an error of a read comes in place of what was made of it."""
+    watched = _Watched(stream)
+    try:
+        yield cast(IO[bytes], watched)
+    finally:
+        if watched.error is not None:
+            raise watched.error
 
 
 @dataclass(frozen=True)

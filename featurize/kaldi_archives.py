@@ -33,9 +33,7 @@ _MAX_ROWS_PAST_END = 3
 _MAX_FOLDERS_ABOVE = 3
 _SIZED_INTEGER = np.dtype([("num_bytes", "u1"), ("value", "<i4")])
 # A parser of binary records fails in as many ways as there are records.
-_PARSER_ERRORS = (
-    ValueError, AssertionError, TypeError, OverflowError, MemoryError, OSError, struct.error,
-)  # fmt: skip
+_PARSER_ERRORS = (ValueError, AssertionError, TypeError, OverflowError, EOFError, struct.error)
 _MATRIX_KINDS = (b"FM ", b"DM ", b"CM ", b"CM2", b"CM3")
 
 
@@ -178,6 +176,7 @@ def read_matrix(entry: ScriptEntry) -> NDArray[np.float32]:
 
     Raises:
         BadRecord: when there is none at that place.
+        OSError: when the store fails; the record itself may be sound.
     """
     try:
         with entry.file.open_read() as stream:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurize.reject_reasons import RejectReason
-from featurize.stage import Location, PipelineError, write_table
+from featurize.stage import Location, PipelineError, is_of_the_store, write_table
 
 REJECTS_NAME = "rejects.parquet"
 
@@ -60,6 +60,8 @@ def read_reject_counts(location: Location) -> RejectCounts:
         with file.open_read() as stream:
             table = pq.read_table(stream, columns=["subset", "reason"])
     except (OSError, pa.ArrowException) as error:
+        if is_of_the_store(error):
+            raise
         raise PipelineError(
             f"{file} is missing or damaged; redo it with: spikeline repair {location}"
         ) from error

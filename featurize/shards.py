@@ -32,6 +32,7 @@ from featurize.stage import (
     VerifyMode,
     damage_error,
     find_damage,
+    is_of_the_store,
 )
 
 
@@ -166,7 +167,12 @@ def _footer(file: Location, sha256: str) -> pq.FileMetaData:
 
 @contextmanager
 def open_shard(file: Location, shard: ShardInfo) -> Iterator[pq.ParquetFile]:
-    """Open with page checksums on; whatever pyarrow makes of damage becomes a PipelineError."""
+    """Open with page checksums on; whatever pyarrow makes of damage becomes a PipelineError.
+
+    Raises:
+        PipelineError: when the shard is missing or damaged.
+        OSError: when the store fails; the shard itself may be sound.
+    """
     try:
         footer = _footer(file, shard.sha256)
         _check_version(file, footer)
@@ -177,6 +183,8 @@ def open_shard(file: Location, shard: ShardInfo) -> Iterator[pq.ParquetFile]:
     except FileNotFoundError as error:
         raise damaged(file, "it is missing") from error
     except (pa.ArrowException, OSError, IndexError, UnicodeDecodeError) as error:
+        if is_of_the_store(error):
+            raise
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise damaged(file, f"it is damaged ({problem})") from error
 

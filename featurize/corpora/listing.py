@@ -1,6 +1,7 @@
 """What corpus readers share: listing files once, reading many small ones, and the digest."""
 
 import codecs
+import errno
 import hashlib
 import logging
 import os
@@ -154,6 +155,9 @@ def read_texts(root: Location, files: Sequence[CorpusFile]) -> dict[str, bytes |
     Returns:
         Path to content, without a byte order mark; None for a file that cannot be read or is
         larger than any transcript.
+
+    Raises:
+        OSError: when the store fails; the files themselves may be sound.
     """
     filesystem = root.filesystem
     contents: dict[str, bytes | None] = {
@@ -166,10 +170,19 @@ def read_texts(root: Location, files: Sequence[CorpusFile]) -> dict[str, bytes |
         # Not "cat": that would take brackets in a path for a pattern.
         answers = filesystem.cat_ranges(paths, None, None, on_error="return")
         for file, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, BaseException) and not _is_of_the_file(answer):
+                raise answer
             contents[file.path] = (
                 bytes(answer).removeprefix(codecs.BOM_UTF8) if isinstance(answer, bytes) else None
             )
     return contents
+
+
+def _is_of_the_file(error: BaseException) -> bool:
+    """Whether a file cannot be read, now or later; else the store failed, or the disk."""
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+        return True
+    return isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def make_listing(

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from featurize.stage.errors import PipelineError, condense
+    from featurize.stage.errors import PipelineError, condense, is_of_the_store
     from featurize.stage.fanout import (
         FanOut,
         Progress,
@@ -73,6 +73,7 @@ __all__ = [
     "held_token",
     "is_finished",
     "is_folder_marker",
+    "is_of_the_store",
     "process_start",
     "processes_of",
     "ray_session",

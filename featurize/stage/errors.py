@@ -14,6 +14,16 @@ class PipelineError(ValueError):
     """
 
 
+def is_of_the_store(error: BaseException) -> bool:
+    """Whether a store or a disk failed, rather than what a file holds.
+
+    pyarrow raises a plain OSError without a number where content is damaged.
+    """
+    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
+        return False
+    return type(error) is not OSError or error.errno is not None
+
+
 def condense(error: "ValidationError") -> str:
     """A validation error in one line: the field, what is wrong, what was given."""
     first = error.errors(include_url=False)[0]

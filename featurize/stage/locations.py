@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _SCHEME = re.compile(r"^([a-z0-9+.-]+)://", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_MOST_REMOVALS = 10
+"""Attempts to remove what others remove, too."""
 _PARTIAL = re.compile(r"^\..*\.partial$", re.DOTALL)
 
 logger = logging.getLogger(__name__)
@@ -272,9 +274,24 @@ class Location:
             logger.debug("unfinished uploads below %s cannot be listed: %s", self, error)
 
     def remove(self) -> None:
-        """Remove the file or the whole tree, if there is one."""
+        """Remove the file or the whole tree, if there is one; others may be removing it, too."""
+        for _ in range(_MOST_REMOVALS):
+            if not self.exists():
+                return
+            try:
+                self._remove()
+            except FileNotFoundError:  # another was faster with a part of it
+                continue
         if self.exists():
+            raise PipelineError(f"{self} cannot be removed: something else writes there")
+
+    def _remove(self) -> None:
+        if self.is_local:
             self.filesystem.rm(self.path, recursive=True)
+            return
+        # Not "rm": that would take brackets in a path for a pattern, and remove what fits it.
+        for path in self.filesystem.find(self.path, withdirs=False):
+            self.filesystem.rm_file(path)
 
     def __str__(self) -> str:
         return self.uri

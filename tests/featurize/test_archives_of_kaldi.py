@@ -2,6 +2,8 @@
 
 import base64
 import gzip
+import io
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -52,6 +54,20 @@ VECTORS = (
     b"u \x00B\x04\x04\x00\x00\x00\x04\x03\x00\x00\x00\x04\x03\x00\x00\x00\x04\xff\xff\xff\xff"
     b"\x04p\x11\x01\x00v \x00B\x04\x00\x00\x00\x00w \x00B\x04\x01\x00\x00\x00\x04\x05\x00\x00\x00"
 )
+
+
+def test_a_store_that_fails_makes_no_reject(tmp_path, monkeypatch):
+    (tmp_path / "raw.ark").write_bytes(base64.b64decode(MATRICES["float"]))
+    (tmp_path / "feats.scp").write_text("u raw.ark:2\n")
+    entry = read_script(Location.of(tmp_path / "feats.scp"), Location.of(tmp_path))["u"]
+
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            raise TimeoutError("read timed out")
+
+    monkeypatch.setattr(Location, "open_read", lambda self: nullcontext(Broken()))
+    with pytest.raises(TimeoutError):
+        read_matrix(entry)
 
 
 @pytest.mark.parametrize("kind", MATRICES)

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from featurize.audio import read_audio
 from featurize.reject_reasons import RejectedUtterance
 from featurize.resampling import resample
+from featurize.segment import Segment
 from featurize.stage import Location
 
 RATE = 16_000
@@ -210,3 +212,32 @@ def test_blocks_of_a_compressed_wav_are_not_called_samples(tmp_path):
     wav.write_bytes(wav.read_bytes()[:-9000])
     with pytest.raises(RejectedUtterance, match=r"\d+ of 24576 bytes are there"):
         read_audio(Location.of(wav), 16_000, 30.0)
+
+
+@pytest.mark.parametrize("num_good", [0, 1, 3])
+def test_a_store_that_fails_while_a_segment_is_decoded_is_no_short_recording(
+    tmp_path, monkeypatch, num_good
+):
+    """libsndfile sees an end of data where a read failed."""
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(160_000, np.float32), 16_000)
+    content = path.read_bytes()
+
+    class Broken(io.BytesIO):
+        num_reads = 0
+
+        def read(self, size=-1):
+            at = self.tell()
+            if at > 100_000:
+                self.num_reads += 1
+                if self.num_reads > num_good:
+                    raise TimeoutError("read timed out")
+            return super().read(size)
+
+    monkeypatch.setattr(Location, "is_local", property(lambda self: False))
+    monkeypatch.setattr(Location, "open_read", lambda self: nullcontext(Broken(content)))
+    segment = Segment(4.0, 4.0)
+    with pytest.raises(TimeoutError):
+        read_audio(Location.of(path), 16_000, 30.0, segment)
+    monkeypatch.setattr(Location, "open_read", lambda self: nullcontext(io.BytesIO(content)))
+    assert read_audio(Location.of(path), 16_000, 30.0, segment).num_samples == 64_000

@@ -1,6 +1,8 @@
 """Shards: round trip, determinism, index, and every kind of damage."""
 
+import errno
 import hashlib
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +33,7 @@ from featurize.shards import (
 )
 from featurize.stage import Location, PipelineError
 from featurize.utterance_index import index_shard
+from flows.retries import is_io_error
 
 INVENTORY = LabelInventory(kind="phones", symbols=("a", "b", "c"), scored_as=("a", "b", "c"))
 
@@ -223,6 +226,23 @@ def test_missing_files_are_refused(tmp_path):
     for reader in (verify_shard, read_rows):
         with pytest.raises(PipelineError, match="it is missing"):
             reader(location, shard)
+
+
+def test_a_store_that_fails_is_no_damage(tmp_path, monkeypatch):
+    """It is tried again, and nobody is told to repair a sound shard."""
+    location = Location(str(tmp_path))
+    shard = write(location, make_rows())
+    for error in (TimeoutError("read timed out"), OSError(errno.EIO, "input/output error")):
+
+        def fails(self, error=error):
+            raise error
+
+        monkeypatch.setattr(Location, "arrow", fails)
+        with pytest.raises(OSError, match=re.escape(str(error))) as caught:
+            read_rows(location, shard)
+        assert is_io_error(caught.value)
+        monkeypatch.undo()
+    assert read_rows(location, shard)
 
 
 def rewrite(path, shard, change, schema=SHARD_SCHEMA):

@@ -10,7 +10,7 @@ import pytest
 
 from featurize.corpora import librispeech
 from featurize.featurize import featurize
-from featurize.stage import Location, PipelineError, run_stage
+from featurize.stage import Location, PipelineError, held_lease, run_stage
 from tests.harness.tiny import FEATURES, make_corpus
 
 REPOSITORY = Path(__file__).parents[3]
@@ -152,3 +152,36 @@ def test_an_endpoint_with_a_path_is_refused(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000/bucket")
     with pytest.raises(PipelineError, match="bucket belongs into the s3:// address"):
         Location.of("s3://bucket/x").exists()
+
+
+@pytest.mark.parametrize("name", ["run[1]", "run?", "run*"])
+def test_what_is_removed_on_s3_is_no_pattern(s3_server, name):
+    root = Location.of(f"{s3_server.uri}/patterns")
+    other, own = root.child("run1", "a", "data"), root.child(name, "a", "data")
+    for file in (other, own):
+        file.write_bytes(b"kept")
+    own.parent.remove()
+    assert not own.exists()
+    assert other.read_bytes() == b"kept"
+    own.parent.remove()
+    with held_lease(own.parent.child("stage")):
+        pass
+    assert root.child(name).files() == {}
+
+
+def test_what_others_remove_as_well_is_removed(tmp_path, monkeypatch):
+    location = Location.of(tmp_path / "claim")
+    location.write_bytes(b"")
+    exists = Location.exists
+    seen = iter([True, True])
+    monkeypatch.setattr(Location, "exists", lambda self: next(seen, None) or exists(self))
+    Path(location.path).unlink()
+    location.remove()
+    assert list(seen) == []
+
+
+def test_what_is_written_again_and_again_is_not_removed_for_ever(tmp_path, monkeypatch):
+    location = Location.of(tmp_path / "claim")
+    monkeypatch.setattr(Location, "exists", lambda self: True)
+    with pytest.raises(PipelineError, match="something else writes there"):
+        location.remove()
