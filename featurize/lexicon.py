@@ -183,7 +183,7 @@ def _parsed(file: Location, lines: list[str]) -> Iterator[tuple[str, tuple[str, 
             continue
         while len(fields) > 2 and _PROBABILITY.fullmatch(fields[1]):
             del fields[1]
-        if fields[0].startswith(_NO_WORD) or (len(fields) == 2 and fields[1] in _NOISES):
+        if fields[0].startswith(_NO_WORD) or (len(fields) == 2 and fields[1].upper() in _NOISES):
             continue
         word, phones = fields[0].upper().split("(")[0], _bare(fields[1:])
         unknown = [phone for phone in phones if phone not in CMUDICT_39]

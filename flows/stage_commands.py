@@ -230,7 +230,9 @@ def featurize_for_scoring(
             found.append(FeaturizeConfig.model_validate(made))
         except ValidationError as error:
             raise PipelineError(f"{source}: {condense(error)}; it cannot be made alike") from error
-    own = [config.model_copy(update={"splits": SplitsConfig(test=("any",))}) for config in found]
+    # Which speakers make a subset is of the models' own corpus.
+    alike = {"splits": SplitsConfig(test=("any",)), "speaker_subsets": ()}
+    own = [config.model_copy(update=alike) for config in found]
     if any(config != own[0] for config in own):
         raise PipelineError("the models were trained on different features; score them one by one")
     reader = _reader_of(corpus, own[0].corpus)

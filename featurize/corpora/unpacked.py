@@ -32,10 +32,16 @@ def scan_folders(
     rejects: list[Reject] = []
     digest = hashlib.sha256()
     missing = dict.fromkeys(subsets)
-    present: set[str] = set()
+    present: dict[str, Location] = {}
     for folder in folders:
         here = subsets_of(folder)
-        present.update(here)
+        for subset in here:
+            before = present.setdefault(subset, folder)
+            if before != folder and subset in subsets:
+                raise PipelineError(
+                    f"subset {subset!r} is in two archives, {before.name} and {folder.name}; "
+                    "unpack them into one folder, or give the subset two names"
+                )
         wanted = [subset for subset in missing if subset in here]
         if not wanted:
             continue

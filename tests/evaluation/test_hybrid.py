@@ -18,7 +18,7 @@ from featurize.featurize_config import FeaturizeConfig, SplitsConfig
 from featurize.phones import PHONE_48_TO_39
 from featurize.schema import FeaturizeManifest
 from featurize.shards import iter_rows
-from featurize.stage import FanOut, Location, read_manifest
+from featurize.stage import FanOut, Location, read_manifest, write_manifest
 from flows.recipes import recipe_named
 from flows.stage_commands import featurize_for_scoring
 from training.align.align import align
@@ -136,6 +136,10 @@ def test_speakers_of_another_corpus_are_scored_by_pointing_at_it(synthetic_corpu
     (other / "SPEAKERS.TXT").write_bytes((source / "SPEAKERS.TXT").read_bytes())
     shutil.copytree(source / "test-synthetic", other / "some-people")
     assert subsets_at("librispeech", Location.of(other)) == ("some-people",)
+    dealt = {"speaker_subsets": [{"name": "dev-synthetic", "speakers": ["1"]}]}
+    trained = read_manifest(aligned.location, FeaturizeManifest)
+    own = {"config": trained.config | dealt, "checksums": {}}
+    write_manifest(aligned.location, trained.model_copy(update=own))
     wanted = featurize_for_scoring([model], Location.of(other))
     assert wanted == config.model_copy(update={"splits": wanted.splits})
     assert wanted.splits == SplitsConfig(test=("some-people",))

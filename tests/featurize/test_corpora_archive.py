@@ -163,6 +163,16 @@ def test_an_unpacked_corpus_is_read_where_its_archive_still_lies(synthetic_corpu
     assert scan_corpus("librispeech", Location.of(root), ["train-synthetic"]).entries
 
 
+def test_a_subset_that_is_dealt_over_two_archives_is_not_lost_in_part(synthetic_corpus, tmp_path):
+    source = synthetic_corpus / "librispeech"
+    for number in (1, 2):
+        packed(source, tmp_path / f"part{number}.tar.gz", "SPEAKERS.TXT", "train-synthetic")
+    packed(source, tmp_path / "dev.tar.gz", "SPEAKERS.TXT", "dev-synthetic")
+    with pytest.raises(PipelineError, match=r"'train-synthetic' is in two archives"):
+        scan_corpus("librispeech", Location.of(tmp_path), ["train-synthetic"])
+    assert scan_corpus("librispeech", Location.of(tmp_path), ["dev-synthetic"]).entries
+
+
 def test_several_archives_are_one_corpus(synthetic_corpus, tmp_path):
     source = synthetic_corpus / "librispeech"
     for subset in ("train-synthetic", "dev-synthetic"):

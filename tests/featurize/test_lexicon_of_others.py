@@ -43,7 +43,15 @@ def test_a_compressed_lexicon_is_read(read):
     "probability", ["", "1.0 ", "0.25 ", "1e-05 ", "1. ", "1 0.0 0.0 0.0 ", "0.99 0.17 1.32 0.88 "]
 )
 def test_lexica_of_kaldi_and_mfa_are_read_without_their_words_of_silence(read, probability):
-    lines = ["!SIL SIL", "<UNK> SPN", "SIL SIL", "[NOISE] NSN", "THE DH AH0", "CAT K AE1 T"]
+    lines = [
+        "!SIL SIL",
+        "<UNK> SPN",
+        "SIL SIL",
+        "[NOISE] NSN",
+        "[bracketed] spn",
+        "THE DH AH0",
+        "CAT K AE1 T",
+    ]
     content = "\n".join(line.replace(" ", f" {probability}", 1) for line in lines)
     assert read(content.encode()).pronunciations == {
         "THE": ("DH", "AH"),
