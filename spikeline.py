@@ -192,7 +192,7 @@ class Model:
         return spell(scored_symbols(self._search(scores.log_probs_TO), table), table)
 
     def stream(self, sample_rate_hz: int = 16_000, evaluation: str | None = None) -> Transcriber:
-        """The event-driven engine on a stream of samples: ``feed``, ``partial`` and ``result``.
+        """The event-driven engine on a stream of samples: ``feed``, ``so_far`` and ``result``.
 
         Args:
             sample_rate_hz: of what is fed.

@@ -26,7 +26,7 @@ def front_csv(points: Sequence[FrontPoint]) -> str:
 def _rows(point: FrontPoint) -> Iterator[dict[str, object]]:
     for run in point.runs:
         metrics = run.metrics
-        rates = {
+        rates: dict[str, float] = {
             rate: round(float(errors.sum() / run.lengths[rate].sum()), 6)
             for rate, errors in run.errors.items()
         }

@@ -27,6 +27,8 @@ from flows.pictures import picture
 
 _LOGGER = logging.getLogger(__name__)
 _UPDATE_INTERVAL_S = 1.0
+_PAUSE_S = 60.0
+"""After a failed update, before the next: the work shall not wait for each."""
 
 
 def artifact_key(*parts: str) -> str:
@@ -81,23 +83,28 @@ class LiveArtifact:
 
     Prefect's own ``update_progress_artifact`` does nothing outside the run's context, where a
     training callback stands; the client works everywhere. A server that cannot be reached never
-    stops the work: it is said once in the log.
+    stops the work: it is said once in the log, and tried again after a while.
     """
 
     def __init__(self, created: object) -> None:
         self._id = UUID(str(created))
-        self._is_unreachable = False
+        self._next_try_s = -math.inf
 
-    def change(self, change: ArtifactUpdate) -> None:
-        """Put new content in place of the old."""
-        if self._is_unreachable:
+    def change(self, change: ArtifactUpdate, *, is_last: bool = False) -> None:
+        """Put new content in place of the old.
+
+        Args:
+            is_last: whether no other content is to come, so that a lost one would stay lost.
+        """
+        if not is_last and time.monotonic() < self._next_try_s:
             return
         try:
             with get_client(sync_client=True) as client:
                 client.update_artifact(self._id, change)
         except Exception as error:
-            self._is_unreachable = True
-            _LOGGER.warning("progress is no longer published to Prefect: %s", error)
+            if self._next_try_s == -math.inf:
+                _LOGGER.warning("progress cannot be published to Prefect at present: %s", error)
+            self._next_try_s = time.monotonic() + _PAUSE_S
 
 
 class ProgressArtifact(LiveArtifact):
@@ -122,4 +129,4 @@ class ProgressArtifact(LiveArtifact):
         change = ArtifactUpdate(data=percent)
         if description is not None:
             change = ArtifactUpdate(data=percent, description=description)
-        self.change(change)
+        self.change(change, is_last=share >= 1.0)

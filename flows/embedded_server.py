@@ -191,6 +191,7 @@ class PrefectApi:
         configured = _configured_api_url()
         self._server = None if configured else start_server()
         self.api_url = configured or (self._server.api_url if self._server else "")
+        self._is_ready = False
         self._said = contextlib.ExitStack()
         if self._server is not None:
             self._said.enter_context(terminal.bar("starting Prefect"))
@@ -201,6 +202,7 @@ class PrefectApi:
         """Wait until the server answers."""
         if self._server is not None:
             wait_until_ready(self._server)
+            self._is_ready = True
         elif not _answers(self.api_url, timeout_s=10.0):
             with_path = self.api_url.rstrip("/") + "/api"
             if _answers(with_path, timeout_s=10.0):
@@ -219,5 +221,7 @@ class PrefectApi:
         if self._server is not None:
             _send_what_waits()
             self._server.stop()
+            if self._is_ready:  # else an error has named the log
+                self._server.log.unlink(missing_ok=True)
             if os.environ.get("PREFECT_API_URL") == self._server.api_url:
                 del os.environ["PREFECT_API_URL"]

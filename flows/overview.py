@@ -124,7 +124,7 @@ class Overview:
     def finish(self, result: str) -> None:
         """Put the result, as markdown, at the top."""
         self._result = result
-        self._publish(at_once=True)
+        self._publish(at_once=True, is_last=True)
 
     def markdown(self) -> str:
         """The page."""
@@ -148,13 +148,13 @@ class Overview:
             self._num_drawn, self._last_drawn_s = num_epochs, now_s
         return self._picture
 
-    def _publish(self, at_once: bool) -> None:
+    def _publish(self, at_once: bool, is_last: bool = False) -> None:
         with self._lock:
             now_s = time.monotonic()
             too_soon = now_s - self._last_update_s < _UPDATE_INTERVAL_S
             if at_once or not too_soon:
                 self._last_update_s = now_s
-                self._artifact.change(ArtifactUpdate(data=self.markdown()))
+                self._artifact.change(ArtifactUpdate(data=self.markdown()), is_last=is_last)
 
 
 def _epochs(curve: Curve) -> str:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from featurize.stage import Location, PipelineError, TypedConfig
 from flows.failures import MISTAKE_EXIT_CODE, one_line
 from flows.report_link import REPORTS_ROOT, REPORTS_URL
+from flows.surroundings import settle_environment
 from infra.prefect_api import POOL, cancel_runs, has_worker, is_healthy
 from infra.processes import StartedProcess, start_process, stop_process
 from spikeline_start import module_command
@@ -98,7 +99,8 @@ def up(state: StateFolder, port: int, runs: str, corpus: str, num_trainings: int
             f"the server already runs on port {stack.port}: make up PORT={stack.port}, or make "
             "down first"
         )
-    is_shown = stack.reports is not None and stack.reports.is_alive
+    # A worker keeps where its runs' reports are shown.
+    is_shown = any(one is not None and one.is_alive for one in (stack.reports, stack.worker))
     if is_shown and stack.reports_root not in ("", Location.of(runs).uri):
         raise PipelineError(
             f"results at {stack.reports_root} are being served: make up RUNS={stack.reports_root}, "
@@ -132,9 +134,11 @@ def _serve_reports(state: StateFolder, stack: Stack, runs: str) -> Stack:
     """Let a browser open reports: a page of the UI may not open files."""
     root = Location.of(runs).uri
     if stack.reports is None or not stack.reports.is_alive:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port = probe.getsockname()[1]
+        port = stack.reports_port
+        if not port or stack.worker is None or not stack.worker.is_alive:
+            with socket.socket() as probe:
+                probe.bind((HOST, 0))
+                port = probe.getsockname()[1]
         at = ("--port", str(port), "--runs", root)
         reports = state.start("reports", "infra.report_server", *at)
         shown = {"reports": reports, "reports_port": port, "reports_root": root}
@@ -243,6 +247,7 @@ def main() -> int:
     arguments = _arguments()
     state = StateFolder(arguments.state)
     try:
+        settle_environment()
         if arguments.command == "down":
             print("\n".join(down(state)))
             return 0

@@ -204,7 +204,7 @@ class RecognitionService:
         """
         headers = connection.headers
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and not _is_of(origin, headers.get("host")):
             raise Refused("pages of other origins may not use this server", 403)
         if self._token is None:
             return
@@ -262,6 +262,14 @@ async def _received(websocket: WebSocket, allowed_s: float) -> str | bytes:
     text: str | None = message.get("text")
     data: bytes = message.get("bytes") or b""
     return data if text is None else text
+
+
+def _is_of(origin: str, host: str | None) -> bool:
+    """Whether a page's origin is this host; what is no address is of none."""
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:
+        return False
 
 
 def _parsed(message: str | bytes) -> StartMessage | EndMessage:

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from prefect.client.schemas.actions import ArtifactUpdate
 
 from evaluation.figures import INK, finish, new_figure
 from featurize.stage import Location
-from flows.artifacts import artifact_key, plain_cell
+from flows import artifacts
+from flows.artifacts import LiveArtifact, artifact_key, plain_cell
 from flows.pictures import for_any_page, picture, png_data_uri
 from flows.report_link import REPORTS_ROOT, REPORTS_URL, report_address
 
@@ -95,3 +97,36 @@ def test_a_report_is_linked_where_it_is_served(monkeypatch: pytest.MonkeyPatch) 
     elsewhere = Location.of("/data/runs2/evaluation/0123456789abcdef")
     assert report_address(elsewhere).startswith("file:///data/runs2/")
     assert report_address(Location.of("s3://b/evaluation/01234567")).startswith("s3://b/")
+
+
+def test_an_update_that_fails_is_said_once_and_the_last_one_still_arrives(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    arrived: list[object] = []
+    is_down = True
+
+    class Client:
+        def __enter__(self) -> "Client":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+        def update_artifact(self, _id: object, change: ArtifactUpdate) -> None:
+            if is_down:
+                raise ConnectionError("the server restarts")
+            arrived.append(change.data)
+
+    now_s = 0.0
+    monkeypatch.setattr(artifacts, "get_client", lambda **_: Client())
+    monkeypatch.setattr(artifacts.time, "monotonic", lambda: now_s)
+    artifact = LiveArtifact("00000000-0000-0000-0000-000000000001")
+    artifact.change(ArtifactUpdate(data="1"))
+    is_down = False
+    artifact.change(ArtifactUpdate(data="2"))
+    assert arrived == [], "the work does not wait for each"
+    artifact.change(ArtifactUpdate(data="3"), is_last=True)
+    now_s = 61.0
+    artifact.change(ArtifactUpdate(data="4"))
+    assert arrived == ["3", "4"]
+    assert caplog.text.count("cannot be published") == 1

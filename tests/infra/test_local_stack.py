@@ -1,15 +1,20 @@
 """``make up``, what the UI sends, ``make down``: a real server, worker and runs."""
 
+import os
 import re
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from featurize.stage import PipelineError
-from infra.local_stack import StateFolder, up
+from featurize.stage import Location, PipelineError, process_start
+from flows.report_link import REPORTS_ROOT, REPORTS_URL
+from infra.local_stack import Stack, StateFolder, up
+from infra.processes import StartedProcess
 from tests.infra.conftest import (
     FinishedPipeline,
     RunningStack,
@@ -230,3 +235,55 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
         taken.listen()
         with pytest.raises(PipelineError, match=f"make up PORT={port + 1}"):
             up(StateFolder(tmp_path / "state"), port, "runs", "", 1)
+
+
+def test_a_report_server_that_died_comes_back_where_the_worker_links_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number, began = os.getpid(), int(process_start(os.getpid()))
+
+    def alive(name: str) -> StartedProcess:
+        return StartedProcess(name=name, pid=number, start_ticks=began, log="log")
+
+    dead = alive("reports").model_copy(update={"start_ticks": began - 1})
+    state, runs = StateFolder(tmp_path), Location.of(tmp_path / "runs").uri
+    stack = Stack(
+        port=4999,
+        server=alive("server"),
+        worker=alive("worker"),
+        reports=dead,
+        reports_port=41111,
+        reports_root=runs,
+    )
+    state.write(stack)
+    monkeypatch.setattr(StateFolder, "start", lambda self, name, *_: alive(name))
+    monkeypatch.setattr("infra.local_stack._wait_for", lambda *_: None)
+    monkeypatch.setattr("infra.register.register", lambda *_: None)
+    for name in ("PREFECT_API_URL", "PREFECT_HOME", REPORTS_URL, REPORTS_ROOT):
+        monkeypatch.setenv(name, "")
+    assert up(state, 4999, runs, "", 1).reports_port == 41111
+    state.write(stack)
+    with pytest.raises(PipelineError, match="are being served"):
+        up(state, 4999, str(tmp_path / "other"), "", 1)
+
+
+def test_make_up_asks_no_proxy_for_this_machine(tmp_path: Path) -> None:
+    """Whether the server is there is asked of 127.0.0.1 itself."""
+    dead = f"http://127.0.0.1:{free_port()}"
+    program = (
+        "import sys, urllib.request\n"
+        "from infra import local_stack\n"
+        "sys.argv = ['up', 'down', '--state', sys.argv[1]]\n"
+        "local_stack.main()\n"
+        "print(urllib.request.proxy_bypass('127.0.0.1'))\n"
+    )
+    without = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env={**without, "http_proxy": dead, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] in ("1", "True")

@@ -205,6 +205,33 @@ def test_utterances_too_short_for_their_phones_are_rejects(synthetic_corpus, run
     assert [(row["utterance_id"], row["reason"]) for row in rejects] == [(name, "too_short")]
 
 
+def test_a_subset_of_which_nothing_is_left_is_said_with_its_own_reason(
+    synthetic_corpus, runs, tmp_path
+):
+    shutil.copytree(synthetic_corpus / "librispeech", tmp_path / "librispeech")
+    frames = rows_of(features_of(tmp_path, runs, corpus="librispeech"))
+    spoiled = []
+    for subset in ("train", "dev"):
+        for file in sorted((tmp_path / "librispeech").glob(f"{subset}-synthetic/**/*.trans.txt")):
+            lines = file.read_text().splitlines()
+            some = lines[:1] if subset == "train" else lines
+            names = [line.split()[0] for line in some]
+            babble = [
+                f"{name} {' '.join(['A'] * (len(frames[name].features) // 2))}" for name in names
+            ]
+            file.write_text("\n".join([*babble, *lines[len(some) :]]) + "\n")
+            spoiled += [len(frames[name].features) // 2 for name in names]
+            if subset == "train":
+                break
+    features = features_of(tmp_path, runs, corpus="librispeech")
+    with pytest.raises(PipelineError, match="could be aligned") as caught:
+        align(FEW, features, runs)
+    assert "'dev-synthetic'" in str(caught.value)
+    of_train, *of_dev = (f" {number} phones)" for number in spoiled)
+    assert of_train not in str(caught.value)
+    assert any(number in str(caught.value) for number in of_dev)
+
+
 def test_features_without_phone_labels_are_refused(synthetic_corpus, runs):
     spelt = features_of(synthetic_corpus, runs, corpus="librispeech", labels="characters")
     with pytest.raises(PipelineError, match="labels=phones"):

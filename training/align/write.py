@@ -97,9 +97,11 @@ def write_aligned(
         subsets[subset] = SubsetInfo.of(subset, infos, num_speakers, seconds)
     empty = [subset for subset, info in subsets.items() if not info.num_utterances]
     if empty:
+        first = next((reject for reject in rejects if reject.subset == empty[0]), None)
+        why = "it has none" if first is None else f"{first.reason}: {first.detail}"
         raise PipelineError(
-            f"no utterance of subset {empty[0]!r} could be aligned ({rejects[0].reason}: "
-            f"{rejects[0].detail}); {target.child(REJECTS_NAME)} lists each"
+            f"no utterance of subset {empty[0]!r} could be aligned ({why}); "
+            f"{target.child(REJECTS_NAME)} lists each that was left out"
         )
     counts = count_rejects(rejects)
     kept = _num_utterances(subsets)
