@@ -29,6 +29,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _MOST_REMOVALS = 10
 """Attempts to remove what others remove, too."""
+_KEYS_PER_REQUEST = 1000
 _PARTIAL = re.compile(r"^\..*\.partial$", re.DOTALL)
 
 logger = logging.getLogger(__name__)
@@ -290,8 +291,19 @@ class Location:
             self.filesystem.rm(self.path, recursive=True)
             return
         # Not "rm": that would take brackets in a path for a pattern, and remove what fits it.
-        for path in self.filesystem.find(self.path, withdirs=False):
-            self.filesystem.rm_file(path)
+        bucket = self.path.partition("/")[0]
+        found = (str(path) for path in self.filesystem.find(self.path))
+        own = (path for path in found if path == self.path or path.startswith(f"{self.path}/"))
+        keys = [path.partition("/")[2] for path in own]
+        for start in range(0, len(keys), _KEYS_PER_REQUEST):
+            batch = [{"Key": key} for key in keys[start : start + _KEYS_PER_REQUEST]]
+            wanted = {"Objects": batch, "Quiet": True}
+            answer = self.filesystem.call_s3("delete_objects", Bucket=bucket, Delete=wanted)
+            for error in answer.get("Errors", ()):
+                if not is_folder_marker(error["Key"]):
+                    raise OSError(
+                        f"s3://{bucket}/{error['Key']} cannot be removed: {error.get('Message')}"
+                    )
 
     def __str__(self) -> str:
         return self.uri

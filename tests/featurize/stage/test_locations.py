@@ -158,9 +158,12 @@ def test_an_endpoint_with_a_path_is_refused(monkeypatch):
 def test_what_is_removed_on_s3_is_no_pattern(s3_server, name):
     root = Location.of(f"{s3_server.uri}/patterns")
     other, own = root.child("run1", "a", "data"), root.child(name, "a", "data")
-    for file in (other, own):
+    beside = root.child(name, "ab", "data")
+    for file in (other, own, beside):
         file.write_bytes(b"kept")
     own.parent.remove()
+    assert beside.exists()
+    beside.remove()
     assert not own.exists()
     assert other.read_bytes() == b"kept"
     own.parent.remove()
