@@ -1,6 +1,7 @@
 """The front as a drawing: error rate against multiplications per second of speech."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
@@ -24,6 +25,8 @@ from evaluation.scoring import RATE_UNITS, RateName
 
 _FILLED: dict[Aid, FillStyleType] = {"teacher": "left", "masks": "bottom", "pruning": "none"}
 """How much of a marker is filled where a family has this beside its training."""
+_NOTE_WIDTH = 80
+"""Characters of a line of what stands in the picture's corner."""
 _TITLE = "Error rate against multiplications per second of speech"
 
 
@@ -79,11 +82,20 @@ def crop(points: Sequence[FrontPoint], rate: RateName) -> tuple[float | None, st
     """
     dense = [point.rate(rate) for point in points if point.is_dense]
     top = 1.25 * max(dense) if dense else float("inf")
-    above = [point for point in points if point.rate(rate) > top]
-    said = ", ".join(
-        f"{p.family} {p.rate(rate):.1%} at {short_count(p.multiplications_per_s)}" for p in above
-    )
+    above: dict[str, list[FrontPoint]] = {}
+    for point in points:
+        if point.rate(rate) > top:
+            above.setdefault(point.family, []).append(point)
+    said = ", ".join(f"{family} {_spoken(own, rate)}" for family, own in above.items())
     return (top, f"above the picture: {said}") if above else (None, "")
+
+
+def _spoken(points: Sequence[FrontPoint], rate: RateName) -> str:
+    """One point in words, or between which errors several lie."""
+    errors = [point.rate(rate) for point in points]
+    if len(points) > 1:
+        return f"{min(errors):.1%} to {max(errors):.1%}"
+    return f"{errors[0]:.1%} at {short_count(points[0].multiplications_per_s)}"
 
 
 def draw_front(points: Sequence[FrontPoint], rate: RateName, name: str = "front") -> Plot:
@@ -112,7 +124,9 @@ def draw_front(points: Sequence[FrontPoint], rate: RateName, name: str = "front"
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         top, said = crop(shown, rate)
         axes.set_ylim(top=top)
-        axes.text(1.0, 0.97, said, ha="right", va="top", fontsize=8, transform=axes.transAxes)
+        # Not in the layout: long words would squeeze the axes instead of being broken.
+        note = axes.text(1.0, 0.97, fill(said, _NOTE_WIDTH), transform=axes.transAxes)
+        note.set(ha="right", va="top", fontsize=8, in_layout=False)
         axes.set_xlabel("Multiplications per second of speech (audited, logarithmic)")
         axes.set_ylabel(f"{RATE_UNITS[rate].capitalize()} error rate, 95% interval")
         axes.set_title(f"{_TITLE}: lower left is better", loc="left", fontsize=11)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from evaluation import front_plot
 from evaluation.front import (
     FrontPoint,
     ScoredRun,
@@ -298,5 +299,28 @@ def test_what_is_far_above_is_said_and_not_drawn():
     assert crop([near, far], "per") == (None, "")
     top, said = crop([near, far, dense], "per")
     assert top == 1.25 * dense.rate("per")
-    assert said.startswith("above the picture: adlif")
-    assert "v3" not in said
+    assert said == "above the picture: adlif 52.0% at 50 k"
+    further = [
+        replace(far, name=f"adlif-{n}", runs=(scored(np.full(40, n), 500.0, density=(0.1,)),))
+        for n in range(27, 47)
+    ]
+    _, said = crop([near, far, *further, dense], "per")
+    assert said == "above the picture: adlif 52.0% to 92.0%"
+
+
+def test_long_words_in_the_picture_leave_the_axes_their_room(monkeypatch):
+    dense = point("gru-a", scored(np.full(40, 10), 500.0))
+    many = [
+        point(f"{family}{n}-a", scored(np.full(40, 26 + n), 500.0, density=(0.1,)), is_dense=False)
+        for n, family in enumerate(["conventional"] * 9)
+    ]
+    widths = []
+
+    def measured(figure, *_):
+        figure.canvas.draw()
+        widths.append(figure.axes[0].get_position().width)
+
+    monkeypatch.setattr(front_plot, "finish", measured)
+    draw_front([dense], "per")
+    draw_front([dense, *many], "per")
+    assert widths[1] > 0.95 * widths[0]
