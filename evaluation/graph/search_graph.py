@@ -29,7 +29,7 @@ _MOST_SILENT = 1000
 class GraphSize(TypedConfig):
     """Sizes of a search graph's arrays."""
 
-    start: int = Field(ge=0, description="First state.")
+    start: int = Field(ge=0, description="State in which every search begins, from 0.")
     num_states: int = Field(ge=1, le=_MOST, description="S, states of the graph.")
     num_arcs: int = Field(ge=0, le=_MOST, description="A, arcs between them.")
     num_outputs: int = Field(ge=1, le=_MOST, description="O, scores per frame.")
