@@ -231,7 +231,7 @@ def _ablation_entries(full: FrontEntry) -> Iterator[FrontEntry]:
 
 _EVENT_SIZES: dict[ModelName, dict[float, int]] = {
     "deltagru": {1.0: 64, 2.5: 128, 5.0: 128, 10.0: 256, 25.0: 400},
-    "egru": {1.0: 64, 2.5: 128, 5.0: 128, 10.0: 256, 25.0: 640},
+    "egru": {1.0: 64, 2.5: 128, 5.0: 240, 10.0: 420, 25.0: 640},
 }
 """Sizes by budget. Of an EGRU's outputs a sixth to a quarter are events whatever its budget: those
 of 5 and 10 million stay at 2.4 and 6.0, that of 25 is large enough to spend it (LOG.md)."""

@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,31 @@ def serving(engine: Path, host: str = "127.0.0.1", **limits: object) -> Iterator
 
 
 @dataclass(frozen=True)
+class Moments:
+    """What a test waits for in a stream, and what a stream waits for.
+
+    Attributes:
+        ready: set when the server listens, or has ended the stream.
+        may_end: the stream ends with its samples, but not before this is set.
+    """
+
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    may_end: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def held(cls) -> "Moments":
+        """Those of a stream that stays open until a test lets it end."""
+        return cls()
+
+    @classmethod
+    def free(cls) -> "Moments":
+        """Those of a stream that ends with its samples."""
+        moments = cls()
+        moments.may_end.set()
+        return moments
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a client was sent.
 
@@ -104,6 +129,7 @@ async def converse(
     block: int = 1600,
     spikes: bool = False,
     pace: float = 0.0,
+    moments: Moments | None = None,
 ) -> Answer:
     """Stream samples as a client does.
 
@@ -114,7 +140,9 @@ async def converse(
         block: samples in a message.
         spikes: whether to ask for the raster.
         pace: seconds waited per second of audio; 1 is real time, 0 as fast as can be.
+        moments: for a test that waits for the stream, or has it wait.
     """
+    moments = moments or Moments.free()
     loop = asyncio.get_running_loop()
     messages, columns, ended_s = [], [], 0.0
     async with websockets.connect(
@@ -131,6 +159,7 @@ async def converse(
                 await asyncio.sleep(max(0.0, due_s - loop.time()))
                 await socket.send(samples[first : first + block].astype("<i2").tobytes())
             ended_s = loop.time()
+            await moments.may_end.wait()
             await socket.send('{"type": "end"}')
 
         speaking = asyncio.create_task(speak())
@@ -140,8 +169,35 @@ async def converse(
                     columns.append(message)
                 else:
                     messages.append(json.loads(message))
+                    moments.ready.set()
         except websockets.ConnectionClosedError:
             pass  # its code is given
+        finally:
+            moments.ready.set()
         late_s = loop.time() - ended_s
         speaking.cancel()
     return Answer(messages, columns, socket.close_code, late_s)
+
+
+async def speak_until(
+    num_partials: int, url: str, samples: NDArray[np.int16], rate: int = 16000
+) -> list[dict[str, Any]]:
+    """Stream samples in real time until the server has told so many partial hypotheses.
+
+    Returns:
+        All messages, the final hypothesis last.
+    """
+    messages: list[dict[str, Any]] = []
+    block = rate // 10
+    async with websockets.connect(url, compression=None, ping_interval=None) as socket:
+        await socket.send(json.dumps({"type": "start", "sample_rate_hz": rate}))
+        messages.append(json.loads(await socket.recv()))
+        first = 0
+        while len(messages) <= num_partials and first < len(samples):
+            await socket.send(samples[first : first + block].astype("<i2").tobytes())
+            first += block
+            with suppress(TimeoutError):
+                messages.append(json.loads(await asyncio.wait_for(socket.recv(), block / rate)))
+        await socket.send('{"type": "end"}')
+        messages += [json.loads(message) async for message in socket]
+    return messages

@@ -15,7 +15,7 @@ from training.trained_model import load_model
 LETTERS = LabelInventory(
     kind="characters", symbols=tuple(" ABCDEFG"), scored_as=tuple(" ABCDEFG"), word_boundary=0
 )
-IDLE_S = 3.0
+IDLE_S = 4.0
 MAX_STREAMS = 6
 
 

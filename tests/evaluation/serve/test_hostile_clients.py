@@ -9,14 +9,16 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import asynccontextmanager
 
 import pytest
 import websockets
 
 from evaluation.serve.limits import Refused, ServeLimits
 from evaluation.serve.workers import Workers
+from tests.evaluation.serve.conftest import MAX_STREAMS
 from tests.harness.processes import descendants
-from tests.harness.serving import converse, serving
+from tests.harness.serving import Moments, converse, serving
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -28,12 +30,14 @@ END = '{"type": "end"}'
 def beside(server, transcribed, speech):
     """Run what a test does while one client speaks in real time, and hold what it hears."""
 
-    def run(harm, seconds=6.0):
-        samples = speech(seconds)
+    def run(harm):
+        samples = speech(3.0)
 
         async def both():
-            spoken = asyncio.create_task(converse(server.socket_url, samples, 16000, pace=1.0))
-            await asyncio.sleep(0.3)
+            moments = Moments.free()
+            spoken = converse(server.socket_url, samples, 16000, pace=1.0, moments=moments)
+            spoken = asyncio.create_task(spoken)
+            await moments.ready.wait()
             result = await harm
             return await spoken, result
 
@@ -43,6 +47,21 @@ def beside(server, transcribed, speech):
         return result
 
     return run
+
+
+@asynccontextmanager
+async def held_streams(url, samples, number):
+    """Streams that have begun, and end after the block."""
+    moments = [Moments.held() for _ in range(number)]
+    streams = [
+        asyncio.create_task(converse(url, samples, 16000, pace=1.0, moments=each))
+        for each in moments
+    ]
+    for each in moments:
+        await each.ready.wait()
+    yield streams
+    for each in moments:
+        each.may_end.set()
 
 
 async def told(url, *messages):
@@ -232,8 +251,9 @@ def test_five_hundred_at_once(engine_file, transcribed, speech):
         return last["text"] if last["type"] == "final" else (last["error"], answer.close_code)
 
     async def crowd(url):
-        spoken = asyncio.create_task(converse(url, long, 16000, pace=1.0))
-        await asyncio.sleep(0.5)
+        moments = Moments.free()
+        spoken = asyncio.create_task(converse(url, long, 16000, pace=1.0, moments=moments))
+        await moments.ready.wait()
         return await asyncio.gather(*(one(url) for _ in range(500))), await spoken
 
     # One process speaks for all of them: it is slower than those that it stands for.
@@ -249,17 +269,13 @@ def test_five_hundred_at_once(engine_file, transcribed, speech):
 
 
 def test_a_worker_that_is_killed_takes_its_streams_along_and_no_others(server, speech):
-    samples = speech(20.0)
+    samples = speech(2.0)
     workers = descendants(server.process.pid, "spawn_main")
     assert len(workers) >= 1
 
     async def speak_and_kill():
-        streams = [
-            asyncio.create_task(converse(server.socket_url, samples, 16000, pace=1.0))
-            for _ in range(len(workers))
-        ]
-        await asyncio.sleep(3)
-        os.kill(workers[0], signal.SIGKILL)
+        async with held_streams(server.socket_url, samples, len(workers)) as streams:
+            os.kill(workers[0], signal.SIGKILL)
         return await asyncio.gather(*streams)
 
     answers = asyncio.run(speak_and_kill())
@@ -335,21 +351,16 @@ def test_pages_and_files_while_streams_are_full(server, speech):
     """A file is told that all streams are taken, the page is there."""
 
     async def full():
-        streams = [
-            asyncio.create_task(converse(server.socket_url, speech(8.0), 16000, pace=1.0))
-            for _ in range(6)
-        ]
-        await asyncio.sleep(2)
-
         def ask(method, path):
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
             connection.request(method, path, b"x" if method == "POST" else None)
             return connection.getresponse().status
 
-        statuses = [
-            await asyncio.to_thread(ask, *asked)
-            for asked in (("POST", "/transcribe"), ("GET", "/"))
-        ]
+        async with held_streams(server.socket_url, speech(2.0), MAX_STREAMS) as streams:
+            statuses = [
+                await asyncio.to_thread(ask, *asked)
+                for asked in (("POST", "/transcribe"), ("GET", "/"))
+            ]
         return statuses, await asyncio.gather(*streams)
 
     statuses, answers = asyncio.run(full())
