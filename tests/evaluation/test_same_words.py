@@ -27,7 +27,7 @@ from training.train import train
 from training.train_config import CurriculumStage, OptimizerConfig, TrainConfig
 from training.worker_config import WorkerConfig
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration]
 
 HERE = WorkerConfig(in_process=True, threads_per_worker=1)
 TRAINING = TrainConfig(
@@ -91,7 +91,7 @@ def transcribed(capfd, model, files, *options):
 
 
 def posted(server, file):
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=1200)
     connection.request("POST", "/transcribe", Path(file).read_bytes())
     return json.loads(connection.getresponse().read().splitlines()[-1])["text"]
 

@@ -20,7 +20,8 @@ def executed(tmp_path_factory):
     notebook = nbformat.read(folder / NOTEBOOK.name, as_version=4)
     # The kernel is this Python, whatever kernels a person has; our modules are those tested.
     kernel = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]}
-    client = NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(folder)}})
+    patience = {"timeout": None, "iopub_timeout": 600, "startup_timeout": 600}
+    client = NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, **patience)
     manager = client.create_kernel_manager()
     manager.kernel_spec.argv[:] = kernel["argv"]
     with pytest.MonkeyPatch.context() as patch:

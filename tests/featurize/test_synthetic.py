@@ -240,7 +240,7 @@ def test_a_script_without_a_main_guard_can_synthesise(tmp_path):
         "config = SyntheticConfig(minutes=0.1, num_speakers=10)\n"
         f"synthesize_corpus({str(tmp_path / 'corpus')!r}, config)\n"
     )
-    subprocess.run([sys.executable, str(script)], check=True, timeout=120, env=with_path())
+    subprocess.run([sys.executable, str(script)], check=True, timeout=1200, env=with_path())
     assert (tmp_path / "corpus" / MARKER_NAME).is_file()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flows import embedded_server
 from flows.embedded_server import PrefectApi
 
 
@@ -17,6 +18,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         environment.delenv("PREFECT_API_URL", raising=False)
         environment.delenv("PREFECT_PROFILES_PATH", raising=False)
         environment.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        environment.setattr(embedded_server, "STARTUP_TIMEOUT_S", 1200.0)
         api = PrefectApi()
         assert api.api_url.startswith("http://127.0.0.1:")
         from prefect.settings import PREFECT_API_URL, temporary_settings

@@ -19,7 +19,7 @@ def spikeline(*arguments: str, **environment: str) -> subprocess.CompletedProces
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
-        timeout=120,
+        timeout=1200,
     )
 
 

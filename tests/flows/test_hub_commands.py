@@ -32,7 +32,7 @@ def spikeline(hub, tmp_path):
             env={**os.environ, **own, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=1200,
         )
 
     return call

@@ -257,7 +257,7 @@ def test_a_hangup_is_an_interrupt_with_a_message(empty_folder):
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1200,
         # Whoever runs the tests may itself ignore hangups.
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )

@@ -73,7 +73,7 @@ class S3Process:
     def stop(self) -> None:
         """End it."""
         self._process.terminate()
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=1200)
 
 
 Fault = int | float | str | Callable[[], None]
@@ -111,7 +111,7 @@ class FaultProxy:
                 if isinstance(fault, float):
                     time.sleep(fault)
                 try:
-                    upstream = http.client.HTTPConnection(target, timeout=60)
+                    upstream = http.client.HTTPConnection(target, timeout=1200)
                     if callable(fault) and body:
                         upstream.putrequest(self.command, self.path, True, True)
                         for name, value in self.headers.items():

@@ -26,6 +26,10 @@ run_serve(EngineSource(engine), (host, 0), limits, find_words=True)
 """
 
 
+PATIENT: dict[str, Any] = {"open_timeout": None, "close_timeout": None, "ping_interval": None}
+"""How a client connects that waits however long a busy machine takes."""
+
+
 @dataclass(frozen=True)
 class Server:
     """A running server.
@@ -63,7 +67,7 @@ def running(command: list[str], **environment: str) -> Iterator[Server]:
         yield Server(process, address)
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=1200)
         process.stdout.close()
 
 
@@ -145,9 +149,7 @@ async def converse(
     moments = moments or Moments.free()
     loop = asyncio.get_running_loop()
     messages, columns, ended_s = [], [], 0.0
-    async with websockets.connect(
-        url, max_size=None, compression=None, ping_interval=None
-    ) as socket:
+    async with websockets.connect(url, max_size=None, compression=None, **PATIENT) as socket:
 
         async def speak() -> None:
             nonlocal ended_s
@@ -189,7 +191,7 @@ async def speak_until(
     """
     messages: list[dict[str, Any]] = []
     block = rate // 10
-    async with websockets.connect(url, compression=None, ping_interval=None) as socket:
+    async with websockets.connect(url, compression=None, **PATIENT) as socket:
         await socket.send(json.dumps({"type": "start", "sample_rate_hz": rate}))
         messages.append(json.loads(await socket.recv()))
         first = 0

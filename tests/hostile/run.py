@@ -50,12 +50,14 @@ class Tally:
         return self.outcomes.total()
 
 
-def read_damaged(num_inputs: int, seed: int, names: Sequence[str] = NAMES) -> dict[str, Tally]:
-    """Read so many damaged inputs of each format in bounded children."""
+def read_damaged(
+    num_inputs: int, seed: int, names: Sequence[str] = NAMES, silence_s: float = SILENCE_S
+) -> dict[str, Tally]:
+    """Read so many damaged inputs of each format in children, none silent for longer."""
     tallies = {name: Tally() for name in names}
     remaining = {name: [0, num_inputs] for name in names}
     while any(first < last for first, last in remaining.values()):
-        for record in _child(seed, remaining):
+        for record in _child(seed, remaining, silence_s):
             tally = tallies[record["format"]]
             remaining[record["format"]][0] = record["number"] + 1
             tally.outcomes[record["outcome"]] += 1
@@ -81,7 +83,9 @@ def _problem(record: dict[str, object]) -> str | None:
     return None
 
 
-def _child(seed: int, remaining: dict[str, list[int]]) -> Iterator[dict[str, object]]:
+def _child(
+    seed: int, remaining: dict[str, list[int]], silence_s: float
+) -> Iterator[dict[str, object]]:
     """Records of one child; ends with one more record where it died or hung."""
     ranges = {name: pair for name, pair in remaining.items() if pair[0] < pair[1]}
     with tempfile.TemporaryDirectory(prefix="spikeline-hostile-") as folder:
@@ -98,7 +102,7 @@ def _child(seed: int, remaining: dict[str, list[int]]) -> Iterator[dict[str, obj
         current: dict[str, object] | None = None
         is_hung = False
         while True:
-            ready, _, _ = select.select([process.stdout], [], [], SILENCE_S)
+            ready, _, _ = select.select([process.stdout], [], [], silence_s)
             if not ready:
                 process.kill()
                 is_hung = True

@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes on one machine, each a ``ray start`` of its own, with a token."""
 
 import os
+import random
 import secrets
 import signal
 import socket
@@ -19,9 +20,12 @@ START_TIMEOUT_S = 180
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port outside of those that the kernel gives to whoever asks, which another test may get."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 def children(pid: int) -> list[int]:

@@ -69,7 +69,7 @@ def test_the_worker_of_a_container_ends_as_one(ending: signal.Signals, tmp_path:
     assert whole.stdout.readline() == "ready\n"
     if ending == signal.SIGTERM:
         whole.terminate()
-        assert whole.wait(timeout=60) == 0
+        assert whole.wait(timeout=1200) == 0
     else:
         whole.stdin.close()  # the second process reads its end, and exits with 3
-        assert whole.wait(timeout=60) == 3
+        assert whole.wait(timeout=1200) == 3

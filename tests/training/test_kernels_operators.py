@@ -228,7 +228,7 @@ def fork_and_compare():
     try:
         assert queue.get(timeout=500) == pytest.approx(expected)
     finally:
-        child.join(timeout=60)
+        child.join(timeout=1200)
     assert child.exitcode == 0
 
 

@@ -154,7 +154,6 @@ def test_one_and_two_ray_workers_agree(planted_features, tmp_path, objective, nu
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(300)
 def test_what_one_of_two_workers_fails_of_is_said_at_once(planted_features, tmp_path):
     """The other one waits for it: the group must end, and not begin again in vain."""
     copy = tmp_path / "features"

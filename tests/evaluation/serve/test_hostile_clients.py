@@ -18,9 +18,9 @@ from evaluation.serve.limits import Refused, ServeLimits
 from evaluation.serve.workers import Workers
 from tests.evaluation.serve.conftest import MAX_STREAMS
 from tests.harness.processes import descendants
-from tests.harness.serving import Moments, converse, serving
+from tests.harness.serving import PATIENT, Moments, converse, serving
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration]
 
 START = '{"type": "start", "sample_rate_hz": 16000}'
 END = '{"type": "end"}'
@@ -67,7 +67,7 @@ async def held_streams(url, samples, number):
 async def told(url, *messages):
     """What a client is told that sends these messages, and the code of the closing."""
     said = []
-    async with websockets.connect(url, max_size=None, compression=None) as client:
+    async with websockets.connect(url, max_size=None, compression=None, **PATIENT) as client:
         try:
             for message in messages:
                 await client.send(message)
@@ -122,21 +122,32 @@ def test_a_message_that_is_too_large_ends_its_stream(server, beside):
     assert code in (1009, 1006)
 
 
-def test_bytes_that_are_no_websocket(server, beside):
-    async def garbage():
-        answers = []
-        for sent in (b"\x16\x03\x01" * 200, b"GET / HTTP/9.9\r\n\r\n", b"A" * 200_000, HANDSHAKE):
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(sent + b"\xff" * 100)
-            try:
-                answers.append(await asyncio.wait_for(reader.read(), 60))
-            except ConnectionResetError:
-                answers.append(b"")
-            writer.close()
-        return answers
+@pytest.fixture
+def impatient(engine_file, transcribed, speech):
+    """A server whose clients may be silent for five seconds; it still hears after the test."""
+    with serving(engine_file, idle_s=5.0, max_streams=MAX_STREAMS) as started:
+        yield started
+        answer = asyncio.run(converse(started.socket_url, speech(1.0), 16000))
+        assert answer.last["text"] == transcribed(speech(1.0)).text
 
-    for answer in beside(garbage()):
-        assert answer == b"" or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 101"))
+
+def test_bytes_that_are_no_websocket(impatient):
+    async def answer(sent):
+        reader, writer = await asyncio.open_connection("127.0.0.1", impatient.port)
+        writer.write(sent + b"\xff" * 100)
+        try:
+            return await reader.read()
+        except ConnectionError:
+            return b""
+        finally:
+            writer.close()
+
+    async def garbage():
+        sent = (b"\x16\x03\x01" * 200, b"GET / HTTP/9.9\r\n\r\n", b"A" * 200_000, HANDSHAKE)
+        return await asyncio.gather(*map(answer, sent))
+
+    for said in asyncio.run(garbage()):
+        assert said == b"" or said.startswith((b"HTTP/1.1 400", b"HTTP/1.1 101"))
 
 
 HANDSHAKE = (
@@ -145,29 +156,26 @@ HANDSHAKE = (
 )
 
 
-def test_half_open_connections_are_closed(server, beside):
+def test_half_open_connections_are_closed(impatient):
     """Nothing, half a request, a handshake and then nothing, a request whose body never comes."""
     upload = b"POST /transcribe HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999\r\n\r\nx"
 
     async def half_open():
-        opened = [
-            await asyncio.open_connection("127.0.0.1", server.port)
-            for sent in (b"", b"GET / HTT", HANDSHAKE, upload) * 5
-        ]
-        for (_, writer), sent in zip(
-            opened, (b"", b"GET / HTT", HANDSHAKE, upload) * 5, strict=True
-        ):
+        opened = []
+        for sent in (b"", b"GET / HTT", HANDSHAKE, upload) * 5:
+            reader, writer = await asyncio.open_connection("127.0.0.1", impatient.port)
             writer.write(sent)
+            opened.append((reader, writer))
         answers = []
         for reader, writer in opened:
             try:
-                answers.append(await asyncio.wait_for(reader.read(), 60))
-            except ConnectionResetError:
+                answers.append(await reader.read())
+            except ConnectionError:
                 answers.append(b"")
             writer.close()
         return answers
 
-    answers = beside(half_open())
+    answers = asyncio.run(half_open())
     assert set(answers[0::4]) == set(answers[1::4]) == {b""}
     assert all(b"too little was sent" in answer for answer in answers[2::4])
     refused = [answer.partition(b" ")[2][:3] for answer in answers[3::4]]
@@ -175,7 +183,7 @@ def test_half_open_connections_are_closed(server, beside):
     assert b"408" in refused
 
 
-def test_a_client_that_trickles_is_refused(server, beside):
+def test_a_client_that_trickles_is_refused(impatient):
     async def trickle():
         async def drip(client):
             while True:
@@ -183,7 +191,7 @@ def test_a_client_that_trickles_is_refused(server, beside):
                 await asyncio.sleep(0.05)
 
         said = []
-        async with websockets.connect(server.socket_url) as client:
+        async with websockets.connect(impatient.socket_url, **PATIENT) as client:
             await client.send(START)
             dripping = asyncio.create_task(drip(client))
             try:
@@ -195,7 +203,7 @@ def test_a_client_that_trickles_is_refused(server, beside):
                 await dripping
             return said, client.close_code
 
-    said, code = beside(trickle())
+    said, code = asyncio.run(trickle())
     assert code == 1008
     assert "too little was sent for too long" in said[-1]
 
@@ -221,12 +229,12 @@ def test_a_client_that_never_reads_is_cut_off(engine_file, transcribed, speech):
         finally:
             client.close()
 
-    with serving(engine_file, idle_s=2.0, max_streams=2, max_stream_s=1e6) as server:
+    with serving(engine_file, idle_s=5.0, max_streams=2, max_stream_s=1e6) as server:
         samples = speech(6.0)
 
         async def both():
             spoken = asyncio.create_task(converse(server.socket_url, samples, 16000, pace=1.0))
-            cut_off = await asyncio.wait_for(deaf(server.port), 500)
+            cut_off = await deaf(server.port)
             return await spoken, cut_off
 
         answer, cut_off = asyncio.run(both())
@@ -257,7 +265,7 @@ def test_five_hundred_at_once(engine_file, transcribed, speech):
         return await asyncio.gather(*(one(url) for _ in range(500))), await spoken
 
     # One process speaks for all of them: it is slower than those that it stands for.
-    with serving(engine_file, max_streams=6, idle_s=60.0) as server:
+    with serving(engine_file, max_streams=6, idle_s=3600.0) as server:
         outcomes, spoken = asyncio.run(crowd(server.socket_url))
         text = transcribed(short).text
         full = ("6 streams are open, and no more may be; try again later", 1013)
@@ -307,11 +315,9 @@ def test_nothing_is_left_of_a_server_that_ends(engine_file, number, tmp_path):
     with serving(engine_file) as server:
         workers = descendants(server.process.pid, "spawn_main")
         server.process.send_signal(number)
-        code = server.process.wait(timeout=60)
+        code = server.process.wait()
         assert code == (0 if number != signal.SIGKILL else -9)
-    deadline = time.monotonic() + 60
     while any(os.path.exists(f"/proc/{pid}") for pid in workers):
-        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
@@ -341,7 +347,7 @@ run_serve(EngineSource(sys.argv[1]), ("127.0.0.1", 0), ServeLimits(), find_words
 def test_a_signal_before_the_server_runs_ends_it(engine_file, number):
     """In a place where Python would print a KeyboardInterrupt and go on."""
     command = [sys.executable, "-c", _INTERRUPTED, str(engine_file), str(int(number))]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("http://127.0.0.1:")
     assert "KeyboardInterrupt" not in ended.stderr
@@ -352,7 +358,7 @@ def test_pages_and_files_while_streams_are_full(server, speech):
 
     async def full():
         def ask(method, path):
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=1200)
             connection.request(method, path, b"x" if method == "POST" else None)
             return connection.getresponse().status
 

@@ -15,7 +15,7 @@ from flows.cli import run
 from tests.harness.real_speech import recordings
 from tests.harness.serving import converse, serving
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration]
 ENGINE = Path(shipped_model().path) / ENGINE_NAME
 
 
@@ -58,7 +58,7 @@ def test_a_file_by_post_has_the_words_of_the_command(server, spoken, capfd):
     assert run(["transcribe", "--json", *(str(path) for path, *_ in spoken)]) == 0
     texts = {one["file"]: one["text"] for one in json.loads(capfd.readouterr().out)["files"]}
     for path, *_ in spoken:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=1200)
         connection.request("POST", "/transcribe", path.read_bytes())
         lines = [json.loads(line) for line in connection.getresponse().read().splitlines()]
         assert lines[-1]["type"] == "final", path
