@@ -37,6 +37,7 @@ from evaluation.decoding import Decoder  # noqa: E402 - found as installed, see 
 from evaluation.engine.build import symbol_table  # noqa: E402
 from evaluation.engine.front_end import FrontEnd  # noqa: E402
 from evaluation.engine.resampler import StreamResampler  # noqa: E402
+from evaluation.engine.samples import checked_samples  # noqa: E402
 from evaluation.engine.speaker import SpeakerStatistics  # noqa: E402
 from evaluation.engine.transcriber import (  # noqa: E402
     Transcriber,
@@ -144,12 +145,12 @@ class Model:
             sample_rate_hz: their rate; another than the model's is converted.
 
         Raises:
-            PipelineError: when a sample is not finite, or there are too few for a frame.
+            PipelineError: when they are not one channel of finite floating-point numbers, or too
+                few for a frame.
         """
-        if not np.isfinite(samples).all():
-            raise PipelineError("samples: some are not finite")
+        samples = checked_samples(samples)
         speaker = SpeakerStatistics(self._frames)
-        speaker.hear_whole([np.asarray(samples)], sample_rate_hz)
+        speaker.hear_whole([samples], sample_rate_hz)
         config = speaker.front_end()
         front_end = FrontEnd(config)
         resampler = StreamResampler(sample_rate_hz, config.sample_rate_hz)

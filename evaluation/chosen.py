@@ -64,9 +64,15 @@ def metrics_of_model(
 
 
 def graph_of_evaluation(evaluation: Location, fingerprint: str) -> KeptGraph:
-    """A graph that an evaluation searched in, which stands in the same runs folder."""
+    """A graph that an evaluation searched in, which stands in the same runs folder.
+
+    Of one that took the search of another evaluation it stands in that one's.
+    """
     location = evaluation.parent.parent.child(GRAPH_STAGE, fingerprint)
     if not is_finished(location):
+        search_of = read_manifest(evaluation, EvaluateManifest).config.search_of
+        if search_of is not None:
+            return graph_of_evaluation(Location.of(search_of), fingerprint)
         raise PipelineError(
             f"the search graph {location} of evaluation {evaluation} is gone; evaluate again with "
             "--force"

@@ -4,6 +4,7 @@ The paper: Ponghiran & Roy 2022, arXiv 2109.01905, on TIMIT and LibriSpeech 100 
 HMM graph. Its claims are there to compare with, not to expect: other corpora and recipes differ.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -38,9 +39,9 @@ def title_of(model: ModelMetrics) -> str:
 
 
 def _title(model: ModelMetrics, name: str) -> str:
-    return (model.title or title_of_kind(model.model)) + name.removeprefix(model.model).replace(
-        "-", " "
-    )
+    # A minus belongs to its number: v2-learning_rate=1e-05-penalty=-3 has two settings.
+    settings = re.sub(r"(?<!=)(?<!\de)-", " ", name.removeprefix(model.model))
+    return (model.title or title_of_kind(model.model)) + settings
 
 
 def setting_title(metrics: EvaluationMetrics, model: ModelMetrics) -> str:
@@ -105,6 +106,11 @@ def summary_lines(metrics: EvaluationMetrics) -> list[str]:
     ]
     lines += _missing_lines(metrics)
     lines += _heard_lines(metrics)
+    if metrics.is_search_chosen_here:
+        lines.append(
+            "The searches' weights were chosen on these utterances: the error rates are a little "
+            "too good."
+        )
     best = min(models, key=lambda model: metrics.primary(model).value)
     if works(best, metrics):
         lowest = f"{100 * metrics.primary(best).value:.2f}%"

@@ -11,7 +11,7 @@ from evaluation.decoding import choose_decoder, time_scale
 from evaluation.graph.store import KeptGraph
 from evaluation.language_model import digest_of_files
 from evaluation.manifest import EVALUATE_SCHEMA_VERSION, EvaluateManifest, EvaluateProgress
-from evaluation.metrics import EvaluationMetrics, ParameterCounts, ScoredSubset
+from evaluation.metrics import EvaluationMetrics, ModelMetrics, ParameterCounts, ScoredSubset
 from evaluation.outcome import (
     ModelOutcome,
     ShownUtterance,
@@ -359,7 +359,14 @@ class _Evaluation:
             primary_rate=primary,
             word_model=words,
             utterances=self.utterances,
+            is_search_chosen_here=self._is_search_chosen_on(models),
             models=models,
             settings=setting_metrics(models),
             differences=paired_differences(outcomes, primary, draws),
         )
+
+    def _is_search_chosen_on(self, models: Sequence[ModelMetrics]) -> bool:
+        """Whether weights of a search were chosen on what is scored."""
+        tuned = [one for model in models for one in (model.viterbi, model.words)]
+        is_tuned = any(one is not None and one.tune_on_dev for one in tuned)
+        return is_tuned and not set(self.subsets).isdisjoint(self.manifest.splits.get("dev", ()))

@@ -138,15 +138,21 @@ def difference(metrics: EvaluationMetrics, one: Contestant, other: Contestant) -
         if (found.compared_with, found.model) == names:
             turned = {"value": -found.value, "low": -found.high, "high": -found.low}
             return found.model_copy(update=turned)
-    rates = [metrics.primary(contestant.first) for contestant in (one, other)]
+    lows, highs = zip(*(_bounds(metrics, contestant) for contestant in (one, other)), strict=True)
     return RateDifference(
         model=names[0],
         compared_with=names[1],
         rate=metrics.primary_rate,
         value=one.error - other.error,
-        low=rates[0].low - rates[1].high,
-        high=rates[0].high - rates[1].low,
+        low=lows[0] - highs[1],
+        high=highs[0] - lows[1],
     )
+
+
+def _bounds(metrics: EvaluationMetrics, one: Contestant) -> tuple[float, float]:
+    """The intervals of all its seeds, taken together."""
+    rates = [metrics.primary(run) for run in metrics.seeds_of(one.first)]
+    return min(rate.low for rate in rates), max(rate.high for rate in rates)
 
 
 def _is_equal_cost(ours: Contestant, other: Contestant) -> bool:

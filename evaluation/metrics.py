@@ -292,6 +292,11 @@ class EvaluationMetrics(TypedConfig):
     utterances: dict[str, ScoredSubset] = Field(
         default_factory=dict, description="What was scored and what left out, by subset."
     )
+    is_search_chosen_here: bool = Field(
+        False,
+        description="Whether weights of a search were chosen on utterances that are scored, of "
+        "which the error rates are then a little too good.",
+    )
     models: tuple[ModelMetrics, ...] = Field(description="The recognisers, in the order given.")
     settings: tuple[SettingMetrics, ...] = Field(
         (), description="The recognisers' settings over their seeds."

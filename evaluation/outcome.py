@@ -206,12 +206,13 @@ def paired_differences(
 
 
 def _comparisons(kinds: Collection[str]) -> list[tuple[str, str]]:
-    """The paper's comparisons, and every kind with every baseline, as far as they are there."""
+    """The paper's comparisons, every kind with every baseline, and spiking ones with the others."""
     others = [kind for kind in kinds if kind not in (*SPIKING_MODELS, *_BASELINES)]
     wanted = [
         ("v1", "v2"),
         ("conventional", "v1"),
         *itertools.product((*SPIKING_MODELS, *others), _BASELINES),
+        *itertools.product(SPIKING_MODELS, others),
     ]
     return [(one, other) for one, other in wanted if one in kinds and other in kinds]
 

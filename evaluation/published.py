@@ -6,9 +6,10 @@ the runs folder is needed. ``evaluation.publish`` writes one. No import here nee
 """
 
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
-from featurize.stage import Location
+from featurize.stage import Location, PipelineError
 
 if TYPE_CHECKING:
     from evaluation.engine.engine_file import EngineData
@@ -23,7 +24,20 @@ def shipped_model() -> Location:
 
 def published_engine(run: Location) -> "EngineData | None":
     """The engine of a published model; None for any other training run."""
+    file = run.child(ENGINE_NAME)
+    return engine_at(file) if file.exists() else None
+
+
+def engine_at(file: Location) -> "EngineData":
+    """The engine of a file, local or on S3."""
     from evaluation.engine.engine_file import read_engine
 
-    file = run.child(ENGINE_NAME)
-    return read_engine(file.path) if file.is_local and file.exists() else None
+    if file.is_local:
+        return read_engine(file.path)
+    with NamedTemporaryFile() as copy:
+        copy.write(file.read_bytes())
+        copy.flush()
+        try:
+            return read_engine(copy.name)
+        except PipelineError as error:
+            raise PipelineError(str(error).replace(copy.name, file.uri)) from None

@@ -19,6 +19,9 @@ Spelling = tuple[int, ...]
 SILENCES = ("sil", "SIL")
 
 _PRONOUNCEABLE = re.compile(r"(?=.*[A-Z])[A-Z']{1,64}", re.ASCII)
+"""Words that letters alone say how to speak."""
+_IS_WORD = re.compile(r"(?=.*[^\W_])[\w'\u2019-]{1,64}")
+"""What a lexicon may list as a word; others, such as ``<UNK>`` and ``!SIL``, are its marks."""
 
 # In TIMIT a stop is its closure and its release, which are phones of their own.
 _TIMIT_STOPS = {
@@ -46,13 +49,14 @@ class Speller:
     def spellings(self, word: str) -> tuple[Spelling, ...]:
         """Label ids of each pronunciation of a word in any case; none where it has none."""
         word = word.upper()
-        if _PRONOUNCEABLE.fullmatch(word) is None:
-            return ()
+        is_pronounceable = _PRONOUNCEABLE.fullmatch(word) is not None
+        pronunciations: tuple[tuple[str, ...], ...] = ()
         if self.labels.kind == "characters":
-            pronunciations: tuple[tuple[str, ...], ...] = (tuple(word),)
-        else:
+            if is_pronounceable:
+                pronunciations = (tuple(word),)
+        elif _IS_WORD.fullmatch(word) is not None:
             pronunciations = self.lexicon.lookup_all(word)
-            if not pronunciations and self._spell_missing:
+            if not pronunciations and self._spell_missing and is_pronounceable:
                 pronunciations = (spell_out(word),)
             if self._is_timit:
                 pronunciations = tuple(

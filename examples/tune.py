@@ -29,13 +29,19 @@ ERROR = "dev_error"
 def values_of(search: str) -> tuple[str, Any]:
     """`KEY=a,b,c` chooses one, `KEY=low..high` draws from an interval, evenly in the logarithm."""
     key, _, text = search.partition("=")
+    if not key or not text:
+        raise PipelineError(f"--search {search}: give KEY=a,b,c or KEY=LOW..HIGH")
+    if ".." not in text:
+        return key, tune.choice(text.split(","))
     try:
-        if ".." in text:
-            low, high = map(float, text.split(".."))
-            return key, tune.loguniform(low, high)
+        low, high = map(float, text.split(".."))
     except ValueError:
         raise PipelineError(f"--search {search}: LOW..HIGH are two numbers") from None
-    return key, tune.choice(text.split(","))
+    if not 0 < low < high:
+        raise PipelineError(
+            f"--search {search}: LOW and HIGH are drawn from in the logarithm; give 0 < LOW < HIGH"
+        )
+    return key, tune.loguniform(low, high)
 
 
 def trial(settings: dict[str, Any], recipe: Recipe, features: str, runs: str) -> None:
@@ -59,6 +65,18 @@ def trial(settings: dict[str, Any], recipe: Recipe, features: str, runs: str) ->
     )
     if chosen.workers.in_process or result.skipped:
         tell(read_manifest(result.location, TrainManifest).metrics)
+
+
+def error_of(result: tune.Result) -> float | None:
+    """The dev error of the epoch that training keeps: the best of those within the budget.
+
+    None where no epoch ended, or none within it.
+    """
+    epochs = result.metrics_dataframe
+    if epochs is None or ERROR not in epochs:
+        return None
+    errors = epochs.loc[epochs["is_affordable"].astype(bool), ERROR]
+    return float(errors.min()) if len(errors) else None
 
 
 def search(
@@ -123,10 +141,11 @@ def main(
     except PipelineError as error:
         typer.echo(f"tune: {error}", err=True)
         raise typer.Exit(2) from None
-    for result in sorted(found, key=lambda r: (r.metrics or {}).get(ERROR, 1e9)):
-        error = (result.metrics or {}).get(ERROR)
-        shown = "failed" if error is None else f"{100 * error:.2f}%"
-        typer.echo(f"{shown:>8}  " + "  ".join(f"{k}={v}" for k, v in result.config.items()))
+    errors = [(error_of(result), result) for result in found]
+    for error, result in sorted(errors, key=lambda e: 1e9 if e[0] is None else e[0]):
+        reason = "failed" if result.error is not None else "over budget"
+        shown = reason if error is None else f"{100 * error:.2f}%"
+        typer.echo(f"{shown:>11}  " + "  ".join(f"{k}={v}" for k, v in result.config.items()))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import logging
 import sys
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from featurize.stage import Location, PipelineError
@@ -22,11 +21,12 @@ _LOGGER = logging.getLogger(__name__)
 
 def load_engine(source: EngineSource, *, find_words: bool = True) -> "EngineData":
     """The engine of an exported file, or of a training run."""
+    from evaluation.published import engine_at, published_engine
+
     if source.is_file:
         _refuse(source.named(), f"{source.address} is an engine file, with all of its own")
-        return _engine_in(source.address)
+        return engine_at(Location.of(source.address))
     from evaluation.engine_of_run import SearchChoice, engine_of_run
-    from evaluation.published import published_engine
 
     choice = SearchChoice(source.evaluation, find_words)
     if source.features is None and source.evaluation is None:
@@ -44,21 +44,6 @@ def _refuse(options: Sequence[str], because: str) -> None:
         raise PipelineError(
             f"{' and '.join(options)}: {because}; leave this out, or name a training run by --model"
         )
-
-
-def _engine_in(address: str) -> "EngineData":
-    """The engine of a file, local or on S3."""
-    from evaluation.engine.engine_file import read_engine
-
-    if Location.of(address).is_local:
-        return read_engine(address)
-    with NamedTemporaryFile() as copy:
-        copy.write(Location.of(address).read_bytes())
-        copy.flush()
-        try:
-            return read_engine(copy.name)
-        except PipelineError as error:
-            raise PipelineError(str(error).replace(copy.name, address)) from None
 
 
 def say_what_it_is(source: EngineSource, data: "EngineData") -> None:

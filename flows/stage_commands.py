@@ -170,7 +170,7 @@ def run_evaluate(
                 logger.info("%s", trained_on(location))
             wanted = featurize_for_scoring(trained, root, config.subsets)
             config = _as_chosen(config.model_copy(update={"split": "test"}), trained)
-            _check_search_settings(config.search_of, overrides)
+        _check_search_settings(config.search_of, overrides)
         api.ready()
         if root is not None and wanted is not None:
             upstream = featurize_flow(wanted, root.uri, results.uri, recipe.fan_out).location

@@ -185,8 +185,10 @@ def metadata(data: EngineData) -> dict[str, str]:
 
     ``outputs`` names every score, ``symbols`` are what they spell, ``states`` has the size of every
     state input, ``frame_shift_s`` the seconds from one step to the next, ``target_delay`` the steps
-    by which scores come late, ``features`` how frames are made and ``mean`` and ``std`` what is
-    subtracted from them and divided by; the last three are there where the engine listens.
+    by which scores come late, and where the engine listens ``features`` says how frames are made.
+    Their ``cmvn`` says how training normalised them: ``none``, not at all; ``global``, by ``mean``
+    and ``std``; ``speaker``, by those of all that a speaker said, in place of which ``mean`` and
+    ``std`` serve, less well, where that is not known.
     """
     description, front_end = data.description, data.description.front_end
     said: dict[str, Any] = {
@@ -199,11 +201,9 @@ def metadata(data: EngineData) -> dict[str, str]:
         "trained_as": description.trained_as,
     }
     if front_end is not None:
-        said |= {
-            "features": front_end.model_dump(mode="json", exclude={"mean", "std"}),
-            "mean": front_end.mean,
-            "std": front_end.std,
-        }
+        said["features"] = front_end.model_dump(mode="json", exclude={"mean", "std"})
+        if front_end.cmvn != "none":
+            said |= {"mean": front_end.mean, "std": front_end.std}
     return {key: json.dumps(value) for key, value in said.items()}
 
 

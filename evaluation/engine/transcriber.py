@@ -20,6 +20,7 @@ from evaluation.engine.engine import Engine, Stream, log_softmax
 from evaluation.engine.engine_file import EngineData, read_engine
 from evaluation.engine.front_end import FrontEnd
 from evaluation.engine.resampler import StreamResampler
+from evaluation.engine.samples import checked_samples
 from evaluation.graph.lattice import hypotheses
 from evaluation.graph.search import GraphSearch
 from featurize.stage import PipelineError
@@ -170,13 +171,11 @@ class Transcriber:
             samples: (n,) mono, in [-1, 1]; clipped to that.
 
         Raises:
-            PipelineError: when a sample is not a finite number; the stream is as before.
+            PipelineError: when they are not one channel of finite floating-point numbers; the
+                stream is as before.
         """
         started = time.perf_counter()
-        if samples.ndim != 1:
-            raise ValueError(f"samples of shape {samples.shape}; feed one channel, (n,)")
-        if not bool(np.isfinite(samples).all()):
-            raise PipelineError("not-a-number or infinity in the samples; mend the recording")
+        samples = checked_samples(samples)
         block = max(1, round(_BLOCK_S * self.sample_rate_hz))
         for start in range(0, len(samples), block):
             piece = np.clip(samples[start : start + block], -1.0, 1.0).astype(np.float32)
@@ -246,7 +245,16 @@ class Transcriber:
             for part in self._written([label], search)
         ]
         nbest = [(self._text(one.labels, search), one.score) for one in several.found]
-        return replace(heard, nbest=tuple(nbest), confidences=tuple(sure))
+        best = self._written(several.found[0].labels, search)
+        is_of_words = search is self._word_search
+        return replace(
+            heard,
+            text=nbest[0][0],
+            words=best if is_of_words else heard.words,
+            symbols=heard.symbols if is_of_words else best,
+            nbest=tuple(nbest),
+            confidences=tuple(sure),
+        )
 
     def _written(self, labels: Sequence[int], search: GraphSearch | None) -> tuple[str, ...]:
         """Words, where a search for these found the labels, or symbols."""

@@ -81,10 +81,17 @@ class _Lattice:
         return ordered, arcs_of
 
 
+ALL_PATHS = 2**30
+"""Bound of the paths kept after a frame where there shall be none."""
+
+
 def hypotheses(
     search: GraphSearch, log_probs_TO: Floats, num: int, frame_shift_s: float
 ) -> Hypotheses:
-    """The best sequences of words (or symbols) of an utterance; the first is the search's own.
+    """The best sequences of words (or symbols) of an utterance, the best first.
+
+    No bound is set to the number of paths, so that the first may be better than what the search
+    itself finds with ``max_active``.
 
     Args:
         search: with its graph and weights.
@@ -102,7 +109,7 @@ def hypotheses(
         )
     if search.weights.max_prefixes is not None:
         return _of_prefixes(search, log_probs_TO, num, frame_shift_s)
-    stream = SearchStream(search)
+    stream = SearchStream(search, max_active=ALL_PATHS)
     stream.step(log_probs_TO)
     best, path = stream.end(), stream.path()
     if not best.labels or path is None:
@@ -121,7 +128,8 @@ def hypotheses(
     for one in kaldifst.convert_nbest_to_vector(kaldifst.shortest_path(of_words, num)):
         _, labels, _, weight = kaldifst.get_linear_symbol_sequence(one)
         others.append(Found(tuple(label - 1 for label in labels), -weight.value))
-    found = (best, *[other for other in others if other.labels != best.labels])
+    others = [other for other in others if other.labels != best.labels]
+    found = (best, *sorted(others, key=lambda other: -other.score))
     return Hypotheses(found[:num], _confidences(_read(path), lattice, frame_shift_s))
 
 

@@ -144,10 +144,12 @@ class SearchStream:
 
     Args:
         search: the search, whose graph is shared.
+        max_active: paths kept after a frame at most; None for those of the search's weights.
     """
 
-    def __init__(self, search: GraphSearch) -> None:
+    def __init__(self, search: GraphSearch, max_active: int | None = None) -> None:
         self._search = search
+        self._max_active = search.weights.max_active if max_active is None else max_active
         self._decided: tuple[int, ...] = ()
         self._score = 0.0
         self._begin()
@@ -156,7 +158,7 @@ class SearchStream:
         from kaldi_decoder import FasterDecoder, FasterDecoderOptions
 
         weights = self._search.weights
-        options = FasterDecoderOptions(beam=weights.beam, max_active=weights.max_active)
+        options = FasterDecoderOptions(beam=weights.beam, max_active=self._max_active)
         self._decoder = FasterDecoder(self._search.fst, options)
         self._decoder.init_decoding()
         self._num_frames = 0

@@ -2,7 +2,8 @@
 
 import pytest
 
-from evaluation.headline import headline
+from evaluation.claims import summary_lines, title_of
+from evaluation.headline import contestants, difference, headline
 from evaluation.metrics import (
     ErrorRate,
     ErrorRates,
@@ -17,7 +18,7 @@ from evaluation.paper_corpus import paper_corpus
 from featurize.schema import FeaturizeManifest, SubsetInfo
 from featurize.stage import read_manifest
 
-TITLES = {"v2": "SNN v2", "gru": "GRU", "lstm": "LSTM"}
+TITLES = {"v2": "SNN v2", "v3": "SNN v3", "gru": "GRU", "lstm": "LSTM"}
 
 
 def a_model(kind, error, million_per_s, label=None, spread=0.01, output_share=None):
@@ -192,3 +193,42 @@ def test_verdicts_need_a_corpus_of_the_paper(write_features, layout, train, hour
         "subsets": dict.fromkeys(train, info),
     }
     assert paper_corpus(manifest.model_copy(update=changed)) == found
+
+
+def test_without_paired_differences_all_seeds_count():
+    """The first seed alone would have said the opposite of the mean."""
+    ours = [a_model("v3", error, 5, f"v3-{n}", 0.005) for n, error in enumerate((0.30, 0.26, 0.26))]
+    dense = [
+        a_model("gru", error, 5, f"gru-{n}", 0.005) for n, error in enumerate((0.28, 0.29, 0.29))
+    ]
+    models = [
+        one.model_copy(
+            update={"setting": one.model, "spike_density": (0.1,) if one in ours else ()}
+        )
+        for one in (*ours, *dense)
+    ]
+    metrics = an_evaluation(*models)
+    one, other = contestants(metrics)
+    apart = difference(metrics, one, other)
+    assert apart.value == pytest.approx(-0.04 / 3)
+    assert (apart.low, apart.high) == pytest.approx((0.255 - 0.295, 0.305 - 0.275))
+
+
+@pytest.mark.parametrize(
+    ("label", "title"),
+    [
+        ("v2-seed-1", "SNN v2 seed 1"),
+        ("v2-optimizer.learning_rate=1e-05", "SNN v2 optimizer.learning_rate=1e-05"),
+        ("v2-viterbi.insertion=-3-seed-1", "SNN v2 viterbi.insertion=-3 seed 1"),
+    ],
+)
+def test_a_minus_belongs_to_its_number(label, title):
+    assert title_of(a_model("v2", 0.3, 5, label)) == title
+
+
+def test_rates_of_what_the_search_was_chosen_on_are_said_to_be_too_good():
+    metrics = an_evaluation(a_model("v2", 0.3, 5))
+    said = "chosen on these utterances"
+    assert not any(said in line for line in summary_lines(metrics))
+    here = metrics.model_copy(update={"is_search_chosen_here": True})
+    assert any(said in line for line in summary_lines(here))

@@ -77,6 +77,8 @@ def test_a_published_model_needs_nothing_else(made, tmp_path, capfd):
     assert "the SNN v2 was trained on" in said
     assert model.trained_on.startswith("the SNN v2 was trained on")
     assert isinstance(model.spell(again), str)
+    with pytest.raises(PipelineError, match="divide by 32768"):
+        model.score(np.ones(4000, np.int16))
     np.testing.assert_array_equal(again.log_probs_TO, scored.log_probs_TO)
 
 
@@ -195,3 +197,28 @@ def test_what_an_author_says_is_refused_in_a_line_where_its_head_is_no_yaml(abou
 def test_an_authors_head_and_text_are_parted():
     assert _parted("---\nlicense: mit\n---\nText.") == ({"license": "mit"}, "Text.")
     assert _parted("Text.") == ({}, "Text.")
+
+
+def test_a_model_published_on_s3_is_read_there(made, tmp_path, s3_server):
+    _, trained, _ = made
+    out = tmp_path / "given"
+    assert run(["export", "--format", "folder", "--model", trained.uri, "--out", str(out)]) == 0
+    place = Location.of(f"{s3_server.uri}/{tmp_path.name}")
+    for file in out.iterdir():
+        place.child(file.name).write_bytes(file.read_bytes())
+    samples = np.ones(4000) / 2
+    found = spikeline.load(place).score(samples)
+    np.testing.assert_array_equal(
+        found.log_probs_TO, spikeline.load(out).score(samples).log_probs_TO
+    )
+
+
+def test_settings_of_a_search_that_is_taken_from_elsewhere_are_refused(made, capfd):
+    folder, trained, _ = made
+    (evaluation,) = (folder / "runs" / "evaluation").glob("[!.]*")
+    (features,) = (folder / "runs" / "featurize").glob("[!.]*")
+    command = ["evaluate", "--model", trained.uri, "--features", str(features)]
+    taken = ["--set", f"evaluate.search_of={evaluation}"]
+    assert run([*command, *taken, "--set", "evaluate.viterbi.beam=3"]) == 2
+    said = capfd.readouterr().err
+    assert "--set evaluate.viterbi.beam=3: the search is that of" in said

@@ -216,6 +216,15 @@ def test_choices_of_one_evaluation_hold_in_another(
     assert used.error_rates == chosen.error_rates  # the same utterances under another name
     assert metrics_of(second).word_model.num_words == metrics_of(first).word_model.num_words
     assert run([model], elsewhere, None).fingerprint != second.fingerprint
+    # The graphs stand in the first one's runs folder, wherever the second one's is.
+    moved = second.location.parent.parent.parent.child("runs-2", "evaluation", "second")
+    for name in second.location.files():
+        content = second.location.child(*name.split("/")).read_bytes()
+        moved.child(*name.split("/")).write_bytes(content)
+    assert (
+        graph_of_evaluation(moved, used.word_graph).location
+        == graph_of_evaluation(first.location, used.word_graph).location
+    )
     stranger = write_model("gru", labels, objective=objective, seed=7)
     with pytest.raises(PipelineError, match="is not of model"):
         run([stranger], elsewhere, None, search_of=first.location.uri)
@@ -385,6 +394,26 @@ def test_spelling_follows_the_labels():
     assert symbols_of(letters, "cab") == ["C", "A", "B"]
     for word in ("DOG", "C3", "ça", "", "'", "A" * 65, "A B"):
         assert symbols_of(letters, word) is None
+
+
+def test_a_lexicons_own_words_are_spelled_whatever_their_letters(tmp_path):
+    """Its marks are no words; what it lacks is guessed where it has letters from A to Z."""
+    file = tmp_path / "lexicon.txt"
+    listed = (
+        "M\u00dcLLER M IH L ER",
+        "F16 EH F",
+        "X-RAY EH K",
+        "<UNK> spn",
+        "!SIL SIL",
+        "CAT K AE T",
+    )
+    file.write_text("\n".join(listed) + "\n")
+    symbols = (*CMUDICT_39, "SIL", "spn")
+    inventory = LabelInventory(kind="phones", symbols=symbols, scored_as=symbols)
+    speller = Speller(inventory, load_lexicon(str(file)), spell_missing=True)
+    assert speller.dictionary_words() == {"M\u00dcLLER", "F16", "X-RAY", "CAT"}
+    known = speller.known_or_unknown(["m\u00fcller", "h\u00f6rt", "X-RAY", "!SIL", "QUIXATH"])
+    assert known == ("m\u00fcller", "<unk>", "X-RAY", "<unk>", "QUIXATH")
 
 
 def test_a_language_model_of_other_words_is_refused():

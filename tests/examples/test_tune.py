@@ -5,7 +5,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas
 import pytest
 
 from featurize.featurize import featurize
@@ -108,6 +110,29 @@ def test_workers_of_ray_train_report_to_tune(example, features, tmp_path):
         checked(example.search(two, features.uri, runs, space, 1, 0), runs, 1)
 
 
-def test_a_malformed_search_is_refused(example):
-    with pytest.raises(PipelineError, match=r"LOW\.\.HIGH are two numbers"):
-        example.values_of("train.optimizer.learning_rate=a..b")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("key=a..b", "LOW..HIGH are two numbers"),
+        ("key=0..1", "0 < LOW < HIGH"),
+        ("key=3..1", "0 < LOW < HIGH"),
+        ("key", "give KEY=a,b,c"),
+        ("=1,2", "give KEY=a,b,c"),
+    ],
+)
+def test_a_malformed_search_is_refused(example, text, said):
+    with pytest.raises(PipelineError, match=re.escape(said)):
+        example.values_of(text)
+
+
+def test_the_epoch_that_training_keeps_counts(example):
+    """Neither the last one, nor one that costs more than the budget."""
+
+    def result(errors, affordable):
+        epochs = pandas.DataFrame({"dev_error": errors, "is_affordable": affordable})
+        return SimpleNamespace(metrics_dataframe=epochs)
+
+    assert example.error_of(result([0.5, 0.2, 0.3], [True, True, True])) == 0.2
+    assert example.error_of(result([0.1, 0.4, 0.6], [False, True, True])) == 0.4
+    assert example.error_of(result([0.1], [False])) is None
+    assert example.error_of(SimpleNamespace(metrics_dataframe=None)) is None

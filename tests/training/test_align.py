@@ -14,6 +14,7 @@ from featurize.shards import iter_rows, verify_shard
 from featurize.stage import FanOut, Location, PipelineError, read_manifest
 from training.align.align import align, align_fingerprint
 from training.align.align_config import AlignConfig
+from training.align.shards import thin_shard
 from training.models.model_config import ModelConfig
 from training.split_index import index_split
 from training.train import train
@@ -295,3 +296,34 @@ def test_two_processes_give_the_bytes_of_one(librispeech, tmp_path, monkeypatch)
     )
     assert first == second
     assert first["reject_counts"]["poor_alignment"] > 0
+
+
+def test_a_lost_worker_leaves_a_shard_that_can_be_thinned_again(librispeech, runs, monkeypatch):
+    """It had written the shard, and was lost before it could say so: Ray runs the task again."""
+    config = FEW.model_copy(update={"max_deviations": 2.0, "max_reject_share": 0.5})
+    monkeypatch.setattr("training.align.write.MIN_JUDGED", 2)
+    expected = align(config, librispeech, runs).location
+
+    def twice(thinning):
+        thin_shard(thinning)
+        return thin_shard(thinning)
+
+    monkeypatch.setattr("training.align.write.thin_shard", twice)
+    again = align(config, librispeech, runs.child("again")).location
+    names = sorted(expected.files())
+    assert sorted(again.files()) == names
+    for name in names:
+        if not name.startswith("manifest"):
+            place = name.split("/")
+            assert again.child(*place).read_bytes() == expected.child(*place).read_bytes()
+
+
+def test_features_that_are_only_scored_cannot_be_learnt_from(synthetic_corpus, runs):
+    config = FeaturizeConfig(
+        corpus="librispeech", splits=SplitsConfig(test=("test-synthetic",)), labels="phones"
+    )
+    features = featurize(config, Location.of(synthetic_corpus / "librispeech"), runs).location
+    with pytest.raises(
+        PipelineError, match=r"no utterance to learn .* name .*splits\.train, or give"
+    ):
+        align(FEW, features, runs)

@@ -7,6 +7,7 @@ import numpy as np
 from featurize.cmvn import Normaliser
 from featurize.schema import THREE_STATE_SHIFT_S, StateInventory
 from featurize.shards import read_numbered, shards_of
+from featurize.stage import PipelineError
 from training.align.flat_start import EstimationUtterance, GaussianModel, ViterbiTraining
 from training.align.job import AlignJob, silent_symbols
 from training.align.stacking import Stacking
@@ -22,6 +23,11 @@ def estimate(job: AlignJob) -> tuple[GaussianModel, StateInventory | None]:
     stacking, normalise = Stacking.of(job.manifest), Normaliser(job.manifest.cmvn)
     train = job.manifest.splits["train"]
     total = sum(shard.num_utterances for shard in shards_of(job.manifest, train))
+    if not total:
+        raise PipelineError(
+            f"{job.features}: no utterance to learn the Gaussians from; name subsets in "
+            "featurize.splits.train, or give the phones' times (align.textgrids)"
+        )
     every = -(-total // job.config.num_estimation_utterances)
     rows = read_numbered(job.features, job.manifest, train, range(0, total, every))
     utterances = [

@@ -3,7 +3,7 @@
 A worker reads the features where they are, and makes the lexicon and all else of a job once.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -99,6 +99,8 @@ class ThinningWork:
 
 
 _Key = tuple[AlignConfig, str]
+_WHOLE = ".whole"
+"""Behind the name of a shard that is being thinned."""
 # The one job that this process works at.
 _jobs: dict[_Key, AlignJob] = {}
 _grids: dict[_Key, TextGrids] = {}
@@ -165,10 +167,18 @@ def _written(work: ShardWork, packed: list[PackedRow]) -> tuple[ShardInfo | None
 
 
 def thin_shard(thinning: ThinningWork) -> AlignedShard:
-    """Write a shard again, less some utterances, which become rejects."""
+    """Write a shard again, less some utterances, which become rejects.
+
+    The whole shard stays beside it (:func:`remove_whole_shards`): a worker that is lost after it
+    has written is followed by another one, which begins from the same file.
+    """
     work, found, left_out = thinning.work, thinning.found, thinning.left_out
     assert found.info is not None
-    rows = read_rows(work.target, found.info, inventory=work.job.labels, states=work.states)
+    whole = _whole_shard(work.target, found.info)
+    if not whole.exists():
+        whole.write_bytes(work.target.child(*found.info.file.split("/")).read_bytes())
+    kept_whole = found.info.model_copy(update={"file": found.info.file + _WHOLE})
+    rows = read_rows(work.target, kept_whole, inventory=work.job.labels, states=work.states)
     packed = [pack_row(row, _dtype(row)) for row in rows if row.utterance_id not in left_out]
     if not packed:
         work.target.child(*found.info.file.split("/")).remove()
@@ -180,6 +190,17 @@ def thin_shard(thinning: ThinningWork) -> AlignedShard:
     )
     kept = tuple(u for u in found.aligned if u.utterance_id not in left_out)
     return AlignedShard(info, index, kept, (*found.rejects, *rejects), found.guessed)
+
+
+def remove_whole_shards(thinnings: Iterable[ThinningWork]) -> None:
+    """Remove what :func:`thin_shard` left beside the shards that it wrote."""
+    for thinning in thinnings:
+        if thinning.found.info is not None:
+            _whole_shard(thinning.work.target, thinning.found.info).remove()
+
+
+def _whole_shard(target: Location, info: ShardInfo) -> Location:
+    return target.child(*(info.file + _WHOLE).split("/"))
 
 
 def _aligner(work: ShardWork) -> Aligner:

@@ -44,6 +44,7 @@ from training.align.shards import (
     ShardWork,
     ThinningWork,
     align_shard,
+    remove_whole_shards,
     thin_shard,
 )
 
@@ -153,6 +154,7 @@ def _thinned(
         if left_out:
             thinnings[number] = ThinningWork(replace(work, model=None), shard, left_out)
     found = pool.run_all(thin_shard, list(thinnings.values()))
+    remove_whole_shards(thinnings.values())
     thinned = dict(zip(thinnings, found, strict=True))
     return [thinned.get(number, shard) for number, shard in enumerate(shards)]
 

@@ -87,14 +87,15 @@ def test_nir_lacks_graded_spikes(write_model):
         nir_file(data)
 
 
-def test_an_onnx_file_says_how_it_is_run(write_model, tmp_path):
+@pytest.mark.parametrize("cmvn", ["none", "global", "speaker"])
+def test_an_onnx_file_says_how_it_is_run(write_model, tmp_path, cmvn):
     """The documentation's lines, with nothing but the file, ONNX Runtime and NumPy."""
     onnxruntime = pytest.importorskip("onnxruntime", reason=f"onnxruntime is {NEEDS}")
     recogniser = load_model(write_model("v2"))
     front_end = FrontEndConfig(
         **{"sample_rate_hz": 16000, "features": "fbank", "num_bins": 7, "num_ceps": 7},
         **{"frame_length_s": 0.025, "frame_shift_s": 0.01, "deltas": 0, "stack": 1, "stride": 3},
-        **{"feature_dtype": "float32", "cmvn": "global", "mean": (1.0,) * 7, "std": (2.0,) * 7},
+        **{"feature_dtype": "float32", "cmvn": cmvn, "mean": (1.0,) * 7, "std": (2.0,) * 7},
     )
     data = build_engine(recogniser, "float32", front_end)
     path, features = tmp_path / "v2.onnx", frames(12)
@@ -102,7 +103,7 @@ def test_an_onnx_file_says_how_it_is_run(write_model, tmp_path):
     page = (Path(__file__).parents[3] / "docs/trained-model.md").read_text()
     (program,) = re.findall(r"```python\n(import json, numpy, onnxruntime\n.*?)```", page, re.S)
     assert len([line for line in program.splitlines() if line]) <= 10
-    names = {"features": 2.0 * features + 1.0, "path": str(path)}
+    names = {"features": features, "path": str(path)}
     exec(program, names)
     engine = Engine(data)
     expected = engine.advance(features, engine.stream())
@@ -113,6 +114,8 @@ def test_an_onnx_file_says_how_it_is_run(write_model, tmp_path):
     assert json.loads(said["outputs"]) == ["P", "T", "K", "<blank>"]
     assert json.loads(said["frame_shift_s"]) == 0.03
     assert json.loads(said["features"])["stride"] == 3
+    assert json.loads(said["features"])["cmvn"] == cmvn
+    assert ("mean" in said, "std" in said) == (cmvn != "none",) * 2
 
 
 @pytest.mark.parametrize(("leaky", "projected"), [(True, None), (False, None), (True, 4)])

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save as save_safetensors
@@ -340,6 +341,23 @@ def test_samples_that_are_not_numbers_are_refused_and_harm_nothing(engine_data, 
     again = Transcriber(engine_data)
     again.feed(noise(9000))
     assert transcriber.result().symbols == again.result().symbols
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        (np.zeros(9000, np.int16), r"type int16; give floating-point .* divide by 32768$"),
+        (np.zeros(9000, np.uint8), "type uint8; .*: convert them"),
+        (np.zeros((9000, 2), np.float32), r"shape \(9000, 2\); give one channel"),
+        (np.array(["a"]), "type <U1"),
+    ],
+)
+def test_samples_of_another_kind_are_refused(engine_data, samples, said):
+    transcriber = Transcriber(engine_data)
+    with pytest.raises(PipelineError, match=said):
+        transcriber.feed(samples)
+    transcriber.feed(torch.zeros(9000))  # a tensor is an array
+    assert transcriber.result().audio_s == 9000 / RATE
 
 
 def test_hours_of_silence_keep_memory_flat(engine_data):

@@ -154,6 +154,8 @@ def test_symbols_are_the_best_of_all_sequences(kind, seed):
     several = hypotheses(GraphSearch(graph, WEIGHTS), log_probs, 6, 0.03)
     assert several.found[0].labels == found.labels
     assert len({one.labels for one in several.found}) == len(several.found)
+    scores = [one.score for one in several.found]
+    assert scores == sorted(scores, reverse=True)
     for one in several.found:
         assert one.score == pytest.approx(score(one.labels), abs=1e-3)
     near = [value for value in map(score, sequences) if value > found.score - 7.9]  # in the lattice
