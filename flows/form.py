@@ -29,6 +29,9 @@ Count = Annotated[int, Field(ge=1)] | SkipJsonSchema[None]
 
 Seed = Annotated[int, Field(ge=0)]
 
+OVERRIDES = "overrides: "
+"""What stands before an override in a message."""
+
 Override = Annotated[str, Field(pattern=r".+=.*")]
 """``key=value``, as ``--set`` takes it."""
 
@@ -47,7 +50,7 @@ class Choices:
 def chosen_recipe(name: str, choices: Choices, overrides: Sequence[str]) -> Recipe:
     """The named recipe with a form's choices, and over them its overrides."""
     recipe = recipe_named(name)
-    return apply_overrides(recipe, [*_assignments(recipe, choices), *overrides], "overrides: ")
+    return apply_overrides(recipe, [*_assignments(recipe, choices), *overrides], OVERRIDES)
 
 
 def _assignments(recipe: Recipe, choices: Choices) -> Iterator[str]:

@@ -29,6 +29,12 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 COMMAND_LINE = "--set "
 """What stands before an assignment in a message on the command line."""
 
+_STAGE_OF = {
+    **{stage: stage for stage in ("featurize", "align", "train", "evaluate")},
+    **dict.fromkeys(("models", "seeds", "seeded_models", "sweep"), "train"),
+}
+"""The one stage that a setting belongs to; those of where and how the work is done have none."""
+_SEARCH_SETTINGS = ("evaluate.viterbi", "evaluate.words", "evaluate.decoder")
 _FIXED_FIELDS = frozenset({"name", "explanation", "deviations", "models"})
 
 
@@ -58,6 +64,30 @@ def apply_overrides(
         else:
             _assign(recipe, content, (key, text), source)
     return _validated(Recipe, content, pairs, source)
+
+
+def check_stage(stage: str, assignments: Sequence[str], source: str = COMMAND_LINE) -> None:
+    """Refuse the settings of other stages where one is run alone, which would have no effect."""
+    for assignment in assignments:
+        key, _ = _split(assignment, source)
+        owner = _STAGE_OF.get(key.split(".")[0], stage)
+        if owner != stage:
+            raise PipelineError(
+                f"{source}{key}: a setting of {owner}, whose result {stage} takes as it is, or "
+                f"does without; leave this out, or run {owner} with it"
+            )
+
+
+def check_search_settings(
+    search_of: str | None, assignments: Sequence[str], source: str = COMMAND_LINE
+) -> None:
+    """Refuse settings of a search where an earlier one is taken as it is."""
+    idle = [text for text in assignments if text.startswith(_SEARCH_SETTINGS)]
+    if search_of is not None and idle:
+        raise PipelineError(
+            f"{source}{idle[0]}: the search is that of {search_of}, with its own settings; leave "
+            "this out, or evaluate the model with it on features with a dev split, by --features"
+        )
 
 
 def configured(config: ModelT, assignments: Sequence[str]) -> ModelT:

@@ -28,7 +28,7 @@ from featurize.stage import (
 )
 from flows.command import Command, command, prefect_api
 from flows.corpus_commands import corpus_root
-from flows.overrides import apply_overrides
+from flows.overrides import apply_overrides, check_search_settings, check_stage
 from flows.recipes import Recipe, recipe_named
 from training.align.align_config import AlignConfig
 from training.manifest import TrainManifest
@@ -47,6 +47,7 @@ def run_featurize(
     name: str, corpus: str, runs: str, overrides: Sequence[str], force: bool, as_json: bool
 ) -> None:
     """Run the featurization flow."""
+    check_stage("featurize", overrides)
     recipe = apply_overrides(recipe_named(name), overrides)
     root, results = corpus_root(corpus), Location.of(runs)
     with command(as_json) as running, prefect_api() as api:
@@ -84,6 +85,7 @@ def run_align(
     name: str, features: str, runs: str, overrides: Sequence[str], force: bool, as_json: bool
 ) -> None:
     """Run the alignment flow, with the defaults where the recipe aligns nothing itself."""
+    check_stage("align", overrides)
     recipe = apply_overrides(recipe_named(name), overrides)
     upstream, results = _finished(features, "feature set", "featurize"), Location.of(runs)
     config = recipe.align or AlignConfig()
@@ -109,6 +111,7 @@ def run_train(
     as_json: bool,
 ) -> None:
     """Run the training flow for each of the recipe's models."""
+    check_stage("train", overrides)
     recipe = apply_overrides(recipe_named(name), overrides)
     upstream, results = _finished(features, "feature set", "featurize"), Location.of(runs)
     workers = _workers(recipe, num_workers)
@@ -152,6 +155,7 @@ def run_evaluate(
         recipe = recipe.model_copy(update={"evaluate": EvaluateConfig()})
     recipe = apply_overrides(recipe, overrides)
     scored.check(overrides)
+    check_stage("evaluate", overrides)
     trained = [_finished(model, "trained model", "train") for model in models]
     results = trained[0].parent.parent if runs is None else Location.of(runs)
     features = scored.features
@@ -170,7 +174,7 @@ def run_evaluate(
                 logger.info("%s", trained_on(location))
             wanted = featurize_for_scoring(trained, root, config.subsets)
             config = _as_chosen(config.model_copy(update={"split": "test"}), trained)
-        _check_search_settings(config.search_of, overrides)
+        check_search_settings(config.search_of, overrides)
         api.ready()
         if root is not None and wanted is not None:
             upstream = featurize_flow(wanted, root.uri, results.uri, recipe.fan_out).location
@@ -275,19 +279,6 @@ def _as_chosen(config: EvaluateConfig, models: Sequence[Location]) -> EvaluateCo
         return config
     logger.info("the search is that of %s", evaluation)
     return config.model_copy(update={"search_of": evaluation.uri})
-
-
-_SEARCH_SETTINGS = ("evaluate.viterbi", "evaluate.words", "evaluate.decoder")
-
-
-def _check_search_settings(search_of: str | None, overrides: Sequence[str]) -> None:
-    """Refuse settings of a search where an earlier one is taken as it is."""
-    idle = [text for text in overrides if text.startswith(_SEARCH_SETTINGS)]
-    if search_of is not None and idle:
-        raise PipelineError(
-            f"--set {idle[0]}: the search is that of {search_of}, with its own settings; leave "
-            "this out, or evaluate the model with it on features with a dev split, by --features"
-        )
 
 
 def run_pipeline(

@@ -12,7 +12,17 @@ from featurize.stage import PipelineError, StageResult
 from flows.align_flow import align_flow
 from flows.evaluate_flow import evaluate_flow
 from flows.featurize_flow import featurize_flow
-from flows.form import Choices, Count, Override, RecipeChoice, Seed, Size, chosen_recipe
+from flows.form import (
+    OVERRIDES,
+    Choices,
+    Count,
+    Override,
+    RecipeChoice,
+    Seed,
+    Size,
+    chosen_recipe,
+)
+from flows.overrides import check_search_settings, check_stage
 from flows.run_logging import send_logs_to_runs
 from flows.run_names import chosen_name, run_name
 from flows.train_flow import train_flow
@@ -52,6 +62,7 @@ def featurize_form(
         overrides: Any setting as KEY=VALUE, for example featurize.num_bins=80.
         runs: Root of all results, a path or an s3:// address.
     """
+    check_stage("featurize", overrides, OVERRIDES)
     chosen = chosen_recipe(recipe, Choices(), overrides)
     return featurize_flow.fn(chosen.featurize, corpus, runs, chosen.fan_out, force)
 
@@ -74,6 +85,7 @@ def align_form(
         overrides: Any setting as KEY=VALUE, for example align.targets.num_senones=400.
         runs: Root of all results, a path or an s3:// address.
     """
+    check_stage("align", overrides, OVERRIDES)
     chosen = chosen_recipe(recipe, Choices(), overrides)
     config = chosen.align or AlignConfig()
     return align_flow.fn(config, features, runs, force, chosen.fan_out)
@@ -108,6 +120,7 @@ def train_form(
             train.optimizer.learning_rate=5e-4.
         runs: Root of all results, a path or an s3:// address.
     """
+    check_stage("train", overrides, OVERRIDES)
     chosen = chosen_recipe(
         recipe, Choices((model,), size, epochs, (seed,), workers), ["sweep=null", *overrides]
     )
@@ -138,7 +151,9 @@ def evaluate_form(
         overrides: Any setting as KEY=VALUE, for example evaluate.split=dev.
         runs: Root of all results, a path or an s3:// address.
     """
+    check_stage("evaluate", overrides, OVERRIDES)
     chosen = chosen_recipe(recipe, Choices(), overrides)
+    check_search_settings(chosen.evaluate.search_of, overrides, OVERRIDES)
     return evaluate_flow.fn(
         chosen.evaluate, list(models), features, runs, force, chosen.tracking, chosen.fan_out
     )

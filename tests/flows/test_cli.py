@@ -129,6 +129,12 @@ def mistakes() -> list[tuple[list[str], str]]:
         ([*evaluate, "--model", "{tmp}"], "no finished trained model there"),
         ([*elsewhere, "--features", "{tmp}"], "either --features or"),
         ([*elsewhere, "--set", "featurize.num_bins=80"], "--set featurize.num_bins=80: another"),
+        (
+            [*evaluate, "--model", "{tmp}", "--set", "models=v2"],
+            "models: a setting of train, whose",
+        ),
+        ([*train, "--set", "featurize.num_bins=80"], "leave this out, or run featurize with it"),
+        ([*train, "--set", "evaluate.split=dev"], "train takes as it is, or does without"),
         (["corpus", "synthesize", "{tmp}/c", "--layout", "tmit"], "did you mean timit"),
         (["corpus", "synthesize", "{tmp}/c", "--minutes", "-1"], "minutes"),
         (["corpus", "synthesize", "s3://bucket/c"], "local folder"),

@@ -114,3 +114,13 @@ def test_names_that_prefect_makes_up_are_known() -> None:
 
     assert all(is_proposed(generate_slug(2)) for _ in range(200))
     assert is_proposed("Tasty-Avocet")
+
+
+def test_a_form_of_one_stage_refuses_the_settings_of_others() -> None:
+    with pytest.raises(PipelineError, match=r"^overrides: featurize.num_bins: a setting of feat"):
+        train_form.fn("features", overrides=("featurize.num_bins=80",))
+    with pytest.raises(PipelineError, match=r"^overrides: train.seed: a setting of train"):
+        evaluate_form.fn(("model",), "features", overrides=("train.seed=1",))
+    given = ("evaluate.search_of=elsewhere", "evaluate.words.beam=3")
+    with pytest.raises(PipelineError, match=r"^overrides: evaluate.words.beam=3: the search is"):
+        evaluate_form.fn(("model",), "features", recipe="librispeech-100h", overrides=given)
