@@ -40,7 +40,8 @@ def title_of(model: ModelMetrics) -> str:
 
 def _title(model: ModelMetrics, name: str) -> str:
     # A minus belongs to its number: v2-learning_rate=1e-05-penalty=-3 has two settings.
-    settings = re.sub(r"(?<!=)(?<!\de)-", " ", name.removeprefix(model.model))
+    parts = re.sub(r"(=-?[\d.]+(?:e[-+]?\d+)?)|-", lambda m: m[1] or " ", name)
+    settings = parts.removeprefix(model.model)
     return (model.title or title_of_kind(model.model)) + settings
 
 

@@ -367,6 +367,8 @@ class _Evaluation:
 
     def _is_search_chosen_on(self, models: Sequence[ModelMetrics]) -> bool:
         """Whether weights of a search were chosen on what is scored."""
+        if self.config.search_of is not None:
+            return False
         tuned = [one for model in models for one in (model.viterbi, model.words)]
         is_tuned = any(one is not None and one.tune_on_dev for one in tuned)
         return is_tuned and not set(self.subsets).isdisjoint(self.manifest.splits.get("dev", ()))

@@ -22,6 +22,8 @@ _APOSTROPHE = re.compile(r"(?<=\w)[\u2019\u02bc](?=\w)")
 _SIGNS = re.compile(r"[<\[\u2019\u02bc]")
 _NO_WORD = re.compile(r"<[^<>]*>|\[[^\[\]]*\]")
 _TEXT_VERSION = 2
+_SPELLING_VERSION = 2
+"""Of what words of an own lexicon are found; CMUdict has the same ones in both."""
 """Raised whenever the same text would give other words."""
 
 
@@ -63,6 +65,8 @@ def digest_of_files(config: WordSearchConfig | None, features: FeaturizeManifest
         found[kind], _ = sha256_of(file)
     if "text" in found:
         found["text_version"] = str(_TEXT_VERSION)
+    if found.keys() & {"lexicon", "features_lexicon"} and features.labels.kind != "characters":
+        found["spelling_version"] = str(_SPELLING_VERSION)
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from evaluation.graph.words import Spoken
 from evaluation.ngrams import RESERVED, UNKNOWN, NgramModel
+from evaluation.transcripts import words_of
 from featurize.lexicon import UNKNOWN_PHONE, Lexicon, load_lexicon, spell_out
 from featurize.schema import FeaturizeManifest, LabelInventory
 from featurize.stage import PipelineError
@@ -20,8 +21,6 @@ SILENCES = ("sil", "SIL")
 
 _PRONOUNCEABLE = re.compile(r"(?=.*[A-Z])[A-Z']{1,64}", re.ASCII)
 """Words that letters alone say how to speak."""
-_IS_WORD = re.compile(r"(?=.*[^\W_])[\w'\u2019-]{1,64}")
-"""What a lexicon may list as a word; others, such as ``<UNK>`` and ``!SIL``, are its marks."""
 
 # In TIMIT a stop is its closure and its release, which are phones of their own.
 _TIMIT_STOPS = {
@@ -54,7 +53,8 @@ class Speller:
         if self.labels.kind == "characters":
             if is_pronounceable:
                 pronunciations = (tuple(word),)
-        elif _IS_WORD.fullmatch(word) is not None:
+        # Others, such as <UNK> and !SIL, are a lexicon's marks, or are no one word of a transcript.
+        elif words_of(word) == (word,):
             pronunciations = self.lexicon.lookup_all(word)
             if not pronunciations and self._spell_missing and is_pronounceable:
                 pronunciations = (spell_out(word),)

@@ -233,8 +233,8 @@ _EVENT_SIZES: dict[ModelName, dict[float, int]] = {
     "deltagru": {1.0: 64, 2.5: 128, 5.0: 128, 10.0: 256, 25.0: 400},
     "egru": {1.0: 64, 2.5: 128, 5.0: 240, 10.0: 420, 25.0: 640},
 }
-"""Sizes by budget. Of an EGRU's outputs a sixth to a quarter are events whatever its budget: those
-of 5 and 10 million stay at 2.4 and 6.0, that of 25 is large enough to spend it (LOG.md)."""
+"""Sizes by budget. How many of an EGRU's outputs are events follows from its size: 2 x 128 and
+2 x 256 spend 2.4 and 6.0 million whatever their budget (LOG.md), so those from 5 on are larger."""
 
 
 def _event_entries(features: FrontFeatures) -> Iterator[FrontEntry]:

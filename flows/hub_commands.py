@@ -22,6 +22,8 @@ _FILES = ["manifest.json", "manifest-copy.json", "*.safetensors", ENGINE_NAME, C
 def run_push(folder: str, repository: str, private: bool, as_json: bool) -> None:
     """Upload a published model, to a new repository or one's own."""
     source = Location.of(folder)
+    if not source.is_local:
+        raise PipelineError(f"{folder}: name a folder of this machine")
     if published_engine(source) is None:
         raise PipelineError(
             f"{folder} is no model to give away; write one with spikeline export --format folder"

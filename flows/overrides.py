@@ -34,6 +34,8 @@ _STAGE_OF = {
     **dict.fromkeys(("models", "seeds", "seeded_models", "sweep"), "train"),
 }
 """The one stage that a setting belongs to; those of where and how the work is done have none."""
+_LABELS = "featurize.labels"
+"""What a recipe's alignment and trainings are checked against, also where they run alone."""
 _SEARCH_SETTINGS = ("evaluate.viterbi", "evaluate.words", "evaluate.decoder")
 _FIXED_FIELDS = frozenset({"name", "explanation", "deviations", "models"})
 
@@ -71,7 +73,7 @@ def check_stage(stage: str, assignments: Sequence[str], source: str = COMMAND_LI
     for assignment in assignments:
         key, _ = _split(assignment, source)
         owner = _STAGE_OF.get(key.split(".")[0], stage)
-        if owner != stage:
+        if owner != stage and key != _LABELS:
             raise PipelineError(
                 f"{source}{key}: a setting of {owner}, whose result {stage} takes as it is, or "
                 f"does without; leave this out, or run {owner} with it"
@@ -86,7 +88,8 @@ def check_search_settings(
     if search_of is not None and idle:
         raise PipelineError(
             f"{source}{idle[0]}: the search is that of {search_of}, with its own settings; leave "
-            "this out, or evaluate the model with it on features with a dev split, by --features"
+            "this out, or choose a search anew: without evaluate.search_of, on features with a dev "
+            "split"
         )
 
 

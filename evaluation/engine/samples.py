@@ -19,10 +19,10 @@ def checked_samples(samples: ArrayLike) -> NDArray[np.floating]:
             f"samples of shape {array.shape}; give one channel, (n,), such as their mean"
         )
     if array.dtype.kind != "f":
-        kind = array.dtype.kind
-        remedy = f"divide by {-int(np.iinfo(array.dtype).min)}" if kind == "i" else "convert them"
+        full_scale = "32768" if array.dtype == np.int16 else "the largest value of their format"
         raise PipelineError(
-            f"samples of type {array.dtype}; give floating-point numbers in [-1, 1]: {remedy}"
+            f"samples of type {array.dtype}; give floating-point numbers in [-1, 1], divided by "
+            f"{full_scale}"
         )
     if not bool(np.isfinite(array).all()):
         raise PipelineError("not-a-number or infinity in the samples; mend the recording")

@@ -218,6 +218,7 @@ def test_without_paired_differences_all_seeds_count():
     ("label", "title"),
     [
         ("v2-seed-1", "SNN v2 seed 1"),
+        ("v2-617b3e-seed-1", "SNN v2 617b3e seed 1"),
         ("v2-optimizer.learning_rate=1e-05", "SNN v2 optimizer.learning_rate=1e-05"),
         ("v2-viterbi.insertion=-3-seed-1", "SNN v2 viterbi.insertion=-3 seed 1"),
     ],

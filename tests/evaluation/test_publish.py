@@ -77,7 +77,7 @@ def test_a_published_model_needs_nothing_else(made, tmp_path, capfd):
     assert "the SNN v2 was trained on" in said
     assert model.trained_on.startswith("the SNN v2 was trained on")
     assert isinstance(model.spell(again), str)
-    with pytest.raises(PipelineError, match="divide by 32768"):
+    with pytest.raises(PipelineError, match="divided by 32768"):
         model.score(np.ones(4000, np.int16))
     np.testing.assert_array_equal(again.log_probs_TO, scored.log_probs_TO)
 

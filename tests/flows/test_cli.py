@@ -140,6 +140,7 @@ def mistakes() -> list[tuple[list[str], str]]:
         (["corpus", "synthesize", "s3://bucket/c"], "local folder"),
         (["demo", "--runs", "s3://bucket/c"], "local folder"),
         (["hub", "pull", "a/b", "--out", "s3://bucket/m"], "name a folder of this machine"),
+        (["hub", "push", "s3://bucket/m", "a/b"], "name a folder of this machine"),
         (["transcribe", "--microphone", "--nbest", "3"], "are of files"),
         ([*pipeline, "--set", "evaluate.viterbi.prior_scale=20"], "less than or equal to 10"),
         ([*pipeline, "--set", "evaluate.viterbi.insertion_penalty=nan"], "insertion_penalty"),

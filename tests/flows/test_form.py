@@ -8,6 +8,7 @@ from prefect.utilities.schema_tools.validation import validate
 
 from featurize.stage import PipelineError
 from flows.form import Choices, chosen_recipe, of_epochs
+from flows.overrides import check_stage
 from flows.pipeline_flow import pipeline_flow
 from flows.recipes import RECIPES
 from flows.run_names import chosen_name, is_proposed
@@ -114,6 +115,13 @@ def test_names_that_prefect_makes_up_are_known() -> None:
 
     assert all(is_proposed(generate_slug(2)) for _ in range(200))
     assert is_proposed("Tasty-Avocet")
+
+
+def test_what_an_alignment_is_checked_against_may_be_said_beside_it() -> None:
+    """A recipe that aligns nothing itself, whose labels are others, still has an alignment."""
+    check_stage("align", ["featurize.labels=phones", "align.targets.kind=senones"])
+    given = ["featurize.labels=phones", "align.targets.kind=senones"]
+    assert chosen_recipe("demo", Choices(), given).align is not None
 
 
 def test_a_form_of_one_stage_refuses_the_settings_of_others() -> None:

@@ -44,7 +44,6 @@ def local_stack(command: str, state: Path, *arguments: str) -> str:
         [sys.executable, "-m", "infra.local_stack", command, "--state", state, *arguments],
         capture_output=True,
         text=True,
-        timeout=3000,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

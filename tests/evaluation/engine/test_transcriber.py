@@ -346,8 +346,8 @@ def test_samples_that_are_not_numbers_are_refused_and_harm_nothing(engine_data, 
 @pytest.mark.parametrize(
     ("samples", "said"),
     [
-        (np.zeros(9000, np.int16), r"type int16; give floating-point .* divide by 32768$"),
-        (np.zeros(9000, np.uint8), "type uint8; .*: convert them"),
+        (np.zeros(9000, np.int16), r"type int16; give floating-point .* divided by 32768$"),
+        (np.zeros(9000, np.uint8), "type uint8; .* by the largest value"),
         (np.zeros((9000, 2), np.float32), r"shape \(9000, 2\); give one channel"),
         (np.array(["a"]), "type <U1"),
     ],

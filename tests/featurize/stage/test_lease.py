@@ -142,6 +142,7 @@ def test_a_living_holder_is_waited_for_and_named(tmp_path, caplog):
         thread = threading.Thread(target=wait_in_line)
         thread.start()
         while f"process {holder.pid} on" not in caplog.text:
+            assert thread.is_alive()
             time.sleep(0.01)
         assert not entered.is_set()
     holder.communicate(b"")
