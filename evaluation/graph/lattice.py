@@ -81,7 +81,7 @@ class _Lattice:
         return ordered, arcs_of
 
 
-ALL_PATHS = 2**30
+_ALL_PATHS = 2**30
 """Bound of the paths kept after a frame where there shall be none."""
 
 
@@ -109,7 +109,7 @@ def hypotheses(
         )
     if search.weights.max_prefixes is not None:
         return _of_prefixes(search, log_probs_TO, num, frame_shift_s)
-    stream = SearchStream(search, max_active=ALL_PATHS)
+    stream = SearchStream(search, max_active=_ALL_PATHS)
     stream.step(log_probs_TO)
     best, path = stream.end(), stream.path()
     if not best.labels or path is None:
